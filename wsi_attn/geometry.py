@@ -1,0 +1,105 @@
+"""Sizes, points, regions and pixel sizes, and the conversions between frames.
+
+Points and sizes are `(x, y)` and `(width, height)`; a suffix `0` means level-0 pixels. Conversions are named
+target-from-source. Origins floor and extents ceil, so a converted region always covers its source. Arrays
+elsewhere are `[row, column]`; this module is the one place where the two meet.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """Extent in pixels of a stated level."""
+
+    width: int
+    height: int
+
+
+class Point(NamedTuple):
+    """Position in pixels of a stated level, origin top left."""
+
+    x: int
+    y: int
+
+
+class Mpp(NamedTuple):
+    """Microns per pixel along both axes, never rounded to a magnification."""
+
+    x: float
+    y: float
+
+    def scaled(self, factor: float) -> Mpp:
+        """Pixel size of a view whose pixels are `factor` times larger."""
+        return Mpp(self.x * factor, self.y * factor)
+
+
+class Region(NamedTuple):
+    """Axis-aligned rectangle, top-left corner and extent, in pixels of a stated level."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def x1(self) -> int:
+        """First column to the right of the region."""
+        return self.x + self.width
+
+    @property
+    def y1(self) -> int:
+        """First row below the region."""
+        return self.y + self.height
+
+    def intersection(self, other: Region) -> Region | None:
+        """The part both regions share, or None where they share nothing."""
+        x, y = max(self.x, other.x), max(self.y, other.y)
+        width, height = min(self.x1, other.x1) - x, min(self.y1, other.y1) - y
+        return Region(x, y, width, height) if width > 0 and height > 0 else None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A raster laid over level 0: its size, and how many level-0 pixels one of its pixels spans.
+
+    A level, a low-resolution view, a tissue mask and an attention map are all frames; the factors need be
+    neither integers nor equal along the axes.
+    """
+
+    size: Size
+    downsample_x: float
+    downsample_y: float
+
+    @classmethod
+    def covering(cls, size0: Size, downsample_x: float, downsample_y: float) -> Frame:
+        """The smallest frame with these factors that covers all of `size0`."""
+        width = max(1, math.ceil(size0.width / downsample_x - 1e-6))
+        height = max(1, math.ceil(size0.height / downsample_y - 1e-6))
+        return cls(Size(width, height), downsample_x, downsample_y)
+
+    def region0_from(self, x: int, y: int, width: int, height: int) -> Region:
+        """Level-0 region that covers a region of this frame."""
+        x0, y0 = math.floor(x * self.downsample_x), math.floor(y * self.downsample_y)
+        x1 = math.ceil((x + width) * self.downsample_x)
+        y1 = math.ceil((y + height) * self.downsample_y)
+        return Region(x0, y0, x1 - x0, y1 - y0)
+
+    def region_from0(self, region0: Region) -> Region:
+        """Region of this frame that covers a level-0 region."""
+        x, y = math.floor(region0.x / self.downsample_x), math.floor(region0.y / self.downsample_y)
+        x1 = math.ceil(region0.x1 / self.downsample_x)
+        y1 = math.ceil(region0.y1 / self.downsample_y)
+        return Region(x, y, x1 - x, y1 - y)
+
+
+def tile_origins(extent: int, tile: int, stride: int) -> list[int]:
+    """Origins along one axis of the fewest tiles that cover `extent` from 0 at this stride.
+
+    The last tile may reach past the end; with `stride == tile` every pixel is covered exactly once.
+    """
+    count = 1 + max(0, math.ceil((extent - tile) / stride))
+    return [index * stride for index in range(count)]

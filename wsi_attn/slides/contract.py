@@ -1,0 +1,103 @@
+"""What every slide reader fulfils, in the words of the field.
+
+A `Slide` hands out RGB pixels of any region of any level, and says what is known of their size in microns.
+Coordinates are level-0 pixels `(x, y)` unless a name says otherwise. Regions may reach past the edge: what
+lies outside is background. A region that cannot be decoded raises `SlideReadError` and is never white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.geometry import Frame, Mpp, Region, Size
+
+BACKGROUND = 255
+"""Grey value of what lies outside the scanned area (glass)."""
+
+UInt8Array = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Level(Frame):
+    """One stored resolution of a slide; index 0 is the finest."""
+
+    tile_size: Size
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What a slide says of itself, without its pixels.
+
+    `mpp` is None where the file gives none or an implausible one; `mpp_note` then says which.
+    """
+
+    path: Path
+    vendor: str
+    reader: str
+    size0: Size
+    levels: tuple[Level, ...]
+    mpp: Mpp | None
+    mpp_source: str
+    mpp_note: str
+    objective_power: float | None
+    compression: str
+    bounds: Region | None
+    associated: tuple[str, ...]
+    icc_profile: bytes | None
+    fingerprint: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """File name without folder and suffix: what outputs are named after."""
+        stem = self.path.name
+        for suffix in (".ome.tiff", ".ome.tif", ".zarr"):
+            if stem.lower().endswith(suffix):
+                return stem[: -len(suffix)]
+        return self.path.stem
+
+
+class Slide(Protocol):
+    """A readable slide; a context manager that may be read from several threads."""
+
+    @property
+    def info(self) -> SlideInfo:
+        """Metadata; reading it decodes no pixels."""
+        ...
+
+    def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
+        """Pixels of one region of one level.
+
+        Parameters
+        ----------
+        xy0
+            Top-left corner in level-0 pixels; may lie outside the slide.
+        level
+            Index into `info.levels`.
+        size
+            Width and height in pixels of that level.
+
+        Returns
+        -------
+        uint8 (height, width, 3), RGB; `BACKGROUND` outside the slide.
+
+        Raises
+        ------
+        RegionError : no such level, or a size that is not positive.
+        SlideReadError : the region cannot be decoded.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the file; reading afterwards is an error."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...

@@ -1,0 +1,153 @@
+"""`SlidePrediction`: what a model said of one slide, as a NumPy record and as a JSON file.
+
+No torch here: heatmaps and exports consume this record. The file is `STEM.prediction.json`; it is written
+whole or not at all, and holds everything that pictures need except the slide's own pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn import files
+from wsi_attn.errors import PredictionError
+from wsi_attn.geometry import Frame, Size
+
+SCHEMA_VERSION = 1
+SUFFIX = ".prediction.json"
+
+
+@dataclass(frozen=True)
+class AttendedRegion:
+    """One place that was read at high resolution: level-0 pixels, and its share of the decision."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """Attention over the whole slide.
+
+    `values` is float32 (rows, columns), at least 0, summing to 1 over what was looked at, NaN where nothing
+    was; one cell spans `frame.downsample_x` by `frame.downsample_y` level-0 pixels.
+    """
+
+    frame: Frame
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SlidePrediction:
+    """The answer for one slide.
+
+    `probabilities` sums to 1 over the model's labels; `attention` is ordered by falling weight, weights sum
+    to 1; `mpp` is the slide's own pixel size at level 0, or None; `seconds` is wall time.
+    """
+
+    slide: str
+    size0: Size
+    label: str
+    probabilities: dict[str, float]
+    uncertainty: dict[str, float]
+    tissue_fraction: float
+    unreadable_tiles: int
+    attention: tuple[AttendedRegion, ...]
+    model: dict[str, str]
+    mpp: tuple[float, float] | None
+    seconds: float
+    software: dict[str, str]
+    attention_map: AttentionMap
+    fingerprint: str
+    warnings: tuple[str, ...] = field(default=())
+
+    def record(self) -> dict[str, Any]:
+        """The public JSON object: one line of `predict --json`, without the map."""
+        return {
+            "slide": self.slide,
+            "label": self.label,
+            "probabilities": self.probabilities,
+            "uncertainty": self.uncertainty,
+            "tissue_fraction": self.tissue_fraction,
+            "unreadable_tiles": self.unreadable_tiles,
+            "attention": [vars(region) for region in self.attention],
+            "model": self.model,
+            "mpp": list(self.mpp) if self.mpp else None,
+            "seconds": self.seconds,
+            "software": self.software,
+            "warnings": list(self.warnings),
+        }
+
+
+def write_prediction(prediction: SlidePrediction, path: Path) -> None:
+    """Write the record and its map as one JSON file."""
+    frame = prediction.attention_map.frame
+    values = prediction.attention_map.values
+    cells = [None if np.isnan(value) else float(f"{value:.6g}") for value in values.ravel().tolist()]
+    files.write_json(
+        path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            **prediction.record(),
+            "size": list(prediction.size0),
+            "fingerprint": prediction.fingerprint,
+            "attention_map": {
+                "cell_width": frame.downsample_x,
+                "cell_height": frame.downsample_y,
+                "rows": values.shape[0],
+                "columns": values.shape[1],
+                "values": cells,
+            },
+        },
+    )
+
+
+def read_prediction(path: Path) -> SlidePrediction:
+    """Read what `write_prediction` wrote.
+
+    Raises
+    ------
+    PredictionError : the file is missing, is not JSON, or is no prediction of this schema.
+    """
+    try:
+        data = json.loads(path.read_text())
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise PredictionError(
+                f"Cannot read {path}: prediction schema {data['schema_version']}, this version knows {SCHEMA_VERSION}"
+            )
+        grid = data["attention_map"]
+        shape = (grid["rows"], grid["columns"])
+        values = np.array([np.nan if cell is None else cell for cell in grid["values"]], np.float32).reshape(shape)
+        return SlidePrediction(
+            slide=data["slide"],
+            size0=Size(*data["size"]),
+            label=data["label"],
+            probabilities=data["probabilities"],
+            uncertainty=data["uncertainty"],
+            tissue_fraction=data["tissue_fraction"],
+            unreadable_tiles=data["unreadable_tiles"],
+            attention=tuple(AttendedRegion(**region) for region in data["attention"]),
+            model=data["model"],
+            mpp=tuple(data["mpp"]) if data["mpp"] else None,
+            seconds=data["seconds"],
+            software=data["software"],
+            attention_map=AttentionMap(
+                Frame(Size(grid["columns"], grid["rows"]), grid["cell_width"], grid["cell_height"]), values
+            ),
+            fingerprint=data["fingerprint"],
+            warnings=tuple(data["warnings"]),
+        )
+    except FileNotFoundError as error:
+        raise PredictionError(f"There is no prediction at {path}; `wsi-attn predict` writes one") from error
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, PredictionError):
+            raise
+        raise PredictionError(f"Cannot read {path}: not a prediction that `wsi-attn predict` wrote ({error})") from error
