@@ -1,4 +1,4 @@
-"""What every slide reader fulfils, in the words of the field.
+"""What a slide is: the protocol that every reader and the store fulfil, in the words of the field.
 
 A `Slide` hands out RGB pixels of any region of any level, and says what is known of their size in microns.
 Coordinates are level-0 pixels `(x, y)` unless a name says otherwise. Regions may reach past the edge: what
@@ -21,6 +21,18 @@ BACKGROUND = 255
 """Grey value of what lies outside the scanned area (glass)."""
 
 UInt8Array = NDArray[np.uint8]
+
+
+class Progress(Protocol):
+    """How library code tells of its progress; the command line draws it, tests ignore it."""
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """`done` of `total` steps of `what` are finished."""
+        ...
+
+
+def no_progress(done: int, total: int, what: str) -> None:
+    """The callback that tells nobody."""
 
 
 @dataclass(frozen=True)
