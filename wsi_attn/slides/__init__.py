@@ -1,1 +1,1 @@
-"""TODO."""
+"""Reading slides and images: one contract, one reader a family of formats."""

@@ -1,0 +1,171 @@
+"""Plain images (PNG, JPEG, BMP, TIFF, WebP) as slides of one level, held in memory.
+
+Eight bits a channel, grey or RGB; anything else is refused with a sentence that says what to do. A pixel size
+is known only where the user gives one: resolution tags of plain images state a print size.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from wsi_attn.contract import BACKGROUND, Level, SlideInfo, UInt8Array
+from wsi_attn.errors import RegionError, SlideUnsupportedError
+from wsi_attn.geometry import Mpp, Size
+from wsi_attn.provenance import fingerprint_of
+
+MAX_PIXELS = 400_000_000
+"""Pixels of a plain image; 1.2 GB of RGB in memory. Larger ones belong into a tiled pyramid."""
+
+PILLOW_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+EXIF_ORIENTATION = 274
+
+
+class ArraySlide:
+    """An image in memory as a slide of one level.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (height, width, 3), RGB.
+    info
+        What is known of it; its one level has the size of `pixels`.
+    """
+
+    def __init__(self, pixels: UInt8Array, info: SlideInfo) -> None:
+        self.pixels = pixels
+        self.info = info
+
+    def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
+        """Pixels of one region; see `Slide.read_region`."""
+        if level != 0 or min(size) <= 0:
+            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
+        (x, y), (width, height) = xy0, size
+        rows, columns = self.pixels.shape[:2]
+        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
+        if (left, top, right, bottom) == (x, y, x + width, y + height):
+            return self.pixels[y:bottom, x:right].copy()
+        region = np.full((height, width, 3), BACKGROUND, np.uint8)
+        if left < right and top < bottom:
+            region[top - y : bottom - y, left - x : right - x] = self.pixels[top:bottom, left:right]
+        return region
+
+    def close(self) -> None:
+        """Nothing to release: the pixels are in memory."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_image(path: Path, slide_mpp: Mpp | None = None) -> ArraySlide:
+    """Read a plain image.
+
+    Raises
+    ------
+    SlideUnsupportedError : no decoder, more than eight bits, channels that are not RGB or grey, or too large.
+    """
+    with path.open("rb") as file:
+        magic = file.read(4)
+    is_tiff = magic[:2] in (b"II", b"MM") and magic[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+")
+    pixels, kind, compression, properties = _read_tiff(path) if is_tiff else _read_pillow(path)
+    size0 = Size(pixels.shape[1], pixels.shape[0])
+    info = SlideInfo(
+        path=path,
+        vendor=kind,
+        reader="tifffile" if is_tiff else "pillow",
+        size0=size0,
+        levels=(Level(size0, 1.0, 1.0, size0),),
+        mpp=slide_mpp,
+        mpp_source="user" if slide_mpp else "none",
+        mpp_note="" if slide_mpp else "a plain image gives no pixel size",
+        objective_power=None,
+        compression=compression,
+        bounds=None,
+        associated=(),
+        icc_profile=None,
+        fingerprint=fingerprint_of(path),
+        properties=properties,
+    )
+    return ArraySlide(pixels, info)
+
+
+def _read_pillow(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit below speaks more clearly
+    try:
+        with Image.open(path) as image:
+            _refuse_large(image.width, image.height)
+            if image.mode not in PILLOW_MODES:
+                raise SlideUnsupportedError(f"pixels of mode {image.mode}: only 8-bit grey or RGB is supported, convert it")
+            properties = {}
+            if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
+                properties["exif.orientation"] = f"{orientation} (applied)"
+            upright = ImageOps.exif_transpose(image)
+            return np.array(_over_background(upright)), str(image.format).lower(), str(image.format), properties
+    except UnidentifiedImageError as error:
+        raise SlideUnsupportedError("Pillow: not an image format it knows") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SlideUnsupportedError(f"Pillow: {error}") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _over_background(image: Image.Image) -> Image.Image:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    background = Image.new("RGBA", image.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+    return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
+
+
+def _read_tiff(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if not len(tiff.pages):
+                raise SlideUnsupportedError("a TIFF without any image in it: truncated or damaged")
+            series, page = tiff.series[0], tiff.pages.first
+            axes, shape = series.axes, series.shape
+            if axes not in ("YX", "YXS", "SYX") or (axes != "YX" and shape[axes.index("S")] not in (3, 4)):
+                raise SlideUnsupportedError(
+                    f"a TIFF of shape {'x'.join(map(str, shape))} with axes {axes}: only one plane of grey or RGB is "
+                    "supported, export the channels wanted as an RGB image"
+                )
+            if page.bitspersample not in (1, 8) or series.dtype.kind not in "ub":
+                raise SlideUnsupportedError(
+                    f"{page.bitspersample} bits a sample ({series.dtype}): only 8-bit is supported, rescale it to 8 bits"
+                )
+            if page.photometric.name not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE"):
+                raise SlideUnsupportedError(f"{page.photometric.name} colours: only grey or RGB is supported, convert it")
+            _refuse_large(shape[axes.index("X")], shape[axes.index("Y")])
+            array = _as_rgb(series.asarray(), axes, inverted=page.photometric.name == "MINISWHITE")
+            properties = {}
+            if (tag := page.tags.get("Orientation")) is not None and int(tag.value) != 1:
+                properties["tiff.orientation"] = f"{int(tag.value)} (not applied: rows are kept as stored)"
+            return array, "tiff", str(getattr(page.compression, "name", page.compression)), properties
+    except SlideUnsupportedError:
+        raise
+    except Exception as error:  # tifffile and its decoders raise nearly anything on damaged files
+        raise SlideUnsupportedError(f"tifffile: {error}") from error
+
+
+def _as_rgb(array: Any, axes: str, *, inverted: bool) -> UInt8Array:
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    if axes == "SYX":
+        array = np.moveaxis(array, 0, -1)
+    if axes == "YX":
+        array = np.repeat((255 - array if inverted else array)[..., None], 3, axis=-1)
+    return np.ascontiguousarray(array[..., :3])
+
+
+def _refuse_large(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise SlideUnsupportedError(
+            f"{width} x {height} px without tiles: plain images up to {MAX_PIXELS / 1e6:.0f} megapixels are read, "
+            "convert larger ones to a tiled pyramidal TIFF"
+        )

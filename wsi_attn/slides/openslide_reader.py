@@ -1,0 +1,137 @@
+"""Vendor formats through OpenSlide.
+
+An OpenSlide handle that failed once fails for ever, so a failed read replaces the handle: one damaged tile
+must not cost the rest of the slide. Reads run in parallel, OpenSlide releases the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import openslide
+import tifffile
+
+from wsi_attn.contract import BACKGROUND, Level, SlideInfo, UInt8Array
+from wsi_attn.errors import RegionError, SlideReadError, SlideUnsupportedError
+from wsi_attn.geometry import Mpp, Size
+from wsi_attn.provenance import fingerprint_of
+from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
+
+RGB_AXES = ("YX", "YXS")
+
+
+class OpenSlideReader:
+    """A slide that OpenSlide knows."""
+
+    def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
+        vendor = openslide.OpenSlide.detect_format(str(path))
+        if vendor is None:
+            raise SlideUnsupportedError("OpenSlide knows no such format")
+        description = _describe_tiff(path) if vendor == "generic-tiff" else _describe_tiff_compression(path)
+        self._path = path
+        self._lock = threading.Lock()
+        self._handle = self._open()
+        self.info = self._read_info(vendor, description, slide_mpp)
+
+    def _open(self) -> openslide.OpenSlide:
+        try:
+            return openslide.OpenSlide(str(self._path))
+        except openslide.OpenSlideError as error:
+            raise SlideUnsupportedError(f"OpenSlide: {error}") from error
+
+    def _read_info(self, vendor: str, compression: str, slide_mpp: Mpp | None) -> SlideInfo:
+        handle = self._handle
+        properties = dict(handle.properties)
+        size0 = Size(*handle.dimensions)
+        pixel_size = PixelSize(slide_mpp, "user") if slide_mpp else pixel_size_from(properties, vendor)
+        profile = handle.color_profile
+        return SlideInfo(
+            path=self._path,
+            vendor=vendor,
+            reader="openslide",
+            size0=size0,
+            levels=tuple(_level(properties, index, Size(*size), size0) for index, size in enumerate(handle.level_dimensions)),
+            mpp=pixel_size.mpp,
+            mpp_source=pixel_size.source,
+            mpp_note=pixel_size.note,
+            objective_power=objective_power_from(properties),
+            compression=compression,
+            bounds=bounds_from(properties),
+            associated=tuple(sorted(handle.associated_images)),
+            icc_profile=profile.tobytes() if profile is not None else None,
+            fingerprint=fingerprint_of(self._path),
+            properties=properties,
+        )
+
+    def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
+        """Pixels of one region; see `Slide.read_region`."""
+        if not 0 <= level < len(self.info.levels) or min(size) <= 0:
+            raise RegionError(f"{self._path} has no region of size {size} on level {level}")
+        handle = self._handle
+        try:
+            image = handle.read_region(xy0, level, size)
+        except openslide.OpenSlideError as error:
+            self._replace(handle)
+            raise SlideReadError(f"{self._path}: level {level}, region at {xy0}, size {size}: {error}") from error
+        rgba = np.asarray(image)
+        rgb = np.ascontiguousarray(rgba[..., :3])
+        outside = rgba[..., 3] == 0
+        if outside.any():
+            rgb[outside] = BACKGROUND
+        return rgb
+
+    def _replace(self, failed: openslide.OpenSlide) -> None:
+        with self._lock:
+            if self._handle is failed:  # else another thread has already done it
+                self._handle = self._open()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _level(properties: dict[str, str], index: int, size: Size, size0: Size) -> Level:
+    # Ratios of sizes, axis by axis: OpenSlide's own factor averages the two and so moves edges of odd sizes.
+    tile = Size(
+        int(properties.get(f"openslide.level[{index}].tile-width", 256)),
+        int(properties.get(f"openslide.level[{index}].tile-height", 256)),
+    )
+    return Level(size, _ratio(size0.width, size.width), _ratio(size0.height, size.height), tile)
+
+
+def _ratio(extent0: int, extent: int) -> float:
+    """Downsample of one axis; the nearest integer where `extent` is that integer's floor or ceil of `extent0`."""
+    ratio = extent0 / extent
+    whole = round(ratio)
+    return float(whole) if extent in (extent0 // whole, -(-extent0 // whole)) else ratio
+
+
+def _describe_tiff(path: Path) -> str:
+    """Compression of a generic TIFF, after making sure that it is a picture and not a stack of channels."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        if tiff.is_ome and tiff.series and tiff.series[0].axes not in RGB_AXES:
+            shape = "x".join(map(str, tiff.series[0].shape))
+            raise SlideUnsupportedError(
+                f"an OME-TIFF of shape {shape} with axes {tiff.series[0].axes}: only brightfield RGB or grey is "
+                "supported, export the channels wanted as an RGB image"
+            )
+        return str(getattr(page.compression, "name", page.compression))
+
+
+def _describe_tiff_compression(path: Path) -> str:
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            compression = tiff.pages.first.compression
+            return str(getattr(compression, "name", compression))
+    except (tifffile.TiffFileError, OSError, ValueError, IndexError):
+        return "unknown"  # DICOM, MIRAX and others keep it elsewhere

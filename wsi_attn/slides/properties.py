@@ -1,0 +1,78 @@
+"""What slide metadata means: a pixel size is believed only where it is plausible, and never derived from a magnification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import openslide
+
+from wsi_attn.geometry import Mpp, Region
+
+PLAUSIBLE_MPP = (0.01, 100.0)
+"""µm per pixel; below is finer than light resolves, above no microscope image."""
+
+TYPOGRAPHIC_DPI = (72, 75, 96, 100, 150, 200, 240, 300, 400, 600, 1200, 2400)
+"""Resolutions that image editors write by default; as TIFF resolution tags they say nothing of the specimen."""
+
+MAX_ANISOTROPY = 4.0
+
+
+@dataclass(frozen=True)
+class PixelSize:
+    """A pixel size, where it came from, or why there is none."""
+
+    mpp: Mpp | None
+    source: str
+    note: str = ""
+
+
+def pixel_size_from(properties: Mapping[str, str], vendor: str) -> PixelSize:
+    """Pixel size from OpenSlide's properties, or a note on why it is not believed."""
+    x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
+    y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+    if x is None or y is None:
+        return PixelSize(None, "none", "the file gives no pixel size")
+    reason = implausible(Mpp(x, y), from_resolution_tag=vendor == "generic-tiff")
+    return PixelSize(None, "none", reason) if reason else PixelSize(Mpp(x, y), "file")
+
+
+def implausible(mpp: Mpp, *, from_resolution_tag: bool = False) -> str:
+    """Why a pixel size cannot be believed; empty where it can."""
+    said = f"the file says {mpp.x:g} x {mpp.y:g} µm/px"
+    low, high = PLAUSIBLE_MPP
+    if from_resolution_tag and any(math.isclose(axis, 25400 / dpi, rel_tol=1e-3) for axis in mpp for dpi in TYPOGRAPHIC_DPI):
+        return f"{said}, a print resolution ({25400 / mpp.x:.0f} dpi) and not a measured one"
+    if not all(low <= axis <= high for axis in mpp):
+        return f"{said}, outside the plausible {low:g} to {high:g}"
+    if max(mpp) / min(mpp) > MAX_ANISOTROPY:
+        return f"{said}, axes too different to be believed"
+    return ""
+
+
+def objective_power_from(properties: Mapping[str, str]) -> float | None:
+    """Nominal magnification, for display only."""
+    return _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+
+
+def bounds_from(properties: Mapping[str, str]) -> Region | None:
+    """Scanned area in level-0 pixels where the vendor states one."""
+    names = (
+        openslide.PROPERTY_NAME_BOUNDS_X,
+        openslide.PROPERTY_NAME_BOUNDS_Y,
+        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
+        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
+    )
+    values = [_number(properties.get(name)) for name in names]
+    if any(value is None for value in values):
+        return None
+    return Region(*(int(value) for value in values if value is not None))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None

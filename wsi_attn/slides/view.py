@@ -1,0 +1,147 @@
+"""Reading at any resolution: single regions, and the whole slide at a low one, from the smallest sufficient level.
+
+Memory is bounded by the output and a few blocks, never by the slide. What cannot be decoded is masked and
+reported, and is never white.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import BACKGROUND, Progress, Slide, UInt8Array, no_progress
+from wsi_attn.errors import SlideReadError
+from wsi_attn.geometry import Frame, Region
+from wsi_attn.slides.resample import resample_area
+
+BLOCK = 2048
+"""Source pixels along a side of what one read decodes: 12 MB, and few tiles decoded twice at its borders."""
+
+LEVEL_TOLERANCE = 1.01
+"""A level at most this much coarser than what is wanted still serves it."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A whole slide at one resolution.
+
+    `pixels` is uint8 (rows, columns, 3); `readable` is bool (rows, columns), False where nothing could be
+    decoded; `unreadable` are the same places as level-0 regions.
+    """
+
+    pixels: UInt8Array
+    frame: Frame
+    readable: NDArray[np.bool_]
+    unreadable: tuple[Region, ...]
+
+
+def best_level(slide: Slide, downsample_x: float, downsample_y: float) -> int:
+    """Index of the coarsest level that is not coarser than wanted along either axis."""
+    sufficient = [
+        index
+        for index, level in enumerate(slide.info.levels)
+        if level.downsample_x <= downsample_x * LEVEL_TOLERANCE and level.downsample_y <= downsample_y * LEVEL_TOLERANCE
+    ]
+    return max(sufficient, default=0)
+
+
+def read_region_at(
+    slide: Slide, xy0: tuple[float, float], downsample_x: float, downsample_y: float, size: tuple[int, int]
+) -> UInt8Array:
+    """Pixels of a region at any downsample.
+
+    Parameters
+    ----------
+    xy0
+        Top-left corner in level-0 pixels; may lie outside the slide, where pixels are background.
+    downsample_x, downsample_y
+        Level-0 pixels per output pixel; below that of level 0 pixels are interpolated.
+    size
+        Width and height of the output.
+
+    Returns
+    -------
+    uint8 (height, width, 3).
+
+    Raises
+    ------
+    SlideReadError : part of it cannot be decoded.
+    """
+    index = best_level(slide, downsample_x, downsample_y)
+    level = slide.info.levels[index]
+    scale = (downsample_x / level.downsample_x, downsample_y / level.downsample_y)
+    x, y = xy0[0] / level.downsample_x, xy0[1] / level.downsample_y
+    left, top = math.floor(x + 1e-6), math.floor(y + 1e-6)
+    right, bottom = math.ceil(x + size[0] * scale[0] - 1e-6), math.ceil(y + size[1] * scale[1] - 1e-6)
+    corner0 = (round(left * level.downsample_x), round(top * level.downsample_y))
+    pixels = slide.read_region(corner0, index, (right - left, bottom - top))
+    if scale == (1.0, 1.0) and (right - left, bottom - top) == size:
+        return pixels
+    return resample_area(pixels, (max(0.0, x - left), max(0.0, y - top)), scale, size)
+
+
+def read_view(
+    slide: Slide,
+    downsample_x: float,
+    downsample_y: float,
+    *,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> View:
+    """The whole slide at a low resolution, read block by block in parallel.
+
+    Parameters
+    ----------
+    downsample_x, downsample_y
+        Level-0 pixels per pixel of the view.
+    workers
+        Threads that read; all cores by default.
+    """
+    frame = Frame.covering(slide.info.size0, downsample_x, downsample_y)
+    pixels = np.full((frame.size.height, frame.size.width, 3), BACKGROUND, np.uint8)
+    readable = np.ones(pixels.shape[:2], np.bool_)
+    unreadable: list[Region] = []
+
+    def read(block: Region) -> list[Region]:
+        try:
+            found = read_region_at(
+                slide, (block.x * downsample_x, block.y * downsample_y), downsample_x, downsample_y, (block.width, block.height)
+            )
+        except SlideReadError:
+            if max(block.width, block.height) <= smallest:
+                return [block]
+            return [damaged for quarter in _quarters(block) for damaged in read(quarter)]
+        pixels[block.y : block.y1, block.x : block.x1] = found
+        return []
+
+    level = slide.info.levels[best_level(slide, downsample_x, downsample_y)]
+    ratio = max(downsample_x / level.downsample_x, downsample_y / level.downsample_y)
+    smallest = max(1, math.ceil(min(level.tile_size) / ratio))
+    side = max(1, int(BLOCK / max(1.0, ratio)))
+    blocks = list(_blocks(frame, side))
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for done, damaged in enumerate(pool.map(read, blocks), 1):
+            for block in damaged:
+                readable[block.y : block.y1, block.x : block.x1] = False
+                unreadable.append(frame.region0_from(*block))
+            progress(done, len(blocks), "reading")
+    return View(pixels, frame, readable, tuple(unreadable))
+
+
+def _blocks(frame: Frame, side: int) -> Iterator[Region]:
+    for y in range(0, frame.size.height, side):
+        for x in range(0, frame.size.width, side):
+            yield Region(x, y, min(side, frame.size.width - x), min(side, frame.size.height - y))
+
+
+def _quarters(region: Region) -> Iterator[Region]:
+    width, height = -(-region.width // 2), -(-region.height // 2)
+    for y in range(region.y, region.y1, height):
+        for x in range(region.x, region.x1, width):
+            yield Region(x, y, min(width, region.x1 - x), min(height, region.y1 - y))
