@@ -1,0 +1,94 @@
+"""`TissueMask`: where tissue lies, as a raster over level 0, and what share of any region it covers.
+
+Stands on geometry alone; how a mask is found is `detect.py`, which tiles are kept is decided in `tiling`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.geometry import Frame, Size
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class TissueMask:
+    """Tissue of one slide at the resolution of a low-resolution view.
+
+    `mask` is bool (rows, columns) over `frame`; `readable` has the same shape and is False where the view could
+    not be read, which is never tissue. `measure` and `threshold` are the rule that found it, before cleaning:
+    a pixel is tissue where its measure (see `detect.MEASURES`) exceeds the threshold; the score `tissue`
+    applies the same rule to full-resolution pixels. `size0` is the slide's extent in level-0 pixels: the last
+    row and column of a frame may reach past it.
+    """
+
+    mask: BoolArray
+    frame: Frame
+    method: str
+    measure: str
+    threshold: int
+    readable: BoolArray
+    size0: Size
+
+    @property
+    def fraction(self) -> float:
+        """Share of the slide's area that is tissue, 0 to 1."""
+        return float(self.coverage(np.array([[0, 0, *self.size0]]))[0])
+
+    def coverage(self, regions0: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Share of each region that is tissue, of the part that lies inside the slide.
+
+        Partly covered mask pixels count by the area that is covered. What lies outside the slide does not
+        count, so that a tile at the border is judged by the pixels it has, as its score is.
+
+        Parameters
+        ----------
+        regions0
+            int64 (N, 4), columns x, y, width, height in level-0 pixels.
+
+        Returns
+        -------
+        float32 (N,), 0 to 1; 0 for a region wholly outside, (0,) for no regions; never NaN.
+        """
+        return raster_coverage(self.mask, self.frame, self.size0, regions0)
+
+    def unknown(self, regions0: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Share of each region whose view could not be read, measured as `coverage` is."""
+        return raster_coverage(~self.readable, self.frame, self.size0, regions0)
+
+
+def raster_coverage(raster: BoolArray, frame: Frame, size0: Size, regions0: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Share of each region, inside the slide, where a raster is True.
+
+    The raster is piecewise constant, so its integral image is bilinear within a pixel and interpolating that
+    linearly weights partial pixels exactly. Cost O(pixels + N).
+    """
+    rows, columns = raster.shape
+    integral = cv2.integral(raster.astype(np.uint8), sdepth=cv2.CV_64F)  # (rows + 1, columns + 1)
+    regions = np.asarray(regions0, np.float64).reshape(-1, 4)
+    limit_x = min(float(columns), size0.width / frame.downsample_x)
+    limit_y = min(float(rows), size0.height / frame.downsample_y)
+    x0 = np.clip(regions[:, 0] / frame.downsample_x, 0, limit_x)
+    y0 = np.clip(regions[:, 1] / frame.downsample_y, 0, limit_y)
+    x1 = np.clip((regions[:, 0] + regions[:, 2]) / frame.downsample_x, 0, limit_x)
+    y1 = np.clip((regions[:, 1] + regions[:, 3]) / frame.downsample_y, 0, limit_y)
+    lower = _bilinear(integral, x1, y1) - _bilinear(integral, x0, y1)
+    upper = _bilinear(integral, x1, y0) - _bilinear(integral, x0, y0)
+    covered = lower - upper
+    area = (x1 - x0) * (y1 - y0)
+    share = np.divide(covered, area, out=np.zeros_like(area), where=area > 0)
+    return np.clip(share, 0, 1).astype(np.float32)
+
+
+def _bilinear(integral: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    column = np.minimum(x.astype(np.int64), integral.shape[1] - 2)
+    row = np.minimum(y.astype(np.int64), integral.shape[0] - 2)
+    right, down = x - column, y - row
+    above = integral[row, column] * (1 - right) + integral[row, column + 1] * right
+    below = integral[row + 1, column] * (1 - right) + integral[row + 1, column + 1] * right
+    return np.asarray(above * (1 - down) + below * down)
