@@ -1,0 +1,72 @@
+"""Closed forms of the pointing game and the attention mass."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_attn.evaluate.attention_quality import area_resample, mass_in_region, pointing_game
+
+
+def box(rows, columns, top, left, height, width):
+    mask = np.zeros((rows, columns), bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def test_points_hit_by_x_then_y():
+    mask = box(10, 30, 2, 20, 3, 5)
+    game = pointing_game([(22, 3), (3, 22), (19.9, 3), (24.9, 4.9)], [mask] * 4)
+    assert (game.hits, game.n, game.skipped) == (2, 4, 0)
+    assert game.accuracy == 0.5
+
+
+def test_an_image_without_annotation_is_skipped():
+    game = pointing_game([(0, 0), (1, 1)], [np.zeros((4, 4), bool), np.ones((4, 4), bool)])
+    assert (game.hits, game.n, game.skipped) == (1, 1, 1)
+    assert pointing_game([], []).accuracy is None
+
+
+def test_tolerance_is_the_distance_from_the_marked_pixels():
+    mask = box(20, 20, 5, 5, 1, 1)
+    point = [(9.0, 10.0)]  # 3 to the right of the pixel's edge, 4 below it
+    assert pointing_game(point, [mask], tolerance=4.9).hits == 0
+    assert pointing_game(point, [mask], tolerance=5.0).hits == 1
+
+
+def test_points_and_masks_must_match():
+    with pytest.raises(ValueError):
+        pointing_game([(0, 0)], [])
+
+
+def test_mass_of_uniform_attention_is_the_share_of_the_area():
+    assert mass_in_region(np.ones((4, 6)), box(40, 60, 0, 0, 20, 30)) == pytest.approx(0.25)
+
+
+def test_mass_with_cells_that_the_region_cuts():
+    attention = np.array([[3.0, 1.0]])
+    mask = np.array([[1, 1, 1, 1, 1, 0]], bool)  # all of the first cell, two thirds of the second
+    assert mass_in_region(attention, mask) == pytest.approx((3 + 2 / 3) / 4)
+
+
+def test_mass_with_a_mask_coarser_than_the_attention():
+    assert mass_in_region(np.array([[1.0, 2, 3, 4, 5, 6]]), np.array([[True, False]])) == pytest.approx(6 / 21)
+
+
+def test_nothing_looked_at():
+    assert mass_in_region(np.full((2, 2), np.nan), np.ones((2, 2))) is None
+    assert mass_in_region(np.array([[np.nan, 1.0]]), np.array([[1, 0]])) == 0
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))
+def test_area_resampling_keeps_the_mean_and_inverts_repetition(rows, columns, new_rows, new_columns):
+    values = np.random.default_rng(rows * 13 + columns).random((rows, columns))
+    assert area_resample(values, (new_rows, new_columns)).mean() == pytest.approx(values.mean())
+    np.testing.assert_allclose(area_resample(values.repeat(3, axis=0).repeat(2, axis=1), values.shape), values)
+
+
+@given(st.integers(0, 100))
+def test_mass_inside_and_outside_sum_to_one(seed):
+    generator = np.random.default_rng(seed)
+    attention, mask = generator.random((5, 7)), generator.random((11, 13)) > 0.5
+    assert mass_in_region(attention, mask) + mass_in_region(attention, ~mask) == pytest.approx(1)

@@ -1,0 +1,108 @@
+"""Whether attention lies where an annotator says that the finding is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PointingGame:
+    """`hits` of `n` images had their point inside the annotation; `skipped` more had no annotation to hit."""
+
+    hits: int
+    n: int
+    skipped: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of hits, 0 to 1; None where no image has an annotation."""
+        return self.hits / self.n if self.n else None
+
+
+def pointing_game(
+    points_xy: Sequence[tuple[float, float]], masks: Sequence[BoolArray], tolerance: float = 0.0
+) -> PointingGame:
+    """How often the most attended point of an image lies in its annotated region.
+
+    Parameters
+    ----------
+    points_xy
+        One (x, y) for each image, in pixels of that image's mask, origin at the corner of the first pixel.
+    masks
+        One bool (rows, columns) for each image. An image with an empty mask is skipped and counted.
+    tolerance
+        Distance in mask pixels from the nearest marked pixel's edge that still counts as a hit.
+
+    Raises
+    ------
+    ValueError : not as many points as masks.
+
+    Notes
+    -----
+    Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 5.1, who allow 15 pixels.
+    """
+    annotated = [(point, mask) for point, mask in zip(points_xy, masks, strict=True) if mask.any()]
+    hits = sum(_is_hit(point, mask, tolerance) for point, mask in annotated)
+    return PointingGame(hits, len(annotated), len(masks) - len(annotated))
+
+
+def mass_in_region(attention: ArrayLike, mask: ArrayLike) -> float | None:
+    """Share of the attention that lies in the annotated region.
+
+    Parameters
+    ----------
+    attention
+        float (rows, columns), at least 0, any sum; NaN where nothing was looked at, which counts as none.
+    mask
+        bool or fraction 0..1, (mask_rows, mask_columns), any size: both arrays cover the same rectangle of the slide.
+
+    Returns
+    -------
+    0 to 1: sum of attention times covered share of the cell, over the sum of attention; None for no attention at all.
+    Compare with the region's share of the tissue, which is what attention without preference gives.
+    """
+    weights = np.nan_to_num(np.asarray(attention, np.float64))
+    total = weights.sum()
+    if not total > 0:
+        return None
+    return float((weights * area_resample(np.asarray(mask, np.float64), weights.shape)).sum() / total)
+
+
+def area_resample(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Mean of `values` (rows, columns) over each cell of a grid of `shape` that covers the same rectangle.
+
+    Exact for any two sizes, finer or coarser: the overlap of rectangles is the product of the overlaps along the axes.
+    """
+    resampled: FloatArray = _overlap(values.shape[0], shape[0]) @ values @ _overlap(values.shape[1], shape[1]).T
+    return resampled
+
+
+def _overlap(source: int, target: int) -> FloatArray:
+    """Share of each target cell's length that each source cell covers: (target, source), rows sum to 1."""
+    # Borders in units of 1 / (source * target) are whole numbers, so that nothing is rounded.
+    source_edge, target_edge = np.arange(source + 1) * target, np.arange(target + 1) * source
+    low = np.maximum(target_edge[:-1, None], source_edge[None, :-1])
+    high = np.minimum(target_edge[1:, None], source_edge[None, 1:])
+    share: FloatArray = np.maximum(high - low, 0) / source
+    return share
+
+
+def _is_hit(point: tuple[float, float], mask: BoolArray, tolerance: float) -> bool:
+    x, y = point
+    inside = 0 <= x < mask.shape[1] and 0 <= y < mask.shape[0]
+    if inside and mask[math.floor(y), math.floor(x)]:
+        return True
+    if tolerance <= 0:
+        return False
+    rows, columns = np.nonzero(mask)
+    dx = np.maximum(np.maximum(columns - x, x - columns - 1), 0)
+    dy = np.maximum(np.maximum(rows - y, y - rows - 1), 0)
+    return bool(np.hypot(dx, dy).min() <= tolerance)

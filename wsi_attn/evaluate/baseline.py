@@ -1,0 +1,124 @@
+"""The bar that a trained model must clear: a support vector machine on the slides' thumbnails.
+
+If colour and coarse shape of a thumbnail already tell the classes apart (one hospital's stain, one scanner's glass),
+a high score of an attention model says little. This baseline measures how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wsi_attn.errors import UsageError
+
+C_GRID = (0.1, 1.0, 10.0, 100.0)
+FOLDS = 5
+
+Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def thumbnail_svm(
+    train_thumbnails: NDArray[np.uint8],
+    train_labels: ArrayLike,
+    test_thumbnails: NDArray[np.uint8],
+    n_classes: int,
+    seed: int,
+    groups: Sequence[str] | None = None,
+) -> NDArray[np.float64]:
+    """Class probabilities of the test slides from their thumbnails alone.
+
+    Pixels are standardised over the training slides; the machine has an RBF kernel and balanced class weights. `C` is
+    the one of `C_GRID` with the best balanced accuracy over grouped folds of the training part (the smaller one of
+    equals), and the probabilities are Platt's, fitted to the decision values of the same folds.
+
+    Parameters
+    ----------
+    train_thumbnails, test_thumbnails
+        uint8 (n, h, w, 3), one size for all; 32 or 64 pixels a side are plenty, since time grows with h * w.
+    train_labels
+        int (n,), 0 to `n_classes` - 1. Classes without a training slide get probability 0.
+    n_classes
+        C, the columns of the result.
+    seed
+        Seed of the folds.
+    groups
+        Patient of each training slide; None takes each slide for a patient.
+
+    Returns
+    -------
+    float64 (n_test, C), rows sum to 1.
+
+    Raises
+    ------
+    UsageError : thumbnails of different sizes, fewer than two classes, or a class with fewer than two patients,
+        without which nothing can be held out.
+    """
+    from sklearn.calibration import CalibratedClassifierCV
+
+    labels = np.asarray(train_labels, np.int64)
+    if train_thumbnails.shape[1:] != test_thumbnails.shape[1:]:
+        raise UsageError(
+            f"Thumbnails differ in size: {train_thumbnails.shape[1:]} to train, {test_thumbnails.shape[1:]} to test"
+        )
+    train, test = _flat(train_thumbnails), _flat(test_thumbnails)
+    folds = grouped_folds(labels, groups if groups is not None else [str(i) for i in range(labels.size)], seed)
+    best = max(C_GRID, key=lambda c: (_held_out_score(train, labels, folds, c), -c))
+    machine = CalibratedClassifierCV(_machine(best), method="sigmoid", cv=folds, ensemble=False).fit(train, labels)
+    probabilities = np.zeros((len(test), n_classes))
+    if len(test):
+        probabilities[:, machine.classes_] = machine.predict_proba(test)
+    return probabilities
+
+
+def grouped_folds(labels: NDArray[np.int64], groups: Sequence[str], seed: int) -> list[Fold]:
+    """Up to `FOLDS` pairs of (train, held out) indices that split no group; each train part holds all classes.
+
+    Each class deals its shuffled groups to the folds in turn, so a class with two groups is held out in two folds
+    and always trained on in all. A group with several classes is dealt with its rarest.
+
+    Raises
+    ------
+    UsageError : fewer than two classes, or a class that cannot be in every train part.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2:
+        raise UsageError("The thumbnail baseline needs training slides of at least two classes")
+    member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    order = np.random.default_rng(seed).permutation(member.max() + 1)
+    fold_of = np.full(member.max() + 1, -1)
+    for c in classes[np.argsort(counts, kind="stable")]:
+        own = set(member[labels == c].tolist())
+        free = [group for group in order.tolist() if group in own and fold_of[group] < 0]
+        fold_of[free] = np.arange(len(free)) % FOLDS
+    fold = fold_of[member]
+    pairs = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
+    for train, _ in pairs:
+        missing = np.setdiff1d(classes, labels[train])
+        if missing.size:
+            raise UsageError(
+                f"The thumbnail baseline needs at least two patients of each class; class {missing[0]} has too few"
+            )
+    return pairs
+
+
+def _held_out_score(train: NDArray[np.float32], labels: NDArray[np.int64], folds: list[Fold], c: float) -> float:
+    """Mean recall over classes of the slides that each fold held out."""
+    called = np.empty_like(labels)
+    for rest, held_out in folds:
+        called[held_out] = _machine(c).fit(train[rest], labels[rest]).predict(train[held_out])
+    return float(np.mean([(called[labels == k] == k).mean() for k in np.unique(labels)]))
+
+
+def _machine(c: float) -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    return make_pipeline(StandardScaler(), SVC(C=c, kernel="rbf", class_weight="balanced"))
+
+
+def _flat(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return thumbnails.reshape(len(thumbnails), int(np.prod(thumbnails.shape[1:]))).astype(np.float32)

@@ -1,0 +1,161 @@
+"""Classification metrics of one set of labels and probabilities.
+
+Two conventions hold throughout. Classes are scored one against the rest, two classes too: their macro AUROC is the
+mean over both classes. A class that the labels do not contain has no metrics of its own (NaN here, null in JSON) and
+is left out of macro averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wsi_attn.errors import PredictionError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "ece", "brier")
+PER_CLASS = ("recall", "precision", "f1", "auroc", "auprc")
+ECE_BINS = 15
+SUM_TOLERANCE = 1e-2
+"""How far a row of probabilities may be from 1: what half precision and rounded JSON leave."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Values of all metrics; NaN where a metric is undefined.
+
+    `overall` has the keys `OVERALL`, each class of `per_class` the keys `PER_CLASS`; row r, column c of
+    `confusion_matrix` counts slides of class r that were called c.
+    """
+
+    overall: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    confusion_matrix: IntArray
+
+
+def checked(labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str]) -> tuple[IntArray, FloatArray]:
+    """Labels as int64 (n,) and probabilities as float64 (n, C), or an error that says what is wrong with them.
+
+    Raises
+    ------
+    PredictionError : nothing to evaluate, shapes that do not agree, a label outside `names`, or rows that are no
+        probabilities (negative, not finite, or a sum away from 1 by more than `SUM_TOLERANCE`).
+    """
+    y, p = np.asarray(labels), np.asarray(probabilities, np.float64)
+    if y.ndim != 1 or y.size == 0:
+        raise PredictionError(f"Cannot evaluate: labels have shape {y.shape}, at least one labelled slide is needed")
+    if p.shape != (y.size, len(names)):
+        raise PredictionError(
+            f"Cannot evaluate: probabilities have shape {p.shape}, expected {(y.size, len(names))}, slides by classes"
+        )
+    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= len(names):
+        raise PredictionError(f"Cannot evaluate: labels must be integers from 0 to {len(names) - 1}, the class indices")
+    good = np.isfinite(p).all(axis=1) & (p >= 0).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise PredictionError(
+            f"Cannot evaluate: row {row} is {p[row].tolist()}; probabilities must be 0 or more and sum to 1"
+        )
+    return y.astype(np.int64), p
+
+
+def classification_scores(labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str]) -> Scores:
+    """All classification metrics of one set of predictions.
+
+    Parameters
+    ----------
+    labels
+        int64 (n,), index of the true class.
+    probabilities
+        float (n, C), rows sum to 1. The called class is the first of the most probable ones.
+    names
+        C class names.
+
+    Returns
+    -------
+    `balanced_accuracy`, `macro_f1`, `auroc` and `auprc` are means over the classes that the labels contain;
+    `balanced_accuracy` is thus the mean recall. A class that was never called has precision and F1 0. `auroc` and
+    `auprc` (average precision) are NaN when the labels hold one class only.
+
+    Raises
+    ------
+    PredictionError : see `checked`.
+    """
+    from sklearn import metrics as sk  # loading it takes a second, which `--help` should not pay
+
+    y, p = checked(labels, probabilities, names)
+    called = p.argmax(axis=1)
+    present = np.unique(y)
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(y, called, labels=present, zero_division=0)
+    per_class = {name: dict.fromkeys(PER_CLASS, float("nan")) for name in names}
+    for index, c in enumerate(present):
+        ranked = _ranking_scores(y == c, p[:, c]) if len(present) > 1 else (float("nan"), float("nan"))
+        values = (recall[index], precision[index], f1[index], *ranked)
+        per_class[names[c]] = {key: float(value) for key, value in zip(PER_CLASS, values, strict=True)}
+    found = [per_class[names[c]] for c in present]
+    overall = {
+        "accuracy": float(sk.accuracy_score(y, called)),
+        "balanced_accuracy": _mean_of(found, "recall"),
+        "macro_f1": _mean_of(found, "f1"),
+        "auroc": _mean_of(found, "auroc"),
+        "auprc": _mean_of(found, "auprc"),
+        "ece": expected_calibration_error(called == y, p.max(axis=1)),
+        "brier": brier_score(y, p),
+    }
+    return Scores(overall, per_class, sk.confusion_matrix(y, called, labels=np.arange(len(names))).astype(np.int64))
+
+
+def expected_calibration_error(correct: NDArray[np.bool_], confidence: FloatArray) -> float:
+    """Mean distance of accuracy from the largest probability over `ECE_BINS` bins of equal width.
+
+    Parameters
+    ----------
+    correct, confidence
+        bool (n,), float (n,): whether the called class is the true one, and its probability.
+
+    Returns
+    -------
+    0 to 1. Bin b holds confidences in (b / 15, (b + 1) / 15].
+
+    Notes
+    -----
+    sum_b |B_b| / n * |accuracy(B_b) - confidence(B_b)| = 1 / n * sum_b |sum_{i in B_b} (correct_i - confidence_i)|,
+    the form that is computed. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    """
+    gap = np.bincount(confidence_bin(confidence), weights=correct - confidence, minlength=ECE_BINS)
+    return float(np.abs(gap).sum() / correct.size)
+
+
+def confidence_bin(confidence: FloatArray) -> IntArray:
+    """Index of each confidence's bin: int64 (n,), 0 to `ECE_BINS` - 1; a border belongs to the bin below it."""
+    return np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+
+
+def brier_score(labels: IntArray, probabilities: FloatArray) -> float:
+    """Mean squared distance of the probabilities from the one-hot labels, summed over classes: 0 to 2.
+
+    Brier, Verification of forecasts expressed in terms of probability, 1950, equation 2; for two classes this is
+    twice the score that only looks at one of them.
+    """
+    return float(squared_errors(labels, probabilities).mean())
+
+
+def squared_errors(labels: IntArray, probabilities: FloatArray) -> FloatArray:
+    """Each slide's Brier term: float64 (n,)."""
+    errors: FloatArray = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1)
+    return errors
+
+
+def _ranking_scores(positive: NDArray[np.bool_], score: FloatArray) -> tuple[float, float]:
+    from sklearn import metrics as sk
+
+    return float(sk.roc_auc_score(positive, score)), float(sk.average_precision_score(positive, score))
+
+
+def _mean_of(rows: list[dict[str, float]], key: str) -> float:
+    return float(np.mean([row[key] for row in rows]))
