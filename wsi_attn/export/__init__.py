@@ -1,1 +1,1 @@
-"""TODO."""
+"""Predictions as files that other tools of a pathology lab open."""

@@ -1,0 +1,105 @@
+"""GeoJSON by QuPath's schema: what is written reads back to the very same rectangles."""
+
+import itertools
+import json
+import uuid
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_attn.export.geojson import to_geojson, write_geojson
+from wsi_attn.geometry import Frame, Size
+from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
+
+
+def prediction_of(regions, fingerprint="f" * 64):
+    return SlidePrediction(
+        slide="case_07",
+        size0=Size(100_000, 80_000),
+        label="tumour",
+        probabilities={"normal": 0.25, "tumour": 0.75},
+        uncertainty={},
+        tissue_fraction=0.4,
+        unreadable_tiles=0,
+        attention=tuple(regions),
+        model={"name": "deep-attention", "sha256": "0" * 64},
+        mpp=(0.25, 0.25),
+        seconds=1.0,
+        software={},
+        attention_map=AttentionMap(Frame(Size(2, 2), 50_000, 40_000), np.ones((2, 2), np.float32) / 4),
+        fingerprint=fingerprint,
+    )
+
+
+def read_regions(collection):
+    """An independent reader: polygons back to (x, y, width, height, weight), refusing what is no closed rectangle."""
+    assert collection["type"] == "FeatureCollection"
+    found = []
+    for feature in collection["features"]:
+        assert feature["type"] == "Feature"
+        assert feature["geometry"]["type"] == "Polygon"
+        (ring,) = feature["geometry"]["coordinates"]
+        assert len(ring) == 5
+        assert ring[0] == ring[-1]
+        xs, ys = sorted({x for x, _ in ring}), sorted({y for _, y in ring})
+        assert sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring)) > 0
+        weight = feature["properties"]["measurements"]["attention"]
+        found.append(AttendedRegion(xs[0], ys[0], xs[1] - xs[0], ys[1] - ys[0], weight))
+    return tuple(found)
+
+
+regions = st.builds(
+    AttendedRegion,
+    x=st.integers(-500, 2**31),
+    y=st.integers(-500, 2**31),
+    width=st.integers(1, 10_000),
+    height=st.integers(1, 10_000),
+    weight=st.floats(0, 1),
+)
+
+
+@given(st.lists(regions, max_size=8))
+def test_regions_survive_the_round_trip_exactly(attended):
+    prediction = prediction_of(attended)
+    text = json.dumps(to_geojson(prediction), allow_nan=False)
+    assert read_regions(json.loads(text)) == prediction.attention
+
+
+def test_the_file_holds_what_the_function_returns(tmp_path):
+    prediction = prediction_of([AttendedRegion(10, 20, 512, 256, 0.7), AttendedRegion(0, 0, 512, 512, 0.3)])
+    write_geojson(prediction, tmp_path / "new" / "case_07.geojson")
+    assert json.loads((tmp_path / "new" / "case_07.geojson").read_text()) == to_geojson(prediction)
+
+
+def test_a_feature_is_a_qupath_annotation():
+    (feature,) = to_geojson(prediction_of([AttendedRegion(10, 20, 30, 40, 1.0)]))["features"]
+    properties = feature["properties"]
+    assert feature["geometry"]["coordinates"] == [[[10, 20], [40, 20], [40, 60], [10, 60], [10, 20]]]
+    assert properties["objectType"] == "annotation"
+    assert properties["name"] == "Attention 1"
+    assert set(properties["classification"]) == {"name", "color"}
+    assert len(properties["classification"]["color"]) == 3
+    assert properties["measurements"] == {
+        "attention": 1.0,
+        "rank": 1,
+        "probability: normal": 0.25,
+        "probability: tumour": 0.75,
+    }
+    assert all(isinstance(value, str) for value in properties["metadata"].values())
+
+
+def test_ids_follow_from_slide_and_rectangle_alone():
+    first, second = AttendedRegion(0, 0, 10, 10, 0.6), AttendedRegion(5, 0, 10, 10, 0.4)
+
+    def ids(*attended, fingerprint="f" * 64):
+        return [feature["id"] for feature in to_geojson(prediction_of(attended, fingerprint))["features"]]
+
+    assert ids(first, second) == ids(replace(second, weight=0.9), replace(first, weight=0.1))[::-1]
+    assert len({*ids(first, second), *ids(first, fingerprint="e" * 64)}) == 3
+    assert uuid.UUID(ids(first)[0]).version == 5
+
+
+def test_no_regions_give_an_empty_collection():
+    assert to_geojson(prediction_of([])) == {"type": "FeatureCollection", "features": []}
