@@ -1,1 +1,1 @@
-"""TODO."""
+"""From files to bags: manifests, splits, sources of patches, augmentation."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Operators that several attention systems share; pure tensors, no files."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training: from a manifest to a run folder with a checkpoint."""

@@ -1,0 +1,63 @@
+"""Whether an input looks like what a model was trained on: colour of its tissue against the training set's.
+
+Four numbers describe an input: two log-ratios of the mean optical densities (which dye), the log of their sum (how
+much of it) and the log of the deviation of density (contrast). A model stores the mean and covariance over its
+training inputs, and answers only within the Mahalanobis distance that covers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import UInt8Array
+
+MARGIN = 1.5
+"""A new input may lie this many times farther out than the farthest training input."""
+
+MIN_DEVIATION = 0.05
+"""Least deviation of a number, in its natural log: training sets of one laboratory are not the world."""
+
+
+def describe_appearance(pixels: UInt8Array, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Colour of an input.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (rows, columns, 3), the coarse view.
+    mask
+        bool (rows, columns), pixels that count; all of them where none is set.
+
+    Returns
+    -------
+    float64 (4,): log OD_R/OD_G, log OD_B/OD_G, log of the summed OD, log of the OD's deviation.
+    """
+    chosen = pixels[mask] if mask.any() else pixels.reshape(-1, 3)
+    density = -np.log((chosen.astype(np.float64) + 1) / 256)  # (n, 3), natural optical density
+    red, green, blue = density.mean(axis=0) + 1e-3
+    spread = density.sum(axis=1).std() + 1e-3
+    return np.log(np.array([red / green, blue / green, red + green + blue, spread]))
+
+
+def fit_appearance(descriptions: Sequence[NDArray[np.float64]]) -> dict[str, list[float] | float]:
+    """Mean, precision (row by row) and limit of the training inputs, as JSON values."""
+    samples = np.stack(descriptions)
+    mean = samples.mean(axis=0)
+    covariance = np.cov(samples, rowvar=False) if len(samples) > 1 else np.zeros((samples.shape[1],) * 2)
+    precision = np.linalg.inv(covariance + np.eye(len(mean)) * MIN_DEVIATION**2)
+    distances = [_distance(sample, mean, precision) for sample in samples]
+    return {"mean": mean.tolist(), "precision": precision.ravel().tolist(), "limit": MARGIN * max(distances)}
+
+
+def appearance_distance(description: NDArray[np.float64], appearance: Mapping[str, list[float] | float]) -> float:
+    """Distance of an input from the training set, in units of the limit: above 1 it does not fit."""
+    mean = np.asarray(appearance["mean"])
+    precision = np.asarray(appearance["precision"]).reshape(len(mean), len(mean))
+    return _distance(description, mean, precision) / float(np.asarray(appearance["limit"]))
+
+
+def _distance(x: NDArray[np.float64], mean: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
+    return float(np.sqrt((x - mean) @ precision @ (x - mean)))

@@ -1,0 +1,99 @@
+"""Augmentation that a coarse view and the patches read later share: one of eight symmetries, one colour change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import UInt8Array
+from wsi_attn.models.contract import PatchSource
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """Transpose (or not), then flip columns (or not), then flip rows (or not): the eight symmetries of a square."""
+
+    transpose: bool
+    flip_x: bool
+    flip_y: bool
+
+    def apply(self, pixels: UInt8Array) -> UInt8Array:
+        """The image (..., rows, columns, channels) after the symmetry."""
+        if self.transpose:
+            pixels = pixels.swapaxes(-3, -2)
+        if self.flip_x:
+            pixels = pixels[..., :, ::-1, :]
+        if self.flip_y:
+            pixels = pixels[..., ::-1, :, :]
+        return np.ascontiguousarray(pixels)
+
+    def extent(self, extent: tuple[int, int]) -> tuple[int, int]:
+        """Width and height after the symmetry."""
+        return (extent[1], extent[0]) if self.transpose else extent
+
+    def source_xy(self, xy: NDArray[np.int64], size: int, extent: tuple[int, int]) -> NDArray[np.int64]:
+        """Corners in the original of squares at `xy` of the transformed image; `extent` is the original's."""
+        width, height = self.extent(extent)
+        x = width - size - xy[:, 0] if self.flip_x else xy[:, 0]
+        y = height - size - xy[:, 1] if self.flip_y else xy[:, 1]
+        return np.stack((y, x) if self.transpose else (x, y), axis=1)
+
+
+@dataclass(frozen=True)
+class ColourChange:
+    """An affine change of colour around white: 255 - p' = matrix (255 - p) - offset, clipped to 0..255."""
+
+    matrix: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    def apply(self, pixels: UInt8Array) -> UInt8Array:
+        """uint8 (..., 3) to the same shape."""
+        shift = 255 - self.matrix @ np.full(3, 255, np.float32) + self.offset
+        affine = np.concatenate([self.matrix, shift[:, None]], axis=1)
+        flat = np.ascontiguousarray(pixels).reshape(1, -1, 3)
+        return np.asarray(cv2.transform(flat, affine), np.uint8).reshape(pixels.shape)
+
+
+def random_symmetry(generator: np.random.Generator) -> Symmetry:
+    """One of the eight, equally likely."""
+    transpose, flip_x, flip_y = (bool(bit) for bit in generator.integers(0, 2, 3))
+    return Symmetry(transpose, flip_x, flip_y)
+
+
+def random_colour(generator: np.random.Generator, strength: float) -> ColourChange:
+    """A random change; `strength` 0 changes nothing, 1 varies the density of each channel by about a third."""
+    gains = np.exp(generator.normal(0, 0.15 * strength, 3) + generator.normal(0, 0.2 * strength))
+    mixing = generator.normal(0, 0.05 * strength, (3, 3))
+    np.fill_diagonal(mixing, 0)
+    saturation = np.exp(generator.normal(0, 0.2 * strength))
+    grey = np.full((3, 3), 1 / 3)
+    matrix = (np.diag(gains) + mixing) @ (grey + saturation * (np.eye(3) - grey))
+    offset = generator.normal(0, 8 * strength, 3)
+    return ColourChange(matrix.astype(np.float32), offset.astype(np.float32))
+
+
+class AugmentedPatches:
+    """A patch source seen through one symmetry and one colour change."""
+
+    def __init__(
+        self, source: PatchSource, extent: tuple[int, int], symmetry: Symmetry, colour: ColourChange | None
+    ) -> None:
+        self.source = source
+        self.source_extent = extent
+        self.symmetry = symmetry
+        self.colour = colour
+        self.extent = symmetry.extent(extent)
+
+    def view(self, pixels: UInt8Array) -> UInt8Array:
+        """The coarse view as the network sees it."""
+        seen = self.symmetry.apply(pixels)
+        return self.colour.apply(seen) if self.colour else seen
+
+    def read_patches(self, xy: NDArray[np.int64], size: int) -> tuple[UInt8Array, NDArray[np.bool_]]:
+        """See `PatchSource.read_patches`."""
+        corners = self.symmetry.source_xy(xy, size, self.source_extent)
+        patches, readable = self.source.read_patches(corners, size)
+        return self.view(patches), readable

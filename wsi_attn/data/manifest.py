@@ -1,0 +1,120 @@
+"""Reading a cohort table: a CSV with a path and a label for every slide or image, by any of the field's column names."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_attn.errors import ManifestError
+from wsi_attn.geometry import Mpp
+
+ALIASES = {
+    "path": ("path", "slide_id", "sample_id", "wsi", "slide", "image_path", "filename"),
+    "label": ("label", "target"),
+    "patient": ("patient", "case_id", "patient_id", "case", "group"),
+    "split": ("split",),
+    "mpp": ("mpp", "spacing_at_level_0"),
+}
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One slide of a manifest; `patient` is the path where no column names one, `split` empty where none is given."""
+
+    path: Path
+    label: str
+    patient: str
+    split: str
+    mpp: Mpp | None
+    number: int
+
+
+def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
+    """Read and check a manifest.
+
+    Parameters
+    ----------
+    path
+        CSV with a header; paths in it are relative to its folder.
+    need_label
+        Whether every row must have a label.
+
+    Raises
+    ------
+    ManifestError : missing file, column, label or image, a split that is none, one patient in two splits. The
+        message names the file and the row, counted as a spreadsheet does, the header being row 1.
+    """
+    if not path.is_file():
+        raise ManifestError(f"There is no manifest {path}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = _columns(path, reader.fieldnames or (), need_label=need_label)
+            rows = [_row(path, number, record, columns) for number, record in enumerate(reader, 2)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"Cannot read {path}: not a CSV in UTF-8 ({error})") from error
+    if not rows:
+        raise ManifestError(f"{path} has no rows")
+    _check_leakage(path, rows)
+    return rows
+
+
+def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str, str]:
+    by_lower = {column.strip().lower(): column for column in reversed(header)}
+    columns = {
+        name: next((by_lower[alias] for alias in aliases if alias in by_lower), "") for name, aliases in ALIASES.items()
+    }
+    for name in ("path", "label") if need_label else ("path",):
+        if not columns[name]:
+            raise ManifestError(
+                f"{path} has no column for the {name}: expected one of {', '.join(ALIASES[name])}; found {', '.join(header)}"
+            )
+    return {name: column for name, column in columns.items() if column}
+
+
+def _row(manifest: Path, number: int, record: dict[str, str | None], columns: dict[str, str]) -> Row:
+    values = {name: (record[column] or "").strip() for name, column in columns.items()}
+    where = f"{manifest}, row {number}"
+    for name in ("path", "label"):
+        if name in values and not values[name]:
+            raise ManifestError(f"{where}: the {name} is empty")
+    image = manifest.parent / values["path"]
+    if not image.exists():
+        raise ManifestError(f"{where}: there is no file {image}")
+    split = values.get("split", "").lower()
+    if split and split not in SPLITS:
+        raise ManifestError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
+    return Row(
+        path=image,
+        label=values.get("label", ""),
+        patient=values.get("patient") or values["path"],
+        split=split,
+        mpp=_mpp(where, values.get("mpp", "")),
+        number=number,
+    )
+
+
+def _mpp(where: str, text: str) -> Mpp | None:
+    if not text:
+        return None
+    try:
+        numbers = [float(part) for part in text.replace(";", ",").split(",")]
+    except ValueError as error:
+        raise ManifestError(f"{where}: mpp {text!r} is not a number") from error
+    if len(numbers) not in (1, 2) or min(numbers) <= 0:
+        raise ManifestError(f"{where}: mpp {text!r} is not one or two positive numbers")
+    return Mpp(numbers[0], numbers[-1])
+
+
+def _check_leakage(path: Path, rows: Sequence[Row]) -> None:
+    seen: dict[str, Row] = {}
+    for row in rows:
+        first = seen.setdefault(row.patient, row)
+        if first.split and row.split and first.split != row.split:
+            raise ManifestError(
+                f"{path}: patient {row.patient!r} is in {first.split} (row {first.number}) and in {row.split} "
+                f"(row {row.number}); a patient belongs to one split"
+            )

@@ -1,0 +1,110 @@
+"""Opening what a path holds, slide file or store, and reading it at a model's two resolutions."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import BACKGROUND, Progress, Slide, UInt8Array, no_progress
+from wsi_attn.errors import MissingMppError, ModelMismatchError, SlideReadError
+from wsi_attn.geometry import Mpp
+from wsi_attn.slides.open import open_slide
+from wsi_attn.slides.view import View, read_region_at, read_view
+from wsi_attn.store.tile_store import TileStore
+
+UPSAMPLING_LIMIT = 1.5
+"""A slide this much coarser than a model's resolution is still read, by interpolation; beyond, detail is missing."""
+
+
+def open_source(path: Path, slide_mpp: Mpp | None = None) -> Slide:
+    """A store if the path is a Zarr group, else a slide or image file; errors as `open_slide` and `TileStore.open`."""
+    if (path / "zarr.json").is_file() or path.suffix == ".zarr":
+        return TileStore.open(path, slide_mpp)
+    return open_slide(path, slide_mpp)
+
+
+class SlidePatches:
+    """A slide at a model's high resolution and its coarse view; a `PatchSource`.
+
+    Parameters
+    ----------
+    slide
+        Read from, never closed.
+    mpp
+        Microns per pixel of the high resolution; None takes the slide's own pixels.
+    coarse_factor
+        High-resolution pixels per coarse pixel.
+
+    Raises
+    ------
+    MissingMppError : a resolution is wanted and the slide's is not known.
+    ModelMismatchError : the slide is far coarser than wanted.
+    """
+
+    def __init__(self, slide: Slide, mpp: float | None, coarse_factor: int, *, workers: int | None = None) -> None:
+        self.slide = slide
+        self.downsample_x, self.downsample_y = _downsamples(slide, mpp)
+        self.coarse_factor = coarse_factor
+        self.workers = workers
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Width and height of the slide in high-resolution pixels."""
+        size0 = self.slide.info.size0
+        return max(1, round(size0.width / self.downsample_x)), max(1, round(size0.height / self.downsample_y))
+
+    def rescaled(self, factor: float) -> SlidePatches:
+        """The same slide with everything `factor` times larger, as augmentation."""
+        other = copy.copy(self)
+        other.downsample_x, other.downsample_y = self.downsample_x / factor, self.downsample_y / factor
+        return other
+
+    def coarse_view(self, progress: Progress = no_progress) -> View:
+        """The whole slide at the coarse resolution."""
+        factor = self.coarse_factor
+        return read_view(
+            self.slide, self.downsample_x * factor, self.downsample_y * factor, workers=self.workers, progress=progress
+        )
+
+    def read_patches(self, xy: NDArray[np.int64], size: int) -> tuple[UInt8Array, NDArray[np.bool_]]:
+        """Patches at high resolution; see `PatchSource.read_patches`."""
+        patches = np.full((len(xy), size, size, 3), BACKGROUND, np.uint8)
+        readable = np.ones(len(xy), np.bool_)
+
+        def read(index: int) -> None:
+            x, y = (xy[index] * (self.downsample_x, self.downsample_y)).tolist()
+            try:
+                patches[index] = read_region_at(self.slide, (x, y), self.downsample_x, self.downsample_y, (size, size))
+            except SlideReadError:
+                readable[index] = False
+
+        if len(xy) < 2 or self.workers == 1:
+            for index in range(len(xy)):
+                read(index)
+        else:
+            with ThreadPoolExecutor(self.workers) as pool:
+                list(pool.map(read, range(len(xy))))
+        return patches, readable
+
+
+def _downsamples(slide: Slide, mpp: float | None) -> tuple[float, float]:
+    """Level-0 pixels per high-resolution pixel, along x and y."""
+    if mpp is None:
+        return 1.0, 1.0
+    own = slide.info.mpp
+    path = slide.info.path
+    if own is None:
+        raise MissingMppError(
+            f"Cannot read {path} at {mpp:g} µm/px: {slide.info.mpp_note}; say it with --slide-mpp X[,Y] "
+            "or a manifest column `mpp`"
+        )
+    if max(own) > mpp * UPSAMPLING_LIMIT:
+        raise ModelMismatchError(
+            f"Cannot read {path} at {mpp:g} µm/px: its finest pixels are {own.x:g} x {own.y:g} µm, the detail the model "
+            "was trained on is not in the file"
+        )
+    return mpp / own.x, mpp / own.y

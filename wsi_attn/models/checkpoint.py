@@ -1,0 +1,130 @@
+"""A checkpoint is a folder: weights, the configuration that rebuilds the model, a card, provenance.
+
+`model.safetensors`, `config.json`, `card.md`, `provenance.json`. Nothing is pickled, so a checkpoint from anywhere
+can be opened safely. The folder is written under a temporary name and renamed when whole.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from wsi_attn import files
+from wsi_attn.errors import CheckpointError, UnknownNameError
+from wsi_attn.models.deep_attention import DeepAttention
+from wsi_attn.models.systems import build_network, plain_config
+from wsi_attn.provenance import sha256_of
+
+FORMAT = "wsi-attn checkpoint"
+SCHEMA_VERSION = 1
+WEIGHTS, CONFIG, CARD, PROVENANCE = "model.safetensors", "config.json", "card.md", "provenance.json"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model expects of its input and what it answers, beside its weights.
+
+    Attributes
+    ----------
+    labels
+        Class names in the order of the logits.
+    mpp
+        Microns per pixel of its high resolution; None where it was trained on images of unknown pixel size.
+    stain
+        In words, for people.
+    tissue
+        Method of tissue detection (see `tissue`), "none" where the whole image counts.
+    appearance
+        What inputs looked like in training (see `data.appearance`); empty checks nothing.
+    """
+
+    labels: tuple[str, ...]
+    mpp: float | None
+    stain: str
+    tissue: str
+    appearance: dict[str, list[float] | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to run: network in evaluation mode, specification, name and weights' hash."""
+
+    name: str
+    sha256: str
+    system: str
+    spec: ModelSpec
+    network: DeepAttention
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    name: str,
+    system: str,
+    network: DeepAttention,
+    spec: ModelSpec,
+    card: str,
+    provenance: dict[str, Any],
+) -> None:
+    """Write a checkpoint folder, whole or not at all."""
+    with files.new_folder(folder) as temporary:
+        save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, temporary / WEIGHTS)
+        config = {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "name": name,
+            "system": system,
+            "network": plain_config(network.config),
+            "spec": asdict(spec),
+        }
+        files.write_json(temporary / CONFIG, config)
+        files.write_text(temporary / CARD, card)
+        files.write_json(temporary / PROVENANCE, provenance)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The checkpoint's `config.json`, checked for format and version but not for its weights.
+
+    Raises
+    ------
+    CheckpointError : no checkpoint of ours, or of a version that we do not know.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG}; name a folder that `wsi-attn train` wrote")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"Cannot read {path}: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} is a checkpoint of another kind: {CONFIG} does not say {FORMAT!r}")
+    if config["schema_version"] != SCHEMA_VERSION:
+        raise CheckpointError(f"{folder} has checkpoint version {config['schema_version']}, this release reads {SCHEMA_VERSION}")
+    return config
+
+
+def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
+    """Rebuild a model from its folder.
+
+    Raises
+    ------
+    CheckpointError : the folder is no checkpoint, or its weights do not fit its configuration.
+    """
+    config = read_config(folder)
+    path = folder / WEIGHTS
+    try:
+        network = build_network(config["system"], config["network"])
+        network.load_state_dict(load_file(path))
+        spec = ModelSpec(**{**config["spec"], "labels": tuple(config["spec"]["labels"])})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no {WEIGHTS}: the checkpoint is not whole, train or copy it again") from error
+    except (SafetensorError, RuntimeError, KeyError, TypeError, UnknownNameError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"Cannot load {folder}: weights and configuration do not agree ({reason})") from error
+    return Checkpoint(config["name"], sha256_of(path), config["system"], spec, network.eval().to(torch.device(device)))

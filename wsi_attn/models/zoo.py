@@ -1,0 +1,38 @@
+"""Models that ship with the package, and finding a checkpoint by name or path. Loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsi_attn.errors import CheckpointError
+from wsi_attn.registry import unknown_name
+
+SHIPPED = Path(__file__).parent / "shipped"
+DEFAULT = "cellularity-he"
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name and folder of every shipped model, sorted by name."""
+    return {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if (folder / "config.json").is_file()}
+
+
+def find_model(name_or_folder: str) -> Path:
+    """The checkpoint folder of a shipped name, a checkpoint folder, or a training run.
+
+    Raises
+    ------
+    UnknownNameError : neither a shipped name nor an existing path.
+    CheckpointError : a path that holds no checkpoint.
+    """
+    shipped = shipped_models()
+    if name_or_folder in shipped:
+        return shipped[name_or_folder]
+    folder = Path(name_or_folder)
+    for candidate in (folder, folder / "checkpoint"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    if folder.exists():
+        raise CheckpointError(f"{folder} holds no checkpoint; name a folder that `wsi-attn train` wrote")
+    if folder.parent != Path():
+        raise CheckpointError(f"There is no checkpoint at {folder}")
+    raise unknown_name("model", name_or_folder, shipped)

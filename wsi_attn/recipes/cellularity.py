@@ -1,0 +1,238 @@
+"""Fields for `cellularity-he`: nuclei of annotated images, assembled so that one hot spot decides the label.
+
+The source (BBBC038 / Data Science Bowl 2018, rows `purple_stain`, CC0) gives nucleus masks but neither a pixel size nor
+a constant magnification. So every image is brought to one scale: its median nucleus gets the equivalent diameter
+of `NUCLEUS_UM`, which at `MPP` is 16 pixels. That is an assumption about nuclei, stated in the model's card, and the
+only source of the model's mpp.
+
+A field is a mosaic of crops with soft borders, some of them bare glass. Its label follows from the nucleus mask of the
+finished field alone: the largest share of area covered by nuclei in any window of `WINDOW` pixels (64 µm). Colours
+are drawn anew for each field (haematoxylin between blue and purple, eosin from none to heavy, with stroma-like
+texture and red blood), because the source is far more uniform than slides are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import UInt8Array
+from wsi_attn.recipes.fields import Field, read_index, read_rgb
+
+DATA = Path("segment/dsb2018")
+LABELS = ("dense", "moderate", "sparse")
+MPP = 0.5
+NUCLEUS_UM = 8.0
+WINDOW = 128
+MODERATE_FROM, DENSE_FROM = 0.20, 0.35
+"""Shares of the window's area that nuclei cover, where the class begins."""
+
+CELL = 176
+"""Side of a mosaic piece, larger than the window so that a hot spot fits into one piece."""
+
+FEATHER = 16
+"""Pixels over which neighbouring pieces blend."""
+
+FIELDS = {"train": 640, "val": 120, "test": 240}
+VALIDATION_IMAGES = 6
+"""Source images held out of training to choose the epoch; the data set's `val` rows are the test part."""
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One annotated image at the common scale: optical density float32 (rows, columns, 3), nuclei float32 (rows, columns)."""
+
+    name: str
+    density: FloatArray
+    nuclei: FloatArray
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One crop of a source, `CELL + 2 * FEATHER` a side, and the nuclear share of its densest window."""
+
+    source: str
+    density: FloatArray
+    nuclei: FloatArray
+    peak: float
+
+
+def make_fields(data: Path, seed: int) -> Iterator[Field]:
+    """All fields of the recipe, from `data`'s folder `segment/dsb2018`."""
+    generator = np.random.default_rng(seed)
+    parts = _sources(data / DATA, generator)
+    for split, count in FIELDS.items():
+        for index in range(count):
+            yield assemble(f"{split}_{index:04d}", split, parts[split], LABELS[index % len(LABELS)], generator)
+
+
+def densest_window(nuclei: NDArray[np.float32]) -> tuple[float, FloatArray]:
+    """Largest nuclear share of any window wholly inside, and the share around every pixel (reflected at the border)."""
+    share = cv2.boxFilter(nuclei, -1, (WINDOW, WINDOW), borderType=cv2.BORDER_REFLECT)
+    half = WINDOW // 2
+    inner = share[half : max(half + 1, share.shape[0] - half), half : max(half + 1, share.shape[1] - half)]
+    return float(inner.max()), np.asarray(share, np.float32)
+
+
+def label_of(peak: float) -> str:
+    """The class of a field by its densest window."""
+    return "dense" if peak >= DENSE_FROM else "moderate" if peak >= MODERATE_FROM else "sparse"
+
+
+def assemble(name: str, split: str, sources: Sequence[Source], wanted: str, generator: np.random.Generator) -> Field:
+    """One field that was planned as `wanted`; the label it gets is what its finished mask says."""
+    rows, columns = (int(count) for count in generator.integers(3, 8, 2))
+    ceiling = {"sparse": MODERATE_FROM, "moderate": DENSE_FROM, "dense": 1.0}[wanted]
+    quiet_ceiling = generator.uniform(0.05, min(0.3, ceiling))
+    glass = generator.uniform(0, 0.6)
+    hot = set(generator.permutation(rows * columns)[: generator.integers(1, 3)].tolist())
+    extent = (rows * CELL + 2 * FEATHER, columns * CELL + 2 * FEATHER)
+    density, nuclei, tissue = np.zeros((*extent, 3), np.float32), np.zeros(extent, np.float32), np.zeros(extent, np.float32)
+    hottest = ("none", -1.0)
+    for cell in range(rows * columns):
+        if cell not in hot and generator.random() < glass:
+            continue
+        floor = {"sparse": 0.0, "moderate": MODERATE_FROM, "dense": DENSE_FROM}[wanted] if cell in hot else 0.0
+        piece = _draw(sources, floor, ceiling if cell in hot else quiet_ceiling, generator)
+        hottest = max(hottest, (piece.source, piece.peak), key=lambda found: found[1])
+        y, x = (cell // columns) * CELL, (cell % columns) * CELL
+        place = np.s_[y : y + CELL + 2 * FEATHER, x : x + CELL + 2 * FEATHER]
+        density[place] += piece.density * FEATHERED[..., None]
+        nuclei[place] += piece.nuclei * FEATHERED
+        tissue[place] += FEATHERED
+    pixels = colour(density, nuclei, tissue, generator)
+    peak, share = densest_window((nuclei > 0.5).astype(np.float32))
+    return Field(name, pixels, label_of(peak), hottest[0], split, MPP, share >= 0.8 * peak)
+
+
+def colour(density: FloatArray, nuclei: FloatArray, tissue: FloatArray, generator: np.random.Generator) -> UInt8Array:
+    """Dye a field: new haematoxylin and eosin colours, stroma texture, red blood, glass and noise."""
+    haematoxylin = _unit(np.array([0.65, 0.70, 0.29]) + generator.normal(0, 0.08, 3))
+    eosin = _unit(np.array([0.10, 0.95, 0.30]) + generator.normal(0, [0.06, 0.05, 0.10]))
+    amount = density.mean(axis=2) * np.sqrt(3)
+    if generator.random() < 0.75:
+        dyed = amount[..., None] * haematoxylin
+    else:
+        dyed = density.copy()
+    inside = np.minimum(tissue, 1) * (1 - 0.6 * nuclei)
+    dyed += (inside * _stroma(amount.shape, generator))[..., None] * eosin
+    # What fools a counter of dark pixels: basophilic cytoplasm, keratin and red blood, dark but without nuclei.
+    for strongest, share, sigma, fibre in ((0.8, 0.6, 40.0, 1.0), (1.2, 0.35, 6.0, 8.0), (2.0, 0.4, 10.0, 1.0)):
+        if generator.random() < share:
+            cover = np.clip(_noise(amount.shape, sigma, generator, fibre) - generator.uniform(0.3, 2.0), 0, 1)
+            blend = generator.uniform(0, 1) if sigma > 30 else generator.uniform(0, 0.5)
+            dye = _unit(blend * haematoxylin + (1 - blend) * eosin)
+            dyed += (inside * cover * generator.uniform(0.2, strongest))[..., None] * dye
+    dyed *= generator.uniform(0.6, 1.5)
+    glass = generator.uniform(232, 252) + generator.normal(0, 2.0, 3)
+    sharpness = generator.choice([0.0, 0.6, 1.0])
+    light = glass * np.exp(-dyed)
+    if sharpness:
+        light = cv2.GaussianBlur(light, (0, 0), float(sharpness))
+    return np.clip(np.rint(light + generator.normal(0, 2.0, light.shape)), 0, 255).astype(np.uint8)
+
+
+def _stroma(shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+    """Eosin of connective tissue, from none to heavy: cloudy or fibrous, with clefts in some fields."""
+    fibre = float(generator.choice([1.0, 4.0, 10.0]))
+    fine, coarse = _noise(shape, 1.2, generator, fibre), _noise(shape, 20.0, generator)
+    cloud = 1 + generator.uniform(0.1, 0.6) * fine + generator.uniform(0.1, 0.4) * coarse
+    if generator.random() < 0.4:
+        cloud *= np.clip(1.5 + _noise(shape, 3.0, generator, fibre), 0, 1)
+    return np.asarray(np.clip(generator.uniform(0, 0.8) * cloud, 0, None), np.float32)
+
+
+def _sources(folder: Path, generator: np.random.Generator) -> dict[str, list[Source]]:
+    rows = [row for row in read_index(folder) if row["label"] == "purple_stain"]
+    learning = [row for row in rows if row["split"] == "train"]
+    held = set(generator.permutation(len(learning))[:VALIDATION_IMAGES].tolist())
+    parts: dict[str, list[Source]] = {"train": [], "val": [], "test": []}
+    for index, row in enumerate(learning):
+        parts["val" if index in held else "train"].append(_load(folder, row))
+    parts["test"] = [_load(folder, row) for row in rows if row["split"] == "val"]
+    return parts
+
+
+def _load(folder: Path, row: dict[str, str]) -> Source:
+    """An image brought to the common scale, its brightest percent taken as glass."""
+    pixels = read_rgb(folder / row["path"])
+    instances = cv2.imread(str(folder / row["mask"]), cv2.IMREAD_UNCHANGED)
+    areas = np.unique(instances[instances > 0], return_counts=True)[1]
+    diameter = 2 * np.sqrt(np.median(areas) / np.pi)
+    scale = NUCLEUS_UM / MPP / diameter
+    white = np.percentile(pixels.reshape(-1, 3), 99, axis=0)
+    density = np.clip(-np.log((pixels + 1.0) / (white + 1.0)), 0, None).astype(np.float32)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+    nuclei = cv2.resize((instances > 0).astype(np.float32), size, interpolation=interpolation)
+    return Source(Path(row["path"]).stem, cv2.resize(density, size, interpolation=interpolation), nuclei)
+
+
+def _draw(sources: Sequence[Source], floor: float, ceiling: float, generator: np.random.Generator) -> Piece:
+    """A random piece whose densest window lies between the bounds; the nearest of some tries where none does."""
+    best: Piece | None = None
+    for _ in range(24):
+        piece = _crop(sources[generator.integers(len(sources))], generator)
+        miss = max(floor - piece.peak, piece.peak - ceiling, 0)
+        if best is None or miss < max(floor - best.peak, best.peak - ceiling, 0):
+            best = piece
+        if miss == 0:
+            break
+    assert best is not None  # noqa: S101 - at least one try was made
+    return best
+
+
+def _crop(source: Source, generator: np.random.Generator) -> Piece:
+    side = CELL + 2 * FEATHER
+    scale = float(np.exp(generator.normal(0, 0.2)))
+    density = cv2.resize(source.density, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    nuclei = cv2.resize(source.nuclei, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    short = (max(0, side - nuclei.shape[0]), max(0, side - nuclei.shape[1]))
+    if any(short):
+        pad = ((0, short[0]), (0, short[1]))
+        density, nuclei = np.pad(density, (*pad, (0, 0)), "symmetric"), np.pad(nuclei, pad, "symmetric")
+    y, x = (int(generator.integers(0, extent - side + 1)) for extent in nuclei.shape)
+    density, nuclei = density[y : y + side, x : x + side], nuclei[y : y + side, x : x + side]
+    turns, mirror = int(generator.integers(4)), bool(generator.integers(2))
+    density, nuclei = np.rot90(density, turns), np.rot90(nuclei, turns)
+    if mirror:
+        density, nuclei = density[:, ::-1], nuclei[:, ::-1]
+    nuclei = np.ascontiguousarray(nuclei)
+    return Piece(source.name, density, nuclei, densest_window(nuclei)[0])
+
+
+def _noise(shape: tuple[int, ...], sigma: float, generator: np.random.Generator, fibre: float = 1.0) -> FloatArray:
+    """Smooth noise of mean 0 and deviation 1, stretched `fibre` times along a random direction.
+
+    Coarse noise is drawn small and enlarged.
+    """
+    step = max(1, int(sigma / 2))
+    side = int(np.hypot(*shape) / step) + 2
+    drawn = generator.standard_normal((side, side)).astype(np.float32)
+    smooth = cv2.GaussianBlur(drawn, (0, 0), sigmaX=fibre * sigma / step, sigmaY=sigma / step)
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), float(generator.uniform(0, 180)), step)
+    turn[:, 2] += np.array([shape[1], shape[0]]) / 2 - side / 2
+    large = cv2.warpAffine(smooth / (smooth.std() + 1e-6), turn, (shape[1], shape[0]), borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(large, np.float32)
+
+
+def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    positive = np.clip(vector, 0.02, None)
+    return np.asarray(positive / np.linalg.norm(positive))
+
+
+def _feathered() -> FloatArray:
+    """Weights of a piece, 1 inside and falling linearly over the border it shares, so that neighbours sum to 1."""
+    ramp = np.linspace(0, 1, 2 * FEATHER, endpoint=False, dtype=np.float32) + 0.25 / FEATHER
+    line = np.concatenate([ramp, np.ones(CELL - 2 * FEATHER, np.float32), ramp[::-1]])
+    return np.outer(line, line)
+
+
+FEATHERED = _feathered()

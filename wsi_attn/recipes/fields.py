@@ -1,0 +1,76 @@
+"""A folder of assembled fields with its manifest: what every recipe writes before training."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn import files
+from wsi_attn.contract import UInt8Array
+from wsi_attn.errors import ManifestError
+
+JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class Field:
+    """One assembled image: uint8 (rows, columns, 3), its label, group and split; a region mask where there is one."""
+
+    name: str
+    pixels: UInt8Array
+    label: str
+    group: str
+    split: str
+    mpp: float | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+def write_fields(folder: Path, fields: Iterable[Field]) -> Path:
+    """Write fields as JPEG, masks as PNG, and `manifest.csv`; gives the manifest's path. Written last, it marks the end."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["path", "label", "patient", "split", "mpp", "mask"])
+    for field in fields:
+        image = Path("images") / f"{field.name}.jpg"
+        encode(folder / image, field.pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        mask = Path("masks") / f"{field.name}.png"
+        if field.mask is not None:
+            encode(folder / mask, field.mask.astype(np.uint8) * 255, [])
+        where = mask.as_posix() if field.mask is not None else ""
+        writer.writerow([image.as_posix(), field.label, field.group, field.split, field.mpp or "", where])
+    manifest = folder / "manifest.csv"
+    files.write_text(manifest, table.getvalue())
+    return manifest
+
+
+def encode(path: Path, pixels: NDArray[np.uint8], options: list[int]) -> None:
+    """Write one image, channels in OpenCV's order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(path.suffix, pixels, options)
+    if not done:
+        raise OSError(f"cannot encode {path}")
+    path.write_bytes(data.tobytes())
+
+
+def read_index(folder: Path) -> list[dict[str, str]]:
+    """Rows of a data set's `index.csv`; `ManifestError` where it is missing."""
+    path = folder / "index.csv"
+    if not path.is_file():
+        raise ManifestError(f"There is no {path}; give the folder of the data sets with --data")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_rgb(path: Path) -> UInt8Array:
+    """An 8-bit image as uint8 (rows, columns, 3), RGB."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise ManifestError(f"Cannot read {path}")
+    return np.ascontiguousarray(pixels[..., ::-1]).astype(np.uint8, copy=False)

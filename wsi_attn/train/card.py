@@ -1,0 +1,63 @@
+"""The card of a trained model: what it was made from, how well it did, what it is not for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from wsi_attn.data.manifest import Row
+from wsi_attn.models.checkpoint import ModelSpec
+from wsi_attn.train.config import TrainConfig
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "ece")
+
+NOT_FOR = (
+    "Research and demonstration only. Not a medical device, not validated for diagnosis, treatment or any decision "
+    "about a patient."
+)
+
+
+def write_card(
+    name: str,
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    spec: ModelSpec,
+    config: TrainConfig,
+    metrics: dict[str, Any],
+    command: str,
+) -> str:
+    """The card as Markdown."""
+    resolution = f"{spec.mpp:g} µm/px" if spec.mpp else "the image's own pixels (pixel size unknown in training)"
+    lines = [
+        f"# {name}",
+        "",
+        f"A {config.system} model that answers one of: {', '.join(labels)}.",
+        "",
+        f"- Stain: {spec.stain}",
+        f"- Resolution: {resolution}",
+        f"- Made by: `{command}`" if command else "- Made by: the `train` function of the library",
+        f"- Seed: {config.seed}",
+        "",
+        "## Data",
+        "",
+        "| split | images | patients | " + " | ".join(labels) + " |",
+        "|---|---|---|" + "---|" * len(labels),
+    ]
+    for split in ("train", "val"):
+        part = [row for row in rows if row.split == split]
+        counts = Counter(row.label for row in part)
+        patients = len({row.patient for row in part})
+        lines.append(f"| {split} | {len(part)} | {patients} | " + " | ".join(str(counts[label]) for label in labels) + " |")
+    lines += ["", "## Metrics on the validation part", "", *metrics_table(metrics), "", "## Not for", "", NOT_FOR, ""]
+    return "\n".join(lines)
+
+
+def metrics_table(metrics: dict[str, Any]) -> list[str]:
+    """Rows of a Markdown table: metric, value, 95 % interval from resampling patients."""
+    lines = ["| metric | value | 95 % interval |", "|---|---|---|"]
+    for metric in METRICS:
+        found = metrics[metric]
+        if found["value"] is not None:
+            lines.append(f"| {metric} | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} |")
+    return lines

@@ -1,0 +1,126 @@
+"""The images of a training run: opened on demand, kept while memory allows, augmented by a seed of their own."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import torch
+
+from wsi_attn.contract import Slide
+from wsi_attn.data.bags import Bag, collate, make_bag
+from wsi_attn.data.manifest import Row
+from wsi_attn.data.sources import SlidePatches, open_source
+from wsi_attn.models.contract import BagBatch
+from wsi_attn.models.deep_attention import DeepAttentionConfig
+from wsi_attn.train.config import TrainConfig
+
+CACHE_BYTES = 2 << 30
+"""Decoded plain images kept in memory; slides and stores are read on demand and cost next to nothing here."""
+
+WORKERS = 2
+"""Threads that prepare batches ahead of the network."""
+
+
+class SlideCache:
+    """Open slides, the least recently used closed first once their pixels exceed a bound."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self._limit = limit
+        self._open: OrderedDict[int, tuple[Slide, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, row: Row) -> Slide:
+        """The row's slide, opened if it is not."""
+        with self._lock:
+            if row.number in self._open:
+                self._open.move_to_end(row.number)
+                return self._open[row.number][0]
+        slide = open_source(row.path, row.mpp)
+        pixels = getattr(slide, "pixels", None)
+        size = 1 << 20 if pixels is None else pixels.nbytes
+        with self._lock:
+            self._open[row.number] = (slide, size)
+            while sum(size for _, size in self._open.values()) > self._limit and len(self._open) > 1:
+                self._open.popitem(last=False)  # closed when its last reader lets go of it
+        return slide
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch: the bags, int64 labels (B,), and the rows they come from."""
+
+    batch: BagBatch
+    labels: torch.Tensor
+    rows: tuple[Row, ...]
+
+
+class Dataset:
+    """Rows of one split as batches."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        labels: Sequence[str],
+        network: DeepAttentionConfig,
+        config: TrainConfig,
+        cache: SlideCache,
+    ) -> None:
+        self.rows = list(rows)
+        self.label_index = {name: index for index, name in enumerate(labels)}
+        self.network = network
+        self.config = config
+        self.cache = cache
+        self._bags: dict[int, Bag] = {}
+
+    def bag(self, row: Row, generator: np.random.Generator | None) -> Bag:
+        """One image; augmented where a generator is given."""
+        factor = self.network.coarse_factor
+        if generator is None or self.config.scale == 0:
+            bag = self._bags.get(row.number) or self._plain(row)
+            return bag if generator is None else bag.augmented(generator, self.config.colour)
+        patches = SlidePatches(self.cache.get(row), self.config.mpp, factor, workers=1)
+        change = float(np.exp(np.clip(generator.normal(0, self.config.scale), -0.7, 0.7)))
+        patches = patches.rescaled(change)
+        return make_bag(patches, self.config.tissue).augmented(generator, self.config.colour)
+
+    def _plain(self, row: Row) -> Bag:
+        bag = make_bag(
+            SlidePatches(self.cache.get(row), self.config.mpp, self.network.coarse_factor, workers=1), self.config.tissue
+        )
+        if self.config.scale == 0:
+            self._bags[row.number] = bag
+        return bag
+
+    def batches(self, epoch: int, *, training: bool) -> Iterator[Step]:
+        """Batches of one epoch, prepared ahead by a few threads; shuffled and augmented while training."""
+        seed = self.config.seed
+        order = np.arange(len(self.rows))
+        if training:
+            order = np.random.default_rng([seed, epoch]).permutation(order)
+        size = self.config.batch_size
+        groups = [order[start : start + size] for start in range(0, len(order), size)]
+        if training and len(groups) > 1 and len(groups[-1]) == 1:
+            groups.pop()  # batch statistics of a single image mean nothing
+
+        def prepare(step: int) -> Step:
+            rows = [self.rows[index] for index in groups[step]]
+            bags = [
+                self.bag(row, np.random.default_rng([seed, epoch, row.number]) if training else None) for row in rows
+            ]
+            draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + step) if training else None
+            labels = torch.tensor([self.label_index[row.label] for row in rows])
+            return Step(collate(bags, 2 ** len(self.network.coarse_widths), draw), labels, tuple(rows))
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            waiting = [pool.submit(prepare, step) for step in range(min(2 * WORKERS, len(groups)))]
+            for step in range(len(groups)):
+                following = step + len(waiting)
+                ready = waiting.pop(0)
+                if following < len(groups):
+                    waiting.append(pool.submit(prepare, following))
+                yield ready.result()

@@ -1,0 +1,70 @@
+"""The state of an unfinished run on disk, so that a killed run goes on from its last whole epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wsi_attn import files
+
+
+@dataclass
+class Progression:
+    """How far a run has come.
+
+    Attributes
+    ----------
+    epoch
+        Epochs finished.
+    best_loss
+        Lowest validation loss so far.
+    best
+        Weights of that epoch.
+    history
+        One record of named losses an epoch.
+    """
+
+    epoch: int = 0
+    best_loss: float = float("inf")
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_state(
+    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progression: Progression
+) -> None:
+    """Write everything that a continued run needs, whole or not at all."""
+    tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    tensors |= {f"best.{key}": value for key, value in progression.best.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
+    with files.new_folder(folder) as temporary:
+        save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()}, temporary / "state.safetensors")
+        record = {"epoch": progression.epoch, "best_loss": progression.best_loss, "history": progression.history}
+        files.write_json(temporary / "state.json", record)
+
+
+def load_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Progression:
+    """Restore network and optimizer; the beginning where there is no state."""
+    if not (folder / "state.json").is_file():
+        return Progression()
+    record = json.loads((folder / "state.json").read_text())
+    tensors = load_file(folder / "state.safetensors")
+    network.load_state_dict(_under("network.", tensors))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in _under("optimizer.", tensors).items():
+        index, name = key.split(".", 1)
+        moments.setdefault(int(index), {})[name] = value
+    groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    return Progression(record["epoch"], record["best_loss"], _under("best.", tensors), record["history"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
