@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 CHROMA, BRIGHTNESS, DARKNESS = 0, 1, 2
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def count_tissue(tile: NDArray[np.uint8], width: int, height: int, measure: int, threshold: int) -> int:
     """Pixels of one tile (H, W, 3), in its first `height` rows and `width` columns, with measure > threshold."""
     count = 0
@@ -30,7 +30,7 @@ def count_tissue(tile: NDArray[np.uint8], width: int, height: int, measure: int,
     return count
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def tissue_serial(
     tiles: NDArray[np.uint8], valid: NDArray[np.int64], measure: int, threshold: int, out: NDArray[np.float32]
 ) -> None:
@@ -42,7 +42,7 @@ def tissue_serial(
             out[index] = count_tissue(tiles[index], width, height, measure, threshold) / area
 
 
-@numba.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, parallel=True)
 def tissue_parallel(
     tiles: NDArray[np.uint8], valid: NDArray[np.int64], measure: int, threshold: int, out: NDArray[np.float32]
 ) -> None:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from wsi_attn.contract import UInt8Array
 from wsi_attn.geometry import Frame, Mpp, Size
@@ -180,7 +179,7 @@ def _smooth(pixels: UInt8Array, readable: BoolArray) -> UInt8Array:
 
 
 def _close(mask: BoolArray) -> BoolArray:
-    kernel: NDArray[np.uint8] = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel), np.bool_)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_attn.geometry import Frame, Size
 
 BoolArray = NDArray[np.bool_]
+Regions0 = NDArray[np.int64] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class TissueMask:
         """Share of the slide's area that is tissue, 0 to 1."""
         return float(self.coverage(np.array([[0, 0, *self.size0]]))[0])
 
-    def coverage(self, regions0: NDArray[np.int64]) -> NDArray[np.float32]:
+    def coverage(self, regions0: Regions0) -> NDArray[np.float32]:
         """Share of each region that is tissue, of the part that lies inside the slide.
 
         Partly covered mask pixels count by the area that is covered. What lies outside the slide does not
@@ -49,7 +50,7 @@ class TissueMask:
         Parameters
         ----------
         regions0
-            int64 (N, 4), columns x, y, width, height in level-0 pixels.
+            (N, 4), columns x, y, width, height in level-0 pixels; int64, or float64 for parts of pixels.
 
         Returns
         -------
@@ -57,19 +58,21 @@ class TissueMask:
         """
         return raster_coverage(self.mask, self.frame, self.size0, regions0)
 
-    def unknown(self, regions0: NDArray[np.int64]) -> NDArray[np.float32]:
+    def unknown(self, regions0: Regions0) -> NDArray[np.float32]:
         """Share of each region whose view could not be read, measured as `coverage` is."""
         return raster_coverage(~self.readable, self.frame, self.size0, regions0)
 
 
-def raster_coverage(raster: BoolArray, frame: Frame, size0: Size, regions0: NDArray[np.int64]) -> NDArray[np.float32]:
+def raster_coverage(raster: BoolArray, frame: Frame, size0: Size, regions0: Regions0) -> NDArray[np.float32]:
     """Share of each region, inside the slide, where a raster is True.
 
     The raster is piecewise constant, so its integral image is bilinear within a pixel and interpolating that
     linearly weights partial pixels exactly. Cost O(pixels + N).
     """
     rows, columns = raster.shape
-    integral = cv2.integral(raster.astype(np.uint8), sdepth=cv2.CV_64F)  # (rows + 1, columns + 1)
+    integral = np.asarray(
+        cv2.integral(raster.astype(np.uint8), sdepth=cv2.CV_64F), np.float64
+    )  # (rows + 1, columns + 1)
     regions = np.asarray(regions0, np.float64).reshape(-1, 4)
     limit_x = min(float(columns), size0.width / frame.downsample_x)
     limit_y = min(float(rows), size0.height / frame.downsample_y)
