@@ -1,0 +1,60 @@
+"""One writer for a store: a lock that the operating system releases when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsi_attn.errors import StoreLockedError
+
+
+@contextmanager
+def store_lock(path: Path) -> Iterator[None]:
+    """Hold the right to write `path`; the lock file lies beside it and is removed at the end.
+
+    Raises
+    ------
+    StoreLockedError : another process, or another thread of this one, holds it.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+        if not _try_lock(handle):
+            os.close(handle)
+            raise StoreLockedError(f"Another process is writing {path}; wait for it, or choose another --output")
+        # Its last holder may have removed the file between our opening and locking it.
+        if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PermissionError):  # Windows removes no open file; an unlocked one hinders nobody
+            lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(handle: int) -> bool:
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(handle: int) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

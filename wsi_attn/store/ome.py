@@ -1,0 +1,53 @@
+"""OME-Zarr 0.5 metadata of a store and of its tissue label, so that any viewer of that format opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from wsi_attn.geometry import Frame, Mpp
+
+VERSION = "0.5"
+CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+TISSUE_COLOURS = {1: (64, 160, 96, 96), 2: (200, 60, 60, 160)}
+
+
+def image_attributes(name: str, levels: Sequence[Frame], mpp: Mpp | None) -> dict[str, Any]:
+    """The attribute `ome` of the store: a multiscale RGB image, scaled in micrometers where these are known."""
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    channels = [{"label": label, "color": colour, "window": window, "active": True} for label, colour in CHANNELS]
+    return {
+        "version": VERSION,
+        "multiscales": [_multiscale(name, levels, mpp, with_channels=True)],
+        "omero": {"channels": channels, "rdefs": {"model": "color"}},
+    }
+
+
+def labels_attributes(names: Sequence[str]) -> dict[str, Any]:
+    """The attribute `ome` of the group `labels`."""
+    return {"version": VERSION, "labels": list(names)}
+
+
+def label_attributes(name: str, frames: Sequence[Frame], mpp: Mpp | None) -> dict[str, Any]:
+    """The attribute `ome` of the tissue label."""
+    colours = [{"label-value": value, "rgba": list(rgba)} for value, rgba in TISSUE_COLOURS.items()]
+    meanings = [{"label-value": 1, "meaning": "tissue"}, {"label-value": 2, "meaning": "could not be read"}]
+    return {
+        "version": VERSION,
+        "multiscales": [_multiscale(name, frames, mpp, with_channels=False)],
+        "image-label": {"colors": colours, "properties": meanings, "source": {"image": "../../"}},
+    }
+
+
+def _multiscale(name: str, frames: Sequence[Frame], mpp: Mpp | None, *, with_channels: bool) -> dict[str, Any]:
+    unit = {"unit": "micrometer"} if mpp else {}
+    axes: list[dict[str, str]] = [{"name": axis, "type": "space", **unit} for axis in "yx"]
+    pixel = mpp or Mpp(1.0, 1.0)
+    datasets = []
+    for index, frame in enumerate(frames):
+        scale = [pixel.y * frame.downsample_y, pixel.x * frame.downsample_x]
+        transform = {"type": "scale", "scale": [1.0, *scale] if with_channels else scale}
+        datasets.append({"path": str(index), "coordinateTransformations": [transform]})
+    if with_channels:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    return {"name": name, "axes": axes, "datasets": datasets, "type": "local mean"}
