@@ -1,1 +1,1 @@
-"""TODO."""
+"""From a slide to its store: which levels and tiles, reading and encoding them, resuming what was interrupted."""

@@ -1,0 +1,62 @@
+"""Plans of levels and grids, by law."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.slides import ArraySlide
+from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.tiling.levels import SMALLEST_SIDE, plan_levels
+from wsi_attn.tiling.select import coords0_from, grid_origins, origins_from0, select_tiles, touched_chunks
+from wsi_attn.tissue.mask import TissueMask
+
+
+def info_of(width, height, mpp=None, levels=(1,)):
+    return ArraySlide(np.zeros((height, width, 3), np.uint8), levels=levels, mpp=mpp).info
+
+
+def test_native_levels_then_halves():
+    plans = plan_levels(info_of(5000, 3001, levels=(1, 2)), None, 256)
+    assert [(plan.kind, plan.source) for plan in plans] == [("copy", 0), ("copy", 1), ("half", 1), ("half", 2)]
+    assert [tuple(plan.level.size) for plan in plans] == [(5000, 3001), (2500, 1501), (1250, 751), (625, 376)]
+    assert [plan.level.downsample_x for plan in plans] == [1, 2, 4, 8]
+    assert max(plans[-1].level.size) <= SMALLEST_SIDE
+
+
+def test_resampling_is_per_axis_and_tolerant():
+    plans = plan_levels(info_of(1000, 800, Mpp(0.25, 0.2)), 0.5, 256)
+    assert (plans[0].kind, plans[0].level.downsample_x, plans[0].level.downsample_y) == ("resample", 2.0, 2.5)
+    assert tuple(plans[0].level.size) == (500, 320)
+    for own in (0.4951, 0.5, 0.5049):
+        assert plan_levels(info_of(1000, 800, Mpp(own, own)), 0.5, 256)[0].kind == "copy"
+
+
+@given(
+    width=st.integers(1, 500),
+    height=st.integers(1, 500),
+    tile=st.integers(16, 64),
+    overlap=st.integers(0, 15),
+    factors=st.tuples(st.floats(1, 40), st.floats(1, 40)),
+)
+def test_grid_covers_and_coordinates_return(width, height, tile, overlap, factors):
+    frame = Frame(Size(width, height), *factors)
+    origins = grid_origins(frame, tile, overlap)
+    assert (origins >= 0).all()
+    assert (origins < (width, height)).all()
+    assert (origins.max(axis=0) + tile >= (width, height)).all()
+    assert len({tuple(origin) for origin in origins.tolist()}) == len(origins)
+    np.testing.assert_array_equal(origins_from0(coords0_from(origins, frame), frame), origins)
+    assert touched_chunks(origins, frame, tile).all()
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 999), min_tissue=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+def test_kept_by_coverage_and_damage_is_kept(seed, min_tissue):
+    rng = np.random.default_rng(seed)
+    raster, lost = rng.random((6, 7)) > 0.5, rng.random((6, 7)) > 0.8
+    frame, level0 = Frame(Size(7, 6), 16.0, 16.0), Frame(Size(112, 96), 1.0, 1.0)
+    mask = TissueMask(raster & ~lost, frame, "otsu", "chroma", 20, ~lost, Size(112, 96))
+    kept = select_tiles(mask, level0, 16, 0, min_tissue)
+    expected = [(x * 16, y * 16) for y in range(6) for x in range(7) if raster[y, x] or lost[y, x] or min_tissue == 0]
+    assert [tuple(xy) for xy in kept.coords0.tolist()] == expected
+    assert kept.total == 42

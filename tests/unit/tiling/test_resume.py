@@ -1,0 +1,110 @@
+"""Runs killed at any moment, resumed, end with the bytes of a run that was never killed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.slides import ArraySlide, stained
+from wsi_attn.errors import StoreIncompleteError
+from wsi_attn.geometry import Region
+from wsi_attn.store import sharding
+from wsi_attn.store.journal import Journal
+from wsi_attn.store.tile_store import TileStore
+from wsi_attn.tiling.write import TileConfig, tile_slide
+
+ROOT = Path(__file__).parents[3]
+CONFIG = TileConfig(tile_size=32, overlap=0, workers=2)
+SMALL_SHARDS = 3 * 128 * 128
+
+# Kills itself by a signal it cannot catch, after so many calls of the function that is named.
+VICTIM = """
+import os, signal, sys
+from pathlib import Path
+import wsi_attn.files, wsi_attn.store.journal
+from tests.unit.tiling import test_resume as case
+
+owner, name, after, when = sys.argv[2:6]
+target = {"files": wsi_attn.files, "slide": case.ArraySlide, "journal": wsi_attn.store.journal.Journal}[owner]
+original, calls = getattr(target, name), []
+
+def dying(*args, **options):
+    calls.append(None)
+    fatal = len(calls) == int(after)
+    if fatal and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fatal and when == "torn":
+        with args[0].path.open("ab") as file:
+            file.write(b'{"level": 0, "ro')
+        (args[0].path.parent / "0" / ".0.1234.tmp").write_bytes(b"half a shard")
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*args, **options)
+    if fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(target, name, dying)
+case.sharding.SHARD_BYTES = case.SMALL_SHARDS
+case.tile_slide(case.make_slide(), Path(sys.argv[1]), case.CONFIG)
+"""
+
+
+def make_slide():
+    """Two levels of several shards, damage in the first."""
+    return ArraySlide(stained(301, 205), levels=(1, 2), broken_regions=[(0, Region(140, 100, 3, 3))])
+
+
+def tree(path):
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "SHARD_BYTES", SMALL_SHARDS)
+        output = tmp_path_factory.mktemp("whole") / "s.zarr"
+        tile_slide(make_slide(), output, CONFIG)
+    return tree(output)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "after", "when"),
+    [
+        ("slide", "read_region", 1, "before"),  # nothing there yet
+        ("slide", "read_region", 4, "before"),  # while pixels are read
+        ("files", "write_bytes", 2, "after"),  # a shard in place, the journal not told
+        ("journal", "append", 3, "torn"),  # in the middle of a line, a temporary file left
+        ("journal", "append", 8, "after"),  # all of level 0 and some of level 1 done
+        ("files", "write_json", 1, "before"),  # all but the last step
+        ("files", "write_json", 1, "after"),  # complete, the journal still there
+    ],
+)
+def test_killed_and_resumed(tmp_path, monkeypatch, uninterrupted, owner, name, after, when):
+    output = tmp_path / "s.zarr"
+    command = [sys.executable, "-c", VICTIM, str(output), owner, name, str(after), when]
+    killed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
+    unfinished = output.exists() and (owner, name, when) != ("files", "write_json", "after")
+    done = len(Journal(output).read())
+    if unfinished:
+        with pytest.raises(StoreIncompleteError):
+            TileStore.open(output)
+    monkeypatch.setattr(sharding, "SHARD_BYTES", SMALL_SHARDS)
+    slide, fresh = make_slide(), make_slide()
+    summary = tile_slide(slide, output, CONFIG)
+    assert summary.state == ("resumed" if unfinished else "skipped" if output.exists() and done else "written")
+    assert summary.unreadable_tiles == 1
+    assert tree(output) == uninterrupted
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+    if done:
+        tile_slide(fresh, tmp_path / "fresh.zarr", CONFIG)
+        assert slide.reads < fresh.reads
+
+
+def test_unfinished_with_other_parameters_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsi_attn.tiling.write._Writer._finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        tile_slide(make_slide(), tmp_path / "s.zarr", CONFIG)
+    with pytest.raises(FileExistsError, match="tile_size 32 instead of 64"):
+        tile_slide(make_slide(), tmp_path / "s.zarr", TileConfig(tile_size=64))

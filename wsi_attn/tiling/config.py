@@ -1,0 +1,122 @@
+"""What a tiling run is told, and what it says when it is done."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_attn.errors import UsageError
+from wsi_attn.geometry import Mpp
+from wsi_attn.registry import unknown_name
+from wsi_attn.tissue.detect import METHODS
+
+TILE_SIZES = (16, 8192)
+BACKGROUNDS = ("keep", "skip")
+CODECS = ("zstd",)
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """How a slide is tiled. All but `workers` decide what is in the store, and are recorded there."""
+
+    tile_size: int = 256
+    """Side of a tile, and of a chunk of the store, in pixels of the store's level 0."""
+
+    overlap: int = 0
+    """Pixels that neighbouring tiles of the grid share; pixels themselves are stored once, whatever it is."""
+
+    mpp: float | None = None
+    """Microns per pixel of the store's level 0 along both axes; None keeps the slide's own pixels. A level of the
+    slide within 2 % of it is copied as it is, with its true pixel size; otherwise level 0 is resampled by area."""
+
+    min_tissue: float = 0.1
+    """Least share of tissue, of a tile's area inside the slide, for the tile to be in the grid; 0 keeps all."""
+
+    background: str = "keep"
+    """`keep` stores every pixel; `skip` leaves out chunks without any tissue, which then read as background (255)."""
+
+    tissue: str = "otsu"
+    """How tissue is found: a name in `tissue.detect.METHODS`; `none` takes the whole slide."""
+
+    codec: str = "zstd"
+    """How pixels are compressed; `zstd` is lossless."""
+
+    grid: str = "default"
+    """Name of the grid in the store."""
+
+    workers: int | None = None
+    """Threads that read and compress; None is one a core. Decides speed and memory, not what is written."""
+
+    def __post_init__(self) -> None:
+        low, high = TILE_SIZES
+        if not low <= self.tile_size <= high:
+            raise UsageError(f"--tile-size must lie between {low} and {high}, not {self.tile_size}")
+        if not 0 <= self.overlap < self.tile_size:
+            raise UsageError(
+                f"--overlap must be at least 0 and below the tile size {self.tile_size}, not {self.overlap}"
+            )
+        if self.mpp is not None and not 0 < self.mpp < float("inf"):
+            raise UsageError(f"--mpp must be a number of microns above 0, not {self.mpp}")
+        if not 0 <= self.min_tissue <= 1:
+            raise UsageError(f"--min-tissue is a share between 0 and 1, not {self.min_tissue}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers must be at least 1, not {self.workers}")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.grid):
+            raise UsageError(f"--grid is a name of letters, digits, - and _, not {self.grid!r}")
+        for kind, name, known in (("background", self.background, BACKGROUNDS), ("codec", self.codec, CODECS)):
+            if name not in known:
+                raise unknown_name(kind, name, known)
+        METHODS.get(self.tissue)
+
+    def parameters(self) -> dict[str, Any]:
+        """What is recorded in the store, and must agree for a store to be skipped or resumed."""
+        return {
+            "tile_size": self.tile_size,
+            "overlap": self.overlap,
+            "mpp": self.mpp,
+            "min_tissue": self.min_tissue,
+            "background": self.background,
+            "tissue": self.tissue,
+            "codec": self.codec,
+            "grid": self.grid,
+        }
+
+    def threads(self) -> int:
+        """Threads to start."""
+        if self.workers is not None:
+            return self.workers
+        if hasattr(os, "sched_getaffinity"):  # fewer than cpu_count in a container or batch job
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class TileSummary:
+    """What one run of `tile_slide` left on disk."""
+
+    name: str
+    path: Path
+    state: str
+    """`written` from the start, `resumed` after an interruption, or `skipped` because it was complete."""
+
+    tiles: int
+    """Tiles in the grid."""
+
+    tiles_total: int
+    """Tiles that cover the whole slide, tissue or not."""
+
+    tissue_fraction: float
+    """Share of the slide's area that is tissue."""
+
+    unreadable_tiles: int
+    """Tiles in the grid whose pixels could not be read; their score is NaN and `readable` is False."""
+
+    levels: int
+    mpp: Mpp | None
+    """Pixel size of the store's level 0, the tiles' own; None where the slide's is not known."""
+
+    bytes: int
+    seconds: float

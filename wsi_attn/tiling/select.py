@@ -1,0 +1,104 @@
+"""The grid: where tiles lie, and which of them are kept because of the tissue in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.geometry import Frame, tile_origins
+from wsi_attn.tissue.mask import TissueMask
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Tiles of a grid that are kept, row by row.
+
+    `origins` int64 (N, 2) are their corners in pixels of the frame they were laid over, `coords0` the same in
+    level-0 pixels, to nearest; `total` counts kept and not kept.
+    """
+
+    origins: NDArray[np.int64]
+    coords0: NDArray[np.int64]
+    total: int
+
+
+def grid_origins(frame: Frame, tile: int, overlap: int) -> NDArray[np.int64]:
+    """Corners (N, 2) of all tiles that cover a frame, in its pixels, row by row; the last may reach past it."""
+    xs = tile_origins(frame.size.width, tile, tile - overlap)
+    ys = tile_origins(frame.size.height, tile, tile - overlap)
+    x, y = np.meshgrid(np.array(xs, np.int64), np.array(ys, np.int64))  # (rows, columns) each
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def coords0_from(origins: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
+    """Level-0 pixels of frame pixels, to nearest, so that `origins_from0` gives back the same frame pixels."""
+    return np.asarray(np.rint(origins * (frame.downsample_x, frame.downsample_y)), np.int64)
+
+
+def origins_from0(coords0: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
+    """Frame pixels of level-0 pixels, to nearest; exact inverse where downsamples are at least 1."""
+    return np.rint(coords0 / (frame.downsample_x, frame.downsample_y)).astype(np.int64)
+
+
+def select_tiles(mask: TissueMask, frame: Frame, tile: int, overlap: int, min_tissue: float) -> Selection:
+    """Tiles with enough tissue.
+
+    What the mask's view could not read counts as if it were tissue: damage must not take tiles out of a grid
+    unnoticed, it is counted when the tiles themselves are read.
+
+    Parameters
+    ----------
+    frame
+        Level that tiles are cut from.
+    tile, overlap
+        In pixels of it.
+    min_tissue
+        Least share of a tile's area inside the slide, 0 to 1.
+    """
+    origins = grid_origins(frame, tile, overlap)
+    regions0 = regions0_of(origins, frame, tile)
+    kept = mask.coverage(regions0) + mask.unknown(regions0) >= min_tissue
+    return Selection(origins[kept], coords0_from(origins[kept], frame), len(origins))
+
+
+def regions0_of(origins: NDArray[np.int64], frame: Frame, tile: int) -> NDArray[np.float64]:
+    """Level-0 rectangles (N, 4) x, y, width, height of tiles, not rounded."""
+    factors = np.array([frame.downsample_x, frame.downsample_y])
+    extents = np.broadcast_to(tile * factors, origins.shape)
+    return np.concatenate([origins * factors, extents], axis=1)
+
+
+def wanted_chunks(mask: TissueMask, frame: Frame, tile: int) -> NDArray[np.bool_]:
+    """Chunks of a level, (rows, columns), that hold any tissue or something that the view could not read."""
+    origins = grid_origins(frame, tile, 0)
+    regions0 = regions0_of(origins, frame, tile)
+    wanted = (mask.coverage(regions0) > 0) | (mask.unknown(regions0) > 0)
+    return np.asarray(wanted.reshape(chunk_counts(frame, tile)))
+
+
+def touched_chunks(origins: NDArray[np.int64], frame: Frame, tile: int) -> NDArray[np.bool_]:
+    """Chunks of a level, (rows, columns), that any of these tiles reaches into."""
+    touched = np.zeros(chunk_counts(frame, tile), np.bool_)
+    for rows, columns in corner_chunks(origins, frame, tile):
+        touched[rows, columns] = True
+    return touched
+
+
+def corner_chunks(
+    origins: NDArray[np.int64], frame: Frame, tile: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows and columns of the chunks under the four corners of each tile: all that a tile of chunk size touches."""
+    count_y, count_x = chunk_counts(frame, tile)
+    found = []
+    for down in (0, tile - 1):
+        for right in (0, tile - 1):
+            rows = np.minimum((origins[:, 1] + down) // tile, count_y - 1)
+            found.append((rows, np.minimum((origins[:, 0] + right) // tile, count_x - 1)))
+    return found
+
+
+def chunk_counts(frame: Frame, tile: int) -> tuple[int, int]:
+    """Rows and columns of chunks that cover a level."""
+    return -(-frame.size.height // tile), -(-frame.size.width // tile)
