@@ -1,0 +1,57 @@
+"""Perceptually uniform colours: equal steps of a value look like equal steps of colour, in grey print too."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.errors import UnknownNameError
+
+UInt8Array = NDArray[np.uint8]
+
+COLOUR_MAPS = {
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "magma": cv2.COLORMAP_MAGMA,
+    "inferno": cv2.COLORMAP_INFERNO,
+    "plasma": cv2.COLORMAP_PLASMA,
+    "cividis": cv2.COLORMAP_CIVIDIS,
+}
+
+
+def lookup_table(name: str) -> UInt8Array:
+    """The 256 colours of a map, lowest first: uint8 (256, 3), RGB.
+
+    Raises
+    ------
+    UnknownNameError : no such colour map; the message lists those there are.
+    """
+    if name not in COLOUR_MAPS:
+        raise UnknownNameError(f"No colour map is called {name!r}; there are {', '.join(COLOUR_MAPS)}")
+    ramp = np.arange(256, dtype=np.uint8)[:, None]
+    table: UInt8Array = np.asarray(cv2.applyColorMap(ramp, COLOUR_MAPS[name]), np.uint8)[:, 0, ::-1].copy()
+    return table
+
+
+def colourise(values: NDArray[np.float32], opacity: NDArray[np.float32], name: str) -> UInt8Array:
+    """Colours of a raster.
+
+    Parameters
+    ----------
+    values
+        float32 (rows, columns), 0 to 1; beyond is clipped; NaN is transparent.
+    opacity
+        float32 (rows, columns), 0 to 1.
+    name
+        A key of `COLOUR_MAPS`.
+
+    Returns
+    -------
+    uint8 (rows, columns, 4), RGBA, alpha not premultiplied; all four are 0 where `values` is NaN.
+    """
+    seen = ~np.isnan(values)
+    index = np.rint(np.clip(np.where(seen, values, 0), 0, 1) * 255).astype(np.uint8)
+    alpha = np.rint(np.clip(np.where(seen, opacity, 0), 0, 1) * 255).astype(np.uint8)
+    rgba: UInt8Array = np.concatenate([lookup_table(name)[index], alpha[..., None]], axis=-1)
+    rgba[~seen] = 0
+    return rgba

@@ -1,0 +1,216 @@
+"""The picture of a prediction: the slide's thumbnail, what the model attended to, and a legend beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, PngImagePlugin
+
+from wsi_attn.errors import UsageError
+from wsi_attn.geometry import Frame
+from wsi_attn.heatmaps import legend
+from wsi_attn.heatmaps.colour import UInt8Array, colourise
+from wsi_attn.heatmaps.outlines import draw_outlines
+from wsi_attn.heatmaps.raster import FloatArray, attention_rank, attention_share, resample
+from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Colour, Line, text_block
+from wsi_attn.store.predictions import SlidePrediction
+
+Mode = Literal["rank", "value"]
+
+OUTLINES = 10
+"""Regions that are framed and numbered: more crowd the picture."""
+
+GREYING = 0.85
+"""How far the most attended tissue loses its own colour: stain mixed with colour would be a third, misleading one."""
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Brightness of red, green and blue, ITU-R BT.601."""
+
+FAINTEST = 0.2
+"""Opacity of the least attended tissue as a share of the most attended: what matters less hides less."""
+
+TALL = 1.4
+"""From this ratio of height to width on, the legend stands to the right of the picture."""
+
+HAIRLINE: Colour = (214, 216, 222)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Attention over the picture, 0 to 1 with NaN, and the words for its two ends."""
+
+    values: FloatArray
+    title: str
+    subtitle: str
+    ticks: tuple[str, ...]
+
+
+def draw_heatmap(
+    prediction: SlidePrediction,
+    thumbnail: UInt8Array,
+    frame: Frame,
+    mode: Mode = "rank",
+    alpha: float = 0.5,
+    colour: str = "viridis",
+    outlines: bool = True,
+) -> Image.Image:
+    """Attention over a thumbnail, with a legend outside of it.
+
+    Parameters
+    ----------
+    prediction
+        What is drawn.
+    thumbnail
+        uint8 (rows, columns, 3), RGB, the whole slide, of `frame.size`.
+    frame
+        How the thumbnail lies on level 0.
+    mode
+        "rank": each cell's percentile within the slide; "value": attention as a share of its largest value.
+    alpha
+        Opacity of the most attended tissue, 0 to 1; the least attended has `FAINTEST` of it.
+    colour
+        A key of `colour.COLOUR_MAPS`.
+    outlines
+        Frame and number the first `OUTLINES` regions that the model read.
+
+    Returns
+    -------
+    RGB image. Its first rows and columns are the thumbnail's own pixels, unscaled; the legend lies below, or to the
+    right of a tall slide. Equal input gives equal pixels.
+
+    Raises
+    ------
+    UsageError : an option out of range, or a thumbnail that is not of `frame.size`.
+    """
+    _check(thumbnail, frame, mode, alpha)
+    layer = _layer(prediction, frame, mode)
+    picture = Image.fromarray(overlay(thumbnail, layer.values, alpha, colour))
+    unit = letter_size(frame)
+    regions = prediction.attention[:OUTLINES] if outlines else ()
+    draw_outlines(picture, frame, regions, unit)
+    tall = frame.size.height >= TALL * frame.size.width
+    room = unit * 16 if tall else max(frame.size.width, unit * 20) - 2 * unit
+    blocks = [
+        text_block(_title(prediction, unit), min(room, unit * 28)),
+        _bar(layer, colour, unit, room),
+        legend.scale_bar(_microns_per_pixel(prediction, frame), unit, room, _note(len(regions))),
+    ]
+    return _beside(picture, blocks, unit) if tall else _below(picture, blocks, unit)
+
+
+def overlay(thumbnail: UInt8Array, values: FloatArray, alpha: float, colour: str) -> UInt8Array:
+    """Thumbnail and colours, blended.
+
+    `values` is float32 (rows, columns), 0 to 1, of the thumbnail's size; where it is NaN the thumbnail is unchanged.
+    Beneath colour the tissue turns grey to the same degree, so that a colour means the same on every stain.
+    """
+    rgba = colourise(values, _opacity(values, alpha), colour)
+    share = rgba[..., 3:].astype(np.float32) / 255
+    grey = thumbnail @ LUMA
+    pale = thumbnail + GREYING * (share / max(alpha, 1e-6)) * (grey[..., None] - thumbnail)
+    blended = pale * (1 - share) + rgba[..., :3] * share
+    return np.rint(blended).astype(np.uint8)
+
+
+def to_png(image: Image.Image, prediction: SlidePrediction) -> bytes:
+    """The image as PNG, with what it shows written inside: slide, fingerprint, label, model, software."""
+    record = {
+        "slide": prediction.slide,
+        "fingerprint": prediction.fingerprint,
+        "label": prediction.label,
+        "model": prediction.model,
+        "software": prediction.software,
+        "notice": legend.NOTICE,
+    }
+    words = PngImagePlugin.PngInfo()
+    words.add_itxt("wsi-attn", json.dumps(record, ensure_ascii=False, sort_keys=True))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=words)
+    return buffer.getvalue()
+
+
+def letter_size(frame: Frame) -> int:
+    """Size of letters in pixels that suits a picture of this area; never too small to read."""
+    return int(np.clip(round((frame.size.width * frame.size.height) ** 0.5 / 50), 13, 40))
+
+
+def _check(thumbnail: UInt8Array, frame: Frame, mode: str, alpha: float) -> None:
+    if mode not in ("rank", "value"):
+        raise UsageError(f"A heatmap shows 'rank' or 'value', not {mode!r}")
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"The opacity of a heatmap is 0 to 1, not {alpha}")
+    if thumbnail.shape != (frame.size.height, frame.size.width, 3) or thumbnail.dtype != np.uint8:
+        raise UsageError(
+            f"The thumbnail is {thumbnail.dtype} {thumbnail.shape}; its frame needs uint8 "
+            f"{(frame.size.height, frame.size.width, 3)}"
+        )
+
+
+def _layer(prediction: SlidePrediction, frame: Frame, mode: Mode) -> _Layer:
+    source, values = prediction.attention_map.frame, prediction.attention_map.values
+    if mode == "rank":
+        ranks = resample(attention_rank(values), source, frame)
+        return _Layer(ranks, "Attention rank", "percentile within this slide", ("0", "50", "100"))
+    share, largest = attention_share(values)
+    ticks = ("0", f"{largest / 2:.2g}", f"{largest:.2g}")
+    return _Layer(resample(share, source, frame), "Attention", "share of the slide's, each cell", ticks)
+
+
+def _opacity(values: NDArray[np.float32], alpha: float) -> FloatArray:
+    return (alpha * (FAINTEST + (1 - FAINTEST) * values)).astype(np.float32)
+
+
+def _title(prediction: SlidePrediction, unit: int) -> list[Line]:
+    small = max(12, round(unit * 0.85))
+    probability = prediction.probabilities.get(prediction.label)
+    answer = prediction.label if probability is None else f"{prediction.label} · probability {probability:.2f}"
+    return [
+        (prediction.slide, round(unit * 1.25), INK),
+        (answer, unit, INK),
+        (prediction.model.get("name", "unnamed model"), small, QUIET),
+        (legend.NOTICE, small, QUIET),
+    ]
+
+
+def _bar(layer: _Layer, colour: str, unit: int, room: int) -> Image.Image:
+    # Over white and at full strength: the picture's colours, and how each hides less than the next.
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    seen = overlay(np.full((1, 256, 3), 255, np.uint8), ramp, 1.0, colour)
+    caption: list[Line] = [(layer.title, unit, INK), (layer.subtitle, max(12, round(unit * 0.85)), QUIET)]
+    return legend.colour_bar(seen[0], caption, layer.ticks, unit, room)
+
+
+def _microns_per_pixel(prediction: SlidePrediction, frame: Frame) -> float | None:
+    return prediction.mpp[0] * frame.downsample_x if prediction.mpp else None
+
+
+def _note(count: int) -> str:
+    if count == 0:
+        return ""
+    return "Frame: most attended region" if count == 1 else f"Frames: {count} most attended regions"
+
+
+def _below(picture: Image.Image, blocks: list[Image.Image], unit: int) -> Image.Image:
+    width = max(picture.width, unit * 20)
+    places, height = legend.in_rows(blocks, width, unit)
+    canvas = Image.new("RGB", (width, picture.height + height), PAPER)
+    canvas.paste(picture, (0, 0))
+    ImageDraw.Draw(canvas).line((0, picture.height, width, picture.height), fill=HAIRLINE)
+    for place in places:
+        canvas.paste(place.block, (place.x, picture.height + place.y))
+    return canvas
+
+
+def _beside(picture: Image.Image, blocks: list[Image.Image], unit: int) -> Image.Image:
+    places, height = legend.in_column(blocks, unit)
+    canvas = Image.new("RGB", (picture.width + unit * 18, max(picture.height, height)), PAPER)
+    canvas.paste(picture, (0, 0))
+    ImageDraw.Draw(canvas).line((picture.width, 0, picture.width, canvas.height), fill=HAIRLINE)
+    for place in places:
+        canvas.paste(place.block, (picture.width + place.x, place.y))
+    return canvas
