@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_attn.evaluate.attention_quality import area_resample, mass_in_region, pointing_game
@@ -58,6 +58,7 @@ def test_nothing_looked_at():
     assert mass_in_region(np.array([[np.nan, 1.0]]), np.array([[1, 0]])) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))
 def test_area_resampling_keeps_the_mean_and_inverts_repetition(rows, columns, new_rows, new_columns):
     values = np.random.default_rng(rows * 13 + columns).random((rows, columns))
@@ -65,6 +66,7 @@ def test_area_resampling_keeps_the_mean_and_inverts_repetition(rows, columns, ne
     np.testing.assert_allclose(area_resample(values.repeat(3, axis=0).repeat(2, axis=1), values.shape), values)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100))
 def test_mass_inside_and_outside_sum_to_one(seed):
     generator = np.random.default_rng(seed)

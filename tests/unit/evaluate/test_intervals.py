@@ -59,6 +59,7 @@ def test_blocks_change_nothing(monkeypatch):
         np.testing.assert_allclose(whole[key], parts[key], rtol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=30), st.integers(0, 1000))
 def test_a_group_is_never_split_and_as_many_are_drawn_as_there_are(groups, seed):
     weights = group_weights(groups, seed, 20)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_attn.errors import PredictionError
@@ -89,6 +89,7 @@ def test_bins_are_open_below_and_closed_above():
     assert confidence_bin(np.array([0.0, 1.0])).tolist() == [0, ECE_BINS - 1]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 8))
 def test_brier_of_the_uniform_answer(n_classes):
     labels = np.arange(n_classes)

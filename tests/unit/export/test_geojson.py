@@ -6,7 +6,7 @@ import uuid
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_attn.export.geojson import to_geojson, write_geojson
@@ -60,6 +60,7 @@ regions = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(regions, max_size=8))
 def test_regions_survive_the_round_trip_exactly(attended):
     prediction = prediction_of(attended)
