@@ -97,7 +97,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG}; name a folder that `wsi-attn train` wrote")
+        raise CheckpointError(
+            f"{folder} is not a checkpoint: it has no {CONFIG}; name a folder that `wsi-attn train` wrote"
+        )
     try:
         config: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -105,7 +107,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f"{folder} is a checkpoint of another kind: {CONFIG} does not say {FORMAT!r}")
     if config["schema_version"] != SCHEMA_VERSION:
-        raise CheckpointError(f"{folder} has checkpoint version {config['schema_version']}, this release reads {SCHEMA_VERSION}")
+        raise CheckpointError(
+            f"{folder} has checkpoint version {config['schema_version']}, this release reads {SCHEMA_VERSION}"
+        )
     return config
 
 
@@ -123,7 +127,9 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         network.load_state_dict(load_file(path))
         spec = ModelSpec(**{**config["spec"], "labels": tuple(config["spec"]["labels"])})
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} has no {WEIGHTS}: the checkpoint is not whole, train or copy it again") from error
+        raise CheckpointError(
+            f"{folder} has no {WEIGHTS}: the checkpoint is not whole, train or copy it again"
+        ) from error
     except (SafetensorError, RuntimeError, KeyError, TypeError, UnknownNameError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"Cannot load {folder}: weights and configuration do not agree ({reason})") from error

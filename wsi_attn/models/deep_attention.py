@@ -144,7 +144,8 @@ class DeepAttention(nn.Module):
         return {
             "fused": functional.cross_entropy(output.logits, labels, class_weights),
             "global": config.global_weight * functional.cross_entropy(output.global_logits, labels, class_weights),
-            "instance": config.instance_weight * functional.cross_entropy(output.instance_logits, labels, class_weights),
+            "instance": config.instance_weight
+            * functional.cross_entropy(output.instance_logits, labels, class_weights),
             "entropy": -config.entropy_weight * entropy,
         }
 
@@ -166,7 +167,8 @@ class DeepAttention(nn.Module):
         stride = self.phi.stride
         height, width = (-(-extent // stride) for extent in coarse.shape[2:])
         if self.training or max(height, width) <= BLOCK_CELLS:
-            return self.phi(self._normalise(coarse))  # type: ignore[no-any-return]
+            whole: Tensor = self.phi(self._normalise(coarse))
+            return whole.float()
         margin = -(-self.phi.halo // stride)
         features = coarse.new_empty((len(coarse), self.phi.out_channels, height, width), dtype=torch.float32)
         for top in range(0, height, BLOCK_CELLS):
@@ -224,7 +226,7 @@ class DeepAttention(nn.Module):
         if len(stacked):
             stacked = stacked.to(logits.device).permute(0, 3, 1, 2)
             # Only real crops pass through psi: empty ones would pollute its batch statistics.
-            features[readable] = self.psi(self._normalise(stacked)).mean(dim=(2, 3))
+            features[readable] = self.psi(self._normalise(stacked)).float().mean(dim=(2, 3))
         e = logits.gather(1, picked)
         weights = masked_softmax(self.patch_gate(features) + e, readable)  # (B, K), equation (7)
         return torch.einsum("bk,bkd->bd", weights, features), weights, readable  # equation (8)

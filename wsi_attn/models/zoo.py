@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from wsi_attn.errors import CheckpointError
 from wsi_attn.registry import unknown_name
@@ -14,6 +16,11 @@ DEFAULT = "cellularity-he"
 def shipped_models() -> dict[str, Path]:
     """Name and folder of every shipped model, sorted by name."""
     return {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if (folder / "config.json").is_file()}
+
+
+def read_specs() -> dict[str, dict[str, Any]]:
+    """Name and configuration of every shipped model."""
+    return {name: json.loads((folder / "config.json").read_text()) for name, folder in shipped_models().items()}
 
 
 def find_model(name_or_folder: str) -> Path:

@@ -48,7 +48,9 @@ def write_card(
         part = [row for row in rows if row.split == split]
         counts = Counter(row.label for row in part)
         patients = len({row.patient for row in part})
-        lines.append(f"| {split} | {len(part)} | {patients} | " + " | ".join(str(counts[label]) for label in labels) + " |")
+        lines.append(
+            f"| {split} | {len(part)} | {patients} | " + " | ".join(str(counts[label]) for label in labels) + " |"
+        )
     lines += ["", "## Metrics on the validation part", "", *metrics_table(metrics), "", "## Not for", "", NOT_FOR, ""]
     return "\n".join(lines)
 

@@ -10,8 +10,9 @@ from threading import Lock
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from wsi_attn.contract import Slide
+from wsi_attn.contract import Slide, UInt8Array
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.sources import SlidePatches, open_source
@@ -19,8 +20,11 @@ from wsi_attn.models.contract import BagBatch
 from wsi_attn.models.deep_attention import DeepAttentionConfig
 from wsi_attn.train.config import TrainConfig
 
-CACHE_BYTES = 2 << 30
+CACHE_BYTES = 3 << 30
 """Decoded plain images kept in memory; slides and stores are read on demand and cost next to nothing here."""
+
+LARGEST_CHANGE = 0.7
+"""Bound of the log of a random change of scale."""
 
 WORKERS = 2
 """Threads that prepare batches ahead of the network."""
@@ -75,25 +79,26 @@ class Dataset:
         self.network = network
         self.config = config
         self.cache = cache
-        self._bags: dict[int, Bag] = {}
+        self._seen: dict[int, tuple[UInt8Array, NDArray[np.bool_]]] = {}
 
     def bag(self, row: Row, generator: np.random.Generator | None) -> Bag:
         """One image; augmented where a generator is given."""
-        factor = self.network.coarse_factor
-        if generator is None or self.config.scale == 0:
-            bag = self._bags.get(row.number) or self._plain(row)
-            return bag if generator is None else bag.augmented(generator, self.config.colour)
-        patches = SlidePatches(self.cache.get(row), self.config.mpp, factor, workers=1)
-        change = float(np.exp(np.clip(generator.normal(0, self.config.scale), -0.7, 0.7)))
-        patches = patches.rescaled(change)
-        return make_bag(patches, self.config.tissue).augmented(generator, self.config.colour)
+        config = self.config
+        patches = SlidePatches(self.cache.get(row), config.mpp, self.network.coarse_factor, workers=1)
+        if generator is None:
+            return self._plain(row, patches)
+        if config.scale == 0:
+            return self._plain(row, patches).augmented(generator, config.colour)
+        change = float(np.exp(np.clip(generator.normal(0, config.scale), -LARGEST_CHANGE, LARGEST_CHANGE)))
+        return make_bag(patches.rescaled(change), config.tissue).augmented(generator, config.colour)
 
-    def _plain(self, row: Row) -> Bag:
-        bag = make_bag(
-            SlidePatches(self.cache.get(row), self.config.mpp, self.network.coarse_factor, workers=1), self.config.tissue
-        )
-        if self.config.scale == 0:
-            self._bags[row.number] = bag
+    def _plain(self, row: Row, patches: SlidePatches) -> Bag:
+        """The image as it is; its coarse view and tissue are small and kept, its pixels are left to the cache."""
+        if row.number in self._seen:
+            view, tissue = self._seen[row.number]
+            return Bag(view, tissue, patches.extent, patches)
+        bag = make_bag(patches, self.config.tissue)
+        self._seen[row.number] = (bag.view, bag.tissue)
         return bag
 
     def batches(self, epoch: int, *, training: bool) -> Iterator[Step]:

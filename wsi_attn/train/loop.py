@@ -49,10 +49,14 @@ def fit(
     while progression.epoch < config.epochs:
         epoch = progression.epoch
         torch.manual_seed(config.seed * 7919 + epoch)  # dropout; a resumed epoch draws what it would have drawn
-        record = {"epoch": epoch + 1, **train_epoch(network, training, optimizer, config, class_weights, epoch, progress)}
+        record = {
+            "epoch": epoch + 1,
+            **train_epoch(network, training, optimizer, config, class_weights, epoch, progress),
+        }
         answers = answer(network, validation, class_weights)
         recalls = [
-            float((answers.probabilities[answers.labels == c].argmax(axis=1) == c).mean()) for c in np.unique(answers.labels)
+            float((answers.probabilities[answers.labels == c].argmax(axis=1) == c).mean())
+            for c in np.unique(answers.labels)
         ]
         record |= {"val_loss": answers.loss, "val_balanced_accuracy": float(np.mean(recalls))}
         progression.history.append(record)

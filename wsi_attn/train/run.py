@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from wsi_attn.data.splits import with_validation
 from wsi_attn.errors import ManifestError, OutputExistsError
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
-from wsi_attn.models.deep_attention import DeepAttention
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.train.card import write_card
@@ -30,7 +29,14 @@ from wsi_attn.train.config import TrainConfig
 from wsi_attn.train.dataset import Dataset, SlideCache
 from wsi_attn.train.loop import Answers, answer, fit
 
-RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS = "run.json", "state", "checkpoint", "metrics.json", "log.csv", "splits.csv"
+RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS = (
+    "run.json",
+    "state",
+    "checkpoint",
+    "metrics.json",
+    "log.csv",
+    "splits.csv",
+)
 
 APPEARANCE_DRAWS = 2
 """Augmented colours of each training image that the appearance check learns from."""
@@ -56,6 +62,7 @@ def train(
     command: str = "",
     overwrite: bool = False,
     progress: Progress = no_progress,
+    log: Callable[[dict[str, float]], None] = lambda record: None,
 ) -> TrainSummary:
     """Train a model on the rows of a manifest.
 
@@ -73,6 +80,8 @@ def train(
         The command line, for the card.
     overwrite
         Replace what lies at `run`.
+    log
+        Told the losses of every finished epoch.
 
     Raises
     ------
@@ -101,8 +110,8 @@ def train(
         for split in ("train", "val")
     )
     weights = class_weights(training, len(labels)).to(config.device)
-    log = _Log(run / LOG)
-    progression = fit(network, training, validation, config, weights, run / STATE, progress, log)
+    table = _Log(run / LOG, log)
+    progression = fit(network, training, validation, config, weights, run / STATE, progress, table)
     network.load_state_dict(progression.best)
     answers = answer(network, validation, weights)
     metrics = _validation_metrics(answers, labels, validation.rows, config, command)
@@ -140,7 +149,9 @@ def _check(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
     if len(labels) < 2:
         raise ManifestError(f"{manifest} has {len(labels)} label among its training rows; at least two are needed")
     if not any(row.split == "val" for row in rows):
-        raise ManifestError(f"{manifest}: no patient can be spared for validation; add rows, or name `val` rows in `split`")
+        raise ManifestError(
+            f"{manifest}: no patient can be spared for validation; add rows, or name `val` rows in `split`"
+        )
     for row in rows:
         if row.label not in labels:
             raise ManifestError(f"{manifest}, row {row.number}: label {row.label!r} has no training row")
@@ -157,9 +168,13 @@ def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
     try:
         found = json.loads((run / RUN).read_text())
     except (OSError, ValueError):
-        raise OutputExistsError(f"{run} exists and is no training run; name another folder or add --overwrite") from None
+        raise OutputExistsError(
+            f"{run} exists and is no training run; name another folder or add --overwrite"
+        ) from None
     if found != settings:
-        raise OutputExistsError(f"{run} holds a run with other settings or data; name another folder or add --overwrite")
+        raise OutputExistsError(
+            f"{run} holds a run with other settings or data; name another folder or add --overwrite"
+        )
     return "skipped" if (run / METRICS).is_file() else "resumed"
 
 
@@ -203,8 +218,9 @@ def _appearances(training: Dataset) -> list[np.ndarray[Any, np.dtype[np.float64]
 class _Log:
     """The CSV of losses, written anew after each epoch so that a resumed run leaves no gap and no repeat."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[dict[str, float]], None]) -> None:
         self.path = path
+        self.tell = tell
         self.records: list[dict[str, float]] = []
 
     def __call__(self, record: dict[str, float]) -> None:
@@ -214,3 +230,4 @@ class _Log:
         writer.writeheader()
         writer.writerows({key: f"{value:.6g}" for key, value in entry.items()} for entry in self.records)
         files.write_text(self.path, table.getvalue())
+        self.tell(record)

@@ -36,16 +36,17 @@ class Progression:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_state(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progression: Progression
-) -> None:
+def save_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progression: Progression) -> None:
     """Write everything that a continued run needs, whole or not at all."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progression.best.items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
     with files.new_folder(folder) as temporary:
-        save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()}, temporary / "state.safetensors")
+        save_file(
+            {key: value.detach().contiguous().clone() for key, value in tensors.items()},
+            temporary / "state.safetensors",
+        )
         record = {"epoch": progression.epoch, "best_loss": progression.best_loss, "history": progression.history}
         files.write_json(temporary / "state.json", record)
 

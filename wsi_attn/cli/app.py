@@ -1,0 +1,116 @@
+"""The command `wsi-attn`: collects the commands, and turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsi_attn import __version__
+from wsi_attn.cli import evaluate, heatmap, info, models, predict, tile, train
+from wsi_attn.cli.options import DEBUG
+from wsi_attn.cli.output import report
+from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
+
+app = typer.Typer(
+    name="wsi-attn",
+    help="Attention models for whole-slide and microscopy images. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help answers in half the time
+    pretty_exceptions_enable=False,
+)
+app.command("info")(info.info)
+app.command("tile")(tile.tile)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("heatmap")(heatmap.heatmap)
+app.add_typer(models.app, name="models")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"wsi-attn {__version__}")
+        raise typer.Exit
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make a TOML file the source of defaults: one table a command, keys named like its options."""
+    if path is None:
+        return None
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"Cannot read {path}: {error}") from error
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    for name, table in tables.items():
+        if name not in known or not isinstance(table, dict):
+            raise UsageError(f"{path}: [{name}] is no command; known are {', '.join(sorted(known))}")
+    context.default_map = {
+        name: {key.replace("-", "_"): value for key, value in table.items()} for name, table in tables.items()
+    }
+    return path
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="TOML file of defaults, one table a command.", callback=_read_config, is_eager=True
+        ),
+    ] = None,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    logging.getLogger().addHandler(logging.NullHandler())  # libraries' warnings come back as our errors
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and give its exit code."""
+    DEBUG["on"] = False
+    try:
+        result = app(arguments, standalone_mode=False)
+        return int(result) if isinstance(result, int) else ExitCode.DONE
+    except typer.Exit as finished:
+        return finished.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("wsi-attn: interrupted", file=sys.stderr)  # noqa: T201
+        return ExitCode.INTERRUPTED
+    except WsiAttnError as error:
+        if DEBUG["on"]:
+            raise
+        report(error)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left; nobody to tell
+        return ExitCode.DONE
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    from click.exceptions import ClickException
+
+    if isinstance(error, ClickException) or hasattr(error, "format_message"):
+        print(f"wsi-attn: error: {error.format_message()}", file=sys.stderr)  # noqa: T201
+        return ExitCode.USAGE
+    if DEBUG["on"]:
+        raise error
+    if isinstance(error, OSError):
+        report(error)
+        return ExitCode.INVALID_INPUT
+    print(f"wsi-attn: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)  # noqa: T201
+    return ExitCode.UNEXPECTED

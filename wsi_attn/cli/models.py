@@ -1,0 +1,65 @@
+"""`wsi-attn models`: what ships with the package, its cards, and making it anew."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_attn.cli.options import Debug, Json, Output, Quiet
+from wsi_attn.cli.output import Talk, data, data_json
+
+app = typer.Typer(help="List the shipped models, show a card, or make one anew.", rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(help="A shipped model's name, a run or a checkpoint folder.")]
+Recipe = Annotated[str, typer.Argument(help="Name of a shipped model.")]
+Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets, with segment/ and classify/ in it.")]
+
+
+@app.callback(invoke_without_command=True)
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@app.command("list")
+def list_models(json: Json = False) -> None:
+    """List the shipped models."""
+    from wsi_attn.models.zoo import DEFAULT, read_specs
+
+    for name, config in read_specs().items():
+        spec = config["spec"]
+        record = {
+            "name": name,
+            "default": name == DEFAULT,
+            "system": config["system"],
+            "labels": spec["labels"],
+            "mpp": spec["mpp"],
+            "stain": spec["stain"],
+        }
+        resolution = f"{spec['mpp']:g} µm/px" if spec["mpp"] else "any pixel size"
+        labels = ", ".join(spec["labels"])
+        data_json(record) if json else data(f"{name}\t{config['system']}\t{spec['stain']}\t{resolution}\t{labels}")
+
+
+@app.command("show")
+def show(name: Name) -> None:
+    """Print a model's card."""
+    from wsi_attn.models.zoo import find_model
+
+    data((find_model(name) / "card.md").read_text().rstrip())
+
+
+@app.command("build")
+def build(name: Recipe, data_folder: Data, output: Output, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Make a shipped model anew: assemble its fields, train, evaluate against the baseline, write the card."""
+    from wsi_attn.recipes.build import build as build_model
+
+    talk = Talk(quiet=quiet)
+    command = shlex.join(["wsi-attn", *sys.argv[1:]])
+    with talk.progress(name) as progress:
+        folder = build_model(name, data_folder, output, command=command, say=talk.say, progress=progress)
+    data(str(folder))

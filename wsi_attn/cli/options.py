@@ -1,0 +1,68 @@
+"""Options that several commands share, each spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_attn.errors import UsageError
+from wsi_attn.geometry import Mpp
+
+DEBUG = {"on": False}
+"""Whether tracebacks are shown; set by the option, read where errors end."""
+
+
+def _debug(value: bool) -> bool:
+    DEBUG["on"] = DEBUG["on"] or value
+    return value
+
+
+Slides = Annotated[
+    list[str], typer.Argument(metavar="SLIDE...", help="Slides, images or stores; - reads paths from stdin.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_debug)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output that is in the way.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Threads that read and decode; all cores by default.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+SlideMpp = Annotated[
+    str | None,
+    typer.Option("--slide-mpp", metavar="X[,Y]", help="Microns per pixel of level 0, where the file does not say."),
+]
+
+
+def parse_slide_mpp(text: str | None) -> Mpp | None:
+    """The value of --slide-mpp: one number for both axes, or two."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(0 < number < 1e4 for number in numbers):
+        raise UsageError(f"--slide-mpp takes one or two positive numbers, X or X,Y, not {text!r}")
+    return Mpp(numbers[0], numbers[-1])
+
+
+def resolve_device(device: str) -> str:
+    """The device to run on: `auto` takes CUDA where there is one."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, not {device!r}") from error
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices here")
+    if wanted.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, not {device!r}")
+    return device

@@ -1,0 +1,98 @@
+"""Talking to people on stderr and handing data to programs on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wsi_attn.contract import Progress, no_progress
+from wsi_attn.errors import ExitCode, SlideError, UsageError, WsiAttnError
+
+
+class Talk:
+    """What a command says: lines and progress on stderr, nothing when quiet; failures are counted."""
+
+    def __init__(self, *, quiet: bool, total: int = 1) -> None:
+        self.quiet = quiet
+        self.total = total
+        self.failures: list[WsiAttnError] = []
+
+    def say(self, line: str) -> None:
+        """One line for people."""
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is where printing lives
+
+    def fail(self, error: WsiAttnError) -> None:
+        """Report a failed input and go on."""
+        self.failures.append(error)
+        report(error)
+
+    def exit_code(self) -> ExitCode:
+        """0, or that of the only input, or 4 where some of several inputs failed."""
+        if not self.failures:
+            return ExitCode.DONE
+        if len(self.failures) == self.total:
+            codes = {error.exit_code for error in self.failures}
+            return codes.pop() if len(codes) == 1 else ExitCode.INVALID_INPUT
+        return ExitCode.SOME_FAILED
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Progress]:
+        """A rich progress bar on a terminal; nothing elsewhere."""
+        if self.quiet or not sys.stderr.isatty():
+            yield no_progress
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=None)
+
+            def update(done: int, total: int, what: str) -> None:
+                bar.update(task, completed=done, total=total, description=f"{label}: {what}")
+
+            yield update
+
+
+def report(error: BaseException) -> None:
+    """An error as one line on stderr, quiet or not."""
+    message = " ".join(str(error).split())
+    print(f"wsi-attn: error: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def data(line: str) -> None:
+    """One line of data on stdout."""
+    print(line, flush=True)  # noqa: T201
+
+
+def data_json(record: Any) -> None:
+    """One JSON object as one line on stdout; NaN never leaves the program."""
+    data(json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+
+def expand(paths: list[str]) -> list[Path]:
+    """Paths of the command line, `-` replaced by the lines of stdin; `UsageError` where none is left."""
+    expanded: list[Path] = []
+    for path in paths:
+        if path == "-":
+            expanded.extend(Path(line.strip()) for line in sys.stdin if line.strip())
+        else:
+            expanded.append(Path(path))
+    if not expanded:
+        raise UsageError("No input was given: name files, or send their paths to stdin and write -")
+    return expanded
+
+
+def as_slide_error(path: Path, error: OSError) -> SlideError:
+    """An operating-system error on one input as an error of that input."""
+    return SlideError(f"Cannot process {path}: {error.strerror or error}")

@@ -1,0 +1,84 @@
+"""`wsi-attn predict`: a label for each slide, and where the model looked."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Annotated
+
+import typer
+
+from wsi_attn.cli.options import (
+    Debug,
+    Device,
+    Json,
+    Output,
+    Overwrite,
+    Quiet,
+    SlideMpp,
+    Slides,
+    Workers,
+    parse_slide_mpp,
+    resolve_device,
+)
+from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.models.zoo import DEFAULT, find_model
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run or a checkpoint folder.")]
+IgnoreFit = Annotated[
+    bool,
+    typer.Option("--ignore-fit", help="Answer inputs whose colours the model was not trained on; the record warns."),
+]
+
+
+def predict(
+    slides: Slides,
+    output: Output,
+    model: Model = DEFAULT,
+    slide_mpp: SlideMpp = None,
+    ignore_fit: IgnoreFit = False,
+    json: Json = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Label slides, stores or images, and write one prediction file each into --output."""
+    paths, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
+    from wsi_attn.models.checkpoint import load_checkpoint
+    from wsi_attn.predict.batch import predict_paths
+    from wsi_attn.predict.slide import PredictConfig
+
+    device = resolve_device(device)
+    checkpoint = load_checkpoint(folder, device)
+    talk = Talk(quiet=quiet, total=len(paths))
+    talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
+    config = PredictConfig(ignore_fit=ignore_fit, device=device, workers=workers)
+    with talk.progress("predict") as progress:
+        for outcome in predict_paths(
+            paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
+        ):
+            if outcome.prediction is None:
+                if outcome.error:
+                    talk.fail(outcome.error)
+                continue
+            found = outcome.prediction
+            for warning in found.warnings:
+                talk.say(f"warning: {warning}")
+            if found.unreadable_tiles:
+                talk.say(
+                    f"warning: {found.slide}: {found.unreadable_tiles} tiles could not be decoded and were left out"
+                )
+            if outcome.state == "skipped":
+                talk.say(f"{outcome.file} is there already; --overwrite predicts anew")
+            share = found.probabilities[found.label]
+            data_json(found.record()) if json else data(f"{found.slide}\t{found.label}\t{share:.3f}\t{outcome.file}")
+    talk.say(f"peak memory {peak_memory_mb():.0f} MB")
+    raise typer.Exit(talk.exit_code())
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

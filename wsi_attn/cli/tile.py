@@ -1,0 +1,88 @@
+"""`wsi-attn tile`: slides into sharded OME-Zarr stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
+from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.errors import UsageError, WsiAttnError
+
+Store = Annotated[
+    Path, typer.Option("--output", "-o", help="One store NAME.zarr, or a folder that receives STEM.zarr.")
+]
+TileSize = Annotated[int, typer.Option("--tile-size", help="Side of a tile in pixels.")]
+Overlap = Annotated[int, typer.Option("--overlap", help="Pixels that neighbouring tiles share.")]
+Mpp = Annotated[
+    float | None, typer.Option("--mpp", help="Resolution wanted, µm/px; the slide's own pixels by default.")
+]
+MinTissue = Annotated[float, typer.Option("--min-tissue", help="Least tissue of a tile in the grid, 0 to 1.")]
+Background = Annotated[str, typer.Option("--background", help="keep, or skip to leave chunks without tissue out.")]
+Tissue = Annotated[str, typer.Option("--tissue", help="Tissue detection: otsu, or none for the whole slide.")]
+Codec = Annotated[str, typer.Option("--codec", help="Compression of pixels: zstd (lossless).")]
+Grid = Annotated[str, typer.Option("--grid", help="Name of the grid.")]
+
+
+def tile(
+    slides: Slides,
+    output: Store,
+    tile_size: TileSize = 256,
+    overlap: Overlap = 0,
+    mpp: Mpp = None,
+    slide_mpp: SlideMpp = None,
+    min_tissue: MinTissue = 0.1,
+    background: Background = "keep",
+    tissue: Tissue = "otsu",
+    codec: Codec = "zstd",
+    grid: Grid = "default",
+    overwrite: Overwrite = False,
+    workers: Workers = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Tile slides into Zarr: pixels, tissue mask, a grid of tiles and their scores."""
+    from wsi_attn.data.sources import open_source
+    from wsi_attn.tiling.config import TileConfig
+    from wsi_attn.tiling.write import tile_slide
+
+    paths, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
+    one = output.suffix == ".zarr"
+    if one and len(paths) > 1:
+        raise UsageError(f"{output} is one store and {len(paths)} slides were given; name a folder")
+    config = TileConfig(tile_size, overlap, mpp, min_tissue, background, tissue, codec, grid, workers)
+    talk = Talk(quiet=quiet, total=len(paths))
+    claimed: dict[Path, Path] = {}
+    for path in paths:
+        try:
+            with open_source(path, own_mpp) as slide, talk.progress(slide.info.name) as progress:
+                store = output if one else output / f"{slide.info.name}.zarr"
+                if (other := claimed.setdefault(store, path)) is not path:
+                    raise UsageError(f"{path} and {other} would both be tiled into {store}; tile them into two folders")
+                summary = tile_slide(slide, store, config, overwrite=overwrite, progress=progress)
+        except WsiAttnError as error:
+            talk.fail(error)
+            continue
+        if summary.state == "skipped":
+            talk.say(f"{summary.path} is complete already; --overwrite tiles anew")
+        if summary.unreadable_tiles:
+            talk.say(
+                f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded; they are masked, not white"
+            )
+        if slide.info.mpp is None:
+            talk.say(f"warning: {path}: no pixel size is recorded ({slide.info.mpp_note}); --slide-mpp gives one")
+        record = as_record(path, summary)
+        data_json(record) if json else data(
+            f"{path}\t{summary.path}\t{summary.tiles} of {summary.tiles_total} tiles\t"
+            f"{summary.tissue_fraction:.3f} tissue\t{summary.unreadable_tiles} unreadable\t{summary.state}"
+        )
+    raise typer.Exit(talk.exit_code())
+
+
+def as_record(path: Path, summary: Any) -> dict[str, Any]:
+    """The JSON object of one store."""
+    record = {key: value for key, value in vars(summary).items() if key not in ("name", "path")}
+    return {"slide": str(path), "store": str(summary.path), **record}

@@ -1,0 +1,74 @@
+"""Many slides, one after the other: finished ones are skipped, a bad one is reported and the rest go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_attn.contract import Progress, no_progress
+from wsi_attn.data.sources import open_source
+from wsi_attn.errors import OutputExistsError, PredictionError, WsiAttnError
+from wsi_attn.geometry import Mpp
+from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.predict.slide import PredictConfig, predict_slide
+from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction, write_prediction
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one path; `state` is "predicted", "skipped" or "failed", `error` is set where it failed."""
+
+    path: Path
+    state: str
+    prediction: SlidePrediction | None = None
+    file: Path | None = None
+    error: WsiAttnError | None = None
+
+
+def predict_paths(
+    paths: Sequence[Path],
+    checkpoint: Checkpoint,
+    output: Path,
+    config: PredictConfig,
+    *,
+    slide_mpp: Mpp | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Iterator[Outcome]:
+    """Predict every path and leave `STEM.prediction.json` in `output`; outcomes come in the order of the paths."""
+    claimed: dict[Path, Path] = {}
+    for path in paths:
+        try:
+            with open_source(path, slide_mpp) as slide:
+                file = output / f"{slide.info.name}{SUFFIX}"
+                if (other := claimed.setdefault(file, path)) is not path:
+                    raise OutputExistsError(
+                        f"{path} and {other} would both write {file}; predict them into two folders"
+                    )
+                done = None if overwrite else _finished(file, slide.info.fingerprint, checkpoint, slide.info.mpp)
+                if done is not None:
+                    yield Outcome(path, "skipped", done, file)
+                    continue
+                prediction = predict_slide(slide, checkpoint, config, progress)
+                write_prediction(prediction, file)
+            yield Outcome(path, "predicted", prediction, file)
+        except WsiAttnError as error:
+            yield Outcome(path, "failed", error=error)
+
+
+def _finished(file: Path, fingerprint: str, checkpoint: Checkpoint, mpp: Mpp | None) -> SlidePrediction | None:
+    """The prediction that lies there already, if it is of the same slide and model."""
+    if not file.exists():
+        return None
+    try:
+        found = read_prediction(file)
+    except PredictionError as error:
+        raise OutputExistsError(
+            f"{file} is in the way and no prediction of ours; add --overwrite to replace it"
+        ) from error
+    if found.fingerprint != fingerprint or found.model["sha256"] != checkpoint.sha256 or found.mpp != mpp:
+        raise OutputExistsError(
+            f"{file} holds a prediction of another slide, model or pixel size; add --overwrite, or name another folder"
+        )
+    return found

@@ -1,0 +1,137 @@
+"""One checkpoint, one slide, one prediction."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_attn.contract import Progress, Slide, no_progress
+from wsi_attn.data.appearance import appearance_distance, describe_appearance
+from wsi_attn.data.bags import Bag, collate, make_bag
+from wsi_attn.data.sources import SlidePatches
+from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError
+from wsi_attn.geometry import Frame, Size
+from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.contract import SlideOutput
+from wsi_attn.provenance import software
+from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
+
+MAX_NATIVE_PIXELS = 300_000_000
+"""A model without mpp reads images at their own pixels; beyond this an input is a slide and not a photograph."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How a slide is answered."""
+
+    ignore_fit: bool = False
+    """Answer inputs that do not look like the training set, with a warning in the record."""
+    device: str = "cpu"
+    """Where the network runs."""
+    workers: int | None = None
+    """Threads that read; all cores by default."""
+
+
+@torch.inference_mode()
+def predict_slide(
+    slide: Slide, checkpoint: Checkpoint, config: PredictConfig, progress: Progress = no_progress
+) -> SlidePrediction:
+    """Answer one slide.
+
+    The coarse view is read whole, of the high resolution only the key instances.
+
+    Raises
+    ------
+    MissingMppError : the model needs the slide's pixel size.
+    ModelMismatchError : pixel size or colour lie outside what the model was trained on.
+    TissueError : there is nothing to look at.
+    SlideReadError : none of the key instances could be decoded.
+    """
+    started = time.perf_counter()
+    spec, network = checkpoint.spec, checkpoint.network
+    path = slide.info.path
+    if spec.mpp is None and math.prod(slide.info.size0) > MAX_NATIVE_PIXELS:
+        raise ModelMismatchError(
+            f"{checkpoint.name} was trained on photographs of unknown pixel size and cannot read {path}, a slide of "
+            f"{slide.info.size0.width} x {slide.info.size0.height} px; choose a model with --model"
+        )
+    patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
+    bag = make_bag(patches, spec.tissue, progress)
+    if not bag.tissue.any():
+        raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
+    warnings = _check_fit(bag, checkpoint, str(path), ignore=config.ignore_fit)
+    batch = collate([bag], 2 ** len(network.config.coarse_widths))
+    batch = type(batch)(batch.coarse, batch.valid.to(config.device), batch.extent, batch.sources, batch.generator)
+    output: SlideOutput = network(batch)
+    if not output.patch_mask.any():
+        raise SlideReadError(f"{path}: none of the {network.config.instances} places to look at could be decoded")
+    probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
+    return SlidePrediction(
+        slide=str(path),
+        size0=slide.info.size0,
+        label=spec.labels[int(probabilities.argmax())],
+        probabilities=dict(zip(spec.labels, probabilities.tolist(), strict=True)),
+        uncertainty=uncertainty_of(probabilities),
+        tissue_fraction=round(float(bag.tissue.mean()), 6),
+        unreadable_tiles=len(bag.unreadable) + int(output.unreadable[0]),
+        attention=_regions(output, patches, network.config.patch_size),
+        model={"name": checkpoint.name, "sha256": checkpoint.sha256},
+        mpp=(slide.info.mpp.x, slide.info.mpp.y) if slide.info.mpp else None,
+        seconds=round(time.perf_counter() - started, 3),
+        software=software(),
+        attention_map=_attention_map(output, batch.valid[0].cpu().numpy(), patches, network.config.cell),
+        fingerprint=slide.info.fingerprint,
+        warnings=tuple(warnings),
+    )
+
+
+def uncertainty_of(probabilities: NDArray[np.float64]) -> dict[str, float]:
+    """Named estimators of uncertainty from float64 (C,) probabilities.
+
+    `entropy` is in nats, 0 to log C; `margin` is 1 minus the gap between the two likeliest labels, 0 to 1.
+    """
+    positive = probabilities[probabilities > 0]
+    first, second = np.sort(probabilities)[::-1][:2]
+    return {"entropy": float(max(0.0, -(positive * np.log(positive)).sum())), "margin": float(1 - (first - second))}
+
+
+def _check_fit(bag: Bag, checkpoint: Checkpoint, path: str, *, ignore: bool) -> list[str]:
+    spec = checkpoint.spec
+    if not spec.appearance:
+        return []
+    distance = appearance_distance(describe_appearance(bag.view, bag.tissue), spec.appearance)
+    if distance <= 1:
+        return []
+    said = (
+        f"{path} does not look like what {checkpoint.name} was trained on ({spec.stain}): its colour lies "
+        f"{distance:.1f} times farther out than the farthest that is accepted"
+    )
+    if not ignore:
+        raise ModelMismatchError(f"{said}; choose another --model, or add --ignore-fit to be answered all the same")
+    return [said]
+
+
+def _regions(output: SlideOutput, patches: SlidePatches, size: int) -> tuple[AttendedRegion, ...]:
+    """The key instances in level-0 pixels, clipped to the slide, by falling weight."""
+    mask = output.patch_mask[0].cpu()
+    corners = output.patch_xy[0][mask].cpu().tolist()
+    weights = output.patch_attention[0].cpu()[mask].tolist()
+    frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
+    size0 = patches.slide.info.size0
+    regions = []
+    for (x, y), weight in zip(corners, weights, strict=True):
+        region = frame.region0_from(x, y, size, size)
+        width, height = min(region.x1, size0.width) - region.x, min(region.y1, size0.height) - region.y
+        regions.append(AttendedRegion(region.x, region.y, width, height, weight))
+    return tuple(sorted(regions, key=lambda region: (-region.weight, region.y, region.x)))
+
+
+def _attention_map(output: SlideOutput, valid: NDArray[np.bool_], patches: SlidePatches, cell: int) -> AttentionMap:
+    values = np.where(valid, output.attention[0].float().cpu().numpy(), np.nan).astype(np.float32)
+    rows, columns = values.shape
+    return AttentionMap(Frame(Size(columns, rows), cell * patches.downsample_x, cell * patches.downsample_y), values)

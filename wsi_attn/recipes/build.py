@@ -1,0 +1,180 @@
+"""Making a shipped model from its data: fields, training, the test part, the thumbnail baseline, the card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from wsi_attn import files
+from wsi_attn.contract import Progress, no_progress
+from wsi_attn.data.manifest import Row, read_manifest
+from wsi_attn.data.sources import open_source
+from wsi_attn.evaluate.baseline import thumbnail_svm
+from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.models.checkpoint import CARD, Checkpoint, load_checkpoint
+from wsi_attn.predict.cohort import evaluate_manifest
+from wsi_attn.predict.slide import PredictConfig
+from wsi_attn.recipes import cellularity, fungi
+from wsi_attn.recipes.card import recipe_card
+from wsi_attn.recipes.fields import Field, write_fields
+from wsi_attn.recipes.hot_spots import hot_spot_quality
+from wsi_attn.registry import unknown_name
+from wsi_attn.train.config import TrainConfig
+from wsi_attn.train.run import train
+
+THUMBNAIL = 32
+"""Side of the baseline's thumbnails, pixels."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one shipped model is made."""
+
+    name: str
+    make_fields: Callable[[Path, int], Iterator[Field]]
+    config: TrainConfig
+    network: dict[str, Any]
+    about: Sequence[str]
+    """Paragraphs of the card: what the labels mean, the data and its licence."""
+    not_for: Sequence[str]
+    checks: Callable[[Checkpoint, Sequence[Row]], Sequence[str]] = field(default=lambda checkpoint, rows: ())
+    """Further lines of the card, measured on the test part."""
+
+
+RECIPES = {
+    "cellularity-he": Recipe(
+        name="cellularity-he",
+        make_fields=cellularity.make_fields,
+        config=TrainConfig(
+            epochs=30,
+            learning_rate=2e-3,
+            colour=0.7,
+            mpp=cellularity.MPP,
+            tissue="otsu",
+            stain="haematoxylin and eosin",
+        ),
+        network={
+            "coarse_factor": 8,
+            "patch_size": 128,
+            "instances": 6,
+            "coarse_widths": [16, 32, 64],
+            "patch_widths": [16, 32, 64, 128],
+        },
+        about=cellularity.ABOUT,
+        not_for=cellularity.NOT_FOR,
+        checks=hot_spot_quality,
+    ),
+    "fungi": Recipe(
+        name="fungi",
+        make_fields=fungi.make_fields,
+        config=TrainConfig(
+            epochs=40,
+            batch_size=16,
+            learning_rate=2e-3,
+            colour=0.5,
+            stain="microscope photographs of fungi, unstained or lactophenol cotton blue",
+        ),
+        network={
+            "coarse_factor": 4,
+            "patch_size": 128,
+            "instances": 8,
+            "coarse_widths": [24, 48, 96, 128],
+            "patch_widths": [24, 48, 96, 160],
+        },
+        about=fungi.ABOUT,
+        not_for=fungi.NOT_FOR,
+    ),
+}
+
+
+def build(
+    name: str,
+    data: Path,
+    output: Path,
+    *,
+    seed: int = 0,
+    command: str = "",
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = no_progress,
+) -> Path:
+    """Make a model; gives its checkpoint folder, `OUTPUT/run/checkpoint`. What is finished is not done again.
+
+    Parameters
+    ----------
+    data
+        Folder of the data sets, with `segment/` and `classify/` in it.
+    output
+        Receives `fields/` and `run/`.
+
+    Raises
+    ------
+    UnknownNameError : there is no such recipe.
+    ManifestError : the data are not there.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    recipe = RECIPES[name]
+    manifest = output / "fields" / "manifest.csv"
+    if not manifest.is_file():
+        say("assembling fields")
+        write_fields(output / "fields", recipe.make_fields(data, seed))
+    say("training")
+    summary = train(
+        manifest,
+        output / "run",
+        recipe.config,
+        recipe.network,
+        name=name,
+        command=command,
+        progress=progress,
+        log=lambda record: say("  ".join(f"{key} {value:.4g}" for key, value in record.items())),
+    )
+    say("evaluating")
+    checkpoint = load_checkpoint(summary.checkpoint)
+    report, _ = evaluate_manifest(
+        checkpoint, manifest, "test", PredictConfig(ignore_fit=True), seed=seed, command=command, progress=progress
+    )
+    rows = read_manifest(manifest)
+    baseline = evaluate_baseline(rows, checkpoint.spec.labels, seed)
+    files.write_json(output / "evaluation.json", {"model": report, "thumbnail_svm": baseline})
+    test_rows = [row for row in rows if row.split == "test"]
+    lines = recipe.checks(checkpoint, test_rows)
+    card = recipe_card(name, checkpoint, rows, report, baseline, recipe.about, recipe.not_for, lines, command, seed)
+    files.write_text(summary.checkpoint / CARD, card)
+    return summary.checkpoint
+
+
+def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> dict[str, Any]:
+    """The thumbnail baseline, trained on the train and val rows, on the test rows."""
+    learning = [row for row in rows if row.split != "test"]
+    testing = [row for row in rows if row.split == "test"]
+    index = {label: position for position, label in enumerate(labels)}
+    probabilities = thumbnail_svm(
+        np.stack([_thumbnail(row) for row in learning]),
+        np.array([index[row.label] for row in learning]),
+        np.stack([_thumbnail(row) for row in testing]),
+        len(labels),
+        seed,
+        groups=[row.patient for row in learning],
+    )
+    return evaluate_predictions(
+        [index[row.label] for row in testing],
+        probabilities,
+        names=labels,
+        groups=[row.patient for row in testing],
+        split="test",
+        seed=seed,
+        command="",
+        model={"name": "thumbnail SVM", "sha256": ""},
+    )
+
+
+def _thumbnail(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    with open_source(row.path, row.mpp) as slide:
+        pixels = slide.read_region((0, 0), 0, slide.info.size0)
+    return np.asarray(cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,67 @@
+"""The card of a shipped model: data and licence, split, figures beside the baseline's, what it is not for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from wsi_attn.data.manifest import Row
+from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.train.card import METRICS, NOT_FOR
+
+
+def recipe_card(
+    name: str,
+    checkpoint: Checkpoint,
+    rows: Sequence[Row],
+    report: dict[str, Any],
+    baseline: dict[str, Any],
+    about: Sequence[str],
+    not_for: Sequence[str],
+    checks: Sequence[str],
+    command: str,
+    seed: int,
+) -> str:
+    """The card as Markdown."""
+    spec = checkpoint.spec
+    resolution = f"{spec.mpp:g} µm/px" if spec.mpp else "the image's own pixels; the pixel size was unknown in training"
+    labels = spec.labels
+    lines = [f"# {name}", "", *(text for paragraph in about for text in (paragraph, ""))]
+    lines += [
+        f"- System: {checkpoint.system}; weights sha256 `{checkpoint.sha256}`",
+        f"- Labels: {', '.join(labels)}",
+        f"- Stain: {spec.stain}",
+        f"- Resolution: {resolution}",
+        f"- Made by: `{command}` (seed {seed})",
+        "",
+        "## Split",
+        "",
+        "| split | fields | groups | " + " | ".join(labels) + " |",
+        "|---|---|---|" + "---|" * len(labels),
+    ]
+    for split in ("train", "val", "test"):
+        part = [row for row in rows if row.split == split]
+        counts = Counter(row.label for row in part)
+        groups = len({row.patient for row in part})
+        lines.append(
+            f"| {split} | {len(part)} | {groups} | " + " | ".join(str(counts[label]) for label in labels) + " |"
+        )
+    lines += [
+        "",
+        "## Figures on the test part, which training never saw",
+        "",
+        f"{report['n']} fields in {report['groups']} groups; 95 % intervals from 1,000 resamples of whole groups, seed {seed}.",
+        "",
+        "| metric | model | 95 % interval | thumbnail SVM | 95 % interval |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {metric} | {_cells(report[metric])} | {_cells(baseline[metric])} |" for metric in METRICS]
+    lines += ["", f"Chance: balanced accuracy {1 / len(labels):.3f}, AUROC 0.5.", ""]
+    lines += [text for check in checks for text in (check, "")]
+    lines += ["## Not for", "", NOT_FOR, *(text for paragraph in not_for for text in ("", paragraph)), ""]
+    return "\n".join(lines)
+
+
+def _cells(metric: dict[str, float]) -> str:
+    return f"{metric['value']:.3f} | {metric['low']:.3f} to {metric['high']:.3f}"

@@ -1,0 +1,84 @@
+"""Fields for `fungi`: the crops of one photograph laid out as one image.
+
+The source (DeFungi, CC BY 4.0) cut 597 microscope photographs into crops of 224 px and labels each by one of five
+morphologies. The crops of a photograph (column `group`) become one field: as many columns as the square root of their
+number, rounded up, the rest white. The photographs of the source's `val` rows are the test part. Training
+photographs appear in a few random layouts each, with some of their crops and their places shuffled, so that the
+model cannot lean on the layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wsi_attn.contract import UInt8Array
+from wsi_attn.recipes.fields import Field, read_index, read_rgb
+
+DATA = Path("classify/defungi")
+CROP = 224
+LAYOUTS = 3
+"""Fields made of each training photograph of several crops: one as it is, the others shuffled and thinned."""
+
+VALIDATION_SHARE = 0.15
+
+ABOUT = (
+    "Five morphologies of fungi in microscope photographs: BASH (beaded arthroconidial septate hyaline hyphae), BBH "
+    "(broad brown hyphae), GMA (groups or mosaics of arthroconidia), SHC (septate hyaline hyphae with chlamydoconidia), "
+    "TSH (tortuous septate hyaline hyphae).",
+    "Data: DeFungi (Sopo, Hajati, Gheisari; UCI Machine Learning Repository), CC BY 4.0, a subset of 2,860 crops of 597 "
+    "photographs. The crops of one photograph are laid out as one field; a photograph is in one part only.",
+)
+
+NOT_FOR = (
+    "Not an identification of species, not a mycological diagnosis. One source of photographs, of varying and unknown "
+    "magnification; photographs of one patient may lie in two parts, since the source names no patients. It answers one "
+    "of its five labels whatever it is shown.",
+)
+
+
+def make_fields(data: Path, seed: int) -> Iterator[Field]:
+    """All fields of the recipe, from `data`'s folder `classify/defungi`."""
+    generator = np.random.default_rng(seed)
+    folder = data / DATA
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for row in read_index(folder):
+        groups[row["split"], row["label"], row["group"]].append(row["path"])
+    held = _held_out(sorted(groups), generator)
+    for (split, label, group), paths in sorted(groups.items()):
+        crops = [read_rgb(folder / path) for path in sorted(paths)]
+        part = "test" if split == "val" else "val" if (split, label, group) in held else "train"
+        yield Field(f"{group}_0", lay_out(crops, math.ceil(math.sqrt(len(crops)))), label, group, part)
+        if part == "train" and len(crops) > 1:
+            for layout in range(1, LAYOUTS):
+                yield Field(f"{group}_{layout}", _shuffled(crops, generator), label, group, part)
+
+
+def lay_out(crops: Sequence[UInt8Array], columns: int, fill: int = 255) -> UInt8Array:
+    """Crops row by row in a grid; uint8 (rows * CROP, columns * CROP, 3), `fill` where no crop is left."""
+    rows = math.ceil(len(crops) / columns)
+    field = np.full((rows * CROP, columns * CROP, 3), fill, np.uint8)
+    for index, crop in enumerate(crops):
+        y, x = index // columns * CROP, index % columns * CROP
+        field[y : y + CROP, x : x + CROP] = crop[:CROP, :CROP]
+    return field
+
+
+def _shuffled(crops: Sequence[UInt8Array], generator: np.random.Generator) -> UInt8Array:
+    count = int(generator.integers(1, len(crops) + 1))
+    chosen = [crops[index] for index in generator.permutation(len(crops))[:count]]
+    return lay_out(chosen, int(generator.integers(1, count + 1)), int(generator.choice([0, 128, 255])))
+
+
+def _held_out(groups: Sequence[tuple[str, str, str]], generator: np.random.Generator) -> set[tuple[str, str, str]]:
+    """Training photographs kept for validation, the same share of each label."""
+    held = set()
+    for label in sorted({label for _, label, _ in groups}):
+        own = [group for group in groups if group[:2] == ("train", label)]
+        count = max(1, round(VALIDATION_SHARE * len(own)))
+        held.update(own[index] for index in generator.permutation(len(own))[:count])
+    return held
