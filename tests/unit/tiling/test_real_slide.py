@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from wsi_attn.geometry import Region
 from wsi_attn.slides.open import open_slide
@@ -54,3 +55,23 @@ def test_last_level_is_small(store):
     last = store.info.levels[-1]
     assert max(last.size) <= 1024
     assert store.read_level(len(store.info.levels) - 1, Region(0, 0, *last.size)).std() > 10
+
+
+def test_a_damaged_tile_is_counted_and_localised(tmp_path):
+    """One 240 px tile of the file destroyed: the tiles of the grid over it are lost, and no others."""
+    data = bytearray(SVS.read_bytes())
+    with tifffile.TiffFile(SVS) as tiff:
+        page = tiff.pages.first
+        tile = 5 * page.chunked[1] + 4  # columns 960 to 1200, rows 1200 to 1440: in the middle of tissue
+        start, length = page.dataoffsets[tile], page.databytecounts[tile]
+    data[start : start + length] = bytes(length)
+    damaged = tmp_path / "damaged.svs"
+    damaged.write_bytes(data)
+    with open_slide(damaged) as slide:
+        summary = tile_slide(slide, tmp_path / "s.zarr", TileConfig(workers=1))
+    with TileStore.open(tmp_path / "s.zarr") as store:
+        lost = store.coords()[~store.readable()].tolist()
+        assert lost == [[768, 1024], [1024, 1024], [768, 1280], [1024, 1280]]
+        assert summary.unreadable_tiles == 4
+        assert np.isnan(store.scores()[~store.readable()]).all()
+        assert {box.level for box in store.meta.unreadable} == {0, 1, 2}
