@@ -175,7 +175,8 @@ def _smooth(pixels: UInt8Array, readable: BoolArray) -> UInt8Array:
     if readable.all():
         return np.asarray(cv2.blur(source, (SMOOTHING, SMOOTHING), borderType=cv2.BORDER_REPLICATE))
     total = cv2.blur(source.astype(np.float32), (SMOOTHING, SMOOTHING), borderType=cv2.BORDER_REPLICATE)
-    return np.rint(total / np.maximum(weight, 1e-6)[..., None]).clip(0, 255).astype(np.uint8)
+    mean = np.rint(total / np.maximum(weight, 1e-6)[..., None]).clip(0, 255)
+    return np.asarray(mean, np.uint8)
 
 
 def _close(mask: BoolArray) -> BoolArray:
