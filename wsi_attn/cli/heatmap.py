@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from wsi_attn import files
 from wsi_attn.cli.options import Debug, Json, Quiet, Workers
 from wsi_attn.cli.output import Talk, data, data_json, expand
-from wsi_attn.errors import ExitCode, PredictionError, UsageError, WsiAttnError
+from wsi_attn.errors import PredictionError, UsageError, WsiAttnError
+
+if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
+    from wsi_attn.contract import UInt8Array
+    from wsi_attn.geometry import Frame
+    from wsi_attn.store.predictions import SlidePrediction
 
 Predictions = Annotated[
     list[str],
@@ -23,7 +28,9 @@ SlidePath = Annotated[Path | None, typer.Option("--slide", help="Where the slide
 Size = Annotated[
     int, typer.Option("--size", min=64, max=20000, help="Longer side of the slide in the picture, pixels.")
 ]
-Mode = Annotated[str, typer.Option("--show", help="rank: percentile within the slide; value: attention itself.")]
+Mode = Annotated[
+    Literal["rank", "value"], typer.Option("--show", help="rank: percentile within the slide; value: attention itself.")
+]
 Alpha = Annotated[float, typer.Option("--alpha", min=0, max=1, help="Opacity of the heatmap.")]
 Colour = Annotated[str, typer.Option("--colour-map", help="viridis, magma, inferno, plasma or cividis.")]
 
@@ -49,8 +56,6 @@ def heatmap(
     found = _files(expand(predictions), SUFFIX)
     if slide and len(found) > 1:
         raise UsageError(f"--slide names one slide and {len(found)} predictions were given")
-    if show not in ("rank", "value"):
-        raise UsageError(f"--show takes rank or value, not {show!r}")
     talk = Talk(quiet=quiet, total=len(found))
     for file in found:
         try:
@@ -66,7 +71,7 @@ def heatmap(
             continue
         record = {"slide": prediction.slide, "heatmap": str(png), "geojson": str(geojson)}
         data_json(record) if json else data("\t".join(record.values()))
-    raise typer.Exit(talk.exit_code() or ExitCode.DONE)
+    raise typer.Exit(talk.exit_code())
 
 
 def _files(paths: list[Path], suffix: str) -> list[Path]:
@@ -77,7 +82,8 @@ def _files(paths: list[Path], suffix: str) -> list[Path]:
     return found
 
 
-def _thumbnail(prediction, path, size, workers):  # type: ignore[no-untyped-def]
+def _thumbnail(prediction: SlidePrediction, path: Path, size: int, workers: int | None) -> tuple[UInt8Array, Frame]:
+    """The slide as one picture of at most `size` pixels a side; `PredictionError` where it is not the one predicted."""
     from wsi_attn.data.sources import open_source
     from wsi_attn.slides.view import read_view
 

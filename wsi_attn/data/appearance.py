@@ -39,15 +39,15 @@ def describe_appearance(pixels: UInt8Array, mask: NDArray[np.bool_]) -> NDArray[
     density = -np.log((chosen.astype(np.float64) + 1) / 256)  # (n, 3), natural optical density
     red, green, blue = density.mean(axis=0) + 1e-3
     spread = density.sum(axis=1).std() + 1e-3
-    return np.log(np.array([red / green, blue / green, red + green + blue, spread]))
+    return np.asarray(np.log([red / green, blue / green, red + green + blue, spread]), np.float64)
 
 
 def fit_appearance(descriptions: Sequence[NDArray[np.float64]]) -> dict[str, list[float] | float]:
     """Mean, precision (row by row) and limit of the training inputs, as JSON values."""
     samples = np.stack(descriptions)
-    mean = samples.mean(axis=0)
+    mean = np.asarray(samples.mean(axis=0), np.float64)
     covariance = np.cov(samples, rowvar=False) if len(samples) > 1 else np.zeros((samples.shape[1],) * 2)
-    precision = np.linalg.inv(covariance + np.eye(len(mean)) * MIN_DEVIATION**2)
+    precision = np.asarray(np.linalg.inv(covariance + np.eye(len(mean)) * MIN_DEVIATION**2), np.float64)
     distances = [_distance(sample, mean, precision) for sample in samples]
     return {"mean": mean.tolist(), "precision": precision.ravel().tolist(), "limit": MARGIN * max(distances)}
 

@@ -51,6 +51,8 @@ class ColourChange:
 
     def apply(self, pixels: UInt8Array) -> UInt8Array:
         """uint8 (..., 3) to the same shape."""
+        if pixels.size == 0:
+            return pixels
         shift = 255 - self.matrix @ np.full(3, 255, np.float32) + self.offset
         affine = np.concatenate([self.matrix, shift[:, None]], axis=1)
         flat = np.ascontiguousarray(pixels).reshape(1, -1, 3)

@@ -1,4 +1,4 @@
-"""Bags: one slide's coarse view, the cells that may be looked at, and where its patches come from; and batches of them."""
+"""Bags: one slide's coarse view, the cells that may be looked at, the source of its patches; and batches of bags."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def make_bag(patches: SlidePatches, tissue: str, progress: Progress = no_progres
 
 
 def valid_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
-    """Cells, of `stride` by `stride` coarse pixels, that hold enough tissue: bool (ceil(rows/stride), ceil(columns/stride)).
+    """Cells of `stride` by `stride` coarse pixels that hold enough tissue.
 
-    The share is of the part of the cell inside the image. Where tissue exists but no cell holds enough, those
-    that hold any count.
+    bool (ceil(rows/stride), ceil(columns/stride)). The share is of the part of the cell inside the image. Where tissue
+    exists but no cell holds enough, those that hold any count.
     """
     rows, columns = tissue.shape
     height, width = -(-rows // stride), -(-columns // stride)

@@ -1,4 +1,4 @@
-"""Reading a cohort table: a CSV with a path and a label for every slide or image, by any of the field's column names."""
+"""Reading a cohort table: a CSV with a path and a label for every slide, by any of the field's column names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str
     for name in ("path", "label") if need_label else ("path",):
         if not columns[name]:
             raise ManifestError(
-                f"{path} has no column for the {name}: expected one of {', '.join(ALIASES[name])}; found {', '.join(header)}"
+                f"{path} has no column for the {name}: expected one of {', '.join(ALIASES[name])}; "
+                f"found {', '.join(header) or 'none'}"
             )
     return {name: column for name, column in columns.items() if column}
 

@@ -104,7 +104,7 @@ def _downsamples(slide: Slide, mpp: float | None) -> tuple[float, float]:
         )
     if max(own) > mpp * UPSAMPLING_LIMIT:
         raise ModelMismatchError(
-            f"Cannot read {path} at {mpp:g} µm/px: its finest pixels are {own.x:g} x {own.y:g} µm, the detail the model "
-            "was trained on is not in the file"
+            f"Cannot read {path} at {mpp:g} µm/px: its finest pixels are {own.x:g} x {own.y:g} µm, the detail the "
+            "model was trained on is not in the file"
         )
     return mpp / own.x, mpp / own.y

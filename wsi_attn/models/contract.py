@@ -97,7 +97,9 @@ class SlideOutput:
 class SlideModel(Protocol):
     """A network that labels slides; `losses` are named terms that the training loop sums."""
 
-    def __call__(self, batch: BagBatch) -> SlideOutput: ...
+    def __call__(self, batch: BagBatch) -> SlideOutput:
+        """Answer B slides."""
+        ...
 
     def losses(self, output: SlideOutput, labels: Tensor) -> dict[str, Tensor]:
         """Weighted terms of the loss for int64 labels (B,)."""

@@ -99,6 +99,8 @@ class DeepAttention(nn.Module):
         self.global_head = nn.Linear(self.phi.out_channels, config.classes)
         self.instance_head = nn.Linear(self.psi.out_channels, config.classes)
         self.fused_head = nn.Linear(self.phi.out_channels + self.psi.out_channels, config.classes)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1) * 255, persistent=False)
 

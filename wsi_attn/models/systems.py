@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
@@ -21,15 +21,10 @@ def build_network(system: str, config: dict[str, Any]) -> DeepAttention:
     TypeError : the configuration has keys that the system does not know, or lacks one.
     """
     network, config_class = SYSTEMS.get(system)
-    known = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     return network(config_class(**known))
 
 
 def plain_config(config: DeepAttentionConfig) -> dict[str, Any]:
     """The configuration as JSON values."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-
-
-def config_fields(system: str) -> list[str]:
-    """Names of the configuration's fields."""
-    return [field.name for field in fields(SYSTEMS.get(system)[1])]

@@ -15,7 +15,7 @@ DEFAULT = "cellularity-he"
 
 def shipped_models() -> dict[str, Path]:
     """Name and folder of every shipped model, sorted by name."""
-    return {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if (folder / "config.json").is_file()}
+    return {folder.name: folder for folder in sorted(SHIPPED.glob("*")) if (folder / "config.json").is_file()}
 
 
 def read_specs() -> dict[str, dict[str, Any]]:

@@ -44,7 +44,7 @@ class GatedAttention(nn.Module):
         self.w = nn.Linear(hidden, 1)
 
     def forward(self, h: Tensor) -> Tensor:
-        """float (..., N, D) to logits (..., N)."""
+        """Float (..., N, D) to logits (..., N)."""
         gated = torch.tanh(self.V(h)) * torch.sigmoid(self.U(h))  # (..., N, L)
         logits: Tensor = self.w(gated).squeeze(-1)
         return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,7 +25,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """float (B, C, H, W) to (B, C', H/stride, W/stride)."""
+        """Float (B, C, H, W) to (B, C', H/stride, W/stride)."""
         y = functional.relu(self.norm1(self.conv1(x)))
         return functional.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
@@ -43,15 +44,13 @@ class SmallResNet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(before, after, 2) for before, after in zip(widths[:-1], widths[1:], strict=True))
-        )
+        self.blocks = nn.Sequential(*(ResidualBlock(before, after, 2) for before, after in pairwise(widths)))
         self.out_channels = widths[-1]
         self.stride: int = 2 ** len(widths)
         # A block at input step s sees s pixels to each side by its first convolution and 2s by its second.
         self.halo = 1 + sum(3 * 2**index for index in range(1, len(widths)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """float (B, 3, H, W) to (B, C, ceil(H/stride), ceil(W/stride))."""
+        """Float (B, 3, H, W) to (B, C, ceil(H/stride), ceil(W/stride))."""
         features: Tensor = self.blocks(self.stem(x))
         return features

@@ -51,7 +51,8 @@ def recipe_card(
         "",
         "## Figures on the test part, which training never saw",
         "",
-        f"{report['n']} fields in {report['groups']} groups; 95 % intervals from 1,000 resamples of whole groups, seed {seed}.",
+        f"{report['n']} fields in {report['groups']} groups; 95 % intervals from 1,000 resamples of whole groups, "
+        f"seed {seed}.",
         "",
         "| metric | model | 95 % interval | thumbnail SVM | 95 % interval |",
         "|---|---|---|---|---|",

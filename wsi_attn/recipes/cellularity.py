@@ -13,6 +13,7 @@ texture and red blood), because the source is far more uniform than slides are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ ABOUT = (
     f"{MODERATE_FROM:.0%}, moderate below {DENSE_FROM:.0%}, dense from there on.",
     "Data: nuclei and their masks from BBBC038 (Data Science Bowl 2018, stage 1, corrected), the purple-stained "
     "images; CC0 1.0. 40 images of 320 x 256 px: 26 to train, 6 to choose the epoch, 8 for the test part. Fields are "
-    "mosaics of crops of these images in colours drawn anew for each field, with synthetic stroma, cytoplasm and glass; "
+    "mosaics of crops of these images in colours drawn anew for each, with synthetic stroma, cytoplasm and glass; "
     "the fields of one part use the images of that part alone. The intervals resample the images that hold "
     "the hot spots, of which the test part has few: they are wide, and rightly so.",
     f"Pixel size: the source gives none. Every image was scaled until its median nucleus measured {NUCLEUS_UM:g} µm at "
@@ -73,7 +74,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Source:
-    """One annotated image at the common scale: optical density float32 (rows, columns, 3), nuclei float32 (rows, columns)."""
+    """One annotated image at the common scale: float32 optical density (rows, columns, 3), nuclei (rows, columns)."""
 
     name: str
     density: FloatArray
@@ -147,10 +148,7 @@ def colour(density: FloatArray, nuclei: FloatArray, tissue: FloatArray, generato
     haematoxylin = _unit(np.array([0.65, 0.70, 0.29]) + generator.normal(0, 0.08, 3))
     eosin = _unit(np.array([0.10, 0.95, 0.30]) + generator.normal(0, [0.06, 0.05, 0.10]))
     amount = density.mean(axis=2) * np.sqrt(3)
-    if generator.random() < 0.75:
-        dyed = amount[..., None] * haematoxylin
-    else:
-        dyed = density.copy()
+    dyed = amount[..., None] * haematoxylin if generator.random() < 0.75 else density.copy()
     inside = np.minimum(tissue, 1) * (1 - 0.6 * nuclei)
     dyed += (inside * _stroma(amount.shape, generator))[..., None] * eosin
     # What fools a counter of dark pixels: basophilic cytoplasm, keratin and red blood, dark but without nuclei.
@@ -166,7 +164,7 @@ def colour(density: FloatArray, nuclei: FloatArray, tissue: FloatArray, generato
     light = glass * np.exp(-dyed)
     if sharpness:
         light = cv2.GaussianBlur(light, (0, 0), float(sharpness))
-    return np.clip(np.rint(light + generator.normal(0, 2.0, light.shape)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(light + generator.normal(0, 2.0, light.shape)), 0, 255), np.uint8)
 
 
 def _stroma(shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
@@ -193,7 +191,7 @@ def _sources(folder: Path, generator: np.random.Generator) -> dict[str, list[Sou
 def _load(folder: Path, row: dict[str, str]) -> Source:
     """An image brought to the common scale, its brightest percent taken as glass."""
     pixels = read_rgb(folder / row["path"])
-    instances = cv2.imread(str(folder / row["mask"]), cv2.IMREAD_UNCHANGED)
+    instances = np.asarray(cv2.imread(str(folder / row["mask"]), cv2.IMREAD_UNCHANGED))
     areas = np.unique(instances[instances > 0], return_counts=True)[1]
     diameter = 2 * np.sqrt(np.median(areas) / np.pi)
     scale = NUCLEUS_UM / MPP / diameter
@@ -209,7 +207,7 @@ def _draw(sources: Sequence[Source], floor: float, ceiling: float, generator: np
     """A random piece whose densest window lies between the bounds; the nearest of some tries where none does."""
     best: Piece | None = None
     for _ in range(24):
-        piece = _crop(sources[generator.integers(len(sources))], generator)
+        piece = _crop(sources[int(generator.integers(len(sources)))], generator)
         miss = max(floor - piece.peak, piece.peak - ceiling, 0)
         if best is None or miss < max(floor - best.peak, best.peak - ceiling, 0):
             best = piece
@@ -244,7 +242,7 @@ def _noise(shape: tuple[int, ...], sigma: float, generator: np.random.Generator,
     Coarse noise is drawn small and enlarged.
     """
     step = max(1, int(sigma / 2))
-    side = int(np.hypot(*shape) / step) + 2
+    side = int(math.hypot(*shape) / step) + 2
     drawn = generator.standard_normal((side, side)).astype(np.float32)
     smooth = cv2.GaussianBlur(drawn, (0, 0), sigmaX=fibre * sigma / step, sigmaY=sigma / step)
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), float(generator.uniform(0, 180)), step)

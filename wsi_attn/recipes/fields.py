@@ -33,7 +33,7 @@ class Field:
 
 
 def write_fields(folder: Path, fields: Iterable[Field]) -> Path:
-    """Write fields as JPEG, masks as PNG, and `manifest.csv`; gives the manifest's path. Written last, it marks the end."""
+    """Write fields as JPEG, masks as PNG and, last, `manifest.csv`; gives the manifest's path."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", "patient", "split", "mpp", "mask"])

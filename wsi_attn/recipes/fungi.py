@@ -28,16 +28,16 @@ VALIDATION_SHARE = 0.15
 
 ABOUT = (
     "Five morphologies of fungi in microscope photographs: BASH (beaded arthroconidial septate hyaline hyphae), BBH "
-    "(broad brown hyphae), GMA (groups or mosaics of arthroconidia), SHC (septate hyaline hyphae with chlamydoconidia), "
-    "TSH (tortuous septate hyaline hyphae).",
-    "Data: DeFungi (Sopo, Hajati, Gheisari; UCI Machine Learning Repository), CC BY 4.0, a subset of 2,860 crops of 597 "
-    "photographs. The crops of one photograph are laid out as one field; a photograph is in one part only.",
+    "(broad brown hyphae), GMA (groups or mosaics of arthroconidia), SHC (septate hyaline hyphae with "
+    "chlamydoconidia), TSH (tortuous septate hyaline hyphae).",
+    "Data: DeFungi (Sopo, Hajati, Gheisari; UCI Machine Learning Repository), CC BY 4.0, a subset of 2,860 crops of "
+    "597 photographs. The crops of one photograph are laid out as one field; a photograph is in one part only.",
 )
 
 NOT_FOR = (
     "Not an identification of species, not a mycological diagnosis. One source of photographs, of varying and unknown "
-    "magnification; photographs of one patient may lie in two parts, since the source names no patients. It answers one "
-    "of its five labels whatever it is shown.",
+    "magnification; photographs of one patient may lie in two parts, since the source names no patients. It answers "
+    "one of its five labels whatever it is shown.",
 )
 
 
@@ -76,7 +76,7 @@ def _shuffled(crops: Sequence[UInt8Array], generator: np.random.Generator) -> UI
 
 def _held_out(groups: Sequence[tuple[str, str, str]], generator: np.random.Generator) -> set[tuple[str, str, str]]:
     """Training photographs kept for validation, the same share of each label."""
-    held = set()
+    held: set[tuple[str, str, str]] = set()
     for label in sorted({label for _, label, _ in groups}):
         own = [group for group in groups if group[:2] == ("train", label)]
         count = max(1, round(VALIDATION_SHARE * len(own)))

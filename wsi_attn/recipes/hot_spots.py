@@ -16,7 +16,7 @@ from wsi_attn.predict.slide import PredictConfig, predict_slide
 
 
 def hot_spot_quality(checkpoint: Checkpoint, rows: Sequence[Row]) -> Sequence[str]:
-    """A line of the card: how often the heaviest region's centre lies in the hot-spot mask, and what chance would give."""
+    """A line of the card: how often the heaviest region's centre lies in a hot spot, and how often chance would."""
     hits, chances = [], []
     for row in rows:
         mask = _mask(row.path)

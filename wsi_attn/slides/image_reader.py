@@ -102,7 +102,9 @@ def _read_pillow(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
         with Image.open(path) as image:
             _refuse_large(image.width, image.height)
             if image.mode not in PILLOW_MODES:
-                raise SlideUnsupportedError(f"pixels of mode {image.mode}: only 8-bit grey or RGB is supported, convert it")
+                raise SlideUnsupportedError(
+                    f"pixels of mode {image.mode}: only 8-bit grey or RGB is supported, convert it"
+                )
             properties = {}
             if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
                 properties["exif.orientation"] = f"{orientation} (applied)"
@@ -137,20 +139,25 @@ def _read_tiff(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
                 )
             if page.bitspersample not in (1, 8) or series.dtype.kind not in "ub":
                 raise SlideUnsupportedError(
-                    f"{page.bitspersample} bits a sample ({series.dtype}): only 8-bit is supported, rescale it to 8 bits"
+                    f"{page.bitspersample} bits a sample ({series.dtype}): only 8-bit is supported, rescale it to 8"
                 )
-            if page.photometric.name not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE"):
-                raise SlideUnsupportedError(f"{page.photometric.name} colours: only grey or RGB is supported, convert it")
+            if (colours := tag_name(page.photometric)) not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE"):
+                raise SlideUnsupportedError(f"{colours} colours: only grey or RGB is supported, convert it")
             _refuse_large(shape[axes.index("X")], shape[axes.index("Y")])
-            array = _as_rgb(series.asarray(), axes, inverted=page.photometric.name == "MINISWHITE")
+            array = _as_rgb(series.asarray(), axes, inverted=colours == "MINISWHITE")
             properties = {}
             if (tag := page.tags.get("Orientation")) is not None and int(tag.value) != 1:
                 properties["tiff.orientation"] = f"{int(tag.value)} (not applied: rows are kept as stored)"
-            return array, "tiff", str(getattr(page.compression, "name", page.compression)), properties
+            return array, "tiff", tag_name(page.compression), properties
     except SlideUnsupportedError:
         raise
     except Exception as error:  # tifffile and its decoders raise nearly anything on damaged files
         raise SlideUnsupportedError(f"tifffile: {error}") from error
+
+
+def tag_name(value: object) -> str:
+    """Name of a TIFF tag's value; the number where tifffile knows no name for it."""
+    return str(getattr(value, "name", value))
 
 
 def _as_rgb(array: Any, axes: str, *, inverted: bool) -> UInt8Array:

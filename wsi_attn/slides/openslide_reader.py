@@ -1,7 +1,7 @@
 """Vendor formats through OpenSlide.
 
-An OpenSlide handle that failed once fails for ever, so a failed read replaces the handle: one damaged tile
-must not cost the rest of the slide. Reads run in parallel, OpenSlide releases the interpreter lock.
+An OpenSlide handle that failed once fails for ever, for all its threads. So a failed read replaces the handle and is
+tried once more on a handle of its own: one damaged tile must not cost the rest of the slide. Reads run in parallel, OpenSlide releases the interpreter lock.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Self
 import numpy as np
 import openslide
 import tifffile
+from PIL import Image
 
 from wsi_attn.contract import BACKGROUND, Level, SlideInfo, UInt8Array
 from wsi_attn.errors import RegionError, SlideReadError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
+from wsi_attn.slides.image_reader import tag_name
 from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
 
 RGB_AXES = ("YX", "YXS")
@@ -53,7 +55,9 @@ class OpenSlideReader:
             vendor=vendor,
             reader="openslide",
             size0=size0,
-            levels=tuple(_level(properties, index, Size(*size), size0) for index, size in enumerate(handle.level_dimensions)),
+            levels=tuple(
+                _level(properties, index, Size(*size), size0) for index, size in enumerate(handle.level_dimensions)
+            ),
             mpp=pixel_size.mpp,
             mpp_source=pixel_size.source,
             mpp_note=pixel_size.note,
@@ -70,11 +74,9 @@ class OpenSlideReader:
         """Pixels of one region; see `Slide.read_region`."""
         if not 0 <= level < len(self.info.levels) or min(size) <= 0:
             raise RegionError(f"{self._path} has no region of size {size} on level {level}")
-        handle = self._handle
         try:
-            image = handle.read_region(xy0, level, size)
+            image = self._read(xy0, level, size)
         except openslide.OpenSlideError as error:
-            self._replace(handle)
             raise SlideReadError(f"{self._path}: level {level}, region at {xy0}, size {size}: {error}") from error
         rgba = np.asarray(image)
         rgb = np.ascontiguousarray(rgba[..., :3])
@@ -82,6 +84,16 @@ class OpenSlideReader:
         if outside.any():
             rgb[outside] = BACKGROUND
         return rgb
+
+    def _read(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+        handle = self._handle
+        try:
+            return handle.read_region(xy0, level, size)
+        except openslide.OpenSlideError:
+            # The error may be another thread's, latched on the handle that we share: ask again on one of our own.
+            self._replace(handle)
+            with self._open() as alone:
+                return alone.read_region(xy0, level, size)
 
     def _replace(self, failed: openslide.OpenSlide) -> None:
         with self._lock:
@@ -125,13 +137,12 @@ def _describe_tiff(path: Path) -> str:
                 f"an OME-TIFF of shape {shape} with axes {tiff.series[0].axes}: only brightfield RGB or grey is "
                 "supported, export the channels wanted as an RGB image"
             )
-        return str(getattr(page.compression, "name", page.compression))
+        return tag_name(page.compression)
 
 
 def _describe_tiff_compression(path: Path) -> str:
     try:
         with tifffile.TiffFile(path) as tiff:
-            compression = tiff.pages.first.compression
-            return str(getattr(compression, "name", compression))
+            return tag_name(tiff.pages.first.compression)
     except (tifffile.TiffFileError, OSError, ValueError, IndexError):
         return "unknown"  # DICOM, MIRAX and others keep it elsewhere

@@ -1,4 +1,4 @@
-"""What slide metadata means: a pixel size is believed only where it is plausible, and never derived from a magnification."""
+"""What slide metadata means: a pixel size is believed where it is plausible, never derived from a magnification."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def implausible(mpp: Mpp, *, from_resolution_tag: bool = False) -> str:
     """Why a pixel size cannot be believed; empty where it can."""
     said = f"the file says {mpp.x:g} x {mpp.y:g} µm/px"
     low, high = PLAUSIBLE_MPP
-    if from_resolution_tag and any(math.isclose(axis, 25400 / dpi, rel_tol=1e-3) for axis in mpp for dpi in TYPOGRAPHIC_DPI):
+    if from_resolution_tag and any(
+        math.isclose(axis, 25400 / dpi, rel_tol=1e-3) for axis in mpp for dpi in TYPOGRAPHIC_DPI
+    ):
         return f"{said}, a print resolution ({25400 / mpp.x:.0f} dpi) and not a measured one"
     if not all(low <= axis <= high for axis in mpp):
         return f"{said}, outside the plausible {low:g} to {high:g}"

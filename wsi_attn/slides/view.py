@@ -111,7 +111,11 @@ def read_view(
     def read(block: Region) -> list[Region]:
         try:
             found = read_region_at(
-                slide, (block.x * downsample_x, block.y * downsample_y), downsample_x, downsample_y, (block.width, block.height)
+                slide,
+                (block.x * downsample_x, block.y * downsample_y),
+                downsample_x,
+                downsample_y,
+                (block.width, block.height),
             )
         except SlideReadError:
             if max(block.width, block.height) <= smallest:

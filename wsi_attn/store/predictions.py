@@ -150,4 +150,6 @@ def read_prediction(path: Path) -> SlidePrediction:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, PredictionError):
             raise
-        raise PredictionError(f"Cannot read {path}: not a prediction that `wsi-attn predict` wrote ({error})") from error
+        raise PredictionError(
+            f"Cannot read {path}: not a prediction that `wsi-attn predict` wrote ({error})"
+        ) from error

@@ -114,7 +114,7 @@ def train(
     progression = fit(network, training, validation, config, weights, run / STATE, progress, table)
     network.load_state_dict(progression.best)
     answers = answer(network, validation, weights)
-    metrics = _validation_metrics(answers, labels, validation.rows, config, command)
+    metrics = _validation_metrics(answers, labels, validation.rows, config, command, name or run.name)
     spec = ModelSpec(
         labels=tuple(labels),
         mpp=config.mpp,
@@ -189,7 +189,7 @@ def _splits_table(manifest: Path, rows: Sequence[Row]) -> str:
 
 
 def _validation_metrics(
-    answers: Answers, labels: Sequence[str], rows: Sequence[Row], config: TrainConfig, command: str
+    answers: Answers, labels: Sequence[str], rows: Sequence[Row], config: TrainConfig, command: str, name: str
 ) -> dict[str, Any]:
     return evaluate_predictions(
         answers.labels,
@@ -199,7 +199,7 @@ def _validation_metrics(
         split="val",
         seed=config.seed,
         command=command,
-        model="",
+        model={"name": name, "sha256": ""},
     )
 
 

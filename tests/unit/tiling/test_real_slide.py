@@ -68,7 +68,7 @@ def test_a_damaged_tile_is_counted_and_localised(tmp_path):
     damaged = tmp_path / "damaged.svs"
     damaged.write_bytes(data)
     with open_slide(damaged) as slide:
-        summary = tile_slide(slide, tmp_path / "s.zarr", TileConfig(workers=1))
+        summary = tile_slide(slide, tmp_path / "s.zarr", TileConfig(workers=2))
     with TileStore.open(tmp_path / "s.zarr") as store:
         lost = store.coords()[~store.readable()].tolist()
         assert lost == [[768, 1024], [1024, 1024], [768, 1280], [1024, 1280]]
