@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs i
 
 Predictions = Annotated[
     list[str],
-    typer.Argument(metavar="PREDICTION...", help="Files that predict wrote, or folders of them; - reads stdin."),
+    typer.Argument(metavar="PREDICTION", help="Files that predict wrote, or folders of them; - reads stdin."),
 ]
 Folder = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder for the pictures; beside the prediction by default.")

@@ -20,7 +20,7 @@ def _debug(value: bool) -> bool:
 
 
 Slides = Annotated[
-    list[str], typer.Argument(metavar="SLIDE...", help="Slides, images or stores; - reads paths from stdin.")
+    list[str], typer.Argument(metavar="SLIDE", help="Slides, images or stores; - reads paths from stdin.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -170,7 +171,7 @@ def _title(prediction: SlidePrediction, unit: int) -> list[Line]:
     probability = prediction.probabilities.get(prediction.label)
     answer = prediction.label if probability is None else f"{prediction.label} · probability {probability:.2f}"
     return [
-        (prediction.slide, round(unit * 1.25), INK),
+        (Path(prediction.slide).name, round(unit * 1.25), INK),
         (answer, unit, INK),
         (prediction.model.get("name", "unnamed model"), small, QUIET),
         (legend.NOTICE, small, QUIET),

@@ -39,7 +39,7 @@ CELL = 176
 FEATHER = 16
 """Pixels over which neighbouring pieces blend."""
 
-FIELDS = {"train": 1000, "val": 150, "test": 240}
+FIELDS = {"train": 1600, "val": 150, "test": 240}
 
 SIDES = {"train": (1, 1, 1, 2, 2, 3, 4, 5, 6), "val": (1, 2, 3, 4, 5, 6), "test": (3, 4, 5, 6, 7)}
 """Pieces along a side, drawn from these: small fields show in training what a hot spot is, large ones that it must be
@@ -218,22 +218,21 @@ def _draw(sources: Sequence[Source], floor: float, ceiling: float, generator: np
 
 
 def _crop(source: Source, generator: np.random.Generator) -> Piece:
+    """A piece in any orientation, a little larger or smaller, its nuclei darker or paler against the rest."""
     side = CELL + 2 * FEATHER
-    scale = float(np.exp(generator.normal(0, 0.2)))
-    density = cv2.resize(source.density, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    nuclei = cv2.resize(source.nuclei, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    short = (max(0, side - nuclei.shape[0]), max(0, side - nuclei.shape[1]))
-    if any(short):
-        pad = ((0, short[0]), (0, short[1]))
-        density, nuclei = np.pad(density, (*pad, (0, 0)), "symmetric"), np.pad(nuclei, pad, "symmetric")
-    y, x = (int(generator.integers(0, extent - side + 1)) for extent in nuclei.shape)
-    density, nuclei = density[y : y + side, x : x + side], nuclei[y : y + side, x : x + side]
-    turns, mirror = int(generator.integers(4)), bool(generator.integers(2))
-    density, nuclei = np.rot90(density, turns), np.rot90(nuclei, turns)
-    if mirror:
-        density, nuclei = density[:, ::-1], nuclei[:, ::-1]
-    nuclei = np.ascontiguousarray(nuclei)
-    return Piece(source.name, density, nuclei, densest_window(nuclei)[0])
+    angle, mirror = generator.uniform(0, 2 * np.pi), generator.choice([-1.0, 1.0])
+    stretch = np.exp(-generator.normal(0, 0.25) + generator.normal(0, 0.08) * np.array([1.0, -1.0]))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.diag(stretch * (mirror, 1.0))  # from the piece to the source
+    rows, columns = source.nuclei.shape
+    centre = generator.uniform(0, 1, 2) * (columns, rows)
+    affine = np.column_stack([matrix, centre - matrix @ np.full(2, side / 2)])
+    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REFLECT}
+    density = cv2.warpAffine(source.density, affine, (side, side), **options)
+    nuclei = np.asarray(cv2.warpAffine(source.nuclei, affine, (side, side), **options), np.float32)
+    inside, outside = np.exp(generator.normal(0, 0.25)), np.exp(generator.normal(-0.2, 0.4))
+    contrast = nuclei * inside + (1 - nuclei) * outside
+    return Piece(source.name, density * contrast[..., None].astype(np.float32), nuclei, densest_window(nuclei)[0])
 
 
 def _noise(shape: tuple[int, ...], sigma: float, generator: np.random.Generator, fibre: float = 1.0) -> FloatArray:

@@ -1,7 +1,8 @@
 """Vendor formats through OpenSlide.
 
 An OpenSlide handle that failed once fails for ever, for all its threads. So a failed read replaces the handle and is
-tried once more on a handle of its own: one damaged tile must not cost the rest of the slide. Reads run in parallel, OpenSlide releases the interpreter lock.
+tried once more on a handle of its own: one damaged tile must not cost the rest of the slide. Reads run in parallel,
+OpenSlide releases the interpreter lock.
 """
 
 from __future__ import annotations

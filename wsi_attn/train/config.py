@@ -19,6 +19,8 @@ class TrainConfig:
     """Peak of the one-cycle schedule."""
     weight_decay: float = 1e-3
     """Decoupled weight decay of AdamW."""
+    averaging: float = 0.99
+    """Decay of the moving average of the weights, which is what is validated and kept; 0 keeps the last step's."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     colour: float = 1.0

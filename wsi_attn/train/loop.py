@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_attn.contract import Progress
 from wsi_attn.models.deep_attention import DeepAttention
@@ -43,34 +45,40 @@ def fit(
 ) -> Progression:
     """Train to the end, from the last whole epoch if there was one; the best weights are in the result."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    progression = load_state(state_folder, network, optimizer)
+    smoothing = get_ema_multi_avg_fn(config.averaging)  # type: ignore[no-untyped-call]
+    average = AveragedModel(network, multi_avg_fn=smoothing, use_buffers=True)
+    smooth = cast(DeepAttention, average.module)
+    progression = load_state(state_folder, network, average, optimizer)
     for record in progression.history:
         log(record)
     while progression.epoch < config.epochs:
         epoch = progression.epoch
         torch.manual_seed(config.seed * 7919 + epoch)  # dropout; a resumed epoch draws what it would have drawn
-        record = {
-            "epoch": epoch + 1,
-            **train_epoch(network, training, optimizer, config, class_weights, epoch, progress),
-        }
-        answers = answer(network, validation, class_weights)
+        terms = train_epoch(network, average, training, optimizer, config, class_weights, epoch, progress)
+        answers = answer(smooth, validation, class_weights)
         recalls = [
             float((answers.probabilities[answers.labels == c].argmax(axis=1) == c).mean())
             for c in np.unique(answers.labels)
         ]
-        record |= {"val_loss": answers.loss, "val_balanced_accuracy": float(np.mean(recalls))}
+        record = {
+            "epoch": epoch + 1,
+            **terms,
+            "val_loss": answers.loss,
+            "val_balanced_accuracy": float(np.mean(recalls)),
+        }
         progression.history.append(record)
         progression.epoch = epoch + 1
         if answers.loss < progression.best_loss:
             progression.best_loss = answers.loss
-            progression.best = {key: value.detach().clone() for key, value in network.state_dict().items()}
-        save_state(state_folder, network, optimizer, progression)
+            progression.best = {key: value.detach().clone() for key, value in smooth.state_dict().items()}
+        save_state(state_folder, network, average, optimizer, progression)
         log(record)
     return progression
 
 
 def train_epoch(
     network: DeepAttention,
+    average: AveragedModel,
     dataset: Dataset,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
@@ -92,6 +100,7 @@ def train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimizer.step()
+        average.update_parameters(network)
         for name, value in {"loss": loss, **terms}.items():
             sums[name] = sums.get(name, 0.0) + value.item()
         progress(step + 1, steps, f"epoch {epoch + 1}/{config.epochs}, loss {loss.item():.3f}")

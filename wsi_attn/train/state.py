@@ -36,9 +36,12 @@ class Progression:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progression: Progression) -> None:
+def save_state(
+    folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, progression: Progression
+) -> None:
     """Write everything that a continued run needs, whole or not at all."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progression.best.items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
@@ -51,13 +54,14 @@ def save_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimize
         files.write_json(temporary / "state.json", record)
 
 
-def load_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Progression:
-    """Restore network and optimizer; the beginning where there is no state."""
+def load_state(folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> Progression:
+    """Restore network, average and optimizer; the beginning where there is no state."""
     if not (folder / "state.json").is_file():
         return Progression()
     record = json.loads((folder / "state.json").read_text())
     tensors = load_file(folder / "state.safetensors")
     network.load_state_dict(_under("network.", tensors))
+    average.load_state_dict(_under("average.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in _under("optimizer.", tensors).items():
         index, name = key.split(".", 1)

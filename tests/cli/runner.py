@@ -1,0 +1,40 @@
+"""Running the command line as a user does: another process, its streams and its exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> list[dict[str, Any]]:
+        """The JSON lines of stdout."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    def error(self) -> str:
+        """The one line of error; fails where there is none, more than one, or a traceback."""
+        assert "Traceback" not in self.stderr, self.stderr
+        lines = [line for line in self.stderr.splitlines() if line.startswith("wsi-attn: error:")]
+        assert len(lines) == 1, self.stderr
+        return lines[0]
+
+
+def wsi_attn(*arguments: str | Path, stdin: str = "", code: int | None = 0, timeout: float = 300) -> Result:
+    """Run `wsi-attn ARGUMENTS` and check its exit code, unless `code` is None."""
+    command = [sys.executable, "-W", "error", "-m", "wsi_attn", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    result = Result(done.returncode, done.stdout, done.stderr)
+    if code is not None:
+        assert result.code == code, f"{command}: exit {result.code}\n{result.stdout}\n{result.stderr}"
+    return result

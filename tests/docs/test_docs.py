@@ -1,0 +1,103 @@
+"""The documents say what the program does: every command and option, no dead link, no stale reference."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from wsi_attn.cli.app import app
+from wsi_attn.errors import ExitCode
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "commands.md"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+INTRODUCTION = """# Commands and exit codes
+
+stdout carries data only: one line a slide, or with `--json` one JSON object a slide. stderr carries what people read:
+progress on a terminal, warnings, errors; `--quiet` leaves errors alone. `-` reads paths from stdin. Output that is
+complete, from the same input and parameters, is skipped and said so; incomplete output is resumed; anything else in the
+way is refused unless `--overwrite`. `wsi-attn --config FILE COMMAND` takes defaults from a TOML file with one table a
+command, keys named like the options; the command line wins.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | unexpected error, a bug: `--debug` shows the traceback |
+| 2 | wrong usage |
+| 3 | input unreadable or invalid |
+| 4 | finished, some of several inputs failed |
+| 5 | an optional dependency is missing |
+| 130 | interrupted |
+"""
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command with its full name, groups' members after the group."""
+    root = typer.main.get_command(app)
+    found = []
+
+    def walk(name: str, command: click.Command) -> None:
+        members = getattr(command, "commands", {})
+        if not members:
+            found.append((name, command))
+        for member in members:
+            walk(f"{name} {member}", members[member])
+
+    walk("wsi-attn", root)
+    return found
+
+
+def reference() -> str:
+    """The whole of docs/commands.md."""
+    parts = [INTRODUCTION]
+    for name, command in commands():
+        context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
+        parts.append(f"## `{name}`\n\n```\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def test_reference_is_what_the_program_says() -> None:
+    """WSI_ATTN_UPDATE_DOCS=1 writes it anew."""
+    if os.environ.get("WSI_ATTN_UPDATE_DOCS"):
+        REFERENCE.write_text(reference())
+    assert REFERENCE.read_text() == reference()
+
+
+def test_every_option_has_help() -> None:
+    for name, command in commands():
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_every_exit_code_is_documented() -> None:
+    for code in ExitCode:
+        assert f"| {int(code)} |" in INTRODUCTION
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_readme_shows_every_command() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name, _ in commands():
+        if name not in ("wsi-attn models list",):
+            assert name in text, name
+
+
+def test_readme_commands_use_known_options() -> None:
+    known = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
+    known |= {"--version", "--config", "--help"}
+    for page in PAGES:
+        for line in re.findall(r"^(?:find .* \| )?wsi-attn .*$", page.read_text(), re.MULTILINE):
+            for option in re.findall(r"(?<!\S)(--[a-z-]+|-[a-z])(?!\S)", line.split("#")[0].split("| wsi-attn")[-1]):
+                assert option in known, f"{page.name}: {option} in {line}"
