@@ -148,8 +148,10 @@ def test_damaged_tile_is_masked_counted_and_reported(demo_slide: Path, tmp_path:
         assert "could not be decoded" in result.stderr
         lost = (960, 1200, 1200, 1440)  # the tile's level-0 corners
         for region in record["attention"]:
-            assert region["x"] + region["width"] <= lost[0] or region["x"] >= lost[2] or (
-                region["y"] + region["height"] <= lost[1] or region["y"] >= lost[3]
+            assert (
+                region["x"] + region["width"] <= lost[0]
+                or region["x"] >= lost[2]
+                or (region["y"] + region["height"] <= lost[1] or region["y"] >= lost[3])
             )
 
 

@@ -23,7 +23,7 @@ stdout carries data only: one line a slide, or with `--json` one JSON object a s
 progress on a terminal, warnings, errors; `--quiet` leaves errors alone. `-` reads paths from stdin. Output that is
 complete, from the same input and parameters, is skipped and said so; incomplete output is resumed; anything else in the
 way is refused unless `--overwrite`. `wsi-attn --config FILE COMMAND` takes defaults from a TOML file with one table a
-command, keys named like the options; the command line wins.
+command, keys named like the options; the command line wins. `wsi-attn --log-file FILE COMMAND` keeps what stderr says.
 
 | exit code | meaning |
 |---|---|
@@ -96,7 +96,7 @@ def test_readme_shows_every_command() -> None:
 
 def test_readme_commands_use_known_options() -> None:
     known = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
-    known |= {"--version", "--config", "--help"}
+    known |= {"--version", "--config", "--log-file", "--help"}
     for page in PAGES:
         for line in re.findall(r"^(?:find .* \| )?wsi-attn .*$", page.read_text(), re.MULTILINE):
             for option in re.findall(r"(?<!\S)(--[a-z-]+|-[a-z])(?!\S)", line.split("#")[0].split("| wsi-attn")[-1]):

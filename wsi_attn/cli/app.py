@@ -13,7 +13,7 @@ import typer
 from wsi_attn import __version__
 from wsi_attn.cli import evaluate, heatmap, info, models, predict, tile, train
 from wsi_attn.cli.options import DEBUG
-from wsi_attn.cli.output import report
+from wsi_attn.cli.output import LOG, open_log, report
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
 app = typer.Typer(
@@ -54,6 +54,13 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     context.default_map = {
         name: {key.replace("-", "_"): value for key, value in table.items()} for name, table in tables.items()
     }
+    return path
+
+
+def _open_log(path: Path | None) -> Path | None:
+    LOG.clear()
+    if path is not None:
+        open_log(path)
     return path
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from wsi_attn.contract import Progress, no_progress
-from wsi_attn.errors import ExitCode, SlideError, UsageError, WsiAttnError
+from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
+
+
+LOG: list[Path] = []
+"""The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
 
 
 class Talk:
@@ -23,6 +28,7 @@ class Talk:
 
     def say(self, line: str) -> None:
         """One line for people."""
+        _log(line)
         if not self.quiet:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is where printing lives
 
@@ -67,7 +73,24 @@ class Talk:
 def report(error: BaseException) -> None:
     """An error as one line on stderr, quiet or not."""
     message = " ".join(str(error).split())
+    _log(f"error: {message}")
     print(f"wsi-attn: error: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def open_log(path: Path) -> None:
+    """Make `path` the log; `UsageError` where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise UsageError(f"Cannot write the log {path}: {error.strerror}") from error
+    LOG[:] = [path]
+
+
+def _log(line: str) -> None:
+    for path in LOG:
+        with path.open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
 
 
 def data(line: str) -> None:
@@ -91,8 +114,3 @@ def expand(paths: list[str]) -> list[Path]:
     if not expanded:
         raise UsageError("No input was given: name files, or send their paths to stdin and write -")
     return expanded
-
-
-def as_slide_error(path: Path, error: OSError) -> SlideError:
-    """An operating-system error on one input as an error of that input."""
-    return SlideError(f"Cannot process {path}: {error.strerror or error}")

@@ -72,6 +72,8 @@ def tile(
             talk.say(
                 f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded; they are masked, not white"
             )
+        if summary.tiles == 0:
+            talk.say(f"warning: {path}: no tissue was found, the grid is empty; --tissue none takes the whole slide")
         if slide.info.mpp is None:
             talk.say(f"warning: {path}: no pixel size is recorded ({slide.info.mpp_note}); --slide-mpp gives one")
         record = as_record(path, summary)
