@@ -75,6 +75,10 @@ def _root(
             "--config", help="TOML file of defaults, one table a command.", callback=_read_config, is_eager=True
         ),
     ] = None,
+    log_file: Annotated[
+        Path | None,
+        typer.Option("--log-file", help="File that also gets what stderr says, with the time.", callback=_open_log),
+    ] = None,
 ) -> None:
     pass
 

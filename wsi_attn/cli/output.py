@@ -13,7 +13,6 @@ from typing import Any
 from wsi_attn.contract import Progress, no_progress
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
-
 LOG: list[Path] = []
 """The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
 
