@@ -151,13 +151,7 @@ def colour(density: FloatArray, nuclei: FloatArray, tissue: FloatArray, generato
     dyed = amount[..., None] * haematoxylin if generator.random() < 0.75 else density.copy()
     inside = np.minimum(tissue, 1) * (1 - 0.6 * nuclei)
     dyed += (inside * _stroma(amount.shape, generator))[..., None] * eosin
-    # What fools a counter of dark pixels: basophilic cytoplasm, keratin and red blood, dark but without nuclei.
-    for strongest, share, sigma, fibre in ((0.8, 0.6, 40.0, 1.0), (1.2, 0.35, 6.0, 8.0), (2.0, 0.4, 10.0, 1.0)):
-        if generator.random() < share:
-            cover = np.clip(_noise(amount.shape, sigma, generator, fibre) - generator.uniform(0.3, 2.0), 0, 1)
-            blend = generator.uniform(0, 1) if sigma > 30 else generator.uniform(0, 0.5)
-            dye = _unit(blend * haematoxylin + (1 - blend) * eosin)
-            dyed += (inside * cover * generator.uniform(0.2, strongest))[..., None] * dye
+    dyed += inside[..., None] * _lures(amount.shape, haematoxylin, eosin, generator)
     dyed *= generator.uniform(0.6, 1.5)
     glass = generator.uniform(232, 252) + generator.normal(0, 2.0, 3)
     sharpness = generator.choice([0.0, 0.6, 1.0])
@@ -175,6 +169,30 @@ def _stroma(shape: tuple[int, ...], generator: np.random.Generator) -> FloatArra
     if generator.random() < 0.4:
         cloud *= np.clip(1.5 + _noise(shape, 3.0, generator, fibre), 0, 1)
     return np.asarray(np.clip(generator.uniform(0, 0.8) * cloud, 0, None), np.float32)
+
+
+def _lures(
+    shape: tuple[int, ...],
+    haematoxylin: NDArray[np.float64],
+    eosin: NDArray[np.float64],
+    generator: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Optical density of what fools a counter of dark pixels: basophilic cytoplasm, keratin, red blood."""
+    density = np.zeros((*shape, 3))
+    for kind in ("cytoplasm", "keratin", "blood"):
+        if generator.random() < 0.5:
+            continue
+        if kind == "cytoplasm":
+            sigma, fibre, strongest, purple = 40.0, 1.0, 0.8, generator.uniform(0, 1)
+        elif kind == "keratin":
+            sigma, fibre = float(generator.choice([1.5, 3.0, 6.0])), float(generator.choice([4.0, 8.0, 16.0]))
+            strongest, purple = 2.0, generator.uniform(0, 0.7)
+        else:
+            sigma, fibre, strongest, purple = 10.0, 1.0, 2.0, generator.uniform(0, 0.2)
+        cover = np.clip(_noise(shape, sigma, generator, fibre) - generator.uniform(-0.3, 2.0), 0, 1)
+        dye = _unit(purple * haematoxylin + (1 - purple) * eosin)
+        density += (cover * generator.uniform(0.2, strongest))[..., None] * dye
+    return density
 
 
 def _sources(folder: Path, generator: np.random.Generator) -> dict[str, list[Source]]:
