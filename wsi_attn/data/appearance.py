@@ -2,7 +2,7 @@
 
 Four numbers describe an input: two log-ratios of the mean optical densities (which dye), the log of their sum (how
 much of it) and the log of the deviation of density (contrast). A model stores the mean and covariance over its
-training inputs, and answers only within the Mahalanobis distance that covers them.
+training inputs as augmentation showed them, and answers only within the Mahalanobis distance that covers 99 % of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from wsi_attn.contract import UInt8Array
 
-MARGIN = 1.5
-"""A new input may lie this many times farther out than the farthest training input."""
+COVERED = 0.99
+"""Share of the training inputs within the limit; the rest are augmentation's extremes."""
+
+DOUBTFUL = 0.8
+"""From this share of the limit on an input is answered with a warning."""
 
 MIN_DEVIATION = 0.05
 """Least deviation of a number, in its natural log: training sets of one laboratory are not the world."""
@@ -53,7 +56,11 @@ def fit_appearance(descriptions: Sequence[NDArray[np.float64]]) -> dict[str, lis
     covariance = np.cov(samples, rowvar=False) if len(samples) > 1 else np.zeros((samples.shape[1],) * 2)
     precision = np.asarray(np.linalg.inv(covariance + np.eye(len(mean)) * MIN_DEVIATION**2), np.float64)
     distances = [_distance(sample, mean, precision) for sample in samples]
-    return {"mean": mean.tolist(), "precision": precision.ravel().tolist(), "limit": MARGIN * max(distances)}
+    return {
+        "mean": mean.tolist(),
+        "precision": precision.ravel().tolist(),
+        "limit": float(np.quantile(distances, COVERED)),
+    }
 
 
 def appearance_distance(description: NDArray[np.float64], appearance: Mapping[str, list[float] | float]) -> float:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.contract import Progress, Slide, no_progress
-from wsi_attn.data.appearance import appearance_distance, describe_appearance
+from wsi_attn.data.appearance import DOUBTFUL, appearance_distance, describe_appearance
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError
@@ -105,11 +105,13 @@ def _check_fit(bag: Bag, checkpoint: Checkpoint, path: str, *, ignore: bool) -> 
     if not spec.appearance:
         return []
     distance = appearance_distance(describe_appearance(bag.view, bag.tissue), spec.appearance)
-    if distance <= 1:
+    if distance <= DOUBTFUL:
         return []
+    if distance <= 1:
+        return [f"{path}: unusual colours for {checkpoint.name} ({spec.stain}), {distance:.0%} of what is accepted"]
     said = (
-        f"{path} does not look like what {checkpoint.name} was trained on ({spec.stain}): its colour lies "
-        f"{distance:.1f} times farther out than the farthest that is accepted"
+        f"{path} does not look like what {checkpoint.name} was trained on ({spec.stain}): its colours lie "
+        f"{distance:.2f} times as far out as is accepted"
     )
     if not ignore:
         raise ModelMismatchError(f"{said}; choose another --model, or add --ignore-fit to be answered all the same")
