@@ -37,12 +37,11 @@ def evaluate(
     from wsi_attn.predict.cohort import evaluate_manifest
     from wsi_attn.predict.slide import PredictConfig
 
-    device = resolve_device(device)
     talk = Talk(quiet=quiet)
-    config = PredictConfig(ignore_fit=True, device=device, workers=workers)
+    config = PredictConfig(ignore_fit=True, workers=workers)
     command = shlex.join(["wsi-attn", *sys.argv[1:]])
     with talk.progress("evaluate") as progress:
-        checkpoint = load_checkpoint(folder, device)
+        checkpoint = load_checkpoint(folder, resolve_device(device))
         report, failures = evaluate_manifest(
             checkpoint, manifest, split, config, seed=seed, command=command, progress=progress
         )

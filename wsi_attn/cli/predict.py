@@ -50,11 +50,10 @@ def predict(
     from wsi_attn.predict.batch import predict_paths
     from wsi_attn.predict.slide import PredictConfig
 
-    device = resolve_device(device)
-    checkpoint = load_checkpoint(folder, device)
+    checkpoint = load_checkpoint(folder, resolve_device(device))
     talk = Talk(quiet=quiet, total=len(paths))
     talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
-    config = PredictConfig(ignore_fit=ignore_fit, device=device, workers=workers)
+    config = PredictConfig(ignore_fit=ignore_fit, workers=workers)
     with talk.progress("predict") as progress:
         for outcome in predict_paths(
             paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress

@@ -109,7 +109,7 @@ class DeepAttention(nn.Module):
         features = self.encode(batch.coarse)  # (B, D, h, w), equation (1)
         size, height, width = batch.valid.shape
         cells = features.flatten(2).transpose(1, 2)  # (B, T, D)
-        valid = batch.valid.flatten(1)  # (B, T)
+        valid = batch.valid.flatten(1).to(self.mean.device)  # (B, T)
         logits = self.coarse_gate(cells)  # (B, T), equation (2)
         attention = masked_softmax(logits, valid)  # (B, T), equation (3)
         focused = masked_softmax(logits, strongest(logits, valid, self.config.focus))
@@ -172,7 +172,7 @@ class DeepAttention(nn.Module):
             whole: Tensor = self.phi(self._normalise(coarse))
             return whole.float()
         margin = -(-self.phi.halo // stride)
-        features = coarse.new_empty((len(coarse), self.phi.out_channels, height, width), dtype=torch.float32)
+        features = self.mean.new_empty((len(coarse), self.phi.out_channels, height, width))
         for top in range(0, height, BLOCK_CELLS):
             for left in range(0, width, BLOCK_CELLS):
                 first_row, first_column = max(0, top - margin), max(0, left - margin)
@@ -186,7 +186,7 @@ class DeepAttention(nn.Module):
         return features
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        return (pixels.float() - self.mean) / self.std
+        return (pixels.to(self.mean.device).float() - self.mean) / self.std
 
     def _select(self, logits: Tensor, batch: BagBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Cells, patch corners and mask of the key instances, equation (5): (B, K), (B, K, 2), (B, K)."""
@@ -197,11 +197,12 @@ class DeepAttention(nn.Module):
             scores = scores - config.exploration * torch.log(-torch.log(uniform))
         radius = max(1.0, config.spacing * config.patch_size / config.cell)
         size, _, width = logits.shape
+        device = logits.device
         picked = torch.zeros((size, config.instances), dtype=torch.int64)
         patch_xy = torch.zeros((size, config.instances, 2), dtype=torch.int64)
         patch_mask = torch.zeros((size, config.instances), dtype=torch.bool)
         for index in range(size):
-            cells = top_cells(scores[index], batch.valid[index], config.instances, radius).cpu()
+            cells = top_cells(scores[index], batch.valid[index].to(device), config.instances, radius).cpu()
             count = len(cells)
             centre = (cells.flip(1) * config.cell) + config.cell // 2  # (k, 2), x and y
             corner = centre - config.patch_size // 2
@@ -209,7 +210,6 @@ class DeepAttention(nn.Module):
             picked[index, :count] = cells[:, 0] * width + cells[:, 1]
             patch_xy[index, :count] = torch.minimum(corner.clamp(min=0), limit)  # shifted inside, never shrunk
             patch_mask[index, :count] = True
-        device = logits.device
         return picked.to(device), patch_xy.to(device), patch_mask.to(device)
 
     def _read(
@@ -226,7 +226,7 @@ class DeepAttention(nn.Module):
         features = logits.new_zeros((*patch_mask.shape, self.psi.out_channels))
         stacked = torch.cat(pixels)
         if len(stacked):
-            stacked = stacked.to(logits.device).permute(0, 3, 1, 2)
+            stacked = stacked.permute(0, 3, 1, 2)
             # Only real crops pass through psi: empty ones would pollute its batch statistics.
             features[readable] = self.psi(self._normalise(stacked)).float().mean(dim=(2, 3))
         e = logits.gather(1, picked)

@@ -31,8 +31,6 @@ class PredictConfig:
 
     ignore_fit: bool = False
     """Answer inputs that do not look like the training set, with a warning in the record."""
-    device: str = "cpu"
-    """Where the network runs."""
     workers: int | None = None
     """Threads that read; all cores by default."""
 
@@ -66,7 +64,6 @@ def predict_slide(
         raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
     warnings = _check_fit(bag, checkpoint, str(path), ignore=config.ignore_fit)
     batch = collate([bag], 2 ** len(network.config.coarse_widths))
-    batch = type(batch)(batch.coarse, batch.valid.to(config.device), batch.extent, batch.sources, batch.generator)
     output: SlideOutput = network(batch)
     if not output.patch_mask.any():
         raise SlideReadError(f"{path}: none of the {network.config.instances} places to look at could be decoded")
@@ -84,7 +81,7 @@ def predict_slide(
         mpp=(slide.info.mpp.x, slide.info.mpp.y) if slide.info.mpp else None,
         seconds=round(time.perf_counter() - started, 3),
         software=software(),
-        attention_map=_attention_map(output, batch.valid[0].cpu().numpy(), patches, network.config.cell),
+        attention_map=_attention_map(output, batch.valid[0].numpy(), patches, network.config.cell),
         fingerprint=slide.info.fingerprint,
         warnings=tuple(warnings),
     )

@@ -94,7 +94,7 @@ def train_epoch(
         rate = learning_rate((epoch * steps + step) / (config.epochs * steps), config.learning_rate)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        terms = network.losses(network(item.batch), item.labels, class_weights)
+        terms = network.losses(network(item.batch), item.labels.to(config.device), class_weights)
         loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -114,9 +114,10 @@ def answer(network: DeepAttention, dataset: Dataset, class_weights: Tensor) -> A
     labels, probabilities, losses = [], [], []
     for item in dataset.batches(0, training=False):
         output = network(item.batch)
-        losses.append(network.losses(output, item.labels, class_weights)["fused"].item() * len(item.labels))
+        targets = item.labels.to(output.logits.device)
+        losses.append(network.losses(output, targets, class_weights)["fused"].item() * len(targets))
         labels.append(item.labels.numpy())
-        probabilities.append(torch.softmax(output.logits.double(), dim=1).numpy())
+        probabilities.append(torch.softmax(output.logits.double(), dim=1).cpu().numpy())
     return Answers(np.concatenate(labels), np.concatenate(probabilities), sum(losses) / len(dataset.rows))
 
 
