@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,16 @@ from numpy.typing import NDArray
 from wsi_attn.contract import BACKGROUND, Progress, UInt8Array, no_progress
 from wsi_attn.data.augment import AugmentedPatches, random_colour, random_symmetry
 from wsi_attn.data.sources import SlidePatches
-from wsi_attn.geometry import Region
+from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.models.contract import BagBatch, PatchSource
+from wsi_attn.slides.view import View
 from wsi_attn.tissue.detect import detect_tissue
 
 MIN_CELL_TISSUE = 0.1
 """A cell of the attention map may be looked at where at least this share of it is tissue."""
+
+TISSUE_PIXELS = 8_000_000
+"""Largest view that tissue is looked for on; 16 µm/px for the largest slide that fits a scanner."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,26 @@ def make_bag(patches: SlidePatches, tissue: str, progress: Progress = no_progres
     view = patches.coarse_view(progress)
     mask = view.readable
     if tissue != "none":
-        found = detect_tissue(view.pixels, view.frame, patches.slide.info.mpp, readable=view.readable, method=tissue)
-        mask = found.mask
+        mask = _find_tissue(view, patches.slide.info.mpp, tissue)
     return Bag(view.pixels, mask, patches.extent, patches, view.unreadable)
+
+
+def _find_tissue(view: View, mpp: Mpp | None, method: str) -> NDArray[np.bool_]:
+    """Tissue of a view, found on a reduced copy where the view is large: a mask needs no fine detail."""
+    factor = max(1, math.ceil(math.sqrt(view.readable.size / TISSUE_PIXELS)))
+    if factor == 1:
+        return detect_tissue(view.pixels, view.frame, mpp, readable=view.readable, method=method).mask
+    frame = view.frame
+    size = Size(-(-frame.size.width // factor), -(-frame.size.height // factor))
+    # Not exactly `factor` where it does not divide the view: the reduced frame spans just what the view spans.
+    reduced = Frame(
+        size, frame.downsample_x * frame.size.width / size.width, frame.downsample_y * frame.size.height / size.height
+    )
+    pixels = cv2.resize(view.pixels, size, interpolation=cv2.INTER_AREA)
+    readable = cv2.resize(view.readable.view(np.uint8), size, interpolation=cv2.INTER_NEAREST).view(np.bool_)
+    found = detect_tissue(pixels, reduced, mpp, readable=readable, method=method).mask
+    enlarged = cv2.resize(found.view(np.uint8), tuple(frame.size), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(enlarged.view(np.bool_) & view.readable)
 
 
 def valid_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
@@ -67,25 +89,32 @@ def valid_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
     """
     rows, columns = tissue.shape
     height, width = -(-rows // stride), -(-columns // stride)
-    padded = np.zeros((height * stride, width * stride), np.float32)
+    padded = np.zeros((height * stride, width * stride), np.bool_)
     padded[:rows, :columns] = tissue
-    inside = np.zeros_like(padded)
-    inside[:rows, :columns] = 1
-    share = cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA)
-    share = share / cv2.resize(inside, (width, height), interpolation=cv2.INTER_AREA)
+    counts = padded.reshape(height, stride, width, stride).sum(axis=(1, 3))
+    inside = np.outer(_inside(rows, stride), _inside(columns, stride))
+    share = counts / inside
     enough = share >= MIN_CELL_TISSUE
     return np.asarray(enough if enough.any() else share > 0, np.bool_)
+
+
+def _inside(extent: int, stride: int) -> NDArray[np.int64]:
+    """Pixels of each cell along one axis that lie inside the image."""
+    return np.minimum(stride, extent - stride * np.arange(-(-extent // stride)))
 
 
 def collate(bags: Sequence[Bag], stride: int, generator: torch.Generator | None = None) -> BagBatch:
     """A batch of bags, padded to the largest; `stride` is that of the coarse network."""
     height = max(bag.view.shape[0] for bag in bags)
     width = max(bag.view.shape[1] for bag in bags)
-    coarse = np.full((len(bags), height, width, 3), BACKGROUND, np.uint8)
+    if len(bags) == 1:
+        coarse = bags[0].view[None]  # a slide's view is large: no copy
+    else:
+        coarse = np.full((len(bags), height, width, 3), BACKGROUND, np.uint8)
+        for index, bag in enumerate(bags):
+            coarse[index, : bag.view.shape[0], : bag.view.shape[1]] = bag.view
     valid = np.zeros((len(bags), -(-height // stride), -(-width // stride)), np.bool_)
     for index, bag in enumerate(bags):
-        rows, columns = bag.view.shape[:2]
-        coarse[index, :rows, :columns] = bag.view
         cells = valid_cells(bag.tissue, stride)
         valid[index, : cells.shape[0], : cells.shape[1]] = cells
     return BagBatch(
