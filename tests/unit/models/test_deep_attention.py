@@ -1,0 +1,277 @@
+"""The main model: equations, geometry, gradients, and that it reads what decides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from wsi_attn.errors import CheckpointError
+from wsi_attn.models import deep_attention
+from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
+from wsi_attn.models.contract import BagBatch, SlideOutput
+from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+
+SMALL: dict[str, Any] = {
+    "coarse_factor": 4,
+    "patch_size": 32,
+    "instances": 3,
+    "coarse_widths": (8, 8),
+    "patch_widths": (8, 8),
+    "hidden": 8,
+}
+
+
+@dataclass
+class Field:
+    """An image as a patch source."""
+
+    pixels: NDArray[np.uint8]
+    broken: bool = False
+
+    def read_patches(self, xy: NDArray[np.int64], size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        assert (xy >= 0).all()
+        height, width = self.pixels.shape[:2]
+        padded = np.pad(self.pixels, ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)))
+        patches = [padded[y : y + size, x : x + size] for x, y in xy.tolist()]
+        assert all(patch.shape == (size, size, 3) for patch in patches)
+        stacked = np.stack(patches) if patches else np.zeros((0, size, size, 3), np.uint8)
+        return stacked, np.full(len(xy), not self.broken)
+
+
+def batch_of(fields: list[Field], config: DeepAttentionConfig, generator: torch.Generator | None = None) -> BagBatch:
+    """Fields as one batch, every cell inside them valid."""
+    factor, stride = config.coarse_factor, 2 ** len(config.coarse_widths)
+    sizes = [(-(-field.pixels.shape[1] // factor), -(-field.pixels.shape[0] // factor)) for field in fields]
+    views = [cv2.resize(f.pixels, size, interpolation=cv2.INTER_AREA) for f, size in zip(fields, sizes, strict=True)]
+    height, width = max(view.shape[0] for view in views), max(view.shape[1] for view in views)
+    coarse = np.full((len(fields), height, width, 3), 255, np.uint8)
+    valid = np.zeros((len(fields), -(-height // stride), -(-width // stride)), np.bool_)
+    for index, view in enumerate(views):
+        coarse[index, : view.shape[0], : view.shape[1]] = view
+        valid[index, : -(-view.shape[0] // stride), : -(-view.shape[1] // stride)] = True
+    return BagBatch(
+        torch.from_numpy(coarse).permute(0, 3, 1, 2),
+        torch.from_numpy(valid),
+        torch.tensor([[field.pixels.shape[1], field.pixels.shape[0]] for field in fields]),
+        tuple(fields),
+        generator,
+    )
+
+
+def noise(height: int, width: int, seed: int = 0) -> Field:
+    return Field(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def build(**options: Any) -> DeepAttention:
+    torch.manual_seed(0)
+    return DeepAttention(DeepAttentionConfig(classes=2, **{**SMALL, **options})).eval()
+
+
+def test_attention_sums_to_one_over_valid_cells_only() -> None:
+    network = build()
+    batch = batch_of([noise(96, 160), noise(64, 64, 1)], network.config)
+    output = network(batch)
+    assert output.attention.sum(dim=(1, 2)).tolist() == pytest.approx([1, 1])
+    assert (output.attention[~batch.valid] == 0).all()
+    assert output.patch_attention.sum(dim=1).tolist() == pytest.approx([1, 1])
+
+
+def test_a_batch_answers_as_each_alone() -> None:
+    """Two sizes that share no padding effect: the smaller one's views end on a cell border."""
+    network = build()
+    fields = [noise(128, 160), noise(128, 160, 1)]
+    together = network(batch_of(fields, network.config)).logits
+    alone = torch.cat([network(batch_of([field], network.config)).logits for field in fields])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (100, 230), (33, 400), (20, 24)])
+def test_patches_lie_inside_and_are_never_shrunk(height: int, width: int) -> None:
+    network = build()
+    output = network(batch_of([noise(height, width)], network.config))
+    corners = output.patch_xy[0][output.patch_mask[0]]
+    assert len(corners)
+    assert (corners >= 0).all()
+    assert (corners[:, 0] <= max(0, width - 32)).all()
+    assert (corners[:, 1] <= max(0, height - 32)).all()
+
+
+def test_one_hot_cell_gives_a_patch_around_its_centre(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(instances=1)
+    batch = batch_of([noise(256, 320)], network.config)
+    for row, column in [(4, 5), (8, 13), (11, 10)]:
+        scores = torch.zeros(1, *batch.valid.shape[1:])
+        scores[0, row, column] = 1
+        _, corner, _ = network._select(scores, batch)
+        centre = corner[0, 0] + 16
+        wanted = torch.tensor([(column + 0.5) * network.config.cell, (row + 0.5) * network.config.cell])
+        assert (centre - wanted).abs().max() <= network.config.cell / 2
+
+
+def test_encoding_in_blocks_equals_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(coarse_widths=(8, 8, 8))
+    coarse = torch.randint(0, 256, (1, 3, 203, 349), dtype=torch.uint8)
+    whole = network.encode(coarse)
+    monkeypatch.setattr(deep_attention, "BLOCK_CELLS", 7)
+    assert torch.allclose(network.encode(coarse), whole, atol=1e-5)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network = build().train()
+    output = network(batch_of([noise(96, 96), noise(96, 96, 1)], network.config))
+    sum(network.losses(output, torch.tensor([0, 1])).values()).backward()
+    for name, parameter in network.named_parameters():
+        if name == "coarse_gate.w.bias" or name == "patch_gate.w.bias":
+            continue  # a softmax does not see a shift of all its logits
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_fused_loss_alone_reaches_the_attention() -> None:
+    network = build().train()
+    output = network(batch_of([noise(96, 96), noise(96, 96, 1)], network.config))
+    gradient = torch.autograd.grad(output.logits.sum(), network.coarse_gate.w.weight)[0]
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("cells", [1, 16])
+def test_entropy_term_against_closed_form(cells: int) -> None:
+    network = build(entropy_weight=0.3)
+    attention = torch.zeros(1, 4, 4)
+    attention.view(-1)[:cells] = 1 / cells
+    empty = torch.zeros(1, 2)
+    output = SlideOutput(empty, attention, *(torch.zeros(1, 3),) * 3, empty, empty, torch.zeros(1))
+    terms = network.losses(output, torch.tensor([0]))
+    assert terms["entropy"].item() == pytest.approx(-0.3 * math.log(cells), abs=1e-3)
+    assert terms["fused"].item() == pytest.approx(math.log(2))
+
+
+def test_patches_that_cannot_be_decoded_are_left_out_and_counted() -> None:
+    network = build()
+    field = noise(96, 96)
+    output = network(batch_of([field, Field(field.pixels, broken=True)], network.config))
+    assert output.unreadable.tolist() == [0, 3]
+    assert output.patch_attention[1].sum() == 0
+    assert output.logits.isfinite().all()
+
+
+def test_a_slide_without_valid_cells_has_a_finite_answer() -> None:
+    network = build()
+    batch = batch_of([noise(64, 64)], network.config)
+    empty = BagBatch(batch.coarse, torch.zeros_like(batch.valid), batch.extent, batch.sources)
+    output = network(empty)
+    assert output.logits.isfinite().all()
+    assert not output.patch_mask.any()
+    assert output.attention.sum() == 0
+
+
+def test_evaluation_draws_nothing_and_training_draws_by_its_generator() -> None:
+    network = build(exploration=5.0)
+    fields = [noise(128, 128), noise(128, 128, 1)]
+
+    def places(seed: int) -> list[Any]:
+        return network(batch_of(fields, network.config, torch.Generator().manual_seed(seed))).patch_xy.tolist()
+
+    assert places(0) == places(1)
+    network.train()
+    assert places(0) == places(0)
+    assert places(0) != places(1)
+
+
+def test_save_and_load_give_the_same_answers(tmp_path: Path) -> None:
+    network = build()
+    spec = ModelSpec(("a", "b"), 0.5, "H&E", "otsu", {"mean": [0.0], "precision": [1.0], "limit": 2.0})
+    save_checkpoint(
+        tmp_path / "m", name="m", system="deep-attention", network=network, spec=spec, card="# m", provenance={}
+    )
+    loaded = load_checkpoint(tmp_path / "m")
+    assert loaded.spec == spec
+    assert not loaded.network.training
+    batch = batch_of([noise(96, 96)], network.config)
+    assert torch.equal(loaded.network(batch).logits, network(batch).logits)
+
+
+@pytest.mark.parametrize("damage", ["no weights", "cut weights", "other weights", "other system", "no json"])
+def test_damaged_checkpoints_say_so_in_one_line(damage: str, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    spec = ModelSpec(("a", "b"), None, "any", "none")
+    save_checkpoint(folder, name="m", system="deep-attention", network=build(), spec=spec, card="", provenance={})
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if damage == "no weights":
+        weights.unlink()
+    elif damage == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:200])
+    elif damage == "other weights":
+        save_checkpoint(
+            tmp_path / "o",
+            name="o",
+            system="deep-attention",
+            network=build(hidden=4),
+            spec=spec,
+            card="",
+            provenance={},
+        )
+        weights.write_bytes((tmp_path / "o" / "model.safetensors").read_bytes())
+    elif damage == "other system":
+        config.write_text(config.read_text().replace("deep-attention", "shallow"))
+    else:
+        config.write_text("{")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+
+
+def glyph_field(label: int, seed: int) -> tuple[Field, tuple[int, int]]:
+    """Grey noise with one 16 px glyph, bars upright or level: the same mean, told apart only at high resolution."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(120, 136, (96, 96, 3), dtype=np.uint8)
+    x, y = (int(value) for value in rng.integers(8, 72, 2))
+    bars = np.where(np.arange(16) % 4 < 2, 0, 120).astype(np.uint8)
+    pixels[y : y + 16, x : x + 16] = (bars[None, :] if label else bars[:, None])[..., None]
+    return Field(pixels), (x + 8, y + 8)
+
+
+def test_learns_what_only_high_resolution_shows_and_looks_there() -> None:
+    torch.manual_seed(0)
+    config = DeepAttentionConfig(
+        classes=2,
+        coarse_factor=4,
+        patch_size=32,
+        instances=2,
+        coarse_widths=(8, 8),
+        patch_widths=(12, 24),
+        dropout=0.0,
+        exploration=0.5,
+        entropy_weight=0.0,
+    )
+    network = DeepAttention(config)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
+    for step in range(50):
+        labels = [index % 2 for index in range(16)]
+        fields = [glyph_field(label, 1000 * step + index)[0] for index, label in enumerate(labels)]
+        output = network(batch_of(fields, config, torch.Generator().manual_seed(step)))
+        loss = sum(network.losses(output, torch.tensor(labels)).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.eval()
+    labels = [index % 2 for index in range(64)]
+    made = [glyph_field(label, 10_000_000 + index) for index, label in enumerate(labels)]
+    with torch.inference_mode():
+        output = network(batch_of([field for field, _ in made], config))
+    right = (output.logits.argmax(1) == torch.tensor(labels)).float().mean().item()
+    best = output.patch_attention.argmax(1)
+    hits = [
+        (torch.tensor(place) - output.patch_xy[index, best[index]] - 16).abs().max().item() <= 16
+        for index, (_, place) in enumerate(made)
+    ]
+    assert right > 0.9
+    assert np.mean(hits) > 0.9
