@@ -47,7 +47,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             retired = _beside(path)
             path.rename(retired)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:
+                retired.rename(path)
+                raise
             shutil.rmtree(retired)
         else:
             temporary.rename(path)

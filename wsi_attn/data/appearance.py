@@ -2,7 +2,7 @@
 
 Four numbers describe an input: two log-ratios of the mean optical densities (which dye), the log of their sum (how
 much of it) and the log of the deviation of density (contrast). A model stores the mean and covariance over its
-training inputs as augmentation showed them, and answers only within the Mahalanobis distance that covers 99 % of them.
+training inputs, and answers only within a little more than the Mahalanobis distance that covers 99 % of them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 
 from wsi_attn.contract import UInt8Array
 
-COVERED = 0.99
-"""Share of the training inputs within the limit; the rest are augmentation's extremes."""
+COVERED, MARGIN = 0.99, 1.15
+"""The limit is the distance that covers this share of the training inputs, times the margin."""
 
 DOUBTFUL = 0.8
 """From this share of the limit on an input is answered with a warning."""
 
 MIN_DEVIATION = 0.05
 """Least deviation of a number, in its natural log: training sets of one laboratory are not the world."""
+
+MIN_LIMIT = 1.0
+"""Least limit: training inputs that are all alike say nothing of how far is too far."""
 
 SAMPLE = 2_000_000
 """Pixels of a view that are looked at, on a lattice: enough for four means, whatever the size of the slide."""
@@ -61,7 +64,7 @@ def fit_appearance(descriptions: Sequence[NDArray[np.float64]]) -> dict[str, lis
     return {
         "mean": mean.tolist(),
         "precision": precision.ravel().tolist(),
-        "limit": float(np.quantile(distances, COVERED)),
+        "limit": max(MIN_LIMIT, MARGIN * float(np.quantile(distances, COVERED))),
     }
 
 

@@ -123,4 +123,11 @@ def collate(bags: Sequence[Bag], stride: int, generator: torch.Generator | None 
         extent=torch.tensor([bag.extent for bag in bags], dtype=torch.int64),
         sources=tuple(bag.source for bag in bags),
         generator=generator,
+        coarse_size=_padded_sizes(bags),
     )
+
+
+def _padded_sizes(bags: Sequence[Bag]) -> torch.Tensor | None:
+    """int64 (B, 2), width and height of the views; None where all are of one size."""
+    sizes = [(bag.view.shape[1], bag.view.shape[0]) for bag in bags]
+    return torch.tensor(sizes, dtype=torch.int64) if len(set(sizes)) > 1 else None

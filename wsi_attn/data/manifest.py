@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def _mpp(where: str, text: str) -> Mpp | None:
         numbers = [float(part) for part in text.replace(";", ",").split(",")]
     except ValueError as error:
         raise ManifestError(f"{where}: mpp {text!r} is not a number") from error
-    if len(numbers) not in (1, 2) or min(numbers) <= 0:
+    if len(numbers) not in (1, 2) or not all(0 < number < math.inf for number in numbers):
         raise ManifestError(f"{where}: mpp {text!r} is not one or two positive numbers")
     return Mpp(numbers[0], numbers[-1])
 
@@ -114,8 +115,9 @@ def _check_leakage(path: Path, rows: Sequence[Row]) -> None:
     seen: dict[str, Row] = {}
     for row in rows:
         first = seen.setdefault(row.patient, row)
-        if first.split and row.split and first.split != row.split:
+        before, now = first.split or "train", row.split or "train"  # rows without a split count as training
+        if before != now:
             raise ManifestError(
-                f"{path}: patient {row.patient!r} is in {first.split} (row {first.number}) and in {row.split} "
+                f"{path}: patient {row.patient!r} is in {before} (row {first.number}) and in {now} "
                 f"(row {row.number}); a patient belongs to one split"
             )

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from wsi_attn import files
-from wsi_attn.errors import CheckpointError, UnknownNameError
+from wsi_attn.errors import CheckpointError
 from wsi_attn.models.deep_attention import DeepAttention
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.provenance import sha256_of
@@ -106,9 +106,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"Cannot read {path}: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f"{folder} is a checkpoint of another kind: {CONFIG} does not say {FORMAT!r}")
-    if config["schema_version"] != SCHEMA_VERSION:
+    if config.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{folder} has checkpoint version {config['schema_version']}, this release reads {SCHEMA_VERSION}"
+            f"{folder} has checkpoint version {config.get('schema_version')}, this release reads {SCHEMA_VERSION}"
         )
     return config
 
@@ -126,11 +126,12 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         network = build_network(config["system"], config["network"])
         network.load_state_dict(load_file(path))
         spec = ModelSpec(**{**config["spec"], "labels": tuple(config["spec"]["labels"])})
+        name = str(config["name"])
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} has no {WEIGHTS}: the checkpoint is not whole, train or copy it again"
         ) from error
-    except (SafetensorError, RuntimeError, KeyError, TypeError, UnknownNameError) as error:
-        reason = str(error).splitlines()[0]
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = repr(error) if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise CheckpointError(f"Cannot load {folder}: weights and configuration do not agree ({reason})") from error
-    return Checkpoint(config["name"], sha256_of(path), config["system"], spec, network.eval().to(torch.device(device)))
+    return Checkpoint(name, sha256_of(path), config["system"], spec, network.eval().to(torch.device(device)))

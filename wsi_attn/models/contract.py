@@ -53,6 +53,8 @@ class BagBatch:
         B patch sources.
     generator
         Source of randomness while training; None draws nothing.
+    coarse_size
+        int64 (B, 2), width and height of each view without its padding; None where none is padded.
     """
 
     coarse: Tensor
@@ -60,6 +62,7 @@ class BagBatch:
     extent: Tensor
     sources: tuple[PatchSource, ...]
     generator: torch.Generator | None = None
+    coarse_size: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class DeepAttention(nn.Module):
 
     def forward(self, batch: BagBatch) -> SlideOutput:
         """Answer B slides; reads K patches of each through its source."""
-        features = self.encode(batch.coarse)  # (B, D, h, w), equation (1)
+        features = self._encode_batch(batch)  # (B, D, h, w), equation (1)
         size, height, width = batch.valid.shape
         cells = features.flatten(2).transpose(1, 2)  # (B, T, D)
         valid = batch.valid.flatten(1).to(self.mean.device)  # (B, T)
@@ -183,6 +183,17 @@ class DeepAttention(nn.Module):
                 features[:, :, top:bottom, left:right] = block[
                     :, :, top - first_row : bottom - first_row, left - first_column : right - first_column
                 ]
+        return features
+
+    def _encode_batch(self, batch: BagBatch) -> Tensor:
+        """Coarse features of a batch; in evaluation padding changes none of them."""
+        if self.training or batch.coarse_size is None:
+            return self.encode(batch.coarse)
+        # One by one: a convolution beside padding sees other values than beside an edge.
+        features = self.mean.new_zeros((len(batch.coarse), self.phi.out_channels, *batch.valid.shape[1:]))
+        for index, (width, height) in enumerate(batch.coarse_size.tolist()):
+            part = self.encode(batch.coarse[index : index + 1, :, :height, :width])
+            features[index, :, : part.shape[2], : part.shape[3]] = part[0]
         return features
 
     def _normalise(self, pixels: Tensor) -> Tensor:

@@ -121,6 +121,8 @@ def assemble(name: str, split: str, sources: Sequence[Source], wanted: str, gene
     glass = generator.uniform(0, 0.6)
     hot = set(generator.permutation(rows * columns)[: generator.integers(1, 3)].tolist())
     extent = (rows * CELL + 2 * FEATHER, columns * CELL + 2 * FEATHER)
+    flaky = generator.uniform(0, 0.5)
+    flakes = np.zeros(extent, np.float32)
     density, nuclei, tissue = (
         np.zeros((*extent, 3), np.float32),
         np.zeros(extent, np.float32),
@@ -128,23 +130,26 @@ def assemble(name: str, split: str, sources: Sequence[Source], wanted: str, gene
     )
     hottest = ("none", -1.0)
     for cell in range(rows * columns):
+        y, x = (cell // columns) * CELL, (cell % columns) * CELL
+        place = np.s_[y : y + CELL + 2 * FEATHER, x : x + CELL + 2 * FEATHER]
         if cell not in hot and generator.random() < glass:
+            flakes[place] += FEATHERED * (generator.random() < flaky)
             continue
         floor = {"sparse": 0.0, "moderate": MODERATE_FROM, "dense": DENSE_FROM}[wanted] if cell in hot else 0.0
         piece = _draw(sources, floor, ceiling if cell in hot else quiet_ceiling, generator)
         hottest = max(hottest, (piece.source, piece.peak), key=lambda found: found[1])
-        y, x = (cell // columns) * CELL, (cell % columns) * CELL
-        place = np.s_[y : y + CELL + 2 * FEATHER, x : x + CELL + 2 * FEATHER]
         density[place] += piece.density * FEATHERED[..., None]
         nuclei[place] += piece.nuclei * FEATHERED
         tissue[place] += FEATHERED
-    pixels = colour(density, nuclei, tissue, generator)
+    pixels = colour(density, nuclei, tissue, flakes, generator)
     peak, share = densest_window((nuclei > 0.5).astype(np.float32))
     return Field(name, pixels, label_of(peak), hottest[0], split, MPP, share >= 0.8 * peak)
 
 
-def colour(density: FloatArray, nuclei: FloatArray, tissue: FloatArray, generator: np.random.Generator) -> UInt8Array:
-    """Dye a field: new haematoxylin and eosin colours, stroma texture, red blood, glass and noise."""
+def colour(
+    density: FloatArray, nuclei: FloatArray, tissue: FloatArray, flakes: FloatArray, generator: np.random.Generator
+) -> UInt8Array:
+    """Dye a field: new haematoxylin and eosin colours, stroma, what lures the eye, loose flakes, glass and noise."""
     haematoxylin = _unit(np.array([0.65, 0.70, 0.29]) + generator.normal(0, 0.08, 3))
     eosin = _unit(np.array([0.10, 0.95, 0.30]) + generator.normal(0, [0.06, 0.05, 0.10]))
     amount = density.mean(axis=2) * np.sqrt(3)
@@ -152,6 +157,7 @@ def colour(density: FloatArray, nuclei: FloatArray, tissue: FloatArray, generato
     inside = np.minimum(tissue, 1) * (1 - 0.6 * nuclei)
     dyed += (inside * _stroma(amount.shape, generator))[..., None] * eosin
     dyed += inside[..., None] * _lures(amount.shape, haematoxylin, eosin, generator)
+    dyed += flakes[..., None] * _shreds(amount.shape, haematoxylin, eosin, generator)
     dyed *= generator.uniform(0.6, 1.5)
     glass = generator.uniform(232, 252) + generator.normal(0, 2.0, 3)
     sharpness = generator.choice([0.0, 0.6, 1.0])
@@ -169,6 +175,22 @@ def _stroma(shape: tuple[int, ...], generator: np.random.Generator) -> FloatArra
     if generator.random() < 0.4:
         cloud *= np.clip(1.5 + _noise(shape, 3.0, generator, fibre), 0, 1)
     return np.asarray(np.clip(generator.uniform(0, 0.8) * cloud, 0, None), np.float32)
+
+
+def _shreds(
+    shape: tuple[int, ...],
+    haematoxylin: NDArray[np.float64],
+    eosin: NDArray[np.float64],
+    generator: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Optical density of keratin, torn collagen and ink on bare glass: dark, sharp, and without a nucleus."""
+    sigma, fibre = float(generator.choice([1.5, 3.0, 5.0])), float(generator.choice([2.0, 5.0, 12.0]))
+    cover = np.clip(2 * (_noise(shape, sigma, generator, fibre) - generator.uniform(-0.2, 1.2)), 0, 1)
+    purple = generator.uniform(0, 0.8)
+    dye = purple * haematoxylin + (1 - purple) * eosin
+    if generator.random() < 0.25:
+        dye = generator.uniform(0, 1, 3)
+    return np.asarray((cover * generator.uniform(0.4, 2.0))[..., None] * _unit(dye))
 
 
 def _lures(

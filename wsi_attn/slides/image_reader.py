@@ -23,6 +23,8 @@ MAX_PIXELS = 400_000_000
 
 PILLOW_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 EXIF_ORIENTATION = 274
+ALPHA = {1, 2}
+"""Values of TIFF's ExtraSamples that mean transparency; 0 is unspecified and ignored."""
 
 
 class ArraySlide:
@@ -105,6 +107,8 @@ def _read_pillow(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
                 raise SlideUnsupportedError(
                     f"pixels of mode {image.mode}: only 8-bit grey or RGB is supported, convert it"
                 )
+            if any(";16" in str(tile[3]) for tile in image.tile):  # Pillow would drop the low byte and say nothing
+                raise SlideUnsupportedError("16 bits a channel: only 8-bit is supported, rescale it to 8")
             properties = {}
             if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
                 properties["exif.orientation"] = f"{orientation} (applied)"
@@ -144,7 +148,12 @@ def _read_tiff(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
             if (colours := tag_name(page.photometric)) not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE"):
                 raise SlideUnsupportedError(f"{colours} colours: only grey or RGB is supported, convert it")
             _refuse_large(shape[axes.index("X")], shape[axes.index("Y")])
-            array = _as_rgb(series.asarray(), axes, inverted=colours == "MINISWHITE")
+            array = _as_rgb(
+                series.asarray(),
+                axes,
+                inverted=colours == "MINISWHITE",
+                transparent=bool(set(page.extrasamples) & ALPHA),
+            )
             properties = {}
             if (tag := page.tags.get("Orientation")) is not None and int(tag.value) != 1:
                 properties["tiff.orientation"] = f"{int(tag.value)} (not applied: rows are kept as stored)"
@@ -160,13 +169,15 @@ def tag_name(value: object) -> str:
     return str(getattr(value, "name", value))
 
 
-def _as_rgb(array: Any, axes: str, *, inverted: bool) -> UInt8Array:
+def _as_rgb(array: Any, axes: str, *, inverted: bool, transparent: bool) -> UInt8Array:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     if axes == "SYX":
         array = np.moveaxis(array, 0, -1)
     if axes == "YX":
         array = np.repeat((255 - array if inverted else array)[..., None], 3, axis=-1)
+    if transparent and array.shape[-1] == 4:
+        return np.array(_over_background(Image.fromarray(np.ascontiguousarray(array), "RGBA")))
     return np.ascontiguousarray(array[..., :3])
 
 

@@ -132,10 +132,14 @@ def _describe_tiff(path: Path) -> str:
     """Compression of a generic TIFF, after making sure that it is a picture and not a stack of channels."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
-        if tiff.is_ome and tiff.series and tiff.series[0].axes not in RGB_AXES:
+        if page.bitspersample not in (1, 8):  # OpenSlide would drop the low bits and say nothing
+            raise SlideUnsupportedError(
+                f"{page.bitspersample} bits a sample ({page.dtype}): only 8-bit is supported, rescale it to 8"
+            )
+        if (tiff.is_ome or tiff.is_shaped) and tiff.series and tiff.series[0].axes not in RGB_AXES:
             shape = "x".join(map(str, tiff.series[0].shape))
             raise SlideUnsupportedError(
-                f"an OME-TIFF of shape {shape} with axes {tiff.series[0].axes}: only brightfield RGB or grey is "
+                f"a TIFF of shape {shape} with axes {tiff.series[0].axes}: only brightfield RGB or grey is "
                 "supported, export the channels wanted as an RGB image"
             )
         return tag_name(page.compression)

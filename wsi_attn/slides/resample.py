@@ -46,11 +46,8 @@ def resample_area(
     output = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, STRIP):
         rows = min(STRIP, height - top)
-        first = max(0, math.floor(y + top * scale_y))
-        last = min(pixels.shape[0], math.ceil(y + (top + rows) * scale_y))
-        if last <= first:
-            output[top : top + rows] = output[top - 1] if top else 0
-            continue
+        first = min(max(0, math.floor(y + top * scale_y)), pixels.shape[0] - 1)
+        last = max(first + 1, min(pixels.shape[0], math.ceil(y + (top + rows) * scale_y)))
         strip = pixels[first:last].astype(np.float32)
         vertical = _weights(y + top * scale_y - first, scale_y, rows, last - first)
         reduced = np.tensordot(vertical, strip, axes=(1, 0))  # (rows, columns_in, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,9 @@ CACHE_BYTES = 3 << 30
 
 LARGEST_CHANGE = 0.7
 """Bound of the log of a random change of scale."""
+
+WINDOW = 16
+"""Batches among which images are sorted by size."""
 
 WORKERS = 2
 """Threads that prepare batches ahead of the network."""
@@ -79,6 +83,7 @@ class Dataset:
         self.network = network
         self.config = config
         self.cache = cache
+        self._areas: NDArray[np.int64] | None = None
         self._seen: dict[int, tuple[UInt8Array, NDArray[np.bool_]]] = {}
 
     def bag(self, row: Row, generator: np.random.Generator | None) -> Bag:
@@ -101,16 +106,35 @@ class Dataset:
         self._seen[row.number] = (bag.view, bag.tissue)
         return bag
 
+    def plain_bags(self) -> Iterator[Bag]:
+        """Every image as it is, in manifest order."""
+        return (self.bag(row, None) for row in self.rows)
+
+    def _groups(self, generator: np.random.Generator | None) -> list[NDArray[np.int64]]:
+        """Row indices of each batch; in manifest order without a generator, else at random among images of like size.
+
+        A batch is padded to its largest image, so one large field among small ones would cost as much as all large.
+        """
+        size = self.config.batch_size
+        order = np.arange(len(self.rows))
+        if generator is None:
+            return [order[start : start + size] for start in range(0, len(order), size)]
+        if self._areas is None:
+            self._areas = np.array([math.prod(self.cache.get(row).info.size0) for row in self.rows])
+        order = generator.permutation(order)
+        groups = []
+        for start in range(0, len(order), size * WINDOW):
+            window = order[start : start + size * WINDOW]
+            window = window[np.argsort(self._areas[window], kind="stable")]
+            groups += [window[first : first + size] for first in range(0, len(window), size)]
+        if len(groups) > 1:
+            groups = [group for group in groups if len(group) > 1]  # batch statistics of one image mean nothing
+        return [groups[index] for index in generator.permutation(len(groups))]
+
     def batches(self, epoch: int, *, training: bool) -> Iterator[Step]:
         """Batches of one epoch, prepared ahead by a few threads; shuffled and augmented while training."""
         seed = self.config.seed
-        order = np.arange(len(self.rows))
-        if training:
-            order = np.random.default_rng([seed, epoch]).permutation(order)
-        size = self.config.batch_size
-        groups = [order[start : start + size] for start in range(0, len(order), size)]
-        if training and len(groups) > 1 and len(groups[-1]) == 1:
-            groups.pop()  # batch statistics of a single image mean nothing
+        groups = self._groups(np.random.default_rng([seed, epoch]) if training else None)
 
         def prepare(step: int) -> Step:
             rows = [self.rows[index] for index in groups[step]]

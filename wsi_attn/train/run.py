@@ -38,9 +38,6 @@ RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS = (
     "splits.csv",
 )
 
-APPEARANCE_DRAWS = 2
-"""Augmented colours of each training image that the appearance check learns from."""
-
 
 @dataclass(frozen=True)
 class TrainSummary:
@@ -120,7 +117,7 @@ def train(
         mpp=config.mpp,
         stain=config.stain,
         tissue=config.tissue,
-        appearance=fit_appearance(_appearances(training)),
+        appearance=fit_appearance([describe_appearance(bag.view, bag.tissue) for bag in training.plain_bags()]),
     )
     model_name = name or run.name
     save_checkpoint(
@@ -171,11 +168,15 @@ def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
         raise OutputExistsError(
             f"{run} exists and is no training run; name another folder or add --overwrite"
         ) from None
-    if found != settings:
+    if found != json.loads(json.dumps(settings)):  # as the file has them: tuples are lists there
         raise OutputExistsError(
             f"{run} holds a run with other settings or data; name another folder or add --overwrite"
         )
-    return "skipped" if (run / METRICS).is_file() else "resumed"
+    if (run / METRICS).is_file():
+        return "skipped"
+    for leftover in run.glob(".*.tmp"):  # of a write that the kill cut off
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    return "resumed"
 
 
 def _splits_table(manifest: Path, rows: Sequence[Row]) -> str:
@@ -201,18 +202,6 @@ def _validation_metrics(
         command=command,
         model={"name": name, "sha256": ""},
     )
-
-
-def _appearances(training: Dataset) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-    """Colour of every training image as it is, and as augmentation showed it to the network."""
-    found = []
-    for row in training.rows:
-        bag = training.bag(row, None)
-        found.append(describe_appearance(bag.view, bag.tissue))
-        for draw in range(APPEARANCE_DRAWS):
-            seen = training.bag(row, np.random.default_rng([training.config.seed, 1_000_000 + draw, row.number]))
-            found.append(describe_appearance(seen.view, seen.tissue))
-    return found
 
 
 class _Log:
