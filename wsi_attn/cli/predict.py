@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from typing import Annotated
 
@@ -73,11 +72,16 @@ def predict(
                 talk.say(f"{outcome.file} is there already; --overwrite predicts anew")
             share = found.probabilities[found.label]
             data_json(found.record()) if json else data(f"{found.slide}\t{found.label}\t{share:.3f}\t{outcome.file}")
-    talk.say(f"peak memory {peak_memory_mb():.0f} MB")
+    if peak := peak_memory_mb():
+        talk.say(f"peak memory {peak:.0f} MB")
     raise typer.Exit(talk.exit_code())
 
 
-def peak_memory_mb() -> float:
-    """Largest resident size of this process so far."""
+def peak_memory_mb() -> float | None:
+    """Largest resident size of this process so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
