@@ -131,7 +131,7 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         raise CheckpointError(
             f"{folder} has no {WEIGHTS}: the checkpoint is not whole, train or copy it again"
         ) from error
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         reason = repr(error) if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise CheckpointError(f"Cannot load {folder}: weights and configuration do not agree ({reason})") from error
     return Checkpoint(name, sha256_of(path), config["system"], spec, network.eval().to(torch.device(device)))

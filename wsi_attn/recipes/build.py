@@ -75,7 +75,7 @@ RECIPES = {
         name="fungi",
         make_fields=fungi.make_fields,
         config=TrainConfig(
-            epochs=20,
+            epochs=30,
             learning_rate=2e-3,
             weight_decay=1e-2,
             colour=0.5,
@@ -84,10 +84,10 @@ RECIPES = {
         network={
             "coarse_factor": 2,
             "patch_size": 128,
-            "instances": 6,
+            "instances": 4,
             "focus": 128,
-            "coarse_widths": [24, 48, 96, 128],
-            "patch_widths": [24, 48, 96, 128],
+            "coarse_widths": [16, 32, 64, 128],
+            "patch_widths": [16, 32, 64, 128],
             "dropout": 0.3,
         },
         about=fungi.ABOUT,

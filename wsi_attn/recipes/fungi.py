@@ -21,7 +21,7 @@ from wsi_attn.recipes.fields import Field, read_index, read_rgb
 
 DATA = Path("classify/defungi")
 CROP = 224
-LAYOUTS = 3
+LAYOUTS = 2
 """Fields made of each training photograph of several crops: one as it is, the others shuffled and thinned."""
 
 VALIDATION_SHARE = 0.15
