@@ -42,7 +42,7 @@ def predict_paths(
         try:
             with open_source(path, slide_mpp) as slide:
                 file = output / f"{slide.info.name}{SUFFIX}"
-                if (other := claimed.setdefault(file, path)) is not path:
+                if (other := claimed.setdefault(file, path)) != path:
                     raise OutputExistsError(
                         f"{path} and {other} would both write {file}; predict them into two folders"
                     )

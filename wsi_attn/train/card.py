@@ -61,5 +61,7 @@ def metrics_table(metrics: dict[str, Any]) -> list[str]:
     for metric in METRICS:
         found = metrics[metric]
         if found["value"] is not None:
-            lines.append(f"| {metric} | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} |")
+            known = found["low"] is not None  # too few patients to resample leave no interval
+            interval = f"{found['low']:.3f} to {found['high']:.3f}" if known else "too few patients"
+            lines.append(f"| {metric} | {found['value']:.3f} | {interval} |")
     return lines

@@ -127,8 +127,7 @@ class Dataset:
             window = order[start : start + size * WINDOW]
             window = window[np.argsort(self._areas[window], kind="stable")]
             groups += [window[first : first + size] for first in range(0, len(window), size)]
-        if len(groups) > 1:
-            groups = [group for group in groups if len(group) > 1]  # batch statistics of one image mean nothing
+        groups = [group for group in groups if len(group) > 1] or groups  # batch statistics of one image mean nothing
         return [groups[index] for index in generator.permutation(len(groups))]
 
     def batches(self, epoch: int, *, training: bool) -> Iterator[Step]:
