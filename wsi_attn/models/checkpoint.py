@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from wsi_attn import files
 from wsi_attn.errors import CheckpointError
@@ -74,7 +74,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint folder, whole or not at all."""
     with files.new_folder(folder) as temporary:
-        save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, temporary / WEIGHTS)
+        weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+        files.write_bytes(temporary / WEIGHTS, save(weights))  # readable by all, unlike what save_file leaves
         config = {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,8 +130,9 @@ def read_view(
     smallest = max(1, math.ceil(min(level.tile_size) / ratio))
     side = max(1, int(BLOCK / max(1.0, ratio)))
     blocks = list(_blocks(frame, side))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for done, damaged in enumerate(pool.map(read, blocks), 1):
+    threads = min(workers or os.cpu_count() or 1, len(blocks))
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        for done, damaged in enumerate(pool.map(read, blocks) if pool else map(read, blocks), 1):
             for block in damaged:
                 readable[block.y : block.y1, block.x : block.x1] = False
                 unreadable.append(frame.region0_from(*block))
