@@ -1,0 +1,81 @@
+"""Files are replaced whole, frames cover their slide, names that are not known get near misses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_attn import files
+from wsi_attn.errors import UnknownNameError
+from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.registry import Registry
+
+
+@given(st.integers(1, 200_000), st.integers(1, 200_000), st.floats(0.25, 300), st.floats(0.25, 300))
+def test_covering_frame_covers_the_slide_and_needs_all_its_pixels(width: int, height: int, x: float, y: float) -> None:
+    frame = Frame.covering(Size(width, height), x, y)
+    for extent, factor, count in [(width, x, frame.size.width), (height, y, frame.size.height)]:
+        assert count * factor >= extent - 1e-5 * factor
+        assert count == 1 or (count - 1) * factor < extent
+
+
+@given(st.integers(1, 64), st.integers(1, 2000), st.integers(1, 2000))
+def test_whole_factors_of_whole_sizes_add_no_pixel(factor: int, columns: int, rows: int) -> None:
+    frame = Frame.covering(Size(columns * factor, rows * factor), float(factor), float(factor))
+    assert frame.size == (columns, rows)
+    assert frame.region0_from(0, 0, columns, rows) == (0, 0, columns * factor, rows * factor)
+
+
+def test_pixel_size_keeps_both_axes() -> None:
+    assert Mpp(0.25, 0.5).scaled(4) == (1.0, 2.0)
+
+
+def test_write_that_fails_half_way_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "a.bin"
+    files.write_bytes(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_bytes(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert [found.name for found in path.parent.iterdir()] == ["a.bin"]
+    monkeypatch.undo()
+    files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_folder_that_cannot_be_moved_into_place_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").touch()
+    rename = Path.rename
+
+    def stubborn(self: Path, to: Path) -> Path:
+        if to == target and not (self / "old").exists():
+            raise PermissionError(13, "Permission denied")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", stubborn)
+    with pytest.raises(PermissionError), files.new_folder(target) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_registry_lists_finds_and_suggests() -> None:
+    colours: Registry[int] = Registry("colour")
+    colours.register("green")(2)
+    colours.register("blue")(1)
+    assert colours.names() == ["blue", "green"]
+    assert colours.get("green") == 2
+    with pytest.raises(UnknownNameError, match="no colour named 'gren'; did you mean green"):
+        colours.get("gren")
+    with pytest.raises(UnknownNameError, match="known: blue, green"):
+        colours.get("xyz")
