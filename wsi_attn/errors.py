@@ -107,6 +107,10 @@ class ModelMismatchError(ModelError, ValueError):
     """The input's stain or pixel size lies outside what the model was trained on."""
 
 
+class DivergedError(ModelError, ArithmeticError):
+    """The loss of a training run is no number any more."""
+
+
 class ManifestError(WsiAttnError, ValueError):
     """A manifest that cannot be used; the message names the file, and the row where one is at fault."""
 

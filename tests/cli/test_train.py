@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,10 +130,12 @@ def test_evaluate_refuses_what_it_cannot_measure(run: Path, manifest: Path, tmp_
 
 
 def test_training_on_slides_and_stores(demo_slide: Path, tmp_path: Path) -> None:
-    """Slides are trained on as images are: four copies of one slide and its store, in two classes."""
-    wsi_attn("tile", demo_slide, "--output", tmp_path / "a.zarr", "--quiet")
-    rows = ["path,label,patient,split"]
-    rows += [f"{demo_slide},x,p1,train", "a.zarr,y,p2,train", f"{demo_slide},x,p3,val", "a.zarr,y,p4,val"]
+    """Slides are trained on as images are: two copies of one slide and of its store, in two classes."""
+    for part in ("train", "val"):
+        wsi_attn("tile", demo_slide, "--output", tmp_path / f"{part}.zarr", "--quiet")
+        shutil.copy(demo_slide, tmp_path / f"{part}.svs")
+    rows = ["path,label,split"]
+    rows += [f"{part}.{kind},{kind},{part}" for part in ("train", "val") for kind in ("svs", "zarr")]
     (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
     wsi_attn(
         "train",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from wsi_attn.cli.options import Debug, Device, Json, Quiet, Seed, Workers, resolve_device
-from wsi_attn.cli.output import Talk, data, data_json
+from wsi_attn.cli.output import Talk, data, data_json, interval
 from wsi_attn.models.zoo import find_model
 
 Model = Annotated[
@@ -56,6 +56,6 @@ def as_text(report: dict[str, Any]) -> str:
     """One line a metric: name, value, interval."""
     lines = [f"n\t{report['n']}\tgroups\t{report['groups']}\tsplit\t{report['split']}"]
     for name, found in report.items():
-        if isinstance(found, dict) and {"value", "low", "high"} <= set(found) and found["value"] is not None:
-            lines.append(f"{name}\t{found['value']:.3f}\t{found['low']:.3f}\t{found['high']:.3f}")
+        if isinstance(found, dict) and {"value", "low", "high"} <= set(found):
+            lines.append(f"{name}\t{interval(found)}")
     return "\n".join(lines)

@@ -102,6 +102,11 @@ def data_json(record: Any) -> None:
     data(json.dumps(record, ensure_ascii=False, allow_nan=False))
 
 
+def interval(metric: dict[str, float | None]) -> str:
+    """Value, low and high of a metric as columns; - for what is not defined."""
+    return "\t".join("-" if metric[key] is None else f"{metric[key]:.3f}" for key in ("value", "low", "high"))
+
+
 def expand(paths: list[str]) -> list[Path]:
     """Paths of the command line, `-` replaced by the lines of stdin; `UsageError` where none is left."""
     expanded: list[Path] = []

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, resolve_device
-from wsi_attn.cli.output import Talk, data, data_json
+from wsi_attn.cli.output import Talk, data, data_json, interval
 
 Manifest = Annotated[Path, typer.Argument(help="CSV with path and label, and where they apply split, patient, mpp.")]
 System = Annotated[str, typer.Option("--model", "-m", help="Attention system to train.")]
@@ -98,8 +98,7 @@ def train(
             {"run": str(summary.run), "checkpoint": str(summary.checkpoint), "state": summary.state, **summary.metrics}
         )
     else:
-        value = summary.metrics["balanced_accuracy"]
-        data(f"{summary.checkpoint}\tbalanced_accuracy\t{value['value']:.3f}\t{value['low']:.3f}\t{value['high']:.3f}")
+        data(f"{summary.checkpoint}\tbalanced_accuracy\t{interval(summary.metrics['balanced_accuracy'])}")
 
 
 def as_line(record: dict[str, float]) -> str:

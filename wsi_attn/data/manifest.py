@@ -112,12 +112,13 @@ def _mpp(where: str, text: str) -> Mpp | None:
 
 
 def _check_leakage(path: Path, rows: Sequence[Row]) -> None:
-    seen: dict[str, Row] = {}
+    seen: dict[tuple[str, str], Row] = {}
     for row in rows:
-        first = seen.setdefault(row.patient, row)
-        before, now = first.split or "train", row.split or "train"  # rows without a split count as training
-        if before != now:
-            raise ManifestError(
-                f"{path}: patient {row.patient!r} is in {before} (row {first.number}) and in {now} "
-                f"(row {row.number}); a patient belongs to one split"
-            )
+        for what, name in (("patient", row.patient), ("file", str(row.path.resolve()))):
+            first = seen.setdefault((what, name), row)
+            before, now = first.split or "train", row.split or "train"  # rows without a split count as training
+            if before != now:
+                raise ManifestError(
+                    f"{path}: {what} {name!r} is in {before} (row {first.number}) and in {now} "
+                    f"(row {row.number}); a {what} belongs to one split"
+                )

@@ -64,5 +64,8 @@ def recipe_card(
     return "\n".join(lines)
 
 
-def _cells(metric: dict[str, float]) -> str:
-    return f"{metric['value']:.3f} | {metric['low']:.3f} to {metric['high']:.3f}"
+def _cells(metric: dict[str, float | None]) -> str:
+    value, low, high = (
+        "undefined" if metric[key] is None else f"{metric[key]:.3f}" for key in ("value", "low", "high")
+    )
+    return f"{value} | {low} to {high}"

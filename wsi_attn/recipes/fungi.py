@@ -2,9 +2,8 @@
 
 The source (DeFungi, CC BY 4.0) cut 597 microscope photographs into crops of 224 px and labels each by one of five
 morphologies. The crops of a photograph (column `group`) become one field: as many columns as the square root of their
-number, rounded up, the rest white. The photographs of the source's `val` rows are the test part. Training
-photographs appear in a few random layouts each, with some of their crops and their places shuffled, so that the
-model cannot lean on the layout.
+number, rounded up, the rest white. The photographs of the source's `val` rows are the test part. Every crop of a
+training photograph is a small field as well, so that the model sees many small images and cannot lean on the layout.
 """
 
 from __future__ import annotations
@@ -21,9 +20,6 @@ from wsi_attn.recipes.fields import Field, read_index, read_rgb
 
 DATA = Path("classify/defungi")
 CROP = 224
-LAYOUTS = 2
-"""Fields made of each training photograph of several crops: one as it is, the others shuffled and thinned."""
-
 VALIDATION_SHARE = 0.15
 
 ABOUT = (
@@ -52,10 +48,10 @@ def make_fields(data: Path, seed: int) -> Iterator[Field]:
     for (split, label, group), paths in sorted(groups.items()):
         crops = [read_rgb(folder / path) for path in sorted(paths)]
         part = "test" if split == "val" else "val" if (split, label, group) in held else "train"
-        yield Field(f"{group}_0", lay_out(crops, math.ceil(math.sqrt(len(crops)))), label, group, part)
+        yield Field(group, lay_out(crops, math.ceil(math.sqrt(len(crops)))), label, group, part)
         if part == "train" and len(crops) > 1:
-            for layout in range(1, LAYOUTS):
-                yield Field(f"{group}_{layout}", _shuffled(crops, generator), label, group, part)
+            for index, crop in enumerate(crops):
+                yield Field(f"{group}_{index}", lay_out([crop], 1), label, group, part)
 
 
 def lay_out(crops: Sequence[UInt8Array], columns: int, fill: int = 255) -> UInt8Array:
@@ -66,12 +62,6 @@ def lay_out(crops: Sequence[UInt8Array], columns: int, fill: int = 255) -> UInt8
         y, x = index // columns * CROP, index % columns * CROP
         field[y : y + CROP, x : x + CROP] = crop[:CROP, :CROP]
     return field
-
-
-def _shuffled(crops: Sequence[UInt8Array], generator: np.random.Generator) -> UInt8Array:
-    count = int(generator.integers(1, len(crops) + 1))
-    chosen = [crops[index] for index in generator.permutation(len(crops))[:count]]
-    return lay_out(chosen, int(generator.integers(1, count + 1)), int(generator.choice([0, 128, 255])))
 
 
 def _held_out(groups: Sequence[tuple[str, str, str]], generator: np.random.Generator) -> set[tuple[str, str, str]]:

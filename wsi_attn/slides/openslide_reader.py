@@ -75,8 +75,13 @@ class OpenSlideReader:
         """Pixels of one region; see `Slide.read_region`."""
         if not 0 <= level < len(self.info.levels) or min(size) <= 0:
             raise RegionError(f"{self._path} has no region of size {size} on level {level}")
+        # OpenSlide averages the factors of both axes and would move and blur levels of odd sizes: ask for the place
+        # that its own factor maps onto the pixel that is meant.
+        factor = self._handle.level_downsamples[level]
+        frame = self.info.levels[level]
+        x, y = round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y)
         try:
-            image = self._read(xy0, level, size)
+            image = self._read((round(x * factor), round(y * factor)), level, size)
         except openslide.OpenSlideError as error:
             raise SlideReadError(f"{self._path}: level {level}, region at {xy0}, size {size}: {error}") from error
         rgba = np.asarray(image)

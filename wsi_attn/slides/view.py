@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from wsi_attn.contract import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.errors import SlideReadError
@@ -131,7 +132,8 @@ def read_view(
     side = max(1, int(BLOCK / max(1.0, ratio)))
     blocks = list(_blocks(frame, side))
     threads = min(workers or os.cpu_count() or 1, len(blocks))
-    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+    single = threadpool_limits(1, "blas")  # else each reader's matrix products start threads of their own
+    with single, ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         for done, damaged in enumerate(pool.map(read, blocks) if pool else map(read, blocks), 1):
             for block in damaged:
                 readable[block.y : block.y1, block.x : block.x1] = False

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_attn.contract import Progress
+from wsi_attn.errors import DivergedError
 from wsi_attn.models.deep_attention import DeepAttention
 from wsi_attn.train.config import TrainConfig
 from wsi_attn.train.dataset import Dataset
@@ -96,6 +97,8 @@ def train_epoch(
             group["lr"] = rate
         terms = network.losses(network(item.batch), item.labels.to(config.device), class_weights)
         loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise DivergedError(f"The loss became {loss.item()} in epoch {epoch + 1}; lower --learning-rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
