@@ -37,6 +37,7 @@ class OpenSlideReader:
         self._path = path
         self._lock = threading.Lock()
         self._handle = self._open()
+        self._factors = self._handle.level_downsamples
         self.info = self._read_info(vendor, description, slide_mpp)
 
     def _open(self) -> openslide.OpenSlide:
@@ -77,7 +78,7 @@ class OpenSlideReader:
             raise RegionError(f"{self._path} has no region of size {size} on level {level}")
         # OpenSlide averages the factors of both axes and would move and blur levels of odd sizes: ask for the place
         # that its own factor maps onto the pixel that is meant.
-        factor = self._handle.level_downsamples[level]
+        factor = self._factors[level]
         frame = self.info.levels[level]
         x, y = round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y)
         try:
