@@ -16,6 +16,7 @@ from wsi_attn.errors import UsageError
 
 C_GRID = (0.1, 1.0, 10.0, 100.0)
 FOLDS = 5
+COMPONENTS = 128
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -30,9 +31,10 @@ def thumbnail_svm(
 ) -> NDArray[np.float64]:
     """Class probabilities of the test slides from their thumbnails alone.
 
-    Pixels are standardised over the training slides; the machine has an RBF kernel and balanced class weights. `C` is
-    the one of `C_GRID` with the best balanced accuracy over grouped folds of the training part (the smaller one of
-    equals), and the probabilities are Platt's, fitted to the decision values of the same folds.
+    Pixels are standardised over the training slides and, where there are many, reduced to their `COMPONENTS` first
+    principal components; the machine has an RBF kernel and balanced class weights. `C` is the one of `C_GRID` with the
+    best balanced accuracy over grouped folds of the training part (the smaller one of equals), and the probabilities
+    are Platt's, fitted to the decision values of the same folds.
 
     Parameters
     ----------
@@ -65,8 +67,11 @@ def thumbnail_svm(
         )
     train, test = _flat(train_thumbnails), _flat(test_thumbnails)
     folds = grouped_folds(labels, groups if groups is not None else [str(i) for i in range(labels.size)], seed)
-    best = max(C_GRID, key=lambda c: (_held_out_score(train, labels, folds, c), -c))
-    machine = CalibratedClassifierCV(_machine(best), method="sigmoid", cv=folds, ensemble=False).fit(train, labels)
+    components = min(COMPONENTS, train.shape[1], min(len(rest) for rest, _ in folds))
+    best = max(C_GRID, key=lambda c: (_held_out_score(train, labels, folds, c, components, seed), -c))
+    machine = CalibratedClassifierCV(_machine(best, components, seed), method="sigmoid", cv=folds, ensemble=False).fit(
+        train, labels
+    )
     probabilities = np.zeros((len(test), n_classes))
     if len(test):
         probabilities[:, machine.classes_] = machine.predict_proba(test)
@@ -104,20 +109,24 @@ def grouped_folds(labels: NDArray[np.int64], groups: Sequence[str], seed: int) -
     return pairs
 
 
-def _held_out_score(train: NDArray[np.float32], labels: NDArray[np.int64], folds: list[Fold], c: float) -> float:
+def _held_out_score(
+    train: NDArray[np.float32], labels: NDArray[np.int64], folds: list[Fold], c: float, components: int, seed: int
+) -> float:
     """Mean recall over classes of the slides that each fold held out."""
     called = np.empty_like(labels)
     for rest, held_out in folds:
-        called[held_out] = _machine(c).fit(train[rest], labels[rest]).predict(train[held_out])
+        called[held_out] = _machine(c, components, seed).fit(train[rest], labels[rest]).predict(train[held_out])
     return float(np.mean([(called[labels == k] == k).mean() for k in np.unique(labels)]))
 
 
-def _machine(c: float) -> Any:
+def _machine(c: float, components: int, seed: int) -> Any:
+    from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    return make_pipeline(StandardScaler(), SVC(C=c, kernel="rbf", class_weight="balanced"))
+    reduce = PCA(components, svd_solver="randomized", random_state=seed)
+    return make_pipeline(StandardScaler(), reduce, SVC(C=c, kernel="rbf", class_weight="balanced"))
 
 
 def _flat(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
