@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +57,7 @@ def build(name: Recipe, data_folder: Data, output: Output, quiet: Quiet = False,
     from wsi_attn.recipes.build import build as build_model
 
     talk = Talk(quiet=quiet)
-    command = shlex.join(["wsi-attn", *sys.argv[1:]])
+    command = f"wsi-attn models build {name} --data DATA --output OUTPUT"  # where they lie is nobody's business
     with talk.progress(name) as progress:
         folder = build_model(name, data_folder, output, command=command, say=talk.say, progress=progress)
     data(str(folder))

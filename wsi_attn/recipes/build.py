@@ -16,7 +16,7 @@ from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.sources import open_source
 from wsi_attn.evaluate.baseline import thumbnail_svm
 from wsi_attn.evaluate.report import evaluate_predictions
-from wsi_attn.models.checkpoint import CARD, Checkpoint, load_checkpoint
+from wsi_attn.models.checkpoint import CARD, CONFIG, Checkpoint, load_checkpoint, read_config
 from wsi_attn.predict.cohort import evaluate_manifest
 from wsi_attn.predict.slide import PredictConfig
 from wsi_attn.recipes import cellularity, fungi
@@ -39,6 +39,8 @@ class Recipe:
     make_fields: Callable[[Path, int], Iterator[Field]]
     config: TrainConfig
     network: dict[str, Any]
+    reading: int
+    """Key instances that the finished model reads: more than in training, since slides are larger than fields."""
     about: Sequence[str]
     """Paragraphs of the card: what the labels mean, the data and its licence."""
     not_for: Sequence[str]
@@ -67,6 +69,7 @@ RECIPES = {
             "patch_widths": [16, 32, 64, 128],
             "dropout": 0.3,
         },
+        reading=12,
         about=cellularity.ABOUT,
         not_for=cellularity.NOT_FOR,
         checks=hot_spot_quality,
@@ -91,6 +94,7 @@ RECIPES = {
             "patch_widths": [16, 32, 64, 128],
             "dropout": 0.3,
         },
+        reading=8,
         about=fungi.ABOUT,
         not_for=fungi.NOT_FOR,
     ),
@@ -139,19 +143,31 @@ def build(
         progress=progress,
         log=lambda record: say("  ".join(f"{key} {value:.4g}" for key, value in record.items())),
     )
+    set_instances(summary.checkpoint, recipe.reading)
     say("evaluating")
     checkpoint = load_checkpoint(summary.checkpoint)
-    report, _ = evaluate_manifest(
+    report, failures = evaluate_manifest(
         checkpoint, manifest, "test", PredictConfig(ignore_fit=True), seed=seed, command=command, progress=progress
     )
     rows = read_manifest(manifest)
     baseline = evaluate_baseline(rows, checkpoint.spec.labels, seed)
     files.write_json(output / "evaluation.json", {"model": report, "thumbnail_svm": baseline})
     test_rows = [row for row in rows if row.split == "test"]
-    lines = recipe.checks(checkpoint, test_rows)
+    lines = [*recipe.checks(checkpoint, test_rows)]
+    if failures:
+        lines.append(
+            f"{len(failures)} further fields got no answer and are in none of the model's figures: no tissue was found."
+        )
     card = recipe_card(name, checkpoint, rows, report, baseline, recipe.about, recipe.not_for, lines, command, seed)
     files.write_text(summary.checkpoint / CARD, card)
     return summary.checkpoint
+
+
+def set_instances(checkpoint: Path, count: int) -> None:
+    """Let a trained model read another number of key instances: it pools any number of them."""
+    config = read_config(checkpoint)
+    config["network"]["instances"] = count
+    files.write_json(checkpoint / CONFIG, config)
 
 
 def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> dict[str, Any]:

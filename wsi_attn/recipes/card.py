@@ -33,6 +33,7 @@ def recipe_card(
         f"- Labels: {', '.join(labels)}",
         f"- Stain: {spec.stain}",
         f"- Resolution: {resolution}",
+        f"- Key instances: {checkpoint.network.config.instances}",
         f"- Made by: `{command}` (seed {seed})",
         "",
         "## Split",

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.sources import open_source
-from wsi_attn.errors import ManifestError
+from wsi_attn.errors import ManifestError, TissueError
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.predict.slide import PredictConfig, predict_slide
 
@@ -20,8 +20,11 @@ def hot_spot_quality(checkpoint: Checkpoint, rows: Sequence[Row]) -> Sequence[st
     hits, chances = [], []
     for row in rows:
         mask = _mask(row.path)
-        with open_source(row.path, row.mpp) as slide:
-            prediction = predict_slide(slide, checkpoint, PredictConfig(ignore_fit=True))
+        try:
+            with open_source(row.path, row.mpp) as slide:
+                prediction = predict_slide(slide, checkpoint, PredictConfig(ignore_fit=True))
+        except TissueError:
+            continue  # counted among the fields without an answer
         top = prediction.attention[0]
         hits.append(bool(mask[top.y + top.height // 2, top.x + top.width // 2]))
         chances.append(float(mask.mean()))
