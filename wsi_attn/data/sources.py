@@ -27,6 +27,10 @@ def open_source(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     return open_slide(path, slide_mpp)
 
 
+LEVEL_TOLERANCE = 0.02
+"""A level whose pixel size is this near the wanted one is read as it is: resampling by so little only blurs."""
+
+
 class SlidePatches:
     """A slide at a model's high resolution and its coarse view; a `PatchSource`.
 
@@ -107,4 +111,8 @@ def _downsamples(slide: Slide, mpp: float | None) -> tuple[float, float]:
             f"Cannot read {path} at {mpp:g} µm/px: its finest pixels are {own.x:g} x {own.y:g} µm, the detail the "
             "model was trained on is not in the file"
         )
-    return mpp / own.x, mpp / own.y
+    wanted_x, wanted_y = mpp / own.x, mpp / own.y
+    for level in slide.info.levels:
+        if max(abs(level.downsample_x / wanted_x - 1), abs(level.downsample_y / wanted_y - 1)) <= LEVEL_TOLERANCE:
+            return level.downsample_x, level.downsample_y
+    return wanted_x, wanted_y
