@@ -199,4 +199,4 @@ def test_slide_that_has_moved(demo_slide: Path, tmp_path: Path) -> None:
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = wsi_attn("heatmap", tmp_path / "none.json", "--debug", code=None)
     assert "Traceback" in result.stderr
-    assert result.code == 1
+    assert result.code == 3

@@ -101,8 +101,6 @@ def run(arguments: list[str]) -> int:
         print("wsi-attn: interrupted", file=sys.stderr)  # noqa: T201
         return ExitCode.INTERRUPTED
     except WsiAttnError as error:
-        if DEBUG["on"]:
-            raise
         report(error)
         return error.exit_code
     except BrokenPipeError:
@@ -118,10 +116,10 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, ClickException) or hasattr(error, "format_message"):
         print(f"wsi-attn: error: {error.format_message()}", file=sys.stderr)  # noqa: T201
         return ExitCode.USAGE
-    if DEBUG["on"]:
-        raise error
     if isinstance(error, OSError):
         report(error)
         return ExitCode.INVALID_INPUT
+    if DEBUG["on"]:
+        raise error
     print(f"wsi-attn: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)  # noqa: T201
     return ExitCode.UNEXPECTED

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wsi_attn.cli.options import DEBUG
 from wsi_attn.contract import Progress, no_progress
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
@@ -70,7 +72,9 @@ class Talk:
 
 
 def report(error: BaseException) -> None:
-    """An error as one line on stderr, quiet or not."""
+    """An error as one line on stderr, quiet or not; under --debug its traceback comes first."""
+    if DEBUG["on"]:
+        traceback.print_exception(error)
     message = " ".join(str(error).split())
     _log(f"error: {message}")
     print(f"wsi-attn: error: {message}", file=sys.stderr, flush=True)  # noqa: T201
