@@ -36,6 +36,7 @@ from torch.nn import functional
 from wsi_attn.models.contract import BagBatch, SlideOutput
 from wsi_attn.nn.attention import GatedAttention, masked_softmax
 from wsi_attn.nn.backbones import SmallResNet
+from wsi_attn.nn.filters import RADIUS, smooth
 from wsi_attn.nn.selection import strongest, top_cells
 
 BLOCK_CELLS = 128
@@ -74,6 +75,8 @@ class DeepAttentionConfig:
     """lambda_i of (10)."""
     entropy_weight: float = 0.01
     """lambda_e of (10); keeps the attention from collapsing onto one cell early."""
+    smoothing: float = 0.0
+    """Deviation, in pixels, of a Gaussian over every view and patch; for input sharper than the training images."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Channel means of the input, 0 to 1."""
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
@@ -171,7 +174,7 @@ class DeepAttention(nn.Module):
         if self.training or max(height, width) <= BLOCK_CELLS:
             whole: Tensor = self.phi(self._normalise(coarse))
             return whole.float()
-        margin = -(-self.phi.halo // stride)
+        margin = -(-(self.phi.halo + RADIUS) // stride)
         features = self.mean.new_empty((len(coarse), self.phi.out_channels, height, width))
         for top in range(0, height, BLOCK_CELLS):
             for left in range(0, width, BLOCK_CELLS):
@@ -197,7 +200,8 @@ class DeepAttention(nn.Module):
         return features
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        return (pixels.to(self.mean.device).float() - self.mean) / self.std
+        light = smooth(pixels.to(self.mean.device).float(), self.config.smoothing)
+        return (light - self.mean) / self.std
 
     def _select(self, logits: Tensor, batch: BagBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Cells, patch corners and mask of the key instances, equation (5): (B, K), (B, K, 2), (B, K)."""

@@ -39,8 +39,8 @@ class Recipe:
     make_fields: Callable[[Path, int], Iterator[Field]]
     config: TrainConfig
     network: dict[str, Any]
-    reading: int
-    """Key instances that the finished model reads: more than in training, since slides are larger than fields."""
+    finished: dict[str, Any]
+    """Fields of the network that are other when it answers than when it learns."""
     about: Sequence[str]
     """Paragraphs of the card: what the labels mean, the data and its licence."""
     not_for: Sequence[str]
@@ -69,7 +69,8 @@ RECIPES = {
             "patch_widths": [16, 32, 64, 128],
             "dropout": 0.3,
         },
-        reading=12,
+        # More instances, since slides are larger than fields; a little smoothing, since real slides are sharper.
+        finished={"instances": 12, "smoothing": 0.6},
         about=cellularity.ABOUT,
         not_for=cellularity.NOT_FOR,
         checks=hot_spot_quality,
@@ -94,7 +95,7 @@ RECIPES = {
             "patch_widths": [16, 32, 64, 128],
             "dropout": 0.3,
         },
-        reading=8,
+        finished={"instances": 8},
         about=fungi.ABOUT,
         not_for=fungi.NOT_FOR,
     ),
@@ -143,7 +144,7 @@ def build(
         progress=progress,
         log=lambda record: say("  ".join(f"{key} {value:.4g}" for key, value in record.items())),
     )
-    set_instances(summary.checkpoint, recipe.reading)
+    finish(summary.checkpoint, recipe.finished)
     say("evaluating")
     checkpoint = load_checkpoint(summary.checkpoint)
     report, failures = evaluate_manifest(
@@ -163,10 +164,10 @@ def build(
     return summary.checkpoint
 
 
-def set_instances(checkpoint: Path, count: int) -> None:
-    """Let a trained model read another number of key instances: it pools any number of them."""
+def finish(checkpoint: Path, options: dict[str, Any]) -> None:
+    """Change fields of a trained network that its weights do not depend on."""
     config = read_config(checkpoint)
-    config["network"]["instances"] = count
+    config["network"] |= options
     files.write_json(checkpoint / CONFIG, config)
 
 

@@ -24,7 +24,7 @@ def recipe_card(
     seed: int,
 ) -> str:
     """The card as Markdown."""
-    spec = checkpoint.spec
+    spec, network = checkpoint.spec, checkpoint.network.config
     resolution = f"{spec.mpp:g} µm/px" if spec.mpp else "the image's own pixels; the pixel size was unknown in training"
     labels = spec.labels
     lines = [f"# {name}", "", *(text for paragraph in about for text in (paragraph, ""))]
@@ -33,7 +33,7 @@ def recipe_card(
         f"- Labels: {', '.join(labels)}",
         f"- Stain: {spec.stain}",
         f"- Resolution: {resolution}",
-        f"- Key instances: {checkpoint.network.config.instances}",
+        f"- Key instances: {network.instances}; smoothing: {network.smoothing:g} px",
         f"- Made by: `{command}` (seed {seed})",
         "",
         "## Split",

@@ -116,8 +116,9 @@ def test_one_hot_cell_gives_a_patch_around_its_centre(monkeypatch: pytest.Monkey
         assert (centre - wanted).abs().max() <= network.config.cell / 2
 
 
-def test_encoding_in_blocks_equals_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build(coarse_widths=(8, 8, 8))
+@pytest.mark.parametrize("smoothing", [0.0, 0.8])
+def test_encoding_in_blocks_equals_one_pass(smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(coarse_widths=(8, 8, 8), smoothing=smoothing)
     coarse = torch.randint(0, 256, (1, 3, 203, 349), dtype=torch.uint8)
     whole = network.encode(coarse)
     monkeypatch.setattr(deep_attention, "BLOCK_CELLS", 7)
