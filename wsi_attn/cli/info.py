@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Quiet, SlideMpp, Slides, parse_slide_mpp
 from wsi_attn.cli.output import Talk, data, data_json, expand
-from wsi_attn.contract import SlideInfo
 from wsi_attn.errors import WsiAttnError
+
+if TYPE_CHECKING:
+    from wsi_attn.contract import SlideInfo
 
 
 def info(

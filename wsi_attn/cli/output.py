@@ -9,11 +9,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsi_attn.cli.options import DEBUG
-from wsi_attn.contract import Progress, no_progress
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
+
+if TYPE_CHECKING:  # it brings numpy, a third of the time that --help takes
+    from wsi_attn.contract import Progress
 
 LOG: list[Path] = []
 """The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
@@ -51,18 +53,20 @@ class Talk:
     def progress(self, label: str) -> Iterator[Progress]:
         """A rich progress bar on a terminal; nothing elsewhere."""
         if self.quiet or not sys.stderr.isatty():
+            from wsi_attn.contract import no_progress
+
             yield no_progress
             return
+        from rich import progress as rich_progress
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(label, total=None)
 
             def update(done: int, total: int, what: str) -> None:
