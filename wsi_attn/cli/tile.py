@@ -9,7 +9,7 @@ import typer
 
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
 from wsi_attn.cli.output import Talk, data, data_json, expand
-from wsi_attn.errors import UsageError, WsiAttnError
+from wsi_attn.errors import StoreError, UsageError, WsiAttnError
 
 Store = Annotated[
     Path, typer.Option("--output", "-o", help="One store NAME.zarr, or a folder that receives STEM.zarr.")
@@ -65,6 +65,13 @@ def tile(
                 summary = tile_slide(slide, store, config, overwrite=overwrite, progress=progress)
         except WsiAttnError as error:
             talk.fail(error)
+            continue
+        except OSError as error:
+            talk.fail(
+                StoreError(
+                    f"Cannot tile {path} into {output}: {error.strerror}; mend that and run it again, it resumes"
+                )
+            )
             continue
         if summary.state == "skipped":
             talk.say(f"{summary.path} is complete already; --overwrite tiles anew")

@@ -55,6 +55,9 @@ def predict_paths(
             yield Outcome(path, "predicted", prediction, file)
         except WsiAttnError as error:
             yield Outcome(path, "failed", error=error)
+        except OSError as error:  # a full disk, a folder that may not be written: the next slide may lie elsewhere
+            reason = PredictionError(f"Cannot write the prediction of {path} into {output}: {error.strerror}")
+            yield Outcome(path, "failed", error=reason)
 
 
 def _finished(file: Path, fingerprint: str, checkpoint: Checkpoint, mpp: Mpp | None) -> SlidePrediction | None:
