@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wsi_attn.contract import BACKGROUND, Level, SlideInfo
-from wsi_attn.errors import RegionError, SlideReadError
+from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo
+from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError
 from wsi_attn.geometry import Mpp, Region, Size
 
 MPP = Mpp(0.5, 0.5)
@@ -83,6 +83,9 @@ class ArraySlide:
                 inside.y : inside.y1, inside.x : inside.x1
             ]
         return pixels
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        raise NotEncodedError("an array has no tiles")
 
     def close(self):
         """Nothing to release."""

@@ -7,7 +7,7 @@ lies outside is background. A region that cannot be decoded raises `SlideReadErr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
@@ -15,6 +15,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.encoding import TileEncoding
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 
 BACKGROUND = 255
@@ -75,6 +76,36 @@ class SlideInfo:
         return self.path.stem
 
 
+class EncodedTiles(Protocol):
+    """Compressed tiles of one level as they lie in the file: a regular grid from the level's top left corner, without
+    overlap, tiles at the right and bottom padded to full size. May be read from several threads.
+    """
+
+    @property
+    def encoding(self) -> TileEncoding:
+        """How they are decoded."""
+        ...
+
+    @property
+    def tile_size(self) -> Size:
+        """Extent of every tile in pixels of the level."""
+        ...
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(rows, columns): bytes of each tile; 0 where the file has none, which reads as background."""
+        ...
+
+    def read(self, cells: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Bytes of tiles given as (row, column), empty for those the file does not have; neighbours are read at once.
+
+        Raises
+        ------
+        SlideReadError : the file cannot be read there.
+        """
+        ...
+
+
 class Slide(Protocol):
     """A readable slide; a context manager that may be read from several threads."""
 
@@ -103,6 +134,16 @@ class Slide(Protocol):
         ------
         RegionError : no such level, or a size that is not positive.
         SlideReadError : the region cannot be decoded.
+        """
+        ...
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        """The level's own compressed tiles, made sure to decode to the pixels that `read_region` gives.
+
+        Raises
+        ------
+        RegionError : no such level.
+        NotEncodedError : they cannot be had; the message says why.
         """
         ...
 

@@ -57,6 +57,18 @@ class SlideReadError(SlideError, OSError):
     """A region could not be decoded; the rest of the slide may be fine."""
 
 
+class SlideTruncatedError(SlideError, OSError):
+    """The file ends before its pixels do: an unfinished copy or transfer."""
+
+
+class NotEncodedError(SlideError, ValueError):
+    """The compressed tiles of a level cannot be handed out as they are; the message says why."""
+
+
+class TileDecodeError(SlideError, ValueError):
+    """The bytes of one tile cannot be decoded."""
+
+
 class RegionError(SlideError, ValueError):
     """A level that does not exist or a size that is not positive."""
 

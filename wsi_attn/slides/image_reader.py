@@ -13,8 +13,8 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from wsi_attn.contract import BACKGROUND, Level, SlideInfo, UInt8Array
-from wsi_attn.errors import RegionError, SlideUnsupportedError
+from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
 
@@ -55,6 +55,10 @@ class ArraySlide:
         if left < right and top < bottom:
             region[top - y : bottom - y, left - x : right - x] = self.pixels[top:bottom, left:right]
         return region
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        """Never: the image was decoded as a whole; see `Slide.encoded_tiles`."""
+        raise NotEncodedError("a plain image has no tiles")
 
     def close(self) -> None:
         """Nothing to release: the pixels are in memory."""

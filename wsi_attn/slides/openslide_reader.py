@@ -16,8 +16,8 @@ import openslide
 import tifffile
 from PIL import Image
 
-from wsi_attn.contract import BACKGROUND, Level, SlideInfo, UInt8Array
-from wsi_attn.errors import RegionError, SlideReadError, SlideUnsupportedError
+from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slides.image_reader import tag_name
@@ -106,6 +106,10 @@ class OpenSlideReader:
         with self._lock:
             if self._handle is failed:  # else another thread has already done it
                 self._handle = self._open()
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        """Never: OpenSlide hands out pixels alone; see `Slide.encoded_tiles`."""
+        raise NotEncodedError("OpenSlide gives no access to compressed tiles")
 
     def close(self) -> None:
         """Release the file."""

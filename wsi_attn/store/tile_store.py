@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, Level, SlideInfo, UInt8Array
-from wsi_attn.errors import RegionError, SlideReadError, StoreIncompleteError, StoreSchemaError
+from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, StoreIncompleteError, StoreSchemaError
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.registry import unknown_name
 from wsi_attn.store import sharding
@@ -108,6 +108,10 @@ class TileStore:
         except (OSError, RuntimeError, ValueError) as error:
             raise SlideReadError(f"{self.path}: level {level}, {region} cannot be decoded: {error}") from error
         return np.ascontiguousarray(np.asarray(planes, np.uint8).transpose(1, 2, 0))
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        """The chunks of a level as tiles, where they are such; see `Slide.encoded_tiles`."""
+        raise NotEncodedError("its chunks are zstd, not JPEG")
 
     def is_damaged(self, region: Region, level: int) -> bool:
         """Whether a region, in pixels of a level, touches what could not be read there."""
