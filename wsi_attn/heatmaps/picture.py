@@ -1,12 +1,13 @@
-"""The picture of a prediction: the slide's thumbnail, what the model attended to, and a legend beside it."""
+"""The picture of one layer: the slide's thumbnail, colours where a model looked or tiles scored, a legend beside it."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,11 @@ from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps import legend
 from wsi_attn.heatmaps.colour import UInt8Array, colourise
+from wsi_attn.heatmaps.layer import ATTENTION, Layer, Mode, Shade, shade
 from wsi_attn.heatmaps.outlines import draw_outlines
-from wsi_attn.heatmaps.raster import FloatArray, attention_rank, attention_share, resample
+from wsi_attn.heatmaps.raster import FloatArray, resample
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Colour, Line, text_block
-from wsi_attn.store.predictions import SlidePrediction
-
-Mode = Literal["rank", "value"]
+from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
 
 OUTLINES = 10
 """Regions that are framed and numbered: more crowd the picture."""
@@ -42,13 +42,13 @@ HAIRLINE: Colour = (214, 216, 222)
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """Attention over the picture, 0 to 1 with NaN, and the words for its two ends."""
+class Caption:
+    """What stands in the legend: a name, lines below it, the pixel size at level 0 if known, and framed regions."""
 
-    values: FloatArray
-    title: str
-    subtitle: str
-    ticks: tuple[str, ...]
+    name: str
+    lines: tuple[str, ...]
+    mpp: tuple[float, float] | None
+    regions: tuple[AttendedRegion, ...] = ()
 
 
 def draw_heatmap(
@@ -60,24 +60,38 @@ def draw_heatmap(
     colour: str = "viridis",
     outlines: bool = True,
 ) -> Image.Image:
-    """Attention over a thumbnail, with a legend outside of it.
+    """Attention over a thumbnail, with a legend outside of it: `draw_layer` of a prediction's attention."""
+    layer = Layer(ATTENTION, prediction.attention_map.frame, prediction.attention_map.values)
+    return draw_layer(layer, caption_of(prediction, outlines=outlines), thumbnail, frame, mode, alpha, colour)
+
+
+def draw_layer(
+    layer: Layer,
+    caption: Caption,
+    thumbnail: UInt8Array,
+    frame: Frame,
+    mode: Mode | None = None,
+    alpha: float = 0.5,
+    colour: str = "viridis",
+) -> Image.Image:
+    """One layer over a thumbnail, with a legend outside of it.
 
     Parameters
     ----------
-    prediction
+    layer
         What is drawn.
+    caption
+        What the legend says beside the colour bar and the scale bar.
     thumbnail
         uint8 (rows, columns, 3), RGB, the whole slide, of `frame.size`.
     frame
         How the thumbnail lies on level 0.
     mode
-        "rank": each cell's percentile within the slide; "value": attention as a share of its largest value.
+        "rank": each cell's percentile within the slide; "value": the numbers themselves; None: `layer.mode`.
     alpha
-        Opacity of the most attended tissue, 0 to 1; the least attended has `FAINTEST` of it.
+        Opacity of the highest value, 0 to 1; the lowest has `FAINTEST` of it.
     colour
         A key of `colour.COLOUR_MAPS`.
-    outlines
-        Frame and number the first `OUTLINES` regions that the model read.
 
     Returns
     -------
@@ -88,20 +102,30 @@ def draw_heatmap(
     ------
     UsageError : an option out of range, or a thumbnail that is not of `frame.size`.
     """
-    _check(thumbnail, frame, mode, alpha)
-    layer = _layer(prediction, frame, mode)
-    picture = Image.fromarray(overlay(thumbnail, layer.values, alpha, colour))
+    _check(thumbnail, frame, alpha)
+    shown = shade(layer, mode)
+    picture = Image.fromarray(overlay(thumbnail, resample(shown.values, layer.frame, frame), alpha, colour))
     unit = letter_size(frame)
-    regions = prediction.attention[:OUTLINES] if outlines else ()
-    draw_outlines(picture, frame, regions, unit)
+    draw_outlines(picture, frame, caption.regions, unit)
     tall = frame.size.height >= TALL * frame.size.width
     room = unit * 16 if tall else max(frame.size.width, unit * 20) - 2 * unit
+    microns = caption.mpp[0] * frame.downsample_x if caption.mpp else None
     blocks = [
-        text_block(_title(prediction, unit), min(room, unit * 28)),
-        _bar(layer, colour, unit, room),
-        legend.scale_bar(_microns_per_pixel(prediction, frame), unit, room, _note(len(regions))),
+        text_block(_title(caption, unit), min(room, unit * 28)),
+        _bar(shown, colour, unit, room),
+        legend.scale_bar(microns, unit, room, _note(len(caption.regions))),
     ]
     return _beside(picture, blocks, unit) if tall else _below(picture, blocks, unit)
+
+
+def caption_of(prediction: SlidePrediction, *, outlines: bool = True) -> Caption:
+    """Slide, label with its probability, uncertainty and model; and the first `OUTLINES` regions that it read."""
+    probability = prediction.probabilities.get(prediction.label)
+    answer = prediction.label if probability is None else f"{prediction.label} · probability {probability:.2f}"
+    terms = ", ".join(f"{name} {value:.2f}" for name, value in prediction.uncertainty.items())
+    lines = (answer, *([f"Uncertainty: {terms}"] if terms else []), prediction.model.get("name", "unnamed model"))
+    regions = prediction.attention[:OUTLINES] if outlines else ()
+    return Caption(Path(prediction.slide).name, lines, prediction.mpp, regions)
 
 
 def overlay(thumbnail: UInt8Array, values: FloatArray, alpha: float, colour: str) -> UInt8Array:
@@ -118,9 +142,21 @@ def overlay(thumbnail: UInt8Array, values: FloatArray, alpha: float, colour: str
     return np.rint(blended).astype(np.uint8)
 
 
+def colours_alone(layer: Layer, frame: Frame, mode: Mode | None, alpha: float, colour: str) -> Image.Image:
+    """A layer without slide and legend: RGBA of `frame.size`, transparent where nothing was looked at."""
+    _check_alpha(alpha)
+    values = resample(shade(layer, mode).values, layer.frame, frame)
+    return Image.fromarray(colourise(values, np.full(values.shape, alpha, np.float32), colour))
+
+
 def to_png(image: Image.Image, prediction: SlidePrediction) -> bytes:
     """The image as PNG, with what it shows written inside: slide, fingerprint, label, model, software."""
-    record = {
+    return png_bytes(image, origin_of(prediction))
+
+
+def origin_of(prediction: SlidePrediction) -> dict[str, Any]:
+    """What a file made of a prediction says of where it comes from."""
+    return {
         "slide": prediction.slide,
         "fingerprint": prediction.fingerprint,
         "label": prediction.label,
@@ -128,8 +164,12 @@ def to_png(image: Image.Image, prediction: SlidePrediction) -> bytes:
         "software": prediction.software,
         "notice": legend.NOTICE,
     }
+
+
+def png_bytes(image: Image.Image, origin: Mapping[str, Any]) -> bytes:
+    """The image as PNG with `origin` as its text `wsi-attn`, JSON."""
     words = PngImagePlugin.PngInfo()
-    words.add_itxt("wsi-attn", json.dumps(record, ensure_ascii=False, sort_keys=True))
+    words.add_itxt("wsi-attn", json.dumps(origin, ensure_ascii=False, sort_keys=True))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=words)
     return buffer.getvalue()
@@ -140,11 +180,8 @@ def letter_size(frame: Frame) -> int:
     return int(np.clip(round((frame.size.width * frame.size.height) ** 0.5 / 50), 13, 40))
 
 
-def _check(thumbnail: UInt8Array, frame: Frame, mode: str, alpha: float) -> None:
-    if mode not in ("rank", "value"):
-        raise UsageError(f"A heatmap shows 'rank' or 'value', not {mode!r}")
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"The opacity of a heatmap is 0 to 1, not {alpha}")
+def _check(thumbnail: UInt8Array, frame: Frame, alpha: float) -> None:
+    _check_alpha(alpha)
     if thumbnail.shape != (frame.size.height, frame.size.width, 3) or thumbnail.dtype != np.uint8:
         raise UsageError(
             f"The thumbnail is {thumbnail.dtype} {thumbnail.shape}; its frame needs uint8 "
@@ -152,42 +189,31 @@ def _check(thumbnail: UInt8Array, frame: Frame, mode: str, alpha: float) -> None
         )
 
 
-def _layer(prediction: SlidePrediction, frame: Frame, mode: Mode) -> _Layer:
-    source, values = prediction.attention_map.frame, prediction.attention_map.values
-    if mode == "rank":
-        ranks = resample(attention_rank(values), source, frame)
-        return _Layer(ranks, "Attention rank", "percentile within this slide", ("0", "50", "100"))
-    share, largest = attention_share(values)
-    ticks = ("0", f"{largest / 2:.2g}", f"{largest:.2g}")
-    return _Layer(resample(share, source, frame), "Attention", "share of the slide's, each cell", ticks)
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"The opacity of a heatmap is 0 to 1, not {alpha}")
 
 
 def _opacity(values: NDArray[np.float32], alpha: float) -> FloatArray:
     return (alpha * (FAINTEST + (1 - FAINTEST) * values)).astype(np.float32)
 
 
-def _title(prediction: SlidePrediction, unit: int) -> list[Line]:
+def _title(caption: Caption, unit: int) -> list[Line]:
     small = max(12, round(unit * 0.85))
-    probability = prediction.probabilities.get(prediction.label)
-    answer = prediction.label if probability is None else f"{prediction.label} · probability {probability:.2f}"
+    first, *others = (*caption.lines, legend.NOTICE)
     return [
-        (Path(prediction.slide).name, round(unit * 1.25), INK),
-        (answer, unit, INK),
-        (prediction.model.get("name", "unnamed model"), small, QUIET),
-        (legend.NOTICE, small, QUIET),
+        (caption.name, round(unit * 1.25), INK),
+        (first, unit, INK),
+        *((line, small, QUIET) for line in others),
     ]
 
 
-def _bar(layer: _Layer, colour: str, unit: int, room: int) -> Image.Image:
+def _bar(shown: Shade, colour: str, unit: int, room: int) -> Image.Image:
     # Over white and at full strength: the picture's colours, and how each hides less than the next.
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     seen = overlay(np.full((1, 256, 3), 255, np.uint8), ramp, 1.0, colour)
-    caption: list[Line] = [(layer.title, unit, INK), (layer.subtitle, max(12, round(unit * 0.85)), QUIET)]
-    return legend.colour_bar(seen[0], caption, layer.ticks, unit, room)
-
-
-def _microns_per_pixel(prediction: SlidePrediction, frame: Frame) -> float | None:
-    return prediction.mpp[0] * frame.downsample_x if prediction.mpp else None
+    caption: list[Line] = [(shown.title, unit, INK), (shown.subtitle, max(12, round(unit * 0.85)), QUIET)]
+    return legend.colour_bar(seen[0], caption, shown.ticks, unit, room)
 
 
 def _note(count: int) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.geometry import Frame
+from wsi_attn.geometry import Frame, Region
 
 FloatArray = NDArray[np.float32]
 
@@ -48,7 +50,7 @@ def attention_share(values: FloatArray) -> tuple[FloatArray, float]:
     return (values / np.float32(largest) if largest > 0 else values * np.float32(0)), largest
 
 
-def resample(values: FloatArray, source: Frame, target: Frame) -> FloatArray:
+def resample(values: FloatArray, source: Frame, target: Frame, region: Region | None = None) -> FloatArray:
     """`values` laid on `source`, as seen on `target`, aligned by their common level 0.
 
     A target pixel is NaN exactly where its centre lies in a NaN cell or outside `source`; elsewhere it is the mean of
@@ -62,31 +64,40 @@ def resample(values: FloatArray, source: Frame, target: Frame) -> FloatArray:
         float32 (source rows, source columns).
     source, target
         Frames over the same level 0; factors may be fractional and unequal along the axes.
+    region
+        The part of `target` that is wanted, in its pixels; all of it by default. Only cells near it are touched, so
+        a large target is made part by part, and parts equal the whole.
 
     Returns
     -------
-    float32 (target.size.height, target.size.width).
+    float32 (rows, columns) of the region.
     """
-    rows, row_of = _axis(values.shape[0], source.downsample_y, target.size.height, target.downsample_y)
-    columns, column_of = _axis(values.shape[1], source.downsample_x, target.size.width, target.downsample_x)
-    seen = ~np.isnan(values)
-    total = rows @ np.where(seen, values, 0) @ columns.T
+    region = region or Region(0, 0, *target.size)
+    top, rows, row_of = _axis(values.shape[0], source.downsample_y, region.y, region.height, target.downsample_y)
+    left, columns, column_of = _axis(values.shape[1], source.downsample_x, region.x, region.width, target.downsample_x)
+    window = values[top : top + rows.shape[1], left : left + columns.shape[1]]
+    seen = ~np.isnan(window)
+    total = rows @ np.where(seen, window, 0) @ columns.T
     weight = rows @ seen.astype(np.float32) @ columns.T
     inside = (row_of >= 0)[:, None] & (column_of >= 0)[None, :]
-    shown = inside & seen[np.ix_(np.maximum(row_of, 0), np.maximum(column_of, 0))]
     resampled = np.full(total.shape, np.nan, np.float32)
-    np.divide(total, weight, out=resampled, where=shown)
+    if window.size:
+        shown = inside & seen[np.ix_(np.maximum(row_of, 0), np.maximum(column_of, 0))]
+        np.divide(total, weight, out=resampled, where=shown)
     return resampled
 
 
-def _axis(cells: int, cell: float, pixels: int, pixel: float) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Along one axis: the weight of each cell for each pixel, (pixels, cells), and the cell below each pixel's centre.
+def _axis(cells: int, cell: float, start: int, pixels: int, pixel: float) -> tuple[int, FloatArray, NDArray[np.int64]]:
+    """Along one axis: the first cell that matters, the weight of each from it on for each pixel, (pixels, cells), and
+    the cell below each pixel's centre, counted from that first one.
 
     `cell` and `pixel` are extents in level-0 pixels. The index is -1 for pixels beyond the last cell.
     """
-    centre = (np.arange(pixels) + 0.5) * pixel / cell
-    below = np.floor(centre).astype(np.int64)
-    below[below >= cells] = -1
+    centre = (np.arange(start, start + pixels) + 0.5) * pixel / cell
     reach = max(1.0, pixel / cell)
-    distance = np.abs(centre[:, None] - (np.arange(cells) + 0.5))
-    return np.maximum(1 - distance / reach, 0).astype(np.float32), below
+    first = min(cells, max(0, math.floor(centre[0] - reach - 0.5)))
+    last = max(first, min(cells, math.ceil(centre[-1] + reach + 0.5)))
+    below = np.floor(centre).astype(np.int64) - first
+    below[(below >= last - first) | (centre >= cells)] = -1
+    distance = np.abs(centre[:, None] - (np.arange(first, last) + 0.5))
+    return first, np.maximum(1 - distance / reach, 0).astype(np.float32), below
