@@ -7,6 +7,7 @@ whole or not at all, and holds everything that pictures need except the slide's 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ class SlidePrediction:
     """The answer for one slide.
 
     `probabilities` sums to 1 over the model's labels; `attention` is ordered by falling weight, weights sum
-    to 1; `mpp` is the slide's own pixel size at level 0, or None; `seconds` is wall time.
+    to 1; `mpp` is the slide's own pixel size at level 0, or None; `seconds` is wall time. `maps` holds further
+    quantities over the slide, where the model has them: "evidence:LABEL" for what each place says for a label,
+    "uncertainty"; any real values, NaN where nothing was looked at.
     """
 
     slide: str
@@ -68,6 +71,7 @@ class SlidePrediction:
     attention_map: AttentionMap
     fingerprint: str
     warnings: tuple[str, ...] = field(default=())
+    maps: Mapping[str, AttentionMap] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The public JSON object: one line of `predict --json`, without the map."""
@@ -89,9 +93,7 @@ class SlidePrediction:
 
 def write_prediction(prediction: SlidePrediction, path: Path) -> None:
     """Write the record and its map as one JSON file."""
-    frame = prediction.attention_map.frame
-    values = prediction.attention_map.values
-    cells = [None if np.isnan(value) else float(f"{value:.6g}") for value in values.ravel().tolist()]
+    further = {"maps": {name: _map_to_json(value) for name, value in prediction.maps.items()}}
     files.write_json(
         path,
         {
@@ -99,13 +101,8 @@ def write_prediction(prediction: SlidePrediction, path: Path) -> None:
             **prediction.record(),
             "size": list(prediction.size0),
             "fingerprint": prediction.fingerprint,
-            "attention_map": {
-                "cell_width": frame.downsample_x,
-                "cell_height": frame.downsample_y,
-                "rows": values.shape[0],
-                "columns": values.shape[1],
-                "values": cells,
-            },
+            "attention_map": _map_to_json(prediction.attention_map),
+            **(further if prediction.maps else {}),
         },
     )
 
@@ -123,9 +120,6 @@ def read_prediction(path: Path) -> SlidePrediction:
             raise PredictionError(
                 f"Cannot read {path}: prediction schema {data['schema_version']}, this version knows {SCHEMA_VERSION}"
             )
-        grid = data["attention_map"]
-        shape = (grid["rows"], grid["columns"])
-        values = np.array([np.nan if cell is None else cell for cell in grid["values"]], np.float32).reshape(shape)
         return SlidePrediction(
             slide=data["slide"],
             size0=Size(*data["size"]),
@@ -139,11 +133,10 @@ def read_prediction(path: Path) -> SlidePrediction:
             mpp=tuple(data["mpp"]) if data["mpp"] else None,
             seconds=data["seconds"],
             software=data["software"],
-            attention_map=AttentionMap(
-                Frame(Size(grid["columns"], grid["rows"]), grid["cell_width"], grid["cell_height"]), values
-            ),
+            attention_map=_map_from_json(data["attention_map"]),
             fingerprint=data["fingerprint"],
             warnings=tuple(data["warnings"]),
+            maps={name: _map_from_json(value) for name, value in data.get("maps", {}).items()},
         )
     except FileNotFoundError as error:
         raise PredictionError(f"There is no prediction at {path}; `wsi-attn predict` writes one") from error
@@ -153,3 +146,20 @@ def read_prediction(path: Path) -> SlidePrediction:
         raise PredictionError(
             f"Cannot read {path}: not a prediction that `wsi-attn predict` wrote ({error})"
         ) from error
+
+
+def _map_to_json(value: AttentionMap) -> dict[str, Any]:
+    cells = [None if np.isnan(cell) else float(f"{cell:.6g}") for cell in value.values.ravel().tolist()]
+    return {
+        "cell_width": value.frame.downsample_x,
+        "cell_height": value.frame.downsample_y,
+        "rows": value.values.shape[0],
+        "columns": value.values.shape[1],
+        "values": cells,
+    }
+
+
+def _map_from_json(grid: dict[str, Any]) -> AttentionMap:
+    values = np.array([np.nan if cell is None else cell for cell in grid["values"]], np.float32)
+    frame = Frame(Size(grid["columns"], grid["rows"]), grid["cell_width"], grid["cell_height"])
+    return AttentionMap(frame, values.reshape(grid["rows"], grid["columns"]))
