@@ -131,6 +131,10 @@ class PredictionError(WsiAttnError, ValueError):
     """A prediction file that cannot be read."""
 
 
+class ExportError(WsiAttnError, ValueError):
+    """Something that a format cannot hold, or that there is not to export."""
+
+
 class OutputExistsError(WsiAttnError, FileExistsError):
     """Output that is not ours, or of other parameters, lies in the way."""
 

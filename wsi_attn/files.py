@@ -37,6 +37,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file to, which becomes `path` when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes `path`, replacing what was there, when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)

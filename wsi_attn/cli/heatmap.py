@@ -1,4 +1,4 @@
-"""`wsi-attn heatmap`: the picture of a prediction, and its regions for QuPath."""
+"""`wsi-attn heatmap`: the picture of a prediction or of a store's scores, and regions for QuPath."""
 
 from __future__ import annotations
 
@@ -10,88 +10,117 @@ import typer
 from wsi_attn import files
 from wsi_attn.cli.options import Debug, Json, Quiet, Workers
 from wsi_attn.cli.output import Talk, data, data_json, expand
-from wsi_attn.errors import PredictionError, UsageError, WsiAttnError
+from wsi_attn.errors import ExportError, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
-    from wsi_attn.contract import UInt8Array
-    from wsi_attn.geometry import Frame
-    from wsi_attn.store.predictions import SlidePrediction
+    from wsi_attn.contract import Slide
+    from wsi_attn.export.subject import Subject
 
-Predictions = Annotated[
+Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="PREDICTION", help="Files that predict wrote, or folders of them; - reads stdin."),
+    typer.Argument(
+        metavar="PREDICTION|STORE", help="Files that predict wrote, stores, or folders of either; - reads stdin."
+    ),
 ]
 Folder = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder for the pictures; beside the prediction by default.")
+    Path | None, typer.Option("--output", "-o", help="Folder for the pictures; beside the input by default.")
+]
+Of = Annotated[
+    str | None,
+    typer.Option(
+        "--of", metavar="QUANTITY", help="attention, evidence:LABEL, uncertainty, score:NAME or tissue, where it is."
+    ),
 ]
 SlidePath = Annotated[Path | None, typer.Option("--slide", help="Where the slide lies now, if it has moved.")]
+Grid = Annotated[str, typer.Option("--grid", help="Grid of a store whose scores are shown.")]
 Size = Annotated[
     int, typer.Option("--size", min=64, max=20000, help="Longer side of the slide in the picture, pixels.")
 ]
 Mode = Annotated[
-    Literal["rank", "value"], typer.Option("--show", help="rank: percentile within the slide; value: attention itself.")
+    Literal["rank", "value"] | None,
+    typer.Option(
+        "--as", "--show", help="rank: percentile within the slide; value: numbers. Attention is ranked by default."
+    ),
 ]
-Alpha = Annotated[float, typer.Option("--alpha", min=0, max=1, help="Opacity of the heatmap.")]
-Colour = Annotated[str, typer.Option("--colour-map", help="viridis, magma, inferno, plasma or cividis.")]
+Alpha = Annotated[float, typer.Option("--opacity", "--alpha", min=0, max=1, help="Opacity of the highest value.")]
+Colour = Annotated[str, typer.Option("--colours", "--colour-map", help="viridis, magma, inferno, plasma or cividis.")]
+Sheet = Annotated[
+    int, typer.Option("--contact-sheet", metavar="K", min=0, max=400, help="Also show the K highest places on a sheet.")
+]
+PATCH_SIDE = 256
+"""Pixels along a patch of a contact sheet, at most."""
 
 
 def heatmap(
-    predictions: Predictions,
+    inputs: Inputs,
     output: Folder = None,
+    of: Of = None,
     slide: SlidePath = None,
+    grid: Grid = "default",
     size: Size = 1600,
-    show: Mode = "rank",
+    show: Mode = None,
     alpha: Alpha = 0.5,
     colour_map: Colour = "viridis",
+    contact_sheet: Sheet = 0,
     workers: Workers = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw what predictions looked at over their slides, as PNG, and write the regions as GeoJSON."""
+    """Draw what predictions looked at, or what tiles of stores score, as PNG; regions of predictions as GeoJSON too."""
     from wsi_attn.export.geojson import write_geojson
-    from wsi_attn.heatmaps.picture import draw_heatmap, to_png
-    from wsi_attn.store.predictions import SUFFIX, read_prediction
+    from wsi_attn.export.subject import open_subject, subject_paths
+    from wsi_attn.geometry import Frame
+    from wsi_attn.heatmaps.picture import draw_layer, png_bytes
+    from wsi_attn.slides.view import read_view
 
-    found = _files(expand(predictions), SUFFIX)
+    found = subject_paths(expand(inputs))
     if slide and len(found) > 1:
-        raise UsageError(f"--slide names one slide and {len(found)} predictions were given")
+        raise UsageError(f"--slide names one slide and {len(found)} inputs were given")
     talk = Talk(quiet=quiet, total=len(found))
-    for file in found:
+    for path in found:
         try:
-            prediction = read_prediction(file)
-            thumbnail, frame = _thumbnail(prediction, slide or Path(prediction.slide), size, workers)
-            picture = draw_heatmap(prediction, thumbnail, frame, show, alpha, colour_map)
-            folder, stem = output or file.parent, file.name.removesuffix(SUFFIX)
-            png, geojson = folder / f"{stem}.heatmap.png", folder / f"{stem}.geojson"
-            files.write_bytes(png, to_png(picture, prediction))
-            write_geojson(prediction, geojson)
+            subject = open_subject(path, slide, grid)
+            layer = subject.layer(of)
+            downsample = max(1.0, max(subject.size0) / size)
+            frame = Frame.covering(subject.size0, downsample, downsample)
+            folder = output or path.parent
+            record = {"slide": str(subject.slide), "heatmap": str(folder / f"{_stem(subject, of)}.heatmap.png")}
+            with subject.pixels() as source:
+                view = read_view(source, frame.downsample_x, frame.downsample_y, workers=workers)
+                picture = draw_layer(layer, subject.caption, view.pixels, frame, show, alpha, colour_map)
+                files.write_bytes(Path(record["heatmap"]), png_bytes(picture, {**subject.origin, "of": layer.name}))
+                if contact_sheet:
+                    record["contact_sheet"] = str(folder / f"{_stem(subject, of)}.patches.png")
+                    sheet = _sheet(subject, source, layer.name, contact_sheet)
+                    files.write_bytes(Path(record["contact_sheet"]), sheet)
+            if subject.prediction:
+                record["geojson"] = str(folder / f"{subject.stem}.geojson")
+                write_geojson(subject.prediction, Path(record["geojson"]))
         except WsiAttnError as error:
             talk.fail(error)
             continue
-        record = {"slide": prediction.slide, "heatmap": str(png), "geojson": str(geojson)}
+        except OSError as error:
+            talk.fail(ExportError(f"Cannot draw {path}: {error.strerror or error}"))
+            continue
         data_json(record) if json else data("\t".join(record.values()))
     raise typer.Exit(talk.exit_code())
 
 
-def _files(paths: list[Path], suffix: str) -> list[Path]:
-    """Prediction files: those named, and those in folders named."""
-    found = [file for path in paths for file in (sorted(path.glob(f"*{suffix}")) if path.is_dir() else [path])]
-    if not found:
-        raise PredictionError(f"There is no prediction (*{suffix}) in {', '.join(map(str, paths))}")
-    return found
+def _stem(subject: Subject, of: str | None) -> str:
+    """What pictures are named after: a quantity that is not the usual one is part of it."""
+    if subject.prediction and of in (None, subject.layers[0]):
+        return subject.stem
+    return f"{subject.stem}.{(of or subject.layers[0]).replace(':', '-')}"
 
 
-def _thumbnail(prediction: SlidePrediction, path: Path, size: int, workers: int | None) -> tuple[UInt8Array, Frame]:
-    """The slide as one picture of at most `size` pixels a side; `PredictionError` where it is not the one predicted."""
-    from wsi_attn.data.sources import open_source
-    from wsi_attn.slides.view import read_view
+def _sheet(subject: Subject, slide: Slide, name: str, count: int) -> bytes:
+    from wsi_attn.heatmaps.contact_sheet import contact_sheet, read_patches
+    from wsi_attn.heatmaps.picture import png_bytes
 
-    if not path.exists():
-        raise PredictionError(f"The slide {path} is not there any more; say where it lies with --slide")
-    with open_source(path) as source:
-        if source.info.fingerprint != prediction.fingerprint:
-            raise PredictionError(f"{path} is not the slide that was predicted; say where that lies with --slide")
-        downsample = max(1.0, max(source.info.size0) / size)
-        view = read_view(source, downsample, downsample, workers=workers)
-        return view.pixels, view.frame
+    regions = subject.regions(count, name)
+    caption = subject.caption
+    lines = (caption.name, *caption.lines, f"{len(regions)} highest places by {name}, positions in level-0 pixels")
+    patches = read_patches(slide, regions, PATCH_SIDE)
+    sheet = contact_sheet(patches, lines, subject.mpp, side=PATCH_SIDE, quantity=name.rpartition(":")[2])
+    return png_bytes(sheet, {**subject.origin, "of": name})

@@ -1,16 +1,26 @@
-"""Attended regions as GeoJSON that QuPath opens by drag and drop, and that any GeoJSON reader understands.
+"""Attended regions, cells and tiles as GeoJSON that QuPath opens by drag and drop, and any GeoJSON reader understands.
 
-The schema is the one QuPath writes itself: a FeatureCollection in level-0 pixels, one annotation for each region.
+The schema is the one QuPath writes itself: a FeatureCollection in level-0 pixels, one object for each region, cell or
+tile.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from wsi_attn import files
+from wsi_attn.export.subject import Tiles, strongest
+from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
+
+ObjectType = Literal["annotation", "detection"]
+"""QuPath shows both; annotations can be edited, detections are light enough to be many."""
 
 NAMESPACE = uuid.UUID("6f2d1f9e-8f0a-5d55-9c64-0b6d2b7f3a11")
 CLASS_NAME = "Attended"
@@ -18,17 +28,19 @@ CLASS_COLOUR = (253, 141, 60)
 """One class and one colour for all regions: QuPath keeps a single colour for each class name."""
 
 
-def to_geojson(prediction: SlidePrediction) -> dict[str, Any]:
+def to_geojson(prediction: SlidePrediction, object_type: ObjectType = "annotation") -> dict[str, Any]:
     """Regions that the model read at high resolution, most attended first.
 
     Returns
     -------
-    A FeatureCollection; empty without regions. Each Feature is a QuPath annotation: a closed Polygon in level-0
+    A FeatureCollection; empty without regions. Each Feature is a QuPath object: a closed Polygon in level-0
     pixels, `name` "Attention RANK", and as `measurements` its attention weight, its rank from 1, and the slide's
     probability of each class. The class says that a region was attended, not what is in it. An `id` depends on the
     slide's fingerprint and the rectangle only, so the same region has the same id in every file.
     """
-    features = [_feature(prediction, region, rank) for rank, region in enumerate(prediction.attention, start=1)]
+    features = [
+        _feature(prediction, region, rank, object_type) for rank, region in enumerate(prediction.attention, start=1)
+    ]
     return {"type": "FeatureCollection", "features": features}
 
 
@@ -37,19 +49,64 @@ def write_geojson(prediction: SlidePrediction, path: Path) -> None:
     files.write_json(path, to_geojson(prediction))
 
 
+def tile_features(
+    fingerprint: str, tiles: Tiles, shown: str, count: int, colour: str, object_type: ObjectType = "detection"
+) -> Iterator[dict[str, Any]]:
+    """The `count` rectangles with the highest value of one column, highest first, as QuPath objects.
+
+    Each is coloured by its place between the least and the largest value of all, has every number that is not NaN as
+    a measurement, and is of the class named like the column; corners are rounded to level-0 pixels.
+    """
+    values = tiles.columns[shown]
+    chosen = strongest(values, count)
+    low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if len(chosen) else (0.0, 1.0)
+    table = lookup_table(colour)
+    middle = table[128].tolist()
+    for rank, index in enumerate(chosen.tolist(), start=1):
+        share = (float(values[index]) - low) / (high - low) if high > low else 0.5
+        x0, y0 = (round(edge) for edge in tiles.boxes[index, :2])
+        x1, y1 = (round(edge) for edge in tiles.boxes[index, :2] + tiles.boxes[index, 2:])
+        region = AttendedRegion(x0, y0, x1 - x0, y1 - y0, float(values[index]))
+        measured = {name: float(column[index]) for name, column in tiles.columns.items()}
+        yield {
+            "type": "Feature",
+            "id": region_id(f"{fingerprint}:{shown}", region),
+            "geometry": {"type": "Polygon", "coordinates": [_ring(region)]},
+            "properties": {
+                "objectType": object_type,
+                "name": f"{shown} {rank}",
+                "color": table[round(share * 255)].tolist(),
+                "classification": {"name": shown, "color": middle},
+                "measurements": {**{name: value for name, value in measured.items() if value == value}, "rank": rank},
+            },
+        }
+
+
+def write_features(path: Path, features: Iterable[dict[str, Any]]) -> int:
+    """A FeatureCollection, one feature a line, whole or not at all; gives their number."""
+    count = 0
+    with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for feature in features:
+            file.write(("\n" if count == 0 else ",\n") + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+            count += 1
+        file.write("\n]}\n")
+    return count
+
+
 def region_id(fingerprint: str, region: AttendedRegion) -> str:
     """UUID of one rectangle of one slide, the same on every machine."""
     return str(uuid.uuid5(NAMESPACE, f"{fingerprint}:{region.x},{region.y},{region.width},{region.height}"))
 
 
-def _feature(prediction: SlidePrediction, region: AttendedRegion, rank: int) -> dict[str, Any]:
+def _feature(prediction: SlidePrediction, region: AttendedRegion, rank: int, object_type: ObjectType) -> dict[str, Any]:
     probabilities = {f"probability: {name}": value for name, value in prediction.probabilities.items()}
     return {
         "type": "Feature",
         "id": region_id(prediction.fingerprint, region),
         "geometry": {"type": "Polygon", "coordinates": [_ring(region)]},
         "properties": {
-            "objectType": "annotation",
+            "objectType": object_type,
             "name": f"Attention {rank}",
             "classification": {"name": CLASS_NAME, "color": list(CLASS_COLOUR)},
             "measurements": {"attention": region.weight, "rank": rank, **probabilities},

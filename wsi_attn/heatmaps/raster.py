@@ -87,6 +87,19 @@ def resample(values: FloatArray, source: Frame, target: Frame, region: Region | 
     return resampled
 
 
+def halve(values: FloatArray) -> FloatArray:
+    """Means of two by two cells of what is not NaN, sizes rounded up; NaN where all four are."""
+    rows, columns = values.shape
+    even = np.full((rows + rows % 2, columns + columns % 2), np.nan, np.float32)
+    even[:rows, :columns] = values
+    fours = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2)
+    seen = ~np.isnan(fours)
+    total, count = np.where(seen, fours, 0).sum(axis=(1, 3)), seen.sum(axis=(1, 3))
+    halved = np.full(total.shape, np.nan, np.float32)
+    np.divide(total, count, out=halved, where=count > 0)
+    return halved
+
+
 def _axis(cells: int, cell: float, start: int, pixels: int, pixel: float) -> tuple[int, FloatArray, NDArray[np.int64]]:
     """Along one axis: the first cell that matters, the weight of each from it on for each pixel, (pixels, cells), and
     the cell below each pixel's centre, counted from that first one.

@@ -1,0 +1,129 @@
+"""`wsi-attn export`: predictions and stores in the formats of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Workers
+from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.errors import ExportError, OutputExistsError, UsageError, WsiAttnError
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PREDICTION|STORE", help="Files that predict wrote, stores, or folders of either; - reads stdin."
+    ),
+]
+Target = Annotated[
+    Path, typer.Option("--output", "-o", help="A file that ends like the format, or a folder for STEM.FORMAT.")
+]
+To = Annotated[
+    Literal["png", "geojson", "ome-tiff", "ome-zarr", "csv", "parquet", "dzi", "html"],
+    typer.Option("--to", help="Format."),
+]
+Of = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--of",
+        metavar="QUANTITY",
+        help="attention, evidence:LABEL, uncertainty, score:NAME, tissue, or slide for no colours; html takes several.",
+    ),
+]
+SlidePath = Annotated[Path | None, typer.Option("--slide", help="Where the slide lies now, if it has moved.")]
+Grid = Annotated[str, typer.Option("--grid", help="Grid of a store whose scores are shown.")]
+Mode = Annotated[
+    Literal["rank", "value"] | None,
+    typer.Option("--as", help="rank: percentile within the slide; value: numbers. Attention is ranked by default."),
+]
+Colours = Annotated[str, typer.Option("--colours", help="viridis, magma, inferno, plasma or cividis.")]
+Opacity = Annotated[float, typer.Option("--opacity", min=0, max=1, help="Opacity of the highest value.")]
+Size = Annotated[int | None, typer.Option("--size", min=64, max=200_000, help="Longer side of pictures, pixels.")]
+Downsample = Annotated[
+    float | None, typer.Option("--downsample", min=1, help="Level-0 pixels per pixel of pictures, instead of --size.")
+]
+Top = Annotated[
+    int | None,
+    typer.Option("--top", min=0, help="html: patches; geojson: only so many of the highest cells or tiles."),
+]
+Annotations = Annotated[bool, typer.Option("--as-annotations", help="geojson: annotations instead of detections.")]
+Values = Annotated[bool, typer.Option("--values", help="ome-tiff: numbers as float32 with NaN instead of colours.")]
+Transparent = Annotated[bool, typer.Option("--transparent", help="png: colours alone, without slide and legend.")]
+Pyramid = Annotated[
+    Literal["subifd", "pages"],
+    typer.Option("--pyramid", help="ome-tiff: subifd for Bio-Formats and QuPath, pages for OpenSlide."),
+]
+
+
+def export(
+    inputs: Inputs,
+    to: To,
+    output: Target,
+    of: Of = None,
+    slide: SlidePath = None,
+    grid: Grid = "default",
+    show: Mode = None,
+    colours: Colours = "viridis",
+    opacity: Opacity = 0.5,
+    size: Size = None,
+    downsample: Downsample = None,
+    top: Top = None,
+    as_annotations: Annotations = False,
+    values: Values = False,
+    transparent: Transparent = False,
+    pyramid: Pyramid = "subifd",
+    overwrite: Overwrite = False,
+    workers: Workers = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write predictions and stores as PNG, GeoJSON, OME-TIFF, OME-Zarr, CSV, Parquet, DeepZoom or one HTML file."""
+    from wsi_attn.export.run import ExportConfig, export_subject, target_of
+    from wsi_attn.export.subject import open_subject, subject_paths
+
+    paths = subject_paths(expand(inputs))
+    if slide and len(paths) > 1:
+        raise UsageError(f"--slide names one slide and {len(paths)} inputs were given")
+    if size and downsample:
+        raise UsageError("--size and --downsample say the same thing; give one")
+    config = ExportConfig(
+        tuple(of or ()),
+        show,
+        colours,
+        opacity,
+        size,
+        downsample,
+        top,
+        as_annotations,
+        values,
+        transparent,
+        pyramid,
+        workers,
+    )
+    talk = Talk(quiet=quiet, total=len(paths))
+    claimed: dict[Path, Path] = {}
+    for path in paths:
+        try:
+            subject = open_subject(path, slide, grid)
+            target = target_of(subject, to, output, config)
+            if (other := claimed.setdefault(target, path)) is not path:
+                raise OutputExistsError(f"{path} and {other} would both be written to {target}; name a folder for each")
+            with talk.progress(subject.stem) as progress:
+                record = export_subject(subject, to, target, config, overwrite=overwrite, progress=progress)
+        except WsiAttnError as error:
+            talk.fail(error)
+            continue
+        except OSError as error:
+            talk.fail(ExportError(f"Cannot export {path} into {output}: {error.strerror or error}"))
+            continue
+        if record.get("features_left_out"):
+            talk.say(
+                f"{path}: {record['features']} features written, {record['features_left_out']} lower ones left out"
+            )
+        if record.get("unreadable_tiles"):
+            talk.say(f"warning: {path}: {record['unreadable_tiles']} tiles could not be decoded; they are grey")
+        data_json(record) if json else data(f"{path}\t{target}")
+    raise typer.Exit(talk.exit_code())

@@ -1,0 +1,70 @@
+"""DeepZoom: `STEM.dzi` and the folder `STEM_files` of JPEG tiles, what OpenSeadragon and many servers show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import cv2
+
+from wsi_attn import files
+from wsi_attn.contract import Progress, UInt8Array, no_progress
+from wsi_attn.errors import ExportError
+from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes
+
+TILE = 254
+"""What DeepZoom tools use; tiles here do not overlap."""
+
+QUALITY = 90
+FORMAT = "jpeg"
+
+
+def tile_folder(path: Path) -> Path:
+    """The folder of tiles that belongs to a `.dzi`."""
+    return path.with_name(f"{path.name.removesuffix('.dzi')}_files")
+
+
+def write_dzi(
+    path: Path,
+    painter: Painter,
+    origin: Mapping[str, Any],
+    *,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """The painter's frame as a DeepZoom image.
+
+    The tiles are written under another name and renamed when all are there; the descriptor comes last. It carries
+    `origin` in attributes of its own namespace, which viewers skip.
+    """
+    size = painter.frame.size
+    sizes = level_sizes(size, 1)
+    highest = len(sizes) - 1  # DeepZoom counts from the coarsest
+    with files.new_folder(tile_folder(path)) as folder:
+        for level in range(len(sizes)):
+            (folder / str(level)).mkdir()
+
+        def emit(level: int, row: int, column: int, pixels: UInt8Array) -> None:
+            parameters = (cv2.IMWRITE_JPEG_QUALITY, QUALITY)
+            done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
+            if not done:
+                raise ExportError(f"Cannot encode tile {column}_{row} of level {highest - level} of {path}")
+            (folder / str(highest - level) / f"{column}_{row}.{FORMAT}").write_bytes(data.tobytes())
+
+        build_pyramid(painter, TILE, sizes, emit, workers, progress)
+    words = "".join(f" wa:{key}={quoteattr(str(value))}" for key, value in _flat(origin, painter).items())
+    files.write_text(
+        path,
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" xmlns:wa="urn:wsi-attn" '
+        f'Format="{FORMAT}" Overlap="0" TileSize="{TILE}"{words}>'
+        f'<Size Width="{size.width}" Height="{size.height}"/></Image>\n',
+    )
+
+
+def _flat(origin: Mapping[str, Any], painter: Painter) -> dict[str, Any]:
+    plain = {key: value for key, value in origin.items() if isinstance(value, str)}
+    factors = {"downsample_x": painter.frame.downsample_x, "downsample_y": painter.frame.downsample_y}
+    return {**plain, **factors}

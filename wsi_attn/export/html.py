@@ -1,0 +1,199 @@
+"""One HTML file that opens from disk: slide, heatmaps with opacity and choice, top patches, origin; no network.
+
+Pictures are inside as data, so their sizes are bounded: the slide by `SLIDE_SIDE` and `SLIDE_BYTES`, all heatmaps
+together by `LAYERS_BYTES`, patches by their number and side. Whatever the slide, the file stays below `MOST_BYTES`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from wsi_attn import assets, files
+from wsi_attn.contract import Progress, Slide, UInt8Array, no_progress
+from wsi_attn.errors import ExportError
+from wsi_attn.export.subject import Subject
+from wsi_attn.geometry import Frame
+from wsi_attn.heatmaps.colour import lookup_table
+from wsi_attn.heatmaps.contact_sheet import read_patches
+from wsi_attn.heatmaps.layer import Layer, Mode, shade
+from wsi_attn.heatmaps.picture import FAINTEST
+from wsi_attn.heatmaps.raster import FloatArray, resample
+from wsi_attn.slides.view import read_view
+
+MOST_BYTES = 15_000_000
+
+SLIDE_SIDE = 4096
+SLIDE_BYTES = 5_500_000
+LAYER_SIDE = 1024
+LAYERS_BYTES = 2_500_000
+"""Of all heatmaps together; before base64, which adds a third."""
+
+PATCH_SIDE = 192
+MOST_PATCHES = 48
+MOST_LAYERS = 24
+
+QUALITIES = (85, 75, 65, 50)
+
+
+def write_html(
+    subject: Subject,
+    slide: Slide,
+    layers: Sequence[Layer],
+    path: Path,
+    *,
+    mode: Mode | None = None,
+    alpha: float = 0.5,
+    colour: str = "viridis",
+    patches: int = 12,
+    size: int = SLIDE_SIDE,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """Write the page, whole or not at all.
+
+    Parameters
+    ----------
+    layers
+        Quantities to choose from, at most `MOST_LAYERS`; the first is shown.
+    patches
+        How many of the highest places are shown, at most `MOST_PATCHES`.
+    size
+        Longer side of the slide's picture, pixels, at most `SLIDE_SIDE`.
+
+    Raises
+    ------
+    ExportError : more layers or patches than a page may hold.
+    """
+    if len(layers) > MOST_LAYERS or patches > MOST_PATCHES:
+        raise ExportError(f"A page holds at most {MOST_LAYERS} heatmaps and {MOST_PATCHES} patches; choose with --of")
+    downsample = max(1.0, max(subject.size0) / min(size, SLIDE_SIDE))
+    view = read_view(slide, downsample, downsample, workers=workers, progress=progress)
+    picture, frame = _bounded_jpeg(view.pixels, view.frame)
+    prediction = subject.prediction
+    data: dict[str, Any] = {
+        "slide": {"image": picture, "width": subject.size0.width, "height": subject.size0.height, **_frame(frame)},
+        "layers": _layers(layers, subject, mode, colour),
+        "regions": _patches(subject, slide, patches, layers),
+        "label": prediction.label if prediction else "",
+        "probabilities": dict(prediction.probabilities) if prediction else {},
+        "uncertainty": dict(prediction.uncertainty) if prediction else {},
+        "lines": [prediction.model.get("name", "unnamed model")] if prediction else list(subject.caption.lines),
+        "mpp": list(subject.mpp) if subject.mpp else None,
+        "origin": subject.origin,
+    }
+    page = _page(f"{subject.slide.name} – wsi-attn", data, alpha)
+    if len(page) > MOST_BYTES:
+        raise ExportError(f"The page of {subject.path} would have {len(page)} bytes; ask for a smaller --size")
+    files.write_bytes(path, page)
+
+
+def _page(title: str, data: dict[str, Any], alpha: float) -> bytes:
+    library = assets.read_text("openseadragon/openseadragon.js").replace("</script", "<\\/script")
+    script = assets.read_text("report/page.js")
+    hashes = " ".join(f"'sha256-{_b64(hashlib.sha256(text.encode()).digest())}'" for text in (library, script))
+    parts = {
+        "TITLE": html.escape(title),
+        "STYLE": assets.read_text("report/page.css"),
+        "OPACITY": str(round(alpha * 100)),
+        "SCRIPT_HASHES": hashes,
+        # "<" never begins a tag inside the data
+        "DATA": json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+        "OPENSEADRAGON": library,
+        "SCRIPT": script,
+    }
+    page = re.sub(r"@@([A-Z_]+)@@", lambda found: parts[found[1]], assets.read_text("report/page.html"))
+    return page.encode()
+
+
+def _bounded_jpeg(pixels: UInt8Array, frame: Frame) -> tuple[str, Frame]:
+    """A JPEG of at most `SLIDE_BYTES`: first of lower quality, then of half the size."""
+    while True:
+        for quality in QUALITIES:
+            data = _jpeg(pixels, quality)
+            if len(data) <= SLIDE_BYTES:
+                return f"data:image/jpeg;base64,{_b64(data)}", frame
+        rows, columns = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+        image = Image.fromarray(pixels[:rows, :columns]).reduce(2)
+        pixels = np.asarray(image)
+        size = type(frame.size)(image.width, image.height)
+        frame = Frame(size, frame.downsample_x * 2, frame.downsample_y * 2)
+
+
+def _layers(layers: Sequence[Layer], subject: Subject, mode: Mode | None, colour: str) -> list[dict[str, Any]]:
+    shades = [shade(layer, mode) for layer in layers]
+    side = LAYER_SIDE
+    while True:
+        downsample = max(1.0, max(subject.size0) / side)
+        frame = Frame.covering(subject.size0, downsample, downsample)
+        images = [
+            _indexed_png(resample(shown.values, layer.frame, frame), colour)
+            for layer, shown in zip(layers, shades, strict=True)
+        ]
+        if sum(map(len, images)) <= LAYERS_BYTES or side <= 64:
+            break
+        side //= 2
+    bar = _indexed_png(np.linspace(0, 1, 255, dtype=np.float32)[None], colour, opaque=True)
+    return [
+        {
+            "name": layer.name,
+            "title": shown.title,
+            "subtitle": shown.subtitle,
+            "ticks": list(shown.ticks),
+            "image": f"data:image/png;base64,{_b64(image)}",
+            "bar": f"data:image/png;base64,{_b64(bar)}",
+            **_frame(frame),
+        }
+        for layer, shown, image in zip(layers, shades, images, strict=True)
+    ]
+
+
+def _indexed_png(values: FloatArray, colour: str, *, opaque: bool = False) -> bytes:
+    """A palette PNG of values from 0 to 1: entry 0 is transparent, for NaN; low values are fainter, as in pictures."""
+    seen = ~np.isnan(values)
+    index = np.where(seen, 1 + np.rint(np.clip(np.nan_to_num(values), 0, 1) * 254), 0).astype(np.uint8)
+    image = Image.fromarray(index)
+    share = np.linspace(0, 1, 255)
+    colours = lookup_table(colour)[np.rint(share * 255).astype(int)]
+    alpha = np.full(255, 255) if opaque else np.rint(255 * (FAINTEST + (1 - FAINTEST) * share))
+    image.putpalette(bytes(3) + colours.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=bytes(1) + alpha.astype(np.uint8).tobytes(), optimize=True)
+    return buffer.getvalue()
+
+
+def _patches(subject: Subject, slide: Slide, count: int, layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    regions = subject.regions(count, layers[0].name if layers else None)
+    return [
+        {**vars(patch.region), "image": f"data:image/jpeg;base64,{_b64(_jpeg(patch.pixels, QUALITIES[0]))}"}
+        for patch in read_patches(slide, regions, PATCH_SIDE)
+    ]
+
+
+def _frame(frame: Frame) -> dict[str, Any]:
+    return {
+        "columns": frame.size.width,
+        "rows": frame.size.height,
+        "downsample_x": frame.downsample_x,
+        "downsample_y": frame.downsample_y,
+    }
+
+
+def _jpeg(pixels: UInt8Array, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

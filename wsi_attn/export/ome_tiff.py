@@ -1,0 +1,213 @@
+"""OME-TIFF: pixels with colours, or a layer's own numbers, as a tiled pyramid with its pixel size in microns.
+
+Written with tifffile, level after level from tiles that lie compressed in a temporary file, so memory does not grow
+with the slide. Two layouts of the pyramid: "subifd", which OME-TIFF prescribes and Bio-Formats, QuPath and tifffile
+read, and "pages", reduced pages one after the other, which OpenSlide and libvips read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, Literal
+from xml.sax.saxutils import escape, quoteattr
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from wsi_attn import files
+from wsi_attn.contract import Progress, UInt8Array, no_progress
+from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes, padded
+from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.heatmaps.layer import Layer
+from wsi_attn.heatmaps.raster import FloatArray, halve
+
+Layout = Literal["subifd", "pages"]
+
+_Levels = list[tuple[tuple[int, ...], Any]]
+"""Shape and tiles in row order of each level, finest first."""
+
+TILE = 512
+JPEG_QUALITY = 90
+CLASSIC_LIMIT = 2**31
+"""Bytes of pixels from which on the file is a BigTIFF; compressed it is smaller, and 4 GB are never passed."""
+
+MICRONS_PER_CM = 10_000
+
+
+def write_picture(
+    path: Path,
+    painter: Painter,
+    mpp: Mpp | None,
+    origin: Mapping[str, Any],
+    *,
+    layout: Layout = "subifd",
+    icc_profile: bytes | None = None,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """The slide as RGB, JPEG-compressed, whole or not at all.
+
+    Parameters
+    ----------
+    painter
+        Its frame is the finest level.
+    mpp
+        Pixel size at the slide's level 0; None leaves it out.
+    origin
+        Kept in the OME-XML as an annotation.
+
+    Notes
+    -----
+    Takes the file's own size once more on disk, in the folder for temporary files, while it is written. Colour is
+    not subsampled: the edges of a heatmap stay where they are.
+    """
+    sizes = level_sizes(painter.frame.size, TILE)
+    with TemporaryFile() as file:
+        spool = _Spool(file)
+
+        def emit(level: int, row: int, column: int, pixels: UInt8Array) -> None:
+            whole = padded(pixels, TILE)
+            data = imagecodecs.jpeg8_encode(
+                whole, level=JPEG_QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"
+            )
+            spool.put((level, row, column), bytes(data))
+
+        build_pyramid(painter, TILE, sizes, emit, workers, progress)
+        options = {
+            "photometric": "ycbcr",
+            "subsampling": (1, 1),
+            "compression": "jpeg",
+            "iccprofile": icc_profile,
+            "dtype": np.uint8,
+        }
+        levels: _Levels = [
+            ((size.height, size.width, 3), _in_order(spool, level, size)) for level, size in enumerate(sizes)
+        ]
+        _write(path, levels, _Description(painter.frame, mpp, origin, "uint8", 3), layout, options)
+
+
+def write_values(
+    path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, Any], layout: Layout = "subifd"
+) -> None:
+    """A layer's own numbers as one float32 channel, NaN where nothing was looked at; one pixel a cell, deflate.
+
+    Coarser levels are means of what is not NaN. The pixel size says how cells lie on the slide: both start at the
+    same corner.
+    """
+    rasters = [layer.values]
+    while max(rasters[-1].shape) > TILE:
+        rasters.append(halve(rasters[-1]))
+    options = {"photometric": "minisblack", "compression": "zlib", "predictor": 3, "dtype": np.float32}
+    levels: _Levels = [(raster.shape, _float_tiles(raster)) for raster in rasters]
+    _write(path, levels, _Description(layer.frame, mpp, origin, "float", 1, layer.name), layout, options)
+
+
+class _Spool:
+    """Compressed tiles in a temporary file, put in any order by several threads."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._places: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def put(self, key: tuple[int, int, int], data: bytes) -> None:
+        with self._lock:
+            self._file.write(data)
+            self._places[key] = self._end, len(data)
+            self._end += len(data)
+
+    def get(self, key: tuple[int, int, int]) -> bytes:
+        offset, length = self._places[key]
+        self._file.seek(offset)
+        return self._file.read(length)
+
+
+def _in_order(spool: _Spool, level: int, size: Size) -> Iterator[bytes]:
+    for row in range(math.ceil(size.height / TILE)):
+        for column in range(math.ceil(size.width / TILE)):
+            yield spool.get((level, row, column))
+
+
+def _float_tiles(raster: FloatArray) -> Iterator[FloatArray]:
+    for top in range(0, raster.shape[0], TILE):
+        for left in range(0, raster.shape[1], TILE):
+            tile = np.full((TILE, TILE), np.nan, np.float32)
+            part = raster[top : top + TILE, left : left + TILE]
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile
+
+
+class _Description:
+    """OME-XML and resolution of the image."""
+
+    def __init__(
+        self,
+        frame: Frame,
+        mpp: Mpp | None,
+        origin: Mapping[str, Any],
+        kind: str,
+        samples: int,
+        channel: str | None = None,
+    ) -> None:
+        self.pixel = (mpp.x * frame.downsample_x, mpp.y * frame.downsample_y) if mpp else None
+        self._frame, self._origin, self._kind, self._samples, self._channel = frame, origin, kind, samples, channel
+
+    def xml(self, name: str) -> str:
+        """The OME-XML of schema 2016-06: one image, one plane in the first page."""
+        size, samples = self._frame.size, self._samples
+        physical = ""
+        if self.pixel:
+            physical = "".join(
+                f' PhysicalSize{axis}="{value:.12g}" PhysicalSize{axis}Unit="µm"'
+                for axis, value in zip("XY", self.pixel, strict=True)
+            )
+        named = f" Name={quoteattr(self._channel)}" if self._channel else ""
+        said = {
+            "downsample_x": self._frame.downsample_x,
+            "downsample_y": self._frame.downsample_y,
+            **{key: value if isinstance(value, str) else json.dumps(value) for key, value in self._origin.items()},
+        }
+        pairs = "".join(f"<M K={quoteattr(key)}>{escape(str(value))}</M>" for key, value in said.items())
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>'
+            '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
+            'xsi:schemaLocation="http://www.openmicroscopy.org/Schemas/OME/2016-06 '
+            'http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd" Creator="wsi-attn">'
+            f'<Image ID="Image:0" Name={quoteattr(name)}>'
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{self._kind}" SizeX="{size.width}" '
+            f'SizeY="{size.height}" SizeC="{samples}" SizeZ="1" SizeT="1"{physical} Interleaved="true">'
+            f'<Channel ID="Channel:0:0"{named} SamplesPerPixel="{samples}"/>'
+            '<TiffData IFD="0" PlaneCount="1"/></Pixels><AnnotationRef ID="Annotation:0"/></Image>'
+            '<StructuredAnnotations><MapAnnotation ID="Annotation:0" Namespace="wsi-attn">'
+            f"<Value>{pairs}</Value></MapAnnotation></StructuredAnnotations></OME>"
+        )
+
+
+def _write(
+    path: Path,
+    levels: _Levels,
+    description: _Description,
+    layout: Layout,
+    options: Mapping[str, Any],
+) -> None:
+    item = np.dtype(options["dtype"]).itemsize
+    big = sum(math.prod(shape) for shape, _ in levels) * item > CLASSIC_LIMIT
+    with files.replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=big, ome=False) as writer:
+        for index, (shape, tiles) in enumerate(levels):
+            extra: dict[str, Any] = {"subfiletype": 1} if index else {}
+            if not index:
+                extra = {"description": description.xml(path.name).encode()}
+                if layout == "subifd":
+                    extra["subifds"] = len(levels) - 1
+            if description.pixel:
+                extra["resolution"] = tuple(MICRONS_PER_CM / value / 2**index for value in description.pixel)
+                extra["resolutionunit"] = "CENTIMETER"
+            writer.write(tiles, shape=shape, tile=(TILE, TILE), metadata=None, software="wsi-attn", **options, **extra)

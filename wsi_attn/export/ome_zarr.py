@@ -1,0 +1,66 @@
+"""OME-Zarr 0.5: a layer's numbers as an image of their own, placed so that it lies on the slide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import ZstdCodec
+
+from wsi_attn import files
+from wsi_attn.geometry import Frame, Mpp
+from wsi_attn.heatmaps.layer import Layer
+from wsi_attn.heatmaps.raster import halve
+from wsi_attn.store.ome import VERSION
+
+CHUNK = 512
+SMALLEST = 256
+
+
+def write_ome_zarr(path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, Any]) -> None:
+    """A float32 image (y, x), NaN where nothing was looked at, with coarser levels, whole or not at all.
+
+    Coordinates are microns, or level-0 pixels where their size is not known. OME-Zarr places the middle of pixels, so
+    the translation is half a cell less half a level-0 pixel: with it, a viewer that shows the slide with its own scale
+    and no translation lays both on each other exactly.
+    """
+    levels = [layer.values]
+    while max(levels[-1].shape) > SMALLEST:
+        levels.append(halve(levels[-1]))
+    attributes = {
+        "ome": {"version": VERSION, "multiscales": [_multiscale(layer, len(levels), mpp)]},
+        "wsi_attn_export": {
+            **origin,
+            "quantity": layer.name,
+            "downsample": [layer.frame.downsample_x, layer.frame.downsample_y],
+        },
+    }
+    with files.new_folder(path) as folder:
+        group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
+        for index, values in enumerate(levels):
+            array = group.create_array(
+                str(index),
+                shape=values.shape,
+                chunks=(min(CHUNK, values.shape[0]), min(CHUNK, values.shape[1])),
+                dtype="float32",
+                fill_value=float("nan"),
+                compressors=ZstdCodec(level=3, checksum=True),
+                dimension_names=("y", "x"),
+            )
+            array[...] = values
+
+
+def _multiscale(layer: Layer, levels: int, mpp: Mpp | None) -> dict[str, Any]:
+    unit = {"unit": "micrometer"} if mpp else {}
+    datasets = []
+    for index in range(levels):
+        cell = Frame(layer.frame.size, layer.frame.downsample_x * 2**index, layer.frame.downsample_y * 2**index)
+        pixel = mpp or Mpp(1.0, 1.0)
+        scale = [pixel.y * cell.downsample_y, pixel.x * cell.downsample_x]
+        middle = [pixel.y * (cell.downsample_y - 1) / 2, pixel.x * (cell.downsample_x - 1) / 2]
+        transforms = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": middle}]
+        datasets.append({"path": str(index), "coordinateTransformations": transforms})
+    axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
+    return {"name": layer.name, "axes": axes, "datasets": datasets, "type": "mean of what is not NaN"}

@@ -1,0 +1,190 @@
+"""A slide, with or without colours over it, cut into the tiles of a pyramid whose levels halve.
+
+Tiles are made depth first: the finest are read and each coarser one is the mean of the four below it. So every pixel
+of the slide is read once, and a few dozen tiles are in memory whatever the slide's size.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from wsi_attn.contract import BACKGROUND, Progress, Slide, UInt8Array, no_progress
+from wsi_attn.errors import SlideReadError
+from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.heatmaps.contact_sheet import UNREADABLE
+from wsi_attn.heatmaps.layer import Layer, Mode, shade
+from wsi_attn.heatmaps.picture import overlay
+from wsi_attn.heatmaps.raster import resample
+from wsi_attn.slides.view import read_region_at
+
+TOGETHER = 2
+"""Levels below a tile whose finest tiles are read at once: 16 tiles, work for as many threads."""
+
+Emit = Callable[[int, int, int, UInt8Array], None]
+"""Called with level (0 the finest), row and column of a tile, and its pixels, smaller at the right and bottom edge;
+from several threads, in no order."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """How a layer is laid over pixels."""
+
+    layer: Layer
+    mode: Mode | None
+    alpha: float
+    colour: str
+
+
+class Painter:
+    """Pixels of any region of a frame over the slide, with colours where there are any.
+
+    Attributes
+    ----------
+    unreadable
+        Tiles that could not be decoded, or not wholly; they are grey and have no colour.
+    """
+
+    def __init__(self, slide: Slide, frame: Frame, colours: Colours | None) -> None:
+        self.frame = frame
+        self.unreadable = 0
+        self._slide = slide
+        self._colours = colours
+        self._values = shade(colours.layer, colours.mode).values if colours else None
+        self._lock = threading.Lock()
+
+    def paint(self, region: Region) -> UInt8Array:
+        """uint8 (rows, columns, 3) of a region in pixels of the frame."""
+        x, y = region.x * self.frame.downsample_x, region.y * self.frame.downsample_y
+        try:
+            pixels = read_region_at(
+                self._slide, (x, y), self.frame.downsample_x, self.frame.downsample_y, (region.width, region.height)
+            )
+        except SlideReadError:
+            with self._lock:
+                self.unreadable += 1
+            return np.full((region.height, region.width, 3), UNREADABLE, np.uint8)
+        if self._colours is None or self._values is None:
+            return pixels
+        values = resample(self._values, self._colours.layer.frame, self.frame, region)
+        if np.isnan(values).all():
+            return pixels
+        return overlay(pixels, values, self._colours.alpha, self._colours.colour)
+
+
+def level_sizes(size: Size, smallest: int) -> list[Size]:
+    """Sizes of the levels, finest first, each half of the one before, rounded up, until both sides fit `smallest`."""
+    sizes = [size]
+    while max(sizes[-1]) > smallest:
+        sizes.append(Size(-(-sizes[-1].width // 2), -(-sizes[-1].height // 2)))
+    return sizes
+
+
+def build_pyramid(
+    painter: Painter, tile: int, sizes: list[Size], emit: Emit, workers: int | None, progress: Progress = no_progress
+) -> None:
+    """Make every tile of every level and hand it to `emit`.
+
+    Parameters
+    ----------
+    painter
+        Of the finest level.
+    tile
+        Side of a tile.
+    sizes
+        Of the levels, as `level_sizes` gives them.
+    workers
+        Threads; all cores by default.
+    """
+    finest = sizes[0]
+    total = math.ceil(finest.width / tile) * math.ceil(finest.height / tile)
+    done = 0
+    top = next((level for level, size in enumerate(sizes) if max(size) <= tile), len(sizes) - 1)
+
+    def leaf(place: tuple[int, int]) -> UInt8Array | None:
+        region = _region(finest, tile, *place)
+        if region is None:
+            return None
+        pixels = painter.paint(region)
+        emit(0, *place, pixels)
+        return pixels
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+
+        def node(level: int, row: int, column: int) -> UInt8Array | None:
+            nonlocal done
+            region = _region(sizes[level], tile, row, column)
+            if region is None:
+                return None
+            if level <= TOGETHER:
+                span = range(2**level)
+                places = [(row * 2**level + r, column * 2**level + c) for r in span for c in span]
+                tiles = dict(zip(places, pool.map(leaf, places), strict=True))
+                done += sum(found is not None for found in tiles.values())
+                progress(done, total, "tiles")
+                for coarser in range(1, level + 1):
+                    tiles = _reduced(tiles, sizes[coarser], tile)
+                    for place, pixels in tiles.items():
+                        if pixels is not None:
+                            emit(coarser, *place, pixels)
+                return tiles[row, column]
+            below = {(2 * row + r, 2 * column + c): node(level - 1, 2 * row + r, 2 * column + c) for r, c in _FOUR}
+            pixels = _reduced(below, sizes[level], tile)[row, column]
+            if pixels is not None:
+                emit(level, row, column, pixels)
+            return pixels
+
+        last = node(top, 0, 0)
+        for level in range(top + 1, len(sizes)):
+            last = _halved(last, sizes[level]) if last is not None else None
+            if last is not None:
+                emit(level, 0, 0, last)
+
+
+_FOUR = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def _region(size: Size, tile: int, row: int, column: int) -> Region | None:
+    return Region(column * tile, row * tile, tile, tile).intersection(Region(0, 0, *size))
+
+
+def _reduced(
+    tiles: dict[tuple[int, int], UInt8Array | None], size: Size, tile: int
+) -> dict[tuple[int, int], UInt8Array | None]:
+    """Tiles of the next level, each from the four below it; None where that level has none."""
+    reduced: dict[tuple[int, int], UInt8Array | None] = {}
+    for row, column in {(row // 2, column // 2) for row, column in tiles}:
+        region = _region(size, tile, row, column)
+        parts = [[tiles[2 * row + r, 2 * column + c] for c in (0, 1)] for r in (0, 1)]
+        if region is None or parts[0][0] is None:
+            reduced[row, column] = None
+            continue
+        lines = [[part for part in line if part is not None] for line in parts]
+        joined = np.concatenate([np.concatenate(line, axis=1) for line in lines if line])
+        reduced[row, column] = _halved(joined, Size(region.width, region.height))
+    return reduced
+
+
+def _halved(pixels: UInt8Array, size: Size) -> UInt8Array:
+    """Means of two by two pixels; an odd last row or column stands for itself."""
+    rows, columns = 2 * size.height - pixels.shape[0], 2 * size.width - pixels.shape[1]
+    if rows or columns:
+        pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge")
+    return np.asarray(cv2.resize(pixels, (size.width, size.height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def padded(pixels: UInt8Array, tile: int) -> UInt8Array:
+    """A tile at full size, background at the right and bottom, as TIFF wants it."""
+    if pixels.shape[:2] == (tile, tile):
+        return pixels
+    whole = np.full((tile, tile, 3), BACKGROUND, np.uint8)
+    whole[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return whole

@@ -1,0 +1,254 @@
+"""`export_subject`: one input into one format, and where the result goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wsi_attn import files
+from wsi_attn.contract import Progress, no_progress
+from wsi_attn.errors import ExportError, OutputExistsError, UsageError
+from wsi_attn.export.dzi import tile_folder, write_dzi
+from wsi_attn.export.geojson import tile_features, to_geojson, write_features
+from wsi_attn.export.html import MOST_PATCHES, SLIDE_SIDE, write_html
+from wsi_attn.export.ome_tiff import Layout, write_picture, write_values
+from wsi_attn.export.ome_zarr import write_ome_zarr
+from wsi_attn.export.pyramid import Colours, Painter
+from wsi_attn.export.subject import NO_LAYER, SCORE, Subject
+from wsi_attn.export.table import write_csv, write_parquet
+from wsi_attn.geometry import Frame
+from wsi_attn.heatmaps.layer import Mode
+from wsi_attn.heatmaps.picture import colours_alone, draw_layer, png_bytes
+from wsi_attn.slides.view import read_view
+
+Format = Literal["png", "geojson", "ome-tiff", "ome-zarr", "csv", "parquet", "dzi", "html"]
+
+SUFFIXES: dict[Format, str] = {
+    "png": ".png",
+    "geojson": ".geojson",
+    "ome-tiff": ".ome.tiff",
+    "ome-zarr": ".zarr",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "dzi": ".dzi",
+    "html": ".html",
+}
+
+NAMED_BY_LAYER: tuple[Format, ...] = ("png", "ome-tiff", "ome-zarr")
+"""Formats that hold one quantity, whose name is then part of the file's."""
+
+OF_PIXELS: tuple[Format, ...] = ("ome-tiff", "dzi")
+"""Formats that show a store or slide without colours unless a quantity is named."""
+
+PNG_SIDE = 1600
+TIFF_SIDE = 16_384
+"""Pixels along the longer side of an OME-TIFF with colours: beyond, a heatmap shows nothing more."""
+
+PATCHES = 12
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """How something is exported; what does not concern a format is ignored by it."""
+
+    of: tuple[str, ...] = ()
+    """Quantities, or "slide" for pixels without colours; the usual ones by default, for html all there are."""
+    mode: Mode | None = None
+    """Ranks or values; what suits the quantity by default."""
+    colour: str = "viridis"
+    """Colour map."""
+    alpha: float = 0.5
+    """Opacity of the highest value, 0 to 1."""
+    size: int | None = None
+    """Longer side of pictures in pixels; each format has its own default."""
+    downsample: float | None = None
+    """Level-0 pixels per pixel of pictures, instead of `size`."""
+    top: int | None = None
+    """Most patches of html, most cells or tiles of geojson."""
+    annotations: bool = False
+    """QuPath annotations instead of detections."""
+    values: bool = False
+    """Numbers instead of colours in an OME-TIFF."""
+    transparent: bool = False
+    """PNG of the colours alone, without slide and legend."""
+    pyramid: Layout = "subifd"
+    """Layout of an OME-TIFF."""
+    workers: int | None = None
+    """Threads that read; all cores by default."""
+
+
+def target_of(subject: Subject, to: Format, output: Path, config: ExportConfig) -> Path:
+    """The path that is written: `output` itself where it ends like the format, else a file of the subject's name in it.
+
+    `STEM.QUANTITY.SUFFIX` for formats that hold one quantity, else `STEM.SUFFIX`; colons become hyphens.
+    """
+    endings = {"ome-tiff": (".ome.tiff", ".ome.tif", ".tiff", ".tif")}.get(to, (SUFFIXES[to],))
+    if output.name.endswith(endings) and not (to == "ome-zarr" and output.is_dir() and not _is_zarr(output)):
+        return output
+    of = _of(subject, to, config)
+    name = f".{of.replace(':', '-')}" if to in NAMED_BY_LAYER and of != NO_LAYER else ""
+    return output / f"{subject.stem}{name}{SUFFIXES[to]}"
+
+
+def export_subject(
+    subject: Subject,
+    to: Format,
+    path: Path,
+    config: ExportConfig,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write one input in one format.
+
+    Returns
+    -------
+    `input`, `slide`, `format`, `output`, and what the format adds: `of`, `downsample`, `rows`, `features`,
+    `features_left_out`, `unreadable_tiles`.
+
+    Raises
+    ------
+    OutputExistsError : something is there already and `overwrite` is not set.
+    UnknownNameError : there is no such quantity.
+    PredictionError, SlideError : the slide is gone, is another, or cannot be read.
+    ExportError : there is nothing to export in this format.
+    """
+    _check_target(subject, to, path, overwrite=overwrite)
+    more: dict[str, Any]
+    if to in ("csv", "parquet"):
+        more = {"rows": (write_csv if to == "csv" else write_parquet)(subject, path)}
+    elif to == "geojson":
+        more = _geojson(subject, path, config)
+    elif to == "ome-zarr":
+        layer = subject.layer(_of(subject, to, config))
+        write_ome_zarr(path, layer, subject.mpp, subject.origin)
+        more = {"of": layer.name, "downsample": [layer.frame.downsample_x, layer.frame.downsample_y]}
+    elif to == "html":
+        more = _html(subject, path, config, progress)
+    elif to == "png":
+        more = _png(subject, path, config, progress)
+    else:
+        more = _pyramid(subject, to, path, config, progress)
+    return {"input": str(subject.path), "slide": str(subject.slide), "format": to, "output": str(path), **more}
+
+
+def _check_target(subject: Subject, to: Format, path: Path, *, overwrite: bool) -> None:
+    if path.resolve() in (subject.slide.resolve(), subject.path.resolve()):
+        raise UsageError(f"{path} is what is exported; name another --output")
+    there = [place for place in (path, tile_folder(path)) if place.exists()] if to == "dzi" else [path]
+    for place in there:
+        if place.exists() and not overwrite:
+            raise OutputExistsError(f"{place} is there already; --overwrite replaces it")
+        if place.is_dir() and not (place == tile_folder(path) or (to == "ome-zarr" and _is_zarr(place))):
+            raise OutputExistsError(f"{place} is a folder that no export wrote; name another --output")
+        if to == "ome-zarr" and place.exists() and (place / "labels").exists():
+            raise OutputExistsError(f"{place} is a store; name another --output")
+
+
+def _is_zarr(path: Path) -> bool:
+    return (path / "zarr.json").exists()
+
+
+def _of(subject: Subject, to: Format, config: ExportConfig) -> str:
+    """The one quantity that a format shows."""
+    if len(config.of) > 1:
+        raise UsageError(f"{to} holds one quantity, and {len(config.of)} are named with --of; html takes several")
+    if config.of:
+        return config.of[0]
+    if not subject.layers:
+        return NO_LAYER
+    return NO_LAYER if to in OF_PIXELS and subject.prediction is None and not config.values else subject.layers[0]
+
+
+def _frame(subject: Subject, config: ExportConfig, side: int | None) -> Frame:
+    size = config.size or side
+    fitting = max(1.0, max(subject.size0) / size) if size else 1.0
+    downsample = config.downsample or fitting
+    return Frame.covering(subject.size0, downsample, downsample)
+
+
+def _geojson(subject: Subject, path: Path, config: ExportConfig) -> dict[str, Any]:
+    kind: Literal["annotation", "detection"] = "annotation" if config.annotations else "detection"
+    if subject.prediction and config.top is None and not config.of:
+        return {"features": write_features(path, to_geojson(subject.prediction, kind)["features"])}
+    of = _of(subject, "geojson", config)
+    if subject.store and of.startswith(SCORE):
+        tiles, shown = subject.tiles(), of.removeprefix(SCORE)
+        if shown not in tiles.columns:
+            subject.layer(of)  # says which there are
+    else:
+        tiles, shown = subject.cells(of), of
+    total = len(tiles.boxes)
+    count = total if config.top is None else config.top
+    written = write_features(path, tile_features(subject.fingerprint, tiles, shown, count, config.colour, kind))
+    return {"of": of, "features": written, "features_left_out": total - written}
+
+
+def _html(subject: Subject, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
+    names = [name for name in (config.of or subject.layers) if name != NO_LAYER]
+    patches = PATCHES if config.top is None else config.top
+    if patches > MOST_PATCHES:
+        raise UsageError(f"A page shows at most {MOST_PATCHES} patches, not {patches}")
+    with subject.pixels() as slide:
+        write_html(
+            subject,
+            slide,
+            [subject.layer(name) for name in names],
+            path,
+            mode=config.mode,
+            alpha=config.alpha,
+            colour=config.colour,
+            patches=patches,
+            size=config.size or SLIDE_SIDE,
+            workers=config.workers,
+            progress=progress,
+        )
+    return {"of": names, "bytes": path.stat().st_size}
+
+
+def _png(subject: Subject, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
+    frame = _frame(subject, config, PNG_SIDE)
+    layer = subject.layer(_of(subject, "png", config))
+    shown = {"of": layer.name, "downsample": [frame.downsample_x, frame.downsample_y]}
+    if config.transparent:
+        image = colours_alone(layer, frame, config.mode, config.alpha, config.colour)
+    else:
+        with subject.pixels() as slide:
+            view = read_view(slide, frame.downsample_x, frame.downsample_y, workers=config.workers, progress=progress)
+        image = draw_layer(layer, subject.caption, view.pixels, frame, config.mode, config.alpha, config.colour)
+    files.write_bytes(path, png_bytes(image, {**subject.origin, **shown}))
+    return shown
+
+
+def _pyramid(subject: Subject, to: Format, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
+    of = _of(subject, to, config)
+    layer = None if of == NO_LAYER else subject.layer(of)
+    if to == "ome-tiff" and config.values:
+        if layer is None:
+            raise ExportError(f"{subject.path} has no numbers; --values needs a prediction or the scores of a store")
+        write_values(path, layer, subject.mpp, subject.origin, config.pyramid)
+        return {"of": of, "downsample": [layer.frame.downsample_x, layer.frame.downsample_y]}
+    frame = _frame(subject, config, TIFF_SIDE if to == "ome-tiff" and layer else None)
+    colours = Colours(layer, config.mode, config.alpha, config.colour) if layer else None
+    origin = {**subject.origin, "of": of}
+    with subject.pixels() as slide:
+        painter = Painter(slide, frame, colours)
+        if to == "dzi":
+            write_dzi(path, painter, origin, workers=config.workers, progress=progress)
+        else:
+            write_picture(
+                path,
+                painter,
+                subject.mpp,
+                origin,
+                layout=config.pyramid,
+                icc_profile=None if layer else slide.info.icc_profile,
+                workers=config.workers,
+                progress=progress,
+            )
+    return {
+        "of": of,
+        "downsample": [frame.downsample_x, frame.downsample_y],
+        "unreadable_tiles": painter.unreadable,
+    }

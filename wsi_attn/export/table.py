@@ -1,0 +1,122 @@
+"""Tables: a row for each attended region and cell of a prediction, or for each tile of a store; CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn import files
+from wsi_attn.errors import MissingExtraError
+from wsi_attn.export.subject import Subject
+from wsi_attn.geometry import Frame
+from wsi_attn.heatmaps.layer import ATTENTION, Layer
+
+ROWS_AT_ONCE = 65_536
+
+REGION, CELL, TILE = "region", "cell", "tile"
+
+FloatColumn = NDArray[np.float64]
+Columns = dict[str, list[str] | FloatColumn]
+
+
+class _Part(NamedTuple):
+    """Rows of one kind: float64 (n, 4) boxes, and numbers (n,) by column."""
+
+    kind: str
+    boxes: FloatColumn
+    numbers: Mapping[str, FloatColumn]
+
+
+def columns_of(subject: Subject) -> Columns:
+    """The table by columns, all of one length.
+
+    `slide`; `kind`, "region" (read at high resolution), "cell" (of the maps) or "tile" (of a store's grid); `x`, `y`,
+    `width`, `height` in level-0 pixels; then for a prediction `attention`, `rank` from 1 within its kind, each further
+    map, `label` and `probability_NAME`, and for a store each score. NaN where a row has no such number.
+    """
+    parts = list(_prediction_parts(subject)) if subject.prediction else [_Part(TILE, *subject.tiles())]
+    boxes = np.concatenate([part.boxes for part in parts])
+    count = len(boxes)
+    columns: Columns = {"slide": [str(subject.slide)] * count}
+    columns["kind"] = [part.kind for part in parts for _ in part.boxes]
+    columns.update({name: boxes[:, index] for index, name in enumerate(("x", "y", "width", "height"))})
+    for name in dict.fromkeys(name for part in parts for name in part.numbers):
+        missing = [part.numbers.get(name, np.full(len(part.boxes), np.nan)) for part in parts]
+        columns[name] = np.concatenate(missing)
+    if subject.prediction:
+        columns["label"] = [subject.prediction.label] * count
+        for name, value in subject.prediction.probabilities.items():
+            columns[f"probability_{name}"] = np.full(count, value)
+    return columns
+
+
+def write_csv(subject: Subject, path: Path) -> int:
+    """The table as CSV, whole or not at all; empty where there is no number. Gives the number of rows."""
+    columns = columns_of(subject)
+    with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(map(_text, values) for values in columns.values()), strict=True))
+    return len(columns["kind"])
+
+
+def write_parquet(subject: Subject, path: Path) -> int:
+    """The table as Parquet, whole or not at all; nulls where there is no number. Gives the number of rows.
+
+    Raises
+    ------
+    MissingExtraError : pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError("Parquet needs pyarrow: pip install 'wsi-attn[tables]', or export csv") from error
+    columns = columns_of(subject)
+    count = len(columns["kind"])
+    table = pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
+    table = table.replace_schema_metadata({"wsi-attn": json.dumps(subject.origin)})
+    with files.replacing(path) as temporary:
+        parquet.write_table(table, temporary, row_group_size=ROWS_AT_ONCE, compression="zstd")
+    return count
+
+
+def _prediction_parts(subject: Subject) -> Iterator[_Part]:
+    """Regions, then cells: maps that lie on one grid share their rows."""
+    regions = subject.prediction.attention if subject.prediction else ()
+    boxes = np.array([(r.x, r.y, r.width, r.height) for r in regions], np.float64).reshape(-1, 4)
+    weights = np.array([region.weight for region in regions], np.float64)
+    yield _Part(REGION, boxes, {ATTENTION: weights, "rank": np.arange(1.0, len(regions) + 1)})
+    by_frame: dict[Frame, list[Layer]] = {}
+    for layer in map(subject.layer, subject.layers):
+        by_frame.setdefault(layer.frame, []).append(layer)
+    for frame, layers in by_frame.items():
+        seen = np.any([~np.isnan(layer.values) for layer in layers], axis=0)
+        numbers = {layer.name: layer.values[seen].astype(np.float64) for layer in layers}
+        if ATTENTION in numbers:
+            numbers["rank"] = _rank(numbers[ATTENTION])
+        yield _Part(CELL, subject.boxes(frame, seen), numbers)
+
+
+def _rank(values: FloatColumn) -> FloatColumn:
+    """Rank from 1 for the largest; NaN stays NaN."""
+    ranks = np.full(len(values), np.nan)
+    order = np.argsort(-values, kind="stable")
+    order = order[~np.isnan(values[order])]
+    ranks[order] = np.arange(1, len(order) + 1)
+    return ranks
+
+
+def _text(value: Any) -> Any:
+    """A number as short as it can be read back; nothing for NaN."""
+    if isinstance(value, float):
+        if np.isnan(value):
+            return ""
+        return int(value) if value.is_integer() else repr(float(value))
+    return value
