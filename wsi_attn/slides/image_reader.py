@@ -22,6 +22,8 @@ MAX_PIXELS = 400_000_000
 """Pixels of a plain image; 1.2 GB of RGB in memory. Larger ones belong into a tiled pyramid."""
 
 PILLOW_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+COLOURS = ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE")
+AXES = {"C": "channels", "Z": "focal planes", "T": "time points", "S": "samples a pixel"}
 EXIF_ORIENTATION = 274
 ALPHA = {1, 2}
 """Values of TIFF's ExtraSamples that mean transparency; 0 is unspecified and ignored."""
@@ -136,26 +138,14 @@ def _over_background(image: Image.Image) -> Image.Image:
 def _read_tiff(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
     try:
         with tifffile.TiffFile(path) as tiff:
-            if not len(tiff.pages):
-                raise SlideUnsupportedError("a TIFF without any image in it: truncated or damaged")
+            refuse_channels(tiff)
             series, page = tiff.series[0], tiff.pages.first
             axes, shape = series.axes, series.shape
-            if axes not in ("YX", "YXS", "SYX") or (axes != "YX" and shape[axes.index("S")] not in (3, 4)):
-                raise SlideUnsupportedError(
-                    f"a TIFF of shape {'x'.join(map(str, shape))} with axes {axes}: only one plane of grey or RGB is "
-                    "supported, export the channels wanted as an RGB image"
-                )
-            if page.bitspersample not in (1, 8) or series.dtype.kind not in "ub":
-                raise SlideUnsupportedError(
-                    f"{page.bitspersample} bits a sample ({series.dtype}): only 8-bit is supported, rescale it to 8"
-                )
-            if (colours := tag_name(page.photometric)) not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE"):
-                raise SlideUnsupportedError(f"{colours} colours: only grey or RGB is supported, convert it")
             _refuse_large(shape[axes.index("X")], shape[axes.index("Y")])
             array = _as_rgb(
                 series.asarray(),
                 axes,
-                inverted=colours == "MINISWHITE",
+                inverted=tag_name(page.photometric) == "MINISWHITE",
                 transparent=bool(set(page.extrasamples) & ALPHA),
             )
             properties = {}
@@ -166,6 +156,44 @@ def _read_tiff(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
         raise
     except Exception as error:  # tifffile and its decoders raise nearly anything on damaged files
         raise SlideUnsupportedError(f"tifffile: {error}") from error
+
+
+def refuse_channels(tiff: tifffile.TiffFile) -> None:
+    """Make sure that a TIFF holds one 8-bit picture in grey or RGB.
+
+    Raises
+    ------
+    SlideUnsupportedError : it does not; the message says what it holds and what to do.
+    """
+    if not len(tiff.pages):
+        raise SlideUnsupportedError("a TIFF without any image in it: truncated or damaged")
+    page = tiff.pages.first
+    refuse_stack(tiff.series[0])
+    refuse_depth(page)
+    if (colours := tag_name(page.photometric)) not in COLOURS:
+        raise SlideUnsupportedError(f"{colours} colours: only grey or RGB is supported, convert it")
+
+
+def refuse_stack(series: Any) -> None:
+    """Refuse an image of several channels, planes or time points; raises as `refuse_channels`."""
+    axes, shape = series.axes, series.shape
+    if axes in ("YX", "YXS", "SYX") and (axes == "YX" or shape[axes.index("S")] in (3, 4)):
+        return
+    what = ", ".join(
+        f"{count} {AXES.get(axis, 'pages')}" for axis, count in zip(axes, shape, strict=True) if axis not in "YX"
+    )
+    raise SlideUnsupportedError(
+        f"{what} (a TIFF of shape {'x'.join(map(str, shape))} with axes {axes}): only one plane of grey or RGB is "
+        "supported, export what is wanted as an 8-bit RGB image"
+    )
+
+
+def refuse_depth(page: Any) -> None:
+    """Refuse samples that are not one or eight bits; raises as `refuse_channels`."""
+    if page.bitspersample not in (1, 8) or page.dtype is None or page.dtype.kind not in "ub":
+        raise SlideUnsupportedError(
+            f"{page.bitspersample} bits a sample ({page.dtype}): only 8-bit is supported, rescale it to 8"
+        )
 
 
 def tag_name(value: object) -> str:

@@ -1,14 +1,22 @@
-"""Which reader a file gets: OpenSlide for all it knows, else a plain image; every refusal is reported."""
+"""Which reader a file gets: tiles of a TIFF directly, OpenSlide for all else it knows, else a plain image.
+
+Every refusal is reported, except of a file that is cut off: that is said at once, no other reader may show its rest.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from wsi_attn.contract import Slide
 from wsi_attn.errors import SlideNotFoundError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
 from wsi_attn.slides.image_reader import read_image
-from wsi_attn.slides.openslide_reader import OpenSlideReader
+from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
+from wsi_attn.slides.tiff_pages import is_tiff
+from wsi_attn.slides.tiff_reader import TiffReader
+
+CZI_MAGIC = b"ZISRAWFILE"
 
 
 def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
@@ -24,18 +32,36 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     Raises
     ------
     SlideNotFoundError : there is no such file.
+    SlideTruncatedError : a TIFF that ends before its tiles do.
     SlideUnsupportedError : no reader takes it; the message gives each one's reason.
     """
     if not path.exists():
         raise SlideNotFoundError(f"There is no file {path}")
     if path.is_dir():
         raise SlideUnsupportedError(f"Cannot open {path}: it is a folder and no store of ours; name the files in it")
-    reasons = []
-    for reader in (OpenSlideReader, read_image):
-        try:
-            return reader(path, slide_mpp)
-        except SlideUnsupportedError as error:
-            reasons.append(str(error))
-        except PermissionError as error:
-            raise SlideUnsupportedError(f"Cannot open {path}: permission denied") from error
-    raise SlideUnsupportedError(f"Cannot open {path}: {'; '.join(dict.fromkeys(reasons))}")
+    tiff = is_tiff(path)
+    readers: tuple[Callable[[Path, Mpp | None], Slide], ...] = (OpenSlideReader, read_image)
+    reasons: list[str] = []
+    try:
+        for reader in (TiffReader, *readers) if tiff else readers:
+            try:
+                return reader(path, slide_mpp)
+            except SlideUnsupportedError as error:
+                reasons += str(error).split("; ")  # so that what two readers say alike is said once
+    except PermissionError as error:
+        raise SlideUnsupportedError(f"Cannot open {path}: permission denied") from error
+    if tiff and len(reasons) > 1:
+        reasons = [reason for reason in reasons if reason != UNKNOWN_FORMAT]  # that it is a TIFF is known
+    raise SlideUnsupportedError(f"Cannot open {path}: {'; '.join(dict.fromkeys(reasons))}{_cure(path)}")
+
+
+def _cure(path: Path) -> str:
+    """What to do about formats that are read in part only."""
+    with path.open("rb") as file:
+        magic = file.read(len(CZI_MAGIC))
+    if magic == CZI_MAGIC:
+        return (
+            "; of Zeiss CZI only brightfield slides without time points and focal planes are read: export the plane "
+            "wanted as an 8-bit RGB TIFF, with ZEN or `bfconvert`"
+        )
+    return ""

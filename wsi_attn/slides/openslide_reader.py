@@ -14,16 +14,17 @@ from typing import Self
 import numpy as np
 import openslide
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
-from wsi_attn.slides.image_reader import tag_name
+from wsi_attn.slides.image_reader import refuse_depth, refuse_stack, tag_name
 from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
 
-RGB_AXES = ("YX", "YXS")
+UNKNOWN_FORMAT = "OpenSlide knows no such format"
 
 
 class OpenSlideReader:
@@ -32,10 +33,11 @@ class OpenSlideReader:
     def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
         vendor = openslide.OpenSlide.detect_format(str(path))
         if vendor is None:
-            raise SlideUnsupportedError("OpenSlide knows no such format")
+            raise SlideUnsupportedError(UNKNOWN_FORMAT)
         description = _describe_tiff(path) if vendor == "generic-tiff" else _describe_tiff_compression(path)
         self._path = path
         self._lock = threading.Lock()
+        self._closed = False
         self._handle = self._open()
         self._factors = self._handle.level_downsamples
         self.info = self._read_info(vendor, description, slide_mpp)
@@ -58,7 +60,8 @@ class OpenSlideReader:
             reader="openslide",
             size0=size0,
             levels=tuple(
-                _level(properties, index, Size(*size), size0) for index, size in enumerate(handle.level_dimensions)
+                level_of(Size(*size), size0, _tile_size(properties, index))
+                for index, size in enumerate(handle.level_dimensions)
             ),
             mpp=pixel_size.mpp,
             mpp_source=pixel_size.source,
@@ -76,6 +79,8 @@ class OpenSlideReader:
         """Pixels of one region; see `Slide.read_region`."""
         if not 0 <= level < len(self.info.levels) or min(size) <= 0:
             raise RegionError(f"{self._path} has no region of size {size} on level {level}")
+        if self._closed:
+            raise SlideReadError(f"{self._path} is closed")
         # OpenSlide averages the factors of both axes and would move and blur levels of odd sizes: ask for the place
         # that its own factor maps onto the pixel that is meant.
         factor = self._factors[level]
@@ -91,6 +96,14 @@ class OpenSlideReader:
         if outside.any():
             rgb[outside] = BACKGROUND
         return rgb
+
+    def shifts(self, level: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How far OpenSlide moves what it paints for columns (or rows) of a level, in pixels of the level.
+
+        It takes corners in whole level-0 pixels only; where its factor is not whole it interpolates in between.
+        """
+        factor = self._factors[level]
+        return np.asarray(np.rint(places * factor) / factor - places)
 
     def _read(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
         handle = self._handle
@@ -113,6 +126,7 @@ class OpenSlideReader:
 
     def close(self) -> None:
         """Release the file."""
+        self._closed = True
         self._handle.close()
 
     def __enter__(self) -> Self:
@@ -122,13 +136,19 @@ class OpenSlideReader:
         self.close()
 
 
-def _level(properties: dict[str, str], index: int, size: Size, size0: Size) -> Level:
-    # Ratios of sizes, axis by axis: OpenSlide's own factor averages the two and so moves edges of odd sizes.
-    tile = Size(
+def _tile_size(properties: dict[str, str], index: int) -> Size:
+    return Size(
         int(properties.get(f"openslide.level[{index}].tile-width", 256)),
         int(properties.get(f"openslide.level[{index}].tile-height", 256)),
     )
-    return Level(size, _ratio(size0.width, size.width), _ratio(size0.height, size.height), tile)
+
+
+def level_of(size: Size, size0: Size, tile_size: Size) -> Level:
+    """A level with its factors, which are ratios of sizes, axis by axis.
+
+    OpenSlide's own factor averages the two and so moves edges of odd sizes.
+    """
+    return Level(size, _ratio(size0.width, size.width), _ratio(size0.height, size.height), tile_size)
 
 
 def _ratio(extent0: int, extent: int) -> float:
@@ -142,16 +162,9 @@ def _describe_tiff(path: Path) -> str:
     """Compression of a generic TIFF, after making sure that it is a picture and not a stack of channels."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
-        if page.bitspersample not in (1, 8):  # OpenSlide would drop the low bits and say nothing
-            raise SlideUnsupportedError(
-                f"{page.bitspersample} bits a sample ({page.dtype}): only 8-bit is supported, rescale it to 8"
-            )
-        if (tiff.is_ome or tiff.is_shaped) and tiff.series and tiff.series[0].axes not in RGB_AXES:
-            shape = "x".join(map(str, tiff.series[0].shape))
-            raise SlideUnsupportedError(
-                f"a TIFF of shape {shape} with axes {tiff.series[0].axes}: only brightfield RGB or grey is "
-                "supported, export the channels wanted as an RGB image"
-            )
+        refuse_depth(page)  # OpenSlide would drop the low bits and say nothing
+        if (tiff.is_ome or tiff.is_shaped) and tiff.series:
+            refuse_stack(tiff.series[0])
         return tag_name(page.compression)
 
 

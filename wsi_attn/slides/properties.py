@@ -17,6 +17,7 @@ TYPOGRAPHIC_DPI = (72, 75, 96, 100, 150, 200, 240, 300, 400, 600, 1200, 2400)
 """Resolutions that image editors write by default; as TIFF resolution tags they say nothing of the specimen."""
 
 MAX_ANISOTROPY = 4.0
+MICRONS_PER_UNIT = {2: 25400.0, 3: 10000.0}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,16 @@ def pixel_size_from(properties: Mapping[str, str], vendor: str) -> PixelSize:
         return PixelSize(None, "none", "the file gives no pixel size")
     reason = implausible(Mpp(x, y), from_resolution_tag=vendor == "generic-tiff")
     return PixelSize(None, "none", reason) if reason else PixelSize(Mpp(x, y), "file")
+
+
+def pixel_size_from_tags(x: float, y: float, unit: int) -> PixelSize:
+    """Pixel size from TIFF's resolution tags: pixels per unit along both axes; unit 2 is an inch, 3 a centimetre."""
+    microns = MICRONS_PER_UNIT.get(unit)
+    if microns is None or not (x > 0 and y > 0):
+        return PixelSize(None, "none", "the file gives no pixel size")
+    mpp = Mpp(microns / x, microns / y)
+    reason = implausible(mpp, from_resolution_tag=True)
+    return PixelSize(None, "none", reason) if reason else PixelSize(mpp, "file")
 
 
 def implausible(mpp: Mpp, *, from_resolution_tag: bool = False) -> str:

@@ -25,6 +25,7 @@ class FileBytes:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._fd = -1  # for closing, should opening fail
         self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
     def read(self, offset: int, length: int) -> bytes:

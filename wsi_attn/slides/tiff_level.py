@@ -1,0 +1,126 @@
+"""Pixels of one level from its tiles: only those touched, each decoded once while a neighbour may want it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from wsi_attn.contract import BACKGROUND, Level, UInt8Array
+from wsi_attn.encoding import JPEG
+from wsi_attn.errors import SlideReadError, TileDecodeError
+from wsi_attn.slides.tiff_levels import LevelSource
+from wsi_attn.slides.tiff_pages import TiledPage
+from wsi_attn.slides.tiff_tiles import FileBytes, TiffTiles
+from wsi_attn.slides.tile_cache import TileCache
+
+END_OF_IMAGE = b"\xff\xd9"
+PADDING_BYTES = 16
+"""Bytes after the end of a JPEG stream that writers add to align the next tile."""
+
+
+class TiledLevel:
+    """One level, read tile by tile; may be used from several threads.
+
+    Parameters
+    ----------
+    source
+        With a page.
+    cache
+        Shared by the levels of a slide.
+    """
+
+    def __init__(
+        self, path: Path, index: int, frame: Level, source: LevelSource, file: FileBytes, cache: TileCache
+    ) -> None:
+        if source.page is None:
+            raise ValueError("a level without tiles of its own")
+        self.page: TiledPage = source.page
+        self.frame = frame
+        self._path, self._index, self._file, self._cache = path, index, file, cache
+        self._encoding = source.encoding
+        width, height = self.page.tile_size
+        self._grid = -(-frame.size.height // height), -(-frame.size.width // width)
+
+    def read(self, x: int, y: int, width: int, height: int) -> UInt8Array:
+        """Pixels of a region in pixels of the level; `BACKGROUND` outside.
+
+        Raises
+        ------
+        SlideReadError : a tile that it touches cannot be read; names it.
+        """
+        tile = self.page.tile_size
+        left, top = max(x, 0), max(y, 0)
+        right, bottom = min(x + width, self.frame.size.width), min(y + height, self.frame.size.height)
+        inside = (left, top, right, bottom) == (x, y, x + width, y + height)
+        if inside and (width, height) == tile and not x % tile.width and not y % tile.height:
+            return self._alone(y // tile.height, x // tile.width)
+        region = np.empty((height, width, 3), np.uint8)
+        if not inside:
+            region[:] = BACKGROUND
+        if left >= right or top >= bottom:
+            return region
+        for row in range(top // tile.height, -(-bottom // tile.height)):
+            for column in range(left // tile.width, -(-right // tile.width)):
+                x0, y0 = column * tile.width, row * tile.height
+                x1, y1 = min(x0 + tile.width, right), min(y0 + tile.height, bottom)
+                part = slice(max(y0, top), y1), slice(max(x0, left), x1)
+                whole = (y1 - part[0].start, x1 - part[1].start) == (tile.height, tile.width)
+                pixels = self._tile(row, column, keep=not whole)  # a whole one is not wanted again by a neighbour
+                region[part[0].start - y : y1 - y, part[1].start - x : x1 - x] = pixels[
+                    part[0].start - y0 : y1 - y0, part[1].start - x0 : x1 - x0
+                ]
+        return region
+
+    def tiles(self) -> TiffTiles:
+        """The compressed tiles; only where the source has an encoding."""
+        if self._encoding is None:
+            raise ValueError("tiles that only tifffile decodes")
+        rows, columns = self._grid
+        page = self.page
+        return TiffTiles(
+            self._file, self._encoding, page.tile_size, page.offsets[:rows, :columns], page.lengths[:rows, :columns]
+        )
+
+    def decode(self, row: int, column: int) -> UInt8Array:
+        """Pixels of one whole tile, padding included; raises as `read`."""
+        page, (width, height) = self.page, self.page.tile_size
+        length = int(page.lengths[row, column])
+        if not length:
+            return np.full((height, width, 3), BACKGROUND, np.uint8)
+        try:
+            pixels = self._decoded(self._file.read(int(page.offsets[row, column]), length), row, column)
+            if pixels.shape != (height, width, 3):
+                raise TileDecodeError(f"{pixels.shape[1]} x {pixels.shape[0]} px, not {width} x {height}")
+        except (TileDecodeError, SlideReadError) as error:
+            raise SlideReadError(
+                f"{self._path}: level {self._index}, tile in column {column}, row {row}: {error}"
+            ) from error
+        return pixels
+
+    def _decoded(self, data: bytes, row: int, column: int) -> UInt8Array:
+        page = self.page
+        if self._encoding is not None:
+            if self._encoding.codec == JPEG and END_OF_IMAGE not in data[-PADDING_BYTES:]:
+                raise TileDecodeError("its JPEG stream is cut off")  # the decoder would fill the rest with grey
+            return self._encoding.decode(data)
+        if page.decode is None:
+            raise TileDecodeError(f"no decoder for {page.compression}")
+        try:
+            pixels = page.decode(data, row * page.lengths.shape[1] + column)
+        except Exception as error:  # tifffile's decoders raise nearly anything on damaged data
+            raise TileDecodeError(f"{page.compression}: {error}") from error
+        return pixels if pixels.shape[-1] == 3 else np.repeat(pixels, 3, axis=-1)
+
+    def _alone(self, row: int, column: int) -> UInt8Array:
+        kept = self._cache.get((self._index, row, column))
+        return self.decode(row, column) if kept is None else kept.copy()
+
+    def _tile(self, row: int, column: int, *, keep: bool) -> UInt8Array:
+        key = (self._index, row, column)
+        pixels = self._cache.get(key)
+        if pixels is None:
+            pixels = self.decode(row, column)
+            if keep:
+                self._cache.put(key, pixels)
+        return pixels

@@ -1,0 +1,207 @@
+"""TIFF slides tile by tile, several times faster than OpenSlide, which stays the referee and reads what is left.
+
+OpenSlide says what the slide is: levels, pixel size, associated images. Each level whose tiles lie in one page is read
+from the file directly, after one of its tiles was compared with OpenSlide's. Any other level is OpenSlide's. OME-TIFF,
+and tiles compressed as OpenSlide does not know, are read by tifffile and imagecodecs alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tifffile
+
+from wsi_attn.contract import EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError, WsiAttnError
+from wsi_attn.geometry import Mpp
+from wsi_attn.provenance import fingerprint_of
+from wsi_attn.slides.image_reader import tag_name
+from wsi_attn.slides.ome_metadata import ome_objective_power, ome_pixel_size
+from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
+from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
+from wsi_attn.slides.tiff_level import TiledLevel
+from wsi_attn.slides.tiff_levels import LevelSource, sources_beside_openslide, sources_of_series
+from wsi_attn.slides.tiff_pages import main_pages, refuse_cut_off, refuse_tiles_beyond
+from wsi_attn.slides.tiff_tiles import FileBytes
+from wsi_attn.slides.tiff_trust import disagreement
+from wsi_attn.slides.tile_cache import TileCache
+
+CACHE_BYTES = 48 << 20
+"""Decoded tiles kept for neighbouring reads: some 250 of 256 px."""
+
+ICC_PROFILE_TAG = 34675
+
+
+class TiffReader:
+    """A slide in a TIFF; owns the file and, where OpenSlide knows it, OpenSlide's handle.
+
+    Raises
+    ------
+    SlideTruncatedError : the file ends before its tiles do.
+    SlideUnsupportedError : no tiles, no picture, or a compression that nothing decodes.
+    """
+
+    def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
+        refuse_cut_off(path)
+        self._referee: OpenSlideReader | None = None
+        try:
+            with tifffile.TiffFile(path) as tiff:
+                self.info, self._sources = self._describe(path, tiff, slide_mpp)
+        except BaseException as error:
+            if self._referee is not None:
+                self._referee.close()
+            if isinstance(error, WsiAttnError | PermissionError) or not isinstance(error, Exception):
+                raise
+            # tifffile raises nearly anything on damaged files
+            raise SlideUnsupportedError(f"tifffile: {error}") from error
+        self._file = FileBytes(path)
+        self._cache = TileCache(CACHE_BYTES)
+        self._levels = [
+            TiledLevel(path, index, level, source, self._file, self._cache) if source.page is not None else None
+            for index, (level, source) in enumerate(zip(self.info.levels, self._sources, strict=True))
+        ]
+        self._doubts: list[str | None] = [None] * len(self._levels)
+        self._checking = [threading.Lock() for _ in self._levels]
+        self._closed = False
+
+    def _describe(
+        self, path: Path, tiff: tifffile.TiffFile, slide_mpp: Mpp | None
+    ) -> tuple[SlideInfo, list[LevelSource]]:
+        for index, page in enumerate(main_pages(tiff)):
+            if index == 0 or page.keyframe.is_tiled:
+                refuse_tiles_beyond(path, np.asarray(page.dataoffsets), np.asarray(page.databytecounts))
+        refusal = ""
+        try:
+            self._referee = OpenSlideReader(path, slide_mpp)
+        except SlideUnsupportedError as error:
+            refusal = str(error)
+        if self._referee is None or tiff.is_ome:
+            try:
+                levels, sources = sources_of_series(tiff)
+            except SlideUnsupportedError as error:
+                if self._referee is None:
+                    reasons = [str(error), *([refusal] if refusal != UNKNOWN_FORMAT else [])]
+                    raise SlideUnsupportedError("; ".join(dict.fromkeys(reasons))) from error
+            else:
+                for source in sources:
+                    if source.page is not None:
+                        refuse_tiles_beyond(path, source.page.offsets, source.page.lengths)
+                return _info_of_tags(path, tiff, slide_mpp, levels, sources), sources
+        info = self._referee.info
+        sources = sources_beside_openslide(tiff, info.vendor, info.levels)
+        reader = "tifffile" if any(source.page is not None for source in sources) else info.reader
+        return replace(info, reader=reader, properties={**info.properties, **_compressions(sources)}), sources
+
+    def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
+        """Pixels of one region; see `Slide.read_region`."""
+        if not 0 <= level < len(self._levels) or min(size) <= 0:
+            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
+        if self._closed:
+            raise SlideReadError(f"{self.info.path} is closed")
+        tiled = self._levels[level]
+        if self._referee is not None and (tiled is None or self._doubt(level)) and self._referee_knows(level):
+            return self._referee.read_region(xy0, level, size)
+        if tiled is None:
+            raise SlideReadError(f"{self.info.path}: level {level}: {self._sources[level].not_copied}")
+        frame = self.info.levels[level]
+        return tiled.read(round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y), *size)
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        """The level's compressed tiles; see `Slide.encoded_tiles`."""
+        if not 0 <= level < len(self._levels):
+            raise RegionError(f"{self.info.path} has no level {level}")
+        if self._closed:
+            raise SlideReadError(f"{self.info.path} is closed")
+        tiled, source = self._levels[level], self._sources[level]
+        if reason := source.not_copied or self._doubt(level):
+            raise NotEncodedError(reason)
+        if tiled is None:  # a source with nothing against it has a page
+            raise NotEncodedError("OpenSlide reads this level")
+        return tiled.tiles()
+
+    def _doubt(self, level: int) -> str:
+        """Why the level's tiles are not used; empty where they are. Found out once, before the first use."""
+        found = self._doubts[level]
+        if found is None:
+            with self._checking[level]:
+                found = self._doubts[level]
+                if found is None:
+                    found = self._doubts[level] = self._examine(level)
+        return found
+
+    def _examine(self, level: int) -> str:
+        tiled = self._levels[level]
+        if tiled is None:
+            return self._sources[level].not_copied
+        if self._referee is not None and self._referee_knows(level):
+            return disagreement(self._referee, level, tiled.page, tiled.decode)
+        lengths = tiled.page.lengths
+        row, column = np.unravel_index(int(lengths.argmax()), lengths.shape)
+        try:
+            tiled.decode(int(row), int(column))
+        except SlideReadError as error:
+            return f"its largest tile cannot be decoded: {error}"
+        return ""
+
+    def _referee_knows(self, level: int) -> bool:
+        if self._referee is None:
+            return False
+        theirs = self._referee.info.levels
+        return level < len(theirs) and theirs[level].size == self.info.levels[level].size
+
+    def close(self) -> None:
+        """Release the file."""
+        self._closed = True
+        self._cache.clear()
+        self._file.close()
+        if self._referee is not None:
+            self._referee.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _compressions(sources: list[LevelSource]) -> dict[str, str]:
+    return {
+        f"tiff.level[{index}].compression": source.compression
+        for index, source in enumerate(sources)
+        if source.compression
+    }
+
+
+def _info_of_tags(
+    path: Path, tiff: tifffile.TiffFile, slide_mpp: Mpp | None, levels: list[Level], sources: list[LevelSource]
+) -> SlideInfo:
+    """What the tags and the OME-XML say, for files that OpenSlide reads not at all or not as a pyramid."""
+    page: Any = tiff.pages.first
+    xml = tiff.ome_metadata if tiff.is_ome else None
+    if slide_mpp:
+        pixel_size = PixelSize(slide_mpp, "user")
+    else:
+        x, y = page.resolution
+        pixel_size = ome_pixel_size(xml) if xml else pixel_size_from_tags(x, y, int(page.resolutionunit))
+    profile = page.tags.valueof(ICC_PROFILE_TAG)
+    return SlideInfo(
+        path=path,
+        vendor="ome-tiff" if xml else "tiff",
+        reader="tifffile",
+        size0=levels[0].size,
+        levels=tuple(levels),
+        mpp=pixel_size.mpp,
+        mpp_source=pixel_size.source,
+        mpp_note=pixel_size.note,
+        objective_power=ome_objective_power(xml) if xml else None,
+        compression=tag_name(page.compression),
+        bounds=None,
+        associated=(),
+        icc_profile=bytes(profile) if profile else None,
+        fingerprint=fingerprint_of(path),
+        properties=_compressions(sources),
+    )
