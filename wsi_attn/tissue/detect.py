@@ -1,30 +1,49 @@
-"""Finding tissue on a low-resolution view of a slide, by methods with a name.
+"""Finding tissue on a low-resolution view of a slide, by methods with a name, and cleaning what they find.
 
-Every method reduces to one rule on single pixels, *measure > threshold*, and then cleans the raster: small
-specks are dropped and small holes filled. The rule is kept with the mask, so that full-resolution pixels can be
-judged by it too. Coloured pen marks count as tissue: they are as colourful as stain.
+A method says where tissue is, and which rule on single pixels, *measure > threshold*, comes nearest to that: the rule
+is kept with the mask, so that full-resolution pixels can be judged by it too. Then small specks are dropped and small
+holes filled. `otsu` is nothing but its rule, and takes coloured pen marks for tissue; `robust` leaves ink, padding and
+dust out of the mask, which its rule alone could not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from wsi_attn.contract import UInt8Array
+from wsi_attn.errors import MissingMppError
 from wsi_attn.geometry import Frame, Mpp, Size
 from wsi_attn.registry import Registry
 from wsi_attn.tissue.mask import BoolArray, TissueMask
+from wsi_attn.tissue.robust import Found, find_robustly
+from wsi_attn.tissue.rules import (
+    CHROMA_RANGE,
+    MEASURES,
+    SMOOTHING,
+    Rule,
+    apply_rule,
+    measure_of,
+    otsu_within,
+    smooth,
+)
 
-MEASURES = ("chroma", "brightness", "darkness")
-"""What a rule looks at: max(R, G, B) - min(R, G, B); max(R, G, B); 255 - max(R, G, B)."""
-
-CHROMA_RANGE = (14, 30)
-"""Allowed threshold on chroma. Glass and its JPEG noise stay below 14 once smoothed; the palest stroma of a slide
-without any glass lies above 30, where Otsu would otherwise part nuclei from the rest."""
+__all__ = [
+    "CHROMA_RANGE",
+    "MEASURES",
+    "METHODS",
+    "SMOOTHING",
+    "Found",
+    "Rule",
+    "detect_tissue",
+    "drop_specks",
+    "fill_holes",
+    "measure_of",
+    "view_downsamples",
+]
 
 GREY_CHROMA = 8
 """A view with practically no pixel more colourful than this is a grey picture, or empty."""
@@ -50,22 +69,34 @@ SPECK_SHARE, HOLE_SHARE = 2e-5, 1e-4
 MAX_SHARE = 5e-3
 """Neither a speck nor a hole may be a larger share of the picture than this, whatever its size in microns."""
 
-SMOOTHING = 5
-"""Side of the box, in pixels of the view, that pixels are averaged over before the rule."""
+EDGE_SHARE = 0.9
+"""A pixel of the view of which the slide covers less than this shows fill as much as slide."""
 
+VIEW_MPP = 8.0
+"""µm per pixel of the view that tissue is looked for in."""
 
-class Rule(NamedTuple):
-    """A pixel is tissue where `measure` of it exceeds `threshold`."""
+VIEW_SIDE, VIEW_SIDE_UNKNOWN = 2560, 2048
+"""Longer side of that view at most, and where the pixel size is not known."""
 
-    measure: str
-    threshold: int
+METHODS: Registry[Callable[[UInt8Array, BoolArray], Found]] = Registry("tissue method")
+"""Methods: smoothed uint8 (rows, columns, 3) and which of it is readable, to what is tissue before cleaning."""
 
-
-METHODS: Registry[Callable[[UInt8Array, BoolArray], Rule]] = Registry("tissue method")
-"""Methods: smoothed uint8 (rows, columns, 3) and which of it is readable, to the rule to apply."""
+METHODS.register("robust")(find_robustly)
 
 
 @METHODS.register("otsu")
+def find_by_otsu(pixels: UInt8Array, readable: BoolArray) -> Found:
+    """Where the rule of `otsu_rule` holds."""
+    rule = otsu_rule(pixels, readable)
+    return Found(apply_rule(pixels, rule), rule, np.zeros_like(readable))
+
+
+@METHODS.register("none")
+def find_everything(_pixels: UInt8Array, readable: BoolArray) -> Found:
+    """The whole picture is tissue."""
+    return Found(np.ones_like(readable), Rule("chroma", -1), np.zeros_like(readable))
+
+
 def otsu_rule(pixels: UInt8Array, readable: BoolArray) -> Rule:
     """Otsu's threshold on the measure that suits the picture, within the range documented for it.
 
@@ -78,26 +109,12 @@ def otsu_rule(pixels: UInt8Array, readable: BoolArray) -> Rule:
     darkest = float(np.percentile(brightest, 10))
     if darkest < BLACK and glass < 0.05:
         low = max(BRIGHTNESS_RANGE[0], round(darkest) + 12)
-        return Rule("brightness", _otsu_within(brightest, low, max(BRIGHTNESS_RANGE[1], low)))
+        return Rule("brightness", otsu_within(brightest, low, max(BRIGHTNESS_RANGE[1], low)))
     if np.percentile(chroma, 99.9) <= GREY_CHROMA:
         reference = 255 - max(GLASS_GREY, round(float(np.percentile(brightest, 99))))
         low, high = reference + DARKNESS_RANGE[0], reference + DARKNESS_RANGE[1]
-        return Rule("darkness", _otsu_within(255 - brightest, low, high))
-    return Rule("chroma", _otsu_within(chroma, *CHROMA_RANGE))
-
-
-@METHODS.register("none")
-def everything_rule(_pixels: UInt8Array, _readable: BoolArray) -> Rule:
-    """The whole picture is tissue."""
-    return Rule("chroma", -1)
-
-
-def measure_of(pixels: UInt8Array, measure: str) -> UInt8Array:
-    """One of `MEASURES` for each pixel; uint8 (..., 3) to uint8 (...)."""
-    brightest = pixels.max(axis=-1)
-    if measure == "chroma":
-        return np.asarray(brightest - pixels.min(axis=-1))
-    return np.asarray(brightest if measure == "brightness" else 255 - brightest)
+        return Rule("darkness", otsu_within(255 - brightest, low, high))
+    return Rule("chroma", otsu_within(chroma, *CHROMA_RANGE))
 
 
 def detect_tissue(
@@ -108,6 +125,8 @@ def detect_tissue(
     method: str = "otsu",
     *,
     size0: Size | None = None,
+    min_area_um2: float | None = None,
+    max_hole_um2: float | None = None,
 ) -> TissueMask:
     """Tissue of a slide from a low-resolution view of it.
 
@@ -125,23 +144,62 @@ def detect_tissue(
         A name in `METHODS`.
     size0
         Extent of the slide; by default that of the frame.
+    min_area_um2
+        Pieces of tissue smaller than this, µm², are dropped; by default `SPECK_UM2`, or less on a small picture.
+    max_hole_um2
+        Holes smaller than this, µm², are filled, but for those at the edge of the slide, which may go on outside
+        it; by default `HOLE_UM2`, or less on a small picture.
+
+    Returns
+    -------
+    A mask without tissue where nothing is readable. A pixel at the right or bottom edge of which the slide covers
+    less than `EDGE_SHARE` is taken from its neighbour: the rest of it is fill, not glass.
 
     Raises
     ------
     UnknownNameError : no such method.
+    MissingMppError : an area is given in µm² and the pixel size is not.
     """
     find = METHODS.get(method)
     seen = np.ones(pixels.shape[:2], np.bool_) if readable is None else readable
     extent0 = size0 or Size(round(frame.size.width * frame.downsample_x), round(frame.size.height * frame.downsample_y))
+    specks, holes = _areas(frame, mpp, min_area_um2, max_hole_um2)
     if not seen.any():
         return TissueMask(np.zeros_like(seen), frame, method, "chroma", CHROMA_RANGE[1], seen, extent0)
-    smoothed = _smooth(pixels, seen)
-    rule = find(smoothed, seen)
-    mask = (measure_of(smoothed, rule.measure).astype(np.int16) > rule.threshold) & seen
+    found = find(smooth(_to_the_edge(pixels, seen, frame, extent0), seen), seen)
+    mask = found.mask & seen
     if method != "none":
-        specks, holes = _areas(frame, mpp)
-        mask = fill_holes(drop_specks(_close(mask), specks), holes) & seen
-    return TissueMask(mask, frame, method, rule.measure, rule.threshold, seen, extent0)
+        mask = fill_holes(drop_specks(_close(mask & ~found.excluded), specks), holes) & seen
+        if found.excluded.any():
+            mask = drop_specks(mask & ~found.excluded, specks)
+    return TissueMask(mask, frame, method, found.rule.measure, found.rule.threshold, seen, extent0)
+
+
+def view_downsamples(size0: Size, mpp: Mpp | None, wanted: float | None = None) -> tuple[float, float]:
+    """Level-0 pixels per pixel, along x and y, of a view in which tissue is well looked for.
+
+    Parameters
+    ----------
+    size0, mpp
+        Extent and pixel size of the slide.
+    wanted
+        µm per pixel of the view; by default `VIEW_MPP`, as far as `VIEW_SIDE` allows.
+
+    Raises
+    ------
+    MissingMppError : a resolution is wanted and the pixel size is not known.
+    """
+    if mpp is None:
+        if wanted is not None:
+            raise MissingMppError(
+                f"Cannot look for tissue at {wanted:g} µm/px: the slide's pixel size is not known; say it with "
+                "--slide-mpp X[,Y]"
+            )
+        factor = max(1.0, max(size0) / VIEW_SIDE_UNKNOWN)
+        return factor, factor
+    finest = max(size0) / VIEW_SIDE if wanted is None else 1.0
+    aim = wanted or VIEW_MPP
+    return max(1.0, finest, aim / mpp.x), max(1.0, finest, aim / mpp.y)
 
 
 def drop_specks(mask: BoolArray, area: float) -> BoolArray:
@@ -161,22 +219,17 @@ def fill_holes(mask: BoolArray, area: float) -> BoolArray:
     return np.asarray(mask | fill[labels])
 
 
-def _otsu_within(values: UInt8Array, low: int, high: int) -> int:
-    threshold, _ = cv2.threshold(
-        np.ascontiguousarray(values.reshape(-1, 1)), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU
-    )
-    return int(np.clip(round(threshold), low, min(high, 254)))
-
-
-def _smooth(pixels: UInt8Array, readable: BoolArray) -> UInt8Array:
-    # Unreadable pixels carry the fill value; averaging them in would pale the tissue beside them.
-    weight = cv2.blur(readable.astype(np.float32), (SMOOTHING, SMOOTHING), borderType=cv2.BORDER_REPLICATE)
-    source = np.where(readable[..., None], pixels, 0).astype(np.uint8)
-    if readable.all():
-        return np.asarray(cv2.blur(source, (SMOOTHING, SMOOTHING), borderType=cv2.BORDER_REPLICATE))
-    total = cv2.blur(source.astype(np.float32), (SMOOTHING, SMOOTHING), borderType=cv2.BORDER_REPLICATE)
-    mean = np.rint(total / np.maximum(weight, 1e-6)[..., None]).clip(0, 255)
-    return np.asarray(mean, np.uint8)
+def _to_the_edge(pixels: UInt8Array, readable: BoolArray, frame: Frame, size0: Size) -> UInt8Array:
+    """The view with its last column and row taken from their neighbours where hardly any of them is slide."""
+    rows, columns = readable.shape
+    covered_x, covered_y = size0.width / frame.downsample_x % 1 or 1.0, size0.height / frame.downsample_y % 1 or 1.0
+    if columns > 1 and covered_x < EDGE_SHARE and size0.width < columns * frame.downsample_x:
+        pixels = pixels.copy()
+        pixels[:, -1] = np.where(readable[:, -2, None], pixels[:, -2], pixels[:, -1])
+    if rows > 1 and covered_y < EDGE_SHARE and size0.height < rows * frame.downsample_y:
+        pixels = pixels.copy()
+        pixels[-1] = np.where(readable[-2, :, None], pixels[-2], pixels[-1])
+    return pixels
 
 
 def _close(mask: BoolArray) -> BoolArray:
@@ -184,10 +237,18 @@ def _close(mask: BoolArray) -> BoolArray:
     return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel), np.bool_)
 
 
-def _areas(frame: Frame, mpp: Mpp | None) -> tuple[float, float]:
+def _areas(
+    frame: Frame, mpp: Mpp | None, min_area_um2: float | None, max_hole_um2: float | None
+) -> tuple[float, float]:
     """Areas of specks and holes in pixels of the frame."""
     total = math.prod(frame.size)
     if mpp is None:
+        if min_area_um2 is not None or max_hole_um2 is not None:
+            raise MissingMppError(
+                "Areas in µm² need the slide's pixel size, which is not known; say it with --slide-mpp X[,Y]"
+            )
         return total * SPECK_SHARE, total * HOLE_SHARE
     pixel_um2 = mpp.x * frame.downsample_x * mpp.y * frame.downsample_y
-    return min(SPECK_UM2 / pixel_um2, total * MAX_SHARE), min(HOLE_UM2 / pixel_um2, total * MAX_SHARE)
+    specks = min(SPECK_UM2 / pixel_um2, total * MAX_SHARE) if min_area_um2 is None else min_area_um2 / pixel_um2
+    holes = min(HOLE_UM2 / pixel_um2, total * MAX_SHARE) if max_hole_um2 is None else max_hole_um2 / pixel_um2
+    return specks, holes

@@ -1,0 +1,212 @@
+"""Tissue on slides that are not clean: tinted or unevenly lit glass, pale stain, pen marks, black padding, dust.
+
+Stands on optical density: of each channel, the logarithm of glass over pixel, so that the lamp, the glass and the
+white balance cancel. What absorbs all colours alike (dust out of focus, shadows, the edge of a coverslip, vignetting)
+has none of the *saturation* that is looked at, the density of the most absorbed channel less that of the least. Ink
+is told from stain by which channels it absorbs: eosin and haematoxylin take green at least as much as red and leave
+some blue, and nothing in a stained section is opaque in all channels over an area.
+
+Stains that absorb as inks do (alcian blue, the green or blue of trichromes, dense melanin or carbon) are what this
+refuses to know; `otsu` knows no ink and keeps them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import UInt8Array
+from wsi_attn.tissue.mask import BoolArray
+from wsi_attn.tissue.rules import Rule, fit_rule, measure_of, otsu_within
+
+FloatArray = NDArray[np.float32]
+
+BLACK = 40
+"""Grey value below which nothing but padding, ink or the background of fluorescence lies."""
+
+DARK_SHARE = 0.1
+"""A dark field has at least this share of pixels below `BLACK`."""
+
+DARK_COLOUR = 90
+"""In a dark field most of what is not black leaves some channel below this; in a bright field light comes through."""
+
+GREY_CHROMA = 8
+"""A view with practically no pixel more colourful than this is a grey picture, or empty."""
+
+GLASS_GREY = 200
+"""A grey picture's glass is at least this bright."""
+
+DIM_GLASS, GLASS_CHROMA = 140, 24
+"""The glass of a colour picture is at least this bright and at most this colourful."""
+
+GLASS_SHARE = 0.002
+"""Fewer pixels that may be glass than this share show none, and `WHITE` stands for it."""
+
+WHITE = 240.0
+
+SATURATION_RANGE = (0.022, 0.09)
+"""Allowed threshold on saturation, natural logarithms: about 5 and 20 grey values on bright glass."""
+
+NOISE = 6.0
+"""Standard deviations of glass, by its median deviation, that tissue stands out at least."""
+
+SIGNAL_RANGE = (8, 50)
+"""Allowed threshold of fluorescence, grey values above the mode of the background."""
+
+DARKNESS_RANGE = (10, 40)
+"""Allowed threshold of grey pictures, grey values darker than glass."""
+
+INK_AREA = 40
+"""Pixels of the view that ink covers at least; a stroke of a marker is dozens of pixels wide at 8 µm."""
+
+INK_REACH = 9
+"""Pixels of the view that the soft edge of a stroke reaches at most from where its ink is beyond doubt."""
+
+
+class Found(NamedTuple):
+    """What a method found: where tissue is, the rule nearest to it, and what no cleaning may make tissue."""
+
+    mask: BoolArray
+    rule: Rule
+    excluded: BoolArray
+
+
+def find_robustly(pixels: UInt8Array, readable: BoolArray) -> Found:
+    """Tissue of a smoothed view; uint8 (rows, columns, 3) and where it is readable."""
+    brightest = measure_of(pixels, "brightness")
+    if _is_dark_field(pixels, brightest, readable):
+        return _dark_field(brightest, readable)
+    padding = _padding(brightest, readable)
+    light = readable & ~padding
+    if not light.any():
+        return Found(np.zeros_like(readable), Rule("darkness", 255), padding)
+    if np.percentile(measure_of(pixels, "chroma")[light], 99.9) <= GREY_CHROMA:
+        return _grey_field(brightest, light, padding)
+    glass, is_glass = _glass(pixels, light)
+    density = -np.log(np.maximum(pixels.astype(np.float32), 1) / glass)
+    ink = _ink(density, light)
+    saturation = density.max(axis=-1) - density.min(axis=-1)
+    threshold = _threshold(saturation, light & ~ink, is_glass & ~ink)
+    mask = (saturation > threshold) & light & ~ink
+    return Found(mask, fit_rule(pixels, mask, light & ~ink), padding | ink)
+
+
+def _is_dark_field(pixels: UInt8Array, brightest: UInt8Array, readable: BoolArray) -> bool:
+    dark = readable & (brightest < BLACK)
+    lit = readable & ~dark
+    if dark.sum() < DARK_SHARE * readable.sum():
+        return False
+    if not lit.any():
+        return True
+    return float(np.median(pixels[lit].min(axis=-1))) < DARK_COLOUR
+
+
+def _dark_field(brightest: UInt8Array, readable: BoolArray) -> Found:
+    values = brightest[readable]
+    ground = values[values < BLACK]
+    mode = int(np.bincount(ground).argmax())
+    below = ground[ground <= np.median(ground)]
+    noise = NOISE * 1.4826 * float(np.median(np.abs(below.astype(np.int16) - mode)))
+    low = mode + round(max(SIGNAL_RANGE[0], min(noise, SIGNAL_RANGE[1])))
+    rule = Rule("brightness", otsu_within(values, low, max(low, mode + SIGNAL_RANGE[1])))
+    return Found(_holds(brightest, rule.threshold) & readable, rule, np.zeros_like(readable))
+
+
+def _grey_field(brightest: UInt8Array, light: BoolArray, padding: BoolArray) -> Found:
+    glass = max(GLASS_GREY, round(float(np.percentile(brightest[light], 99))))
+    darkness = np.asarray(255 - brightest)
+    low, high = (255 - glass + bound for bound in DARKNESS_RANGE)
+    rule = Rule("darkness", otsu_within(darkness[light], low, high))
+    return Found(_holds(darkness, rule.threshold) & light, rule, padding)
+
+
+def _holds(values: UInt8Array, threshold: int) -> BoolArray:
+    return np.asarray(values.astype(np.int16) > threshold)
+
+
+def _padding(brightest: UInt8Array, readable: BoolArray) -> BoolArray:
+    """Black areas that reach the edge of the picture, where a scanner did not look, and their blurred border."""
+    dark = (brightest < BLACK) & readable
+    _, labels = cv2.connectedComponents(dark.astype(np.uint8), connectivity=8)
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    touching = np.isin(labels, np.unique(edge[edge > 0]))
+    return np.asarray(cv2.dilate(touching.astype(np.uint8), np.ones((7, 7), np.uint8)), np.bool_) & readable
+
+
+def _glass(pixels: UInt8Array, light: BoolArray) -> tuple[FloatArray, BoolArray]:
+    """Colour of glass, the mode of what is bright and hardly coloured, and which pixels are like it."""
+    brightest, chroma = measure_of(pixels, "brightness"), measure_of(pixels, "chroma")
+    top = float(np.percentile(brightest[light], 99.5))
+    likely = light & (brightest >= max(DIM_GLASS, top - 40)) & (chroma <= GLASS_CHROMA)
+    if likely.sum() < max(1.0, GLASS_SHARE * light.sum()):
+        return np.full(3, max(WHITE, top), np.float32), np.zeros_like(light)
+    modes = []
+    for channel in range(3):
+        counts = np.bincount(pixels[likely][:, channel], minlength=256).astype(np.float32)
+        modes.append(float(np.convolve(counts, np.ones(5) / 5, mode="same").argmax()))
+    glass = np.asarray(modes, np.float32)
+    is_glass = likely & (np.abs(pixels.astype(np.float32) - glass).max(axis=-1) < 12)
+    return glass, is_glass
+
+
+def _threshold(saturation: FloatArray, judged: BoolArray, glass: BoolArray) -> float:
+    """Otsu's threshold on saturation, above the noise of glass and within `SATURATION_RANGE`."""
+    low, high = SATURATION_RANGE
+    if glass.any():
+        values = saturation[glass]
+        centre = float(np.median(values))
+        deviation = 1.4826 * float(np.median(np.abs(values - centre)))
+        low = float(np.clip(centre + NOISE * deviation, low, (low + high) / 2))
+    if not judged.any():
+        return low
+    steps = np.clip(saturation[judged] * 255 / 0.5, 0, 255).astype(np.uint8)
+    return float(np.clip(otsu_within(steps, 0, 254) * 0.5 / 255, low, high))
+
+
+def _ink(density: FloatArray, light: BoolArray) -> BoolArray:
+    """Marker ink: areas of densities that no stain has, and around them what may be the same ink, thinner."""
+    red, green, blue = (density[..., channel] for channel in range(3))
+    highest, lowest = density.max(axis=-1), density.min(axis=-1)
+    ink = np.zeros_like(light)
+    kinds = (
+        # (beyond doubt, perhaps)
+        ((lowest > 1.1) & (highest - lowest < 0.45 * highest), (lowest > 0.25) & (highest - lowest < 0.45 * highest)),
+        (
+            (red > 0.9) & (red > 1.3 * green) & (blue < 0.6 * red)
+            | (red > 1.7) & (red > 1.08 * green) & (blue < 0.6 * red),
+            (red > 0.08) & (red > 1.08 * green) & (blue < 0.7 * red),
+        ),
+        (
+            (red > 0.6) & (green < 0.75 * red) & (green < 1.15 * blue),
+            (red > 0.08) & (green < 0.85 * red) & (green < 1.25 * blue),
+        ),
+        (
+            (green > 1.2) & (blue > 0.8 * green) & (red < 0.3 * green),
+            (green > 0.08) & (blue > 0.65 * green) & (red < 0.4 * green),
+        ),
+    )
+    for certain, perhaps in kinds:
+        core = _large(certain & light)
+        if core.any():
+            near = cv2.dilate(core.astype(np.uint8), _disc(INK_REACH)).astype(np.bool_)
+            weak = (perhaps | core) & near & light
+            _, labels = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
+            ink |= np.isin(labels, np.unique(labels[core]))
+    if ink.any():
+        ink = cv2.dilate(ink.astype(np.uint8), _disc(2)).astype(np.bool_) & light
+    return ink
+
+
+def _large(mask: BoolArray) -> BoolArray:
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= INK_AREA
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def _disc(radius: int) -> UInt8Array:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)))
