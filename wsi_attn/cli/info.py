@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,7 +13,7 @@ from wsi_attn.cli.output import Talk, data, data_json, expand
 from wsi_attn.errors import WsiAttnError
 
 if TYPE_CHECKING:
-    from wsi_attn.contract import SlideInfo
+    from wsi_attn.contract import Slide, SlideInfo
 
 
 def info(
@@ -26,13 +28,32 @@ def info(
     for path in paths:
         try:
             with open_source(path, mpp) as slide:
-                data_json(as_record(slide.info)) if json else data(as_text(slide.info))
+                tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
+                data_json(as_record(slide.info, tiles)) if json else data(as_text(slide.info, tiles))
         except WsiAttnError as error:
             talk.fail(error)
     raise typer.Exit(talk.exit_code())
 
 
-def as_record(info: SlideInfo) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LevelTiles:
+    """How the tiles of one level are stored; `reason` says why they cannot be copied, empty where they can."""
+
+    compression: str
+    reason: str
+
+
+def tiles_of(slide: Slide, level: int) -> LevelTiles:
+    """Compression of a level, and whether its tiles can be copied into a store without decoding."""
+    compression = slide.info.properties.get(f"tiff.level[{level}].compression", slide.info.compression)
+    try:
+        slide.encoded_tiles(level)
+    except WsiAttnError as error:
+        return LevelTiles(compression, str(error))
+    return LevelTiles(compression, "")
+
+
+def as_record(info: SlideInfo, tiles: Sequence[LevelTiles]) -> dict[str, Any]:
     """The JSON object of one slide."""
     return {
         "slide": str(info.path),
@@ -51,18 +72,22 @@ def as_record(info: SlideInfo) -> dict[str, Any]:
                 "height": level.size.height,
                 "downsample": [level.downsample_x, level.downsample_y],
                 "tile_size": list(level.tile_size),
+                "compression": stored.compression,
+                "passthrough": not stored.reason,
+                "passthrough_reason": stored.reason,
             }
-            for level in info.levels
+            for level, stored in zip(info.levels, tiles, strict=True)
         ],
         "bounds": list(info.bounds) if info.bounds else None,
         "associated": list(info.associated),
+        "icc_profile": info.icc_profile is not None,
         "icc_profile_bytes": len(info.icc_profile) if info.icc_profile else 0,
         "fingerprint": info.fingerprint,
         "properties": dict(info.properties),
     }
 
 
-def as_text(info: SlideInfo) -> str:
+def as_text(info: SlideInfo, tiles: Sequence[LevelTiles]) -> str:
     """A few lines for people."""
     mpp = f"{info.mpp.x:g} x {info.mpp.y:g} µm/px ({info.mpp_source})" if info.mpp else f"unknown: {info.mpp_note}"
     lines = [
@@ -72,8 +97,9 @@ def as_text(info: SlideInfo) -> str:
     ]
     lines += [
         f"  level {index}: {level.size.width} x {level.size.height}, downsample {level.downsample_x:g}, "
-        f"tiles {level.tile_size.width} x {level.tile_size.height}"
-        for index, level in enumerate(info.levels)
+        f"tiles {level.tile_size.width} x {level.tile_size.height} {stored.compression}, "
+        + (f"decoded when tiled: {stored.reason}" if stored.reason else "copied as they are when tiled")
+        for index, (level, stored) in enumerate(zip(info.levels, tiles, strict=True))
     ]
     if info.objective_power:
         lines.append(f"  objective {info.objective_power:g}x (nominal)")
@@ -81,6 +107,8 @@ def as_text(info: SlideInfo) -> str:
         lines.append(f"  scanned area {tuple(info.bounds)}")
     if info.associated:
         lines.append(f"  associated images: {', '.join(info.associated)}")
+    lines.append(f"  colour profile {len(info.icc_profile)} bytes" if info.icc_profile else "  no colour profile")
+    lines.append(f"  fingerprint {info.fingerprint[:16]}")
     if "orientation" in " ".join(info.properties):
         lines += [f"  {key} {value}" for key, value in info.properties.items() if "orientation" in key]
     return "\n".join(lines)

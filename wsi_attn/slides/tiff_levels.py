@@ -20,6 +20,9 @@ from wsi_attn.slides.tiff_pages import TiledPage, main_pages, tiled_page
 PLAIN_GRID_VENDORS = {"aperio", "generic-tiff", "philips", "leica"}
 """Vendors whose levels OpenSlide may take from one page as it is; of others it joins overlapping or scattered areas."""
 
+VENDOR_KINDS = {"svs", "scn", "philips", "bif", "ndpi", "avs"}
+"""tifffile's names of formats that say in ways of their own which image is the slide."""
+
 MIN_TILE_HEIGHT = 64
 """Below, tiles are strips: Hamamatsu's restart intervals, a whole row wide, gain nothing over OpenSlide."""
 
@@ -27,7 +30,14 @@ JPEG2000_RGB = {"APERIO_JP2000_RGB", "JPEG2000"}
 JPEG2000_YCBCR = "APERIO_JP2000_YCBC"
 JPEG_COLOURS = {("YCBCR", 3): "YCBCR", ("RGB", 3): "RGB", ("MINISBLACK", 1): "GRAYSCALE"}
 PLAIN_COLOURS = {("RGB", 3), ("MINISBLACK", 1)}
-NAMES = {"JPEG": "JPEG", JPEG2000_YCBCR: "JPEG 2000", "APERIO_JP2000_RGB": "JPEG 2000", "JPEG2000": "JPEG 2000"}
+NAMES = {
+    JPEG2000_YCBCR: "JPEG 2000",
+    "APERIO_JP2000_RGB": "JPEG 2000",
+    "JPEG2000": "JPEG 2000",
+    "ADOBE_DEFLATE": "deflate",
+    "DEFLATE": "deflate",
+    "NONE": "uncompressed",
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple
     """A source for each of OpenSlide's levels."""
     pages = [page for page in map(tiled_page, main_pages(tiff)) if page is not None]
     sources = []
+    lacking = False
     for index, level in enumerate(levels):
         matching = [page for page in pages if _makes(page, level, vendor)]
         if not matching:
@@ -67,9 +78,11 @@ def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple
         if vendor not in PLAIN_GRID_VENDORS and not source.not_copied:
             reason = f"OpenSlide composes the levels of {vendor} slides from several areas"
             source = LevelSource(None, None, reason, source.compression)
-        elif vendor == "aperio" and index > 0 and (page.lengths == 0).any():
-            reason = "it lacks tiles, which OpenSlide draws from the finer level"
-            source = LevelSource(None, None, reason, source.compression)
+        elif vendor == "aperio":
+            lacking = lacking or bool((page.lengths == 0).any())
+            if lacking and index > 0:
+                reason = "tiles are missing here or above, which OpenSlide draws from finer levels"
+                source = LevelSource(None, None, reason, source.compression)
         sources.append(source)
     return sources
 
@@ -82,6 +95,8 @@ def sources_of_series(tiff: tifffile.TiffFile) -> tuple[list[Level], list[LevelS
     SlideUnsupportedError : no tiles, channels that are no picture, or a compression that nothing here decodes.
     """
     refuse_channels(tiff)
+    if (kind := tiff.series[0].kind) in VENDOR_KINDS:  # their first series may be a macro image
+        raise SlideUnsupportedError(f"of {kind.upper()} slides only those are read that OpenSlide reads")
     found = []
     for part in tiff.series[0].levels:
         page = tiled_page(part.pages[0])
