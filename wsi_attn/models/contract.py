@@ -85,6 +85,9 @@ class SlideOutput:
         float (B, C), the answers of either branch alone.
     unreadable
         int64 (B,), patches that could not be decoded.
+    evidence
+        float (B, C, h, w), what each cell says for each label, in logits above the mean of the labels; None while
+        training, and from systems that have none.
     """
 
     logits: Tensor
@@ -95,6 +98,7 @@ class SlideOutput:
     global_logits: Tensor
     instance_logits: Tensor
     unreadable: Tensor
+    evidence: Tensor | None = None
 
 
 class SlideModel(Protocol):

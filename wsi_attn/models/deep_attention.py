@@ -131,6 +131,7 @@ class DeepAttention(nn.Module):
             global_logits=self.global_head(z),
             instance_logits=self.instance_head(r),
             unreadable=(patch_mask & ~readable).sum(dim=1),
+            evidence=None if self.training else self._evidence(cells).view(size, -1, height, width),
         )
 
     def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
@@ -198,6 +199,15 @@ class DeepAttention(nn.Module):
             part = self.encode(batch.coarse[index : index + 1, :, :height, :width])
             features[index, :, : part.shape[2], : part.shape[3]] = part[0]
         return features
+
+    def _evidence(self, cells: Tensor) -> Tensor:
+        """What each cell would add to the logits of (9) if it alone were the focus of (4): (B, T, D) to (B, C, T).
+
+        Above the mean of the labels, since softmax sees only differences. Averaged over the focus by a', and with the
+        part of the patches and the bias, it is the logits themselves.
+        """
+        coarse = self.fused_head.weight[:, : self.phi.out_channels]  # (C, D), the part of W that reads z
+        return torch.einsum("cd,btd->bct", coarse - coarse.mean(dim=0), cells)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         light = smooth(pixels.to(self.mean.device).float(), self.config.smoothing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,9 +82,10 @@ def predict_slide(
         mpp=(slide.info.mpp.x, slide.info.mpp.y) if slide.info.mpp else None,
         seconds=round(time.perf_counter() - started, 3),
         software=software(),
-        attention_map=_attention_map(output, batch.valid[0].numpy(), patches, network.config.cell),
+        attention_map=_map(output.attention[0], batch.valid[0].numpy(), patches, network.config.cell),
         fingerprint=slide.info.fingerprint,
         warnings=tuple(warnings),
+        maps=_evidence_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.config.cell),
     )
 
 
@@ -130,7 +132,16 @@ def _regions(output: SlideOutput, patches: SlidePatches, size: int) -> tuple[Att
     return tuple(sorted(regions, key=lambda region: (-region.weight, region.y, region.x)))
 
 
-def _attention_map(output: SlideOutput, valid: NDArray[np.bool_], patches: SlidePatches, cell: int) -> AttentionMap:
-    values = np.where(valid, output.attention[0].float().cpu().numpy(), np.nan).astype(np.float32)
+def _map(cells: torch.Tensor, valid: NDArray[np.bool_], patches: SlidePatches, cell: int) -> AttentionMap:
+    values = np.where(valid, cells.float().cpu().numpy(), np.nan).astype(np.float32)
     rows, columns = values.shape
     return AttentionMap(Frame(Size(columns, rows), cell * patches.downsample_x, cell * patches.downsample_y), values)
+
+
+def _evidence_maps(
+    output: SlideOutput, labels: Sequence[str], valid: NDArray[np.bool_], patches: SlidePatches, cell: int
+) -> dict[str, AttentionMap]:
+    if output.evidence is None:
+        return {}
+    by_label = zip(labels, output.evidence[0], strict=True)
+    return {f"evidence:{label}": _map(cells, valid, patches, cell) for label, cells in by_label}

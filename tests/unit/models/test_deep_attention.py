@@ -84,6 +84,21 @@ def test_attention_sums_to_one_over_valid_cells_only() -> None:
     assert output.patch_attention.sum(dim=1).tolist() == pytest.approx([1, 1])
 
 
+def test_evidence_of_the_focus_is_its_share_of_the_logits() -> None:
+    """With one cell in focus and no say of the patches, the logits above their mean are that cell's evidence."""
+    network = build(focus=1)
+    with torch.no_grad():
+        network.fused_head.weight[:, network.phi.out_channels :] = 0
+        network.fused_head.bias[:] = 0
+    output = network(batch_of([noise(96, 160)], network.config))
+    assert output.evidence is not None
+    assert output.evidence.shape == (1, 2, *output.attention.shape[1:])
+    focus = output.attention.flatten(1).argmax()
+    logits = output.logits[0] - output.logits[0].mean()
+    assert output.evidence[0].flatten(1)[:, focus].tolist() == pytest.approx(logits.tolist(), abs=1e-5)
+    assert network.train()(batch_of([noise(96, 160)], network.config)).evidence is None
+
+
 def test_a_batch_answers_as_each_alone() -> None:
     """Two sizes that share no padding effect: the smaller one's views end on a cell border."""
     network = build()

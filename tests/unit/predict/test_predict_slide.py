@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -124,11 +125,17 @@ def test_prediction_survives_its_file(tmp_path: Path) -> None:
     found = predict_slide(ArraySlide(stained(401, 303), mpp=Mpp(0.3, 0.4)), checkpoint(), ONE_THREAD)
     write_prediction(found, tmp_path / "p.json")
     again = read_prediction(tmp_path / "p.json")
-    ours, theirs = found.attention_map, again.attention_map
-    assert replace(again, attention_map=ours) == found
-    assert theirs.frame == ours.frame
-    assert np.array_equal(np.isnan(ours.values), np.isnan(theirs.values))
-    np.testing.assert_allclose(theirs.values, ours.values, rtol=1e-5)
+    assert replace(again, attention_map=found.attention_map, maps=found.maps) == found
+    assert list(again.maps) == list(found.maps) == [f"evidence:{label}" for label in found.probabilities]
+    pairs = zip((found.attention_map, *found.maps.values()), (again.attention_map, *again.maps.values()), strict=True)
+    for ours, theirs in pairs:
+        assert theirs.frame == ours.frame == found.attention_map.frame
+        np.testing.assert_array_equal(np.isnan(ours.values), np.isnan(found.attention_map.values))
+        np.testing.assert_allclose(theirs.values, ours.values, rtol=1e-5)
+    older = json.loads((tmp_path / "p.json").read_text())
+    del older["maps"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    assert read_prediction(tmp_path / "older.json").maps == {}
     write_prediction(again, tmp_path / "q.json")
     assert (tmp_path / "q.json").read_bytes() == (tmp_path / "p.json").read_bytes()
 
