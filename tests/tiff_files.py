@@ -140,7 +140,7 @@ def write_svs(
     path: Path,
     levels: Sequence[np.ndarray],
     tile: tuple[int, int] = (256, 256),
-    streams: Streams = Streams(),  # noqa: B008 (frozen)
+    streams: Streams = Streams(),
     missing: Sequence[int] = (),
 ) -> Path:
     """An Aperio slide: level 0, a thumbnail in strips, coarser levels; `missing` tiles of level 0."""

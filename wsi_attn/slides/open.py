@@ -17,6 +17,7 @@ from wsi_attn.slides.tiff_pages import is_tiff
 from wsi_attn.slides.tiff_reader import TiffReader
 
 CZI_MAGIC = b"ZISRAWFILE"
+DICOM_MAGIC, DICOM_PREAMBLE = b"DICM", 128
 
 
 def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
@@ -52,16 +53,23 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
         raise SlideUnsupportedError(f"Cannot open {path}: permission denied") from error
     if tiff and len(reasons) > 1:
         reasons = [reason for reason in reasons if reason != UNKNOWN_FORMAT]  # that it is a TIFF is known
-    raise SlideUnsupportedError(f"Cannot open {path}: {'; '.join(dict.fromkeys(reasons))}{_cure(path)}")
+    if cure := _cure(path):
+        reasons = [*(reason for reason in reasons if not reason.startswith("Pillow")), cure]
+    raise SlideUnsupportedError(f"Cannot open {path}: {'; '.join(dict.fromkeys(reasons))}")
 
 
 def _cure(path: Path) -> str:
-    """What to do about formats that are read in part only."""
+    """What to do about formats that are read in part only; empty for others."""
     with path.open("rb") as file:
-        magic = file.read(len(CZI_MAGIC))
-    if magic == CZI_MAGIC:
+        head = file.read(DICOM_PREAMBLE + len(DICOM_MAGIC))
+    if head.startswith(CZI_MAGIC):
         return (
-            "; of Zeiss CZI only brightfield slides without time points and focal planes are read: export the plane "
+            "of Zeiss CZI only brightfield slides without time points and focal planes are read: export the plane "
             "wanted as an 8-bit RGB TIFF, with ZEN or `bfconvert`"
+        )
+    if head[DICOM_PREAMBLE:] == DICOM_MAGIC:
+        return (
+            "of DICOM only brightfield whole-slide volumes as OpenSlide reads them are read: convert others to a tiled "
+            "8-bit RGB TIFF, with `bfconvert`"
         )
     return ""

@@ -91,7 +91,7 @@ class OpenSlideReader:
         except openslide.OpenSlideError as error:
             raise SlideReadError(f"{self._path}: level {level}, region at {xy0}, size {size}: {error}") from error
         rgba = np.asarray(image)
-        rgb = np.ascontiguousarray(rgba[..., :3])
+        rgb = rgba[..., :3].copy("C")  # never a view: Pillow's memory is read-only
         outside = rgba[..., 3] == 0
         if outside.any():
             rgb[outside] = BACKGROUND
@@ -125,9 +125,10 @@ class OpenSlideReader:
         raise NotEncodedError("OpenSlide gives no access to compressed tiles")
 
     def close(self) -> None:
-        """Release the file."""
-        self._closed = True
-        self._handle.close()
+        """Release the file; closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._handle.close()
 
     def __enter__(self) -> Self:
         return self

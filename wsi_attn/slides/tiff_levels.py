@@ -70,7 +70,7 @@ def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple
     for index, level in enumerate(levels):
         matching = [page for page in pages if _makes(page, level, vendor)]
         if not matching:
-            sources.append(LevelSource(None, None, "OpenSlide composes this level, no page of the file is it", ""))
+            sources.append(LevelSource(None, None, "OpenSlide composes it, no page of the file holds it", ""))
             continue
         page = matching[0]
         pages.remove(page)  # two levels of one size take two pages, in the order of the file

@@ -29,8 +29,13 @@ ABSURD = 64
 NDPI_FORMAT_FLAG = 65420
 """Tag of Hamamatsu files, whose directories hold 64-bit offsets in a way of their own."""
 
-STRIP_OFFSETS, STRIP_LENGTHS, TILE_OFFSETS, TILE_LENGTHS = 273, 279, 324, 325
+SUB_DIRECTORIES = 330
+NEEDED_TAGS = {270, 273, 279, 324, 325, SUB_DIRECTORIES, 347, 34675}
+"""Description, offsets and lengths of strips and tiles, coarser levels, JPEG tables, colour profile."""
+
 FIELD_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+OFFSET_FORMATS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 Decode = Callable[[bytes, int], NDArray[np.uint8]]
 
@@ -113,7 +118,7 @@ def refuse_cut_off(path: Path) -> None:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        for end in _ends_of_directories(file, size):
+        for end in _ends_of_directories(file):
             refuse_beyond(path, size, end)
 
 
@@ -143,35 +148,67 @@ def _decoder(page: Any) -> Decode:
     return pixels
 
 
-def _ends_of_directories(file: BinaryIO, size: int) -> Iterator[int]:
-    """First byte after each directory, and after each list of offsets and lengths of tiles."""
+@dataclass(frozen=True)
+class _Layout:
+    """How numbers are stored: classic TIFF or BigTIFF, either byte order."""
+
+    order: str
+    count: str
+    offset: str
+    entry_bytes: int
+    first_at: int
+
+    @classmethod
+    def of(cls, head: bytes) -> _Layout:
+        order = "<" if head[:2] == b"II" else ">"
+        return cls(order, "Q", "Q", 20, 8) if head[2:4] in (b"+\0", b"\0+") else cls(order, "H", "I", 12, 4)
+
+    @property
+    def offset_bytes(self) -> int:
+        return struct.calcsize(self.offset)
+
+    def number(self, format_: str, data: bytes, at: int = 0) -> int:
+        return int(struct.unpack_from(self.order + format_, data, at)[0])
+
+
+def _ends_of_directories(file: BinaryIO) -> Iterator[int]:
+    """First byte after each directory, and after each of its values that are needed and lie elsewhere.
+
+    Whoever iterates stops at an end beyond the file; so what is read next is there.
+    """
     head = file.read(16)
-    order = "<" if head[:2] == b"II" else ">"
-    big = head[2:4] in (b"+\0", b"\0+")
-    first, count_format, entry_bytes, offset_format = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
-    offset_bytes = struct.calcsize(offset_format)
-    if len(head) < first + offset_bytes:
-        yield first + offset_bytes
-        return
-    (place,) = struct.unpack_from(order + offset_format, head, first)
-    seen: set[int] = set()
-    while place and place not in seen and len(seen) < MAX_PAGES:
+    layout = _Layout.of(head)
+    yield layout.first_at + layout.offset_bytes
+    waiting, seen = [layout.number(layout.offset, head, layout.first_at)], set[int]()
+    while waiting and len(seen) < MAX_PAGES:
+        place = waiting.pop()
+        if not place or place in seen:
+            continue
         seen.add(place)
-        count_bytes = struct.calcsize(count_format)
+        count_bytes = struct.calcsize(layout.count)
         yield place + count_bytes
         file.seek(place)
-        (count,) = struct.unpack(order + count_format, file.read(count_bytes))
-        yield place + count_bytes + count * entry_bytes
-        entries = file.read(count * entry_bytes)
-        for index in range(count):
-            tag, field, number = struct.unpack_from(f"{order}HH{offset_format}", entries, index * entry_bytes)
-            (value,) = struct.unpack_from(order + offset_format, entries, (index + 1) * entry_bytes - offset_bytes)
+        count = layout.number(layout.count, file.read(count_bytes))
+        yield place + count_bytes + count * layout.entry_bytes
+        entries = file.read(count * layout.entry_bytes)
+        after = file.read(layout.offset_bytes)  # some writers leave the last pointer out
+        for at in range(0, len(entries), layout.entry_bytes):
+            tag, field = layout.number("H", entries, at), layout.number("H", entries, at + 2)
             if tag == NDPI_FORMAT_FLAG:
                 return
-            values_bytes = FIELD_BYTES.get(field, 0) * number
-            if tag in (STRIP_OFFSETS, STRIP_LENGTHS, TILE_OFFSETS, TILE_LENGTHS) and values_bytes > offset_bytes:
-                yield value + values_bytes
-        after = file.read(offset_bytes)
-        if len(after) < offset_bytes:  # some writers leave the last pointer out
-            return
-        (place,) = struct.unpack(order + offset_format, after)
+            values = layout.number(layout.offset, entries, at + 4)
+            value_at = at + layout.entry_bytes - layout.offset_bytes
+            value_bytes = FIELD_BYTES.get(field, 0) * values
+            if tag not in NEEDED_TAGS:
+                continue
+            data = entries[value_at : value_at + layout.offset_bytes]
+            if value_bytes > layout.offset_bytes:
+                start = layout.number(layout.offset, data)
+                yield start + value_bytes
+                if tag == SUB_DIRECTORIES:
+                    file.seek(start)
+                    data = file.read(value_bytes)
+            if tag == SUB_DIRECTORIES and (format_ := OFFSET_FORMATS.get(field)):
+                waiting += [layout.number(format_, data, struct.calcsize(format_) * index) for index in range(values)]
+        if len(after) == layout.offset_bytes:
+            waiting.append(layout.number(layout.offset, after))
