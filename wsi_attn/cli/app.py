@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from wsi_attn import __version__
-from wsi_attn.cli import evaluate, export, heatmap, info, models, predict, tile, train
+from wsi_attn.cli import evaluate, export, heatmap, info, models, predict, tile, train, view
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
@@ -31,6 +31,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("heatmap")(heatmap.heatmap)
 app.command("export")(export.export)
+app.command("view")(view.view)
 app.add_typer(models.app, name="models")
 
 

@@ -1,0 +1,68 @@
+"""`wsi-attn view`: slides and what was predicted of them, in the browser of this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from wsi_attn.cli.options import Debug, Quiet, SlideMpp, Workers, parse_slide_mpp
+from wsi_attn.cli.output import Talk, data, expand
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH", help="Slides, stores, predictions, GeoJSON files, or folders of them; - reads paths from stdin."
+    ),
+]
+Host = Annotated[
+    str, typer.Option("--host", help="Address to listen on; one that others can reach makes a token necessary.")
+]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Token = Annotated[
+    bool, typer.Option("--token", help="Ask for a token on this machine too: for machines of several users.")
+]
+Open = Annotated[
+    bool | None,
+    typer.Option("--open/--no-open", help="Open the browser, or not; by default where stdout is a terminal."),
+]
+
+
+def view(
+    paths: Inputs,
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    token: Token = False,
+    open_browser: Open = None,
+    slide_mpp: SlideMpp = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show slides, heatmaps and outlines in a browser; prints the address when it answers, ends with Ctrl-C."""
+    from wsi_attn.viewer.collection import collect
+    from wsi_attn.viewer.serve import serve
+
+    talk = Talk(quiet=quiet)
+    collection = collect(expand(paths))
+    for problem in collection.problems:
+        talk.fail(problem)
+
+    def ready(address: str) -> None:
+        data(address)
+        talk.say(f"{len(collection.entries)} slides; Ctrl-C ends the viewer")
+        if sys.stdout.isatty() if open_browser is None else open_browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    serve(
+        collection,
+        host=host,
+        port=port,
+        needs_token=token,
+        slide_mpp=parse_slide_mpp(slide_mpp),
+        workers=workers,
+        on_ready=ready,
+    )

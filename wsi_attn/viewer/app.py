@@ -1,0 +1,255 @@
+"""The addresses of the viewer, and what each answers; documented in docs/viewer.md.
+
+Slides are named by ids of the collection and static files by a table: no part of an address is ever a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from wsi_attn import __version__, assets
+from wsi_attn.errors import PredictionError, WsiAttnError
+from wsi_attn.geometry import Mpp
+from wsi_attn.store.predictions import read_prediction
+from wsi_attn.viewer import records
+from wsi_attn.viewer.cache import ByteCache, Pool
+from wsi_attn.viewer.collection import Collection, Entry
+from wsi_attn.viewer.guard import Guard
+from wsi_attn.viewer.overlays import layer_png, layers_of, outline, polygons_of
+from wsi_attn.viewer.viewed import Tile, ViewedSlide
+
+OPEN_SLIDES = 6
+"""Slides that are held open: enough to go back and forth, few enough for their file handles and indexes."""
+
+CACHE_BYTES = 64 << 20
+"""Rendered tiles that are kept, some two thousand."""
+
+FOR_EVER = "private, max-age=31536000, immutable"
+"""For addresses that hold the slide's version: what they answer can never change."""
+REVALIDATE = "private, no-cache"
+
+STATIC = {
+    "viewer.css": "text/css",
+    "main.js": "text/javascript",
+    "stage.js": "text/javascript",
+    "overlay.js": "text/javascript",
+    "list.js": "text/javascript",
+    "panel.js": "text/javascript",
+    "link.js": "text/javascript",
+    "keys.js": "text/javascript",
+}
+OPENSEADRAGON = "openseadragon.js"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the viewer serves: the token it asks for, the port it is at, and its threads."""
+
+    port: int
+    token: str | None = None
+    slide_mpp: Mpp | None = None
+    workers: int = 4
+
+
+def create_app(collection: Collection, settings: Settings) -> Guard:
+    """The ASGI application."""
+    return Guard(Viewer(collection, settings).app, settings.token, settings.port)
+
+
+class Viewer:
+    """Answers requests; owns the open slides, the cache of tiles and the threads that read."""
+
+    def __init__(self, collection: Collection, settings: Settings) -> None:
+        self.collection = collection
+        self.cache = ByteCache(CACHE_BYTES)
+        self.slides: Pool[ViewedSlide] = Pool(partial(self._open, slide_mpp=settings.slide_mpp), OPEN_SLIDES)
+        self.threads = ThreadPoolExecutor(settings.workers, "tiles")
+        self._static = _static_files()
+        self.app = Starlette(
+            routes=[
+                Route("/slides/{key}/tiles/{level:int}/{column:int}_{row:int}.jpg", self.tile),
+                Route("/slides/{key}_files/{level:int}/{column:int}_{row:int}.jpg", self.deepzoom_tile),
+                Route("/slides/{key}.dzi", self.deepzoom),
+                Route("/slides/{key}/layers/{index:int}.png", self.layer),
+                Route("/slides/{key}/tissue.json", self.tissue),
+                Route("/slides/{key}/polygons.json", self.polygons),
+                Route("/slides/{key}.json", self.slide),
+                Route("/slides.json", self.slide_list),
+                Route("/", self.static),
+                Route("/static/{name}", self.static),
+                Route("/favicon.ico", _no_icon),
+            ],
+            exception_handlers={WsiAttnError: _explain},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        self.threads.submit(self._warm)
+        yield
+        self.threads.shutdown(wait=True, cancel_futures=True)
+        self.slides.close()
+
+    def _warm(self) -> None:
+        """Do what the first page needs before it asks: load decoders, open the first slide, render its overview."""
+        for key, entry in self.collection.entries.items():
+            if entry.path is not None:
+                try:
+                    with self.slides.use(key) as slide:
+                        slide.tile(0, 0, 0)
+                except WsiAttnError:
+                    continue  # told to whoever opens it
+                return
+
+    def _open(self, key: str, slide_mpp: Mpp | None) -> ViewedSlide:
+        path = self.collection.entries[key].path
+        if path is None:
+            raise HTTPException(404, "the slide of this prediction was not found")
+        return ViewedSlide(path, self.cache, slide_mpp)
+
+    def _entry(self, request: Request) -> Entry:
+        entry = self.collection.entries.get(request.path_params["key"])
+        if entry is None:
+            raise HTTPException(404, "no such slide")
+        return entry
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+    async def _with_slide(self, entry: Entry, work: Callable[[ViewedSlide], Result]) -> Result:
+        def use() -> Result:
+            with self.slides.use(entry.key) as slide:
+                return work(slide)
+
+        return await self._run(use)
+
+    async def static(self, request: Request) -> Response:
+        """The page and its parts."""
+        name = request.path_params.get("name", "index.html")
+        if name not in self._static:
+            raise HTTPException(404, "no such file")
+        content, kind = self._static[name]
+        etag = f'"{__version__}-{name}-{len(content)}"'
+        return _answer(request, etag, REVALIDATE, partial(Response, content, media_type=kind))
+
+    async def slide_list(self, _request: Request) -> Response:
+        """All entries: name, label, probabilities, uncertainty."""
+        found = [records.line(entry) for entry in self.collection.entries.values()]
+        problems = [" ".join(str(problem).split()) for problem in self.collection.problems]
+        return JSONResponse({"slides": found, "problems": problems}, headers={"Cache-Control": REVALIDATE})
+
+    async def slide(self, request: Request) -> Response:
+        """One entry: its levels, its prediction, its layers."""
+        entry = self._entry(request)
+        if entry.path is None:
+            record = await self._run(partial(records.without_pixels, entry))
+        else:
+            record = await self._with_slide(entry, partial(records.with_pixels, entry))
+        return JSONResponse(record, headers={"Cache-Control": REVALIDATE})
+
+    async def tile(self, request: Request) -> Response:
+        """One tile of the viewer's own levels."""
+        return await self._tile(request, ViewedSlide.tile)
+
+    async def deepzoom_tile(self, request: Request) -> Response:
+        """One tile as DeepZoom numbers them."""
+        return await self._tile(request, ViewedSlide.deepzoom_tile)
+
+    async def _tile(self, request: Request, read: Callable[[ViewedSlide, int, int, int], Tile | None]) -> Response:
+        entry = self._entry(request)
+        place = request.path_params
+        known = request.headers.get("if-none-match")
+
+        def work(slide: ViewedSlide) -> tuple[str, Tile | None]:
+            etag = f'"{slide.version}"'
+            if known == etag:
+                return etag, None
+            return etag, read(slide, place["level"], place["column"], place["row"])
+
+        etag, tile = await self._with_slide(entry, work)
+        headers = {"ETag": etag, "Cache-Control": FOR_EVER if "v" in request.query_params else REVALIDATE}
+        if known == etag:
+            return Response(status_code=304, headers=headers)
+        if tile is None:
+            raise HTTPException(404, "no such tile")
+        if not tile.whole:
+            headers = {"X-Unreadable": "1", "Cache-Control": "no-store"}
+        return Response(tile.data, media_type="image/jpeg", headers=headers)
+
+    async def deepzoom(self, request: Request) -> Response:
+        """The DeepZoom descriptor."""
+        descriptor = await self._with_slide(self._entry(request), lambda slide: slide.deepzoom.descriptor())
+        return Response(descriptor, media_type="application/xml", headers={"Cache-Control": REVALIDATE})
+
+    async def layer(self, request: Request) -> Response:
+        """One layer of the prediction as a picture, a pixel a cell."""
+        entry, index = self._entry(request), request.path_params["index"]
+
+        def draw() -> bytes | None:
+            layers = layers_of(read_prediction(entry.prediction)) if entry.prediction else ()
+            return layer_png(layers[index]) if 0 <= index < len(layers) else None
+
+        picture = await self._run(draw)
+        if picture is None:
+            raise HTTPException(404, "no such layer")
+        return Response(picture, media_type="image/png", headers={"Cache-Control": REVALIDATE})
+
+    async def tissue(self, request: Request) -> Response:
+        """Outlines of the tissue."""
+        rings = await self._with_slide(self._entry(request), lambda slide: outline(*slide.tissue()))
+        return JSONResponse({"rings": rings}, headers={"Cache-Control": REVALIDATE})
+
+    async def polygons(self, request: Request) -> Response:
+        """Polygons of the GeoJSON files that belong to the slide."""
+        entry = self._entry(request)
+        found, problems = await self._run(partial(_polygons, entry))
+        return JSONResponse({"polygons": found, "problems": problems}, headers={"Cache-Control": REVALIDATE})
+
+
+def _polygons(entry: Entry) -> tuple[list[dict[str, Any]], list[str]]:
+    found: list[dict[str, Any]] = []
+    problems = []
+    for path in entry.polygons:
+        try:
+            found.extend(polygons_of(path))
+        except PredictionError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _answer(request: Request, etag: str, caching: str, make: Callable[[], Response]) -> Response:
+    unchanged = request.headers.get("if-none-match") == etag
+    response = Response(status_code=304) if unchanged else make()
+    response.headers["ETag"], response.headers["Cache-Control"] = etag, caching
+    return response
+
+
+def _static_files() -> dict[str, tuple[bytes, str]]:
+    folder = files("wsi_attn.viewer") / "static"
+    found = {name: ((folder / name).read_bytes(), kind) for name, kind in STATIC.items()}
+    found["index.html"] = (folder / "index.html").read_bytes(), "text/html"
+    found[OPENSEADRAGON] = assets.read_text(f"openseadragon/{OPENSEADRAGON}").encode(), "text/javascript"
+    return found
+
+
+async def _no_icon(_request: Request) -> Response:
+    return Response(status_code=204)
+
+
+async def _explain(_request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": " ".join(str(error).split())}, 422, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,113 @@
+"""Bounded memory: encoded tiles up to a number of bytes, and open slides up to a number, the least used go first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
+
+
+class Closable(Protocol):
+    """What a pool holds."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+Item = TypeVar("Item", bound=Closable)
+
+
+class ByteCache:
+    """Bytes by key, at most `limit` bytes of them; may be used from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self._lock = threading.Lock()
+        self._items: OrderedDict[Hashable, bytes] = OrderedDict()
+
+    def get(self, key: Hashable) -> bytes | None:
+        """What was put there, if it is still kept."""
+        with self._lock:
+            if key not in self._items:
+                return None
+            self._items.move_to_end(key)
+            return self._items[key]
+
+    def put(self, key: Hashable, data: bytes) -> None:
+        """Keep it, and forget what was used longest ago."""
+        if len(data) > self.limit:
+            return
+        with self._lock:
+            self.size += len(data) - len(self._items.pop(key, b""))
+            self._items[key] = data
+            while self.size > self.limit:
+                self.size -= len(self._items.popitem(last=False)[1])
+
+
+class _Slot(Generic[Item]):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.item: Item | None = None
+        self.users = 0
+
+
+class Pool(Generic[Item]):
+    """Items that are opened when first used, and closed when `capacity` others were used since and nobody uses them.
+
+    Parameters
+    ----------
+    open_item
+        Opens the item of a key; what it raises reaches whoever asked, and the next one tries again.
+    """
+
+    def __init__(self, open_item: Callable[[str], Item], capacity: int) -> None:
+        self.capacity = capacity
+        self._open = open_item
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[str, _Slot[Item]] = OrderedDict()
+
+    @contextmanager
+    def use(self, key: str) -> Iterator[Item]:
+        """The item of a key, open for as long as the block runs."""
+        with self._lock:
+            slot = self._slots.setdefault(key, _Slot())
+            self._slots.move_to_end(key)
+            slot.users += 1
+        try:
+            if slot.item is None:
+                with slot.lock:  # one opens, the others wait
+                    if slot.item is None:
+                        slot.item = self._open(key)
+            yield slot.item
+        finally:
+            with self._lock:
+                slot.users -= 1
+                retired = self._retire()
+            for item in retired:
+                item.close()
+
+    def close(self) -> None:
+        """Close all that nobody uses; what is in use is closed when it is released."""
+        with self._lock:
+            self.capacity = 0
+            retired = self._retire()
+        for item in retired:
+            item.close()
+
+    def __len__(self) -> int:
+        return sum(slot.item is not None for slot in list(self._slots.values()))
+
+    def _retire(self) -> list[Item]:
+        retired = []
+        for key, slot in list(self._slots.items()):
+            if len(self._slots) <= self.capacity:
+                break
+            if slot.users == 0:
+                del self._slots[key]
+                if slot.item is not None:
+                    retired.append(slot.item)
+        return retired

@@ -1,0 +1,113 @@
+"""What lies over a slide: layers of a prediction as pictures, its regions, the tissue's outline, polygons of a file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_attn.errors import PredictionError
+from wsi_attn.export.geojson import CLASS_NAME
+from wsi_attn.geometry import Frame
+from wsi_attn.heatmaps.colour import colourise
+from wsi_attn.heatmaps.layer import ATTENTION, Layer, shade
+from wsi_attn.store.predictions import SlidePrediction
+
+FAINTEST = 0.2
+"""Opacity of the least value as a share of the largest's, as in `heatmaps.picture`: what matters less hides less."""
+
+COLOUR = "viridis"
+BAR_STEPS = 32
+POLYGON_COLOUR = (31, 119, 180)
+
+OUTLINE_TOLERANCE = 0.75
+"""Mask pixels by which an outline may be simplified."""
+
+
+def layers_of(prediction: SlidePrediction) -> tuple[Layer, ...]:
+    """The attention map and whatever else the model says of each place."""
+    attention = prediction.attention_map
+    further = (Layer(name, value.frame, value.values) for name, value in prediction.maps.items())
+    return Layer(ATTENTION, attention.frame, attention.values), *further
+
+
+def layer_record(layer: Layer) -> dict[str, Any]:
+    """What the page must know of a layer besides its picture: title, ticks, colours of its bar, and its frame."""
+    shown = shade(layer)
+    ramp = np.linspace(0, 1, BAR_STEPS, dtype=np.float32)[None]
+    return {
+        "title": shown.title,
+        "subtitle": shown.subtitle,
+        "ticks": list(shown.ticks),
+        "bar": colourise(ramp, _opacity(ramp), COLOUR)[0].tolist(),
+        "cell_width": layer.frame.downsample_x,
+        "cell_height": layer.frame.downsample_y,
+        "columns": layer.values.shape[1],
+        "rows": layer.values.shape[0],
+    }
+
+
+def layer_png(layer: Layer) -> bytes:
+    """One pixel a cell, RGBA; transparent where nothing was looked at."""
+    values = shade(layer).values
+    buffer = io.BytesIO()
+    Image.fromarray(colourise(values, _opacity(values), COLOUR)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def outline(mask: NDArray[np.bool_], frame: Frame) -> list[list[list[float]]]:
+    """Rings around what is True, holes among them, in level-0 pixels, each [[x, y], ...], not closed."""
+    # Twice as large: contours run through pixel centres, which then lie a quarter pixel from the edge, not half of one.
+    large = np.pad(mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1), 1)
+    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rings = []
+    for contour in contours:
+        simple = cv2.approxPolyDP(contour, OUTLINE_TOLERANCE * 2, closed=True)[:, 0].astype(np.float64)
+        if len(simple) > 2:
+            corners = (simple - 0.5) / 2 * (frame.downsample_x, frame.downsample_y)
+            rings.append(np.round(corners, 1).tolist())
+    return rings
+
+
+def polygons_of(path: Path) -> list[dict[str, Any]]:
+    """Polygons of a GeoJSON file in level-0 pixels: `rings`, `name`, `colour`; attended regions are left out, the
+    prediction itself says them.
+
+    Raises
+    ------
+    PredictionError : the file cannot be read or is no GeoJSON.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        features = data["features"] if isinstance(data, dict) and "features" in data else data
+        return [polygon for feature in features for polygon in _feature(feature)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PredictionError(f"Cannot read {path}: no GeoJSON of polygons ({error})") from error
+
+
+def _feature(feature: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    properties = feature.get("properties") or {}
+    kind = properties.get("classification") or {}
+    geometry = feature.get("geometry") or {}
+    if kind.get("name") == CLASS_NAME:
+        return
+    coordinates = geometry.get("coordinates", [])
+    parts = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(str(geometry.get("type")), [])
+    red, green, blue = (int(part) & 255 for part in kind.get("color") or properties.get("color") or POLYGON_COLOUR)
+    for rings in parts:
+        yield {
+            "rings": [[[float(x), float(y)] for x, y, *_ in ring] for ring in rings],
+            "name": str(kind.get("name") or properties.get("name") or ""),
+            "colour": [red, green, blue],
+        }
+
+
+def _opacity(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (FAINTEST + (1 - FAINTEST) * values).astype(np.float32)

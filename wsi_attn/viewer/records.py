@@ -1,0 +1,121 @@
+"""What the page is told of each slide, as JSON: a line of the list, and everything about the slide that is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wsi_attn import __version__
+from wsi_attn.contract import SlideInfo
+from wsi_attn.errors import PredictionError
+from wsi_attn.store.predictions import SlidePrediction, read_prediction
+from wsi_attn.store.tile_store import TileStore
+from wsi_attn.viewer.collection import Entry
+from wsi_attn.viewer.overlays import layer_record, layers_of
+from wsi_attn.viewer.pyramid import TileLevel
+from wsi_attn.viewer.viewed import ViewedSlide
+
+
+def line(entry: Entry) -> dict[str, Any]:
+    """A line of the list; what is not known is null or empty."""
+    probabilities = entry.record.get("probabilities", {})
+    label = entry.record.get("label")
+    return {
+        "id": entry.key,
+        "name": entry.name,
+        "pixels": entry.path is not None,
+        "label": label,
+        "probability": probabilities.get(label),
+        "probabilities": probabilities,
+        "uncertainty": entry.record.get("uncertainty", {}),
+    }
+
+
+def without_pixels(entry: Entry) -> dict[str, Any]:
+    """A prediction whose slide was not found: all but the pictures."""
+    return {
+        **line(entry),
+        "warnings": ["The slide of this prediction was not found: give its path too.", *_warnings(entry)],
+        "regions": [],
+        "layers": [],
+        "provenance": _of_prediction(entry),
+    }
+
+
+def with_pixels(entry: Entry, slide: ViewedSlide) -> dict[str, Any]:
+    """A slide: its pyramid, its prediction where that is of this very slide, and where all of it comes from."""
+    info = slide.slide.info
+    prediction, problem = _prediction(entry, info)
+    return {
+        **line(entry),
+        "version": slide.version,
+        "size": list(info.size0),
+        "mpp": list(info.mpp) if info.mpp else None,
+        "levels": [_level(level) for level in slide.levels],
+        "layers": [layer_record(layer) for layer in layers_of(prediction)] if prediction else [],
+        "regions": [vars(region) for region in prediction.attention] if prediction else [],
+        "polygons": bool(entry.polygons),
+        "warnings": [*problem, *_warnings(entry)],
+        "provenance": [*_of_slide(info, slide), *_of_prediction(entry)],
+    }
+
+
+def _prediction(entry: Entry, info: SlideInfo) -> tuple[SlidePrediction | None, list[str]]:
+    if entry.prediction is None:
+        return None, []
+    if entry.fingerprint != info.fingerprint:
+        return None, ["The prediction is of another file of this name: what it looked at is not drawn."]
+    try:
+        return read_prediction(entry.prediction), []
+    except PredictionError as error:
+        return None, [str(error)]
+
+
+def _level(level: TileLevel) -> dict[str, Any]:
+    columns, rows = level.grid
+    return {
+        "width": level.frame.size.width,
+        "height": level.frame.size.height,
+        "downsample_x": level.frame.downsample_x,
+        "downsample_y": level.frame.downsample_y,
+        "tile_width": level.tile.width,
+        "tile_height": level.tile.height,
+        "columns": columns,
+        "rows": rows,
+        "passthrough": level.passthrough,
+    }
+
+
+def _warnings(entry: Entry) -> list[str]:
+    unreadable = entry.record.get("unreadable_tiles", 0)
+    found = [f"{unreadable} tiles could not be read when this was predicted."] if unreadable else []
+    return [*found, *entry.record.get("warnings", [])]
+
+
+def _of_slide(info: SlideInfo, slide: ViewedSlide) -> list[list[str]]:
+    is_store = isinstance(slide.slide, TileStore)
+    lines = [
+        ["Store" if is_store else "Slide", info.path.name],
+        ["Size", f"{info.size0.width} × {info.size0.height} px, {len(info.levels)} levels"],
+        ["Pixel size", f"{info.mpp.x:g} × {info.mpp.y:g} µm ({info.mpp_source})" if info.mpp else "unknown"],
+        ["Format", " · ".join(part for part in (info.vendor, info.compression, f"read by {info.reader}") if part)],
+    ]
+    if info.objective_power:
+        lines.append(["Objective", f"{info.objective_power:g}×"])
+    lines.append(["Fingerprint", info.fingerprint[:16]])
+    return lines
+
+
+def _of_prediction(entry: Entry) -> list[list[str]]:
+    record = entry.record
+    if not record:
+        return [["Viewer", f"wsi-attn {__version__}"]]
+    model = record["model"]
+    return [
+        ["Model", model.get("name", "unnamed")],
+        ["Weights", model.get("sha256", "unknown")[:16]],
+        ["Predicted by", f"wsi-attn {record['software'].get('wsi-attn', '?')} in {record['seconds']:.1f} s"],
+        ["Tissue", f"{record['tissue_fraction']:.0%} of the slide"],
+        ["Prediction", Path(entry.prediction).name if entry.prediction else "unknown"],
+        ["Viewer", f"wsi-attn {__version__}"],
+    ]

@@ -1,0 +1,105 @@
+"""Running the viewer: a socket bound before anything is said, the address said when it answers, a clean end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+
+from wsi_attn.errors import MissingExtraError, UsageError
+from wsi_attn.geometry import Mpp
+
+try:
+    import uvicorn
+
+    from wsi_attn.viewer.app import Settings, create_app
+    from wsi_attn.viewer.guard import is_loopback
+except ImportError as error:
+    raise MissingExtraError(
+        f"The viewer needs the extra `view` ({error.name} is not installed): pip install 'wsi-attn[view]'"
+    ) from error
+
+from wsi_attn.viewer.collection import Collection
+
+TOKEN_BYTES = 24
+SECONDS_TO_END = 1
+"""That requests under way are waited for when the viewer is stopped."""
+
+MOST_WORKERS = 8
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def serve(
+    collection: Collection,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    needs_token: bool = False,
+    slide_mpp: Mpp | None = None,
+    workers: int | None = None,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until the process is interrupted.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen; port 0 takes a free one.
+    needs_token
+        Ask for a token on loopback too, where other users of the machine could come.
+    on_ready
+        Called with the address to open, token included, once it answers.
+
+    Raises
+    ------
+    UsageError : the address cannot be listened on.
+    """
+    listening = _listen(host, port)
+    port = listening.getsockname()[1]
+    token = secrets.token_urlsafe(TOKEN_BYTES) if needs_token or not is_loopback(host) else None
+    settings = Settings(port, token, slide_mpp, workers or min(MOST_WORKERS, (os.cpu_count() or 1) + 2))
+    config = uvicorn.Config(
+        create_app(collection, settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SECONDS_TO_END,
+        ws="none",
+    )
+    address = f"http://{_in_address(host)}:{port}/" + (f"?token={token}" if token else "")
+    with listening:
+        _Server(config, lambda: on_ready(address)).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen on {host} port {port}: {error.strerror}; try another --host or --port"
+        ) from error
+    return listening
+
+
+def _in_address(host: str) -> str:
+    """A host as an address has it; one that means every interface is replaced by this machine's name."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

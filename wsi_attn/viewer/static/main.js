@@ -1,0 +1,156 @@
+// Brings the parts together: which slide is shown, where, and with what over it.
+import { fillHelp, keyTable, listenToKeys } from "./keys.js";
+import { readLink, writeLink } from "./link.js";
+import { SlideList } from "./list.js";
+import { Overlay, pathOf, polygonOf } from "./overlay.js";
+import { showDetails, showLegend, showOpacity } from "./panel.js";
+import { Stage } from "./stage.js";
+
+const at = (id) => document.getElementById(id);
+const checks = { heatmap: "show-heatmap", regions: "show-regions", polygons: "show-polygons", tissue: "show-tissue" };
+
+const stage = new Stage(at("stage"), remember);
+const overlay = new Overlay(stage.viewer);
+const list = new SlideList((id) => choose(id, {}));
+let slide = null; // record of the slide on screen
+let asked = 0; // counts choices, so that a late answer to an earlier one is dropped
+
+async function fetchJson(address) {
+  const answer = await fetch(address);
+  const data = await answer.json().catch(() => ({ error: answer.statusText }));
+  if (!answer.ok) throw new Error(data.error ?? answer.statusText);
+  return data;
+}
+
+function say(text) {
+  at("message").textContent = text;
+  at("message").hidden = !text;
+}
+
+async function choose(id, place) {
+  const ask = ++asked;
+  list.mark(id);
+  say("");
+  let record;
+  try {
+    record = await fetchJson(`slides/${encodeURIComponent(id)}.json`);
+  } catch (error) {
+    if (ask === asked) fail(id, error);
+    return;
+  }
+  if (ask !== asked) return;
+  slide = record;
+  overlay.clear();
+  showDetails(slide, (region) => stage.fit(region));
+  document.title = `${slide.name} · wsi-attn`;
+  if (!slide.pixels) {
+    stage.clear();
+    history.replaceState(null, "", writeLink({ slide: id }));
+    return;
+  }
+  await stage.open(slide, place);
+  if (ask !== asked) return;
+  overlay.size = slide.size;
+  overlay.set("regions", slide.regions);
+  remember();
+  await Promise.all([showLayer(0), loadPolygons(), overlay.shown.tissue && loadTissue()]);
+}
+
+function fail(id, error) {
+  slide = null;
+  overlay.clear();
+  stage.clear();
+  history.replaceState(null, "", writeLink({ slide: id }));
+  const line = list.slides.find((one) => one.id === id);
+  const empty = { warnings: [], regions: [], layers: [], provenance: [], uncertainty: {}, label: null };
+  showDetails({ ...empty, ...line, pixels: false, name: line?.name ?? "Unknown slide" }, () => {});
+  say(`This slide cannot be shown: ${error.message}`);
+}
+
+async function showLayer(index) {
+  const of = slide, layer = slide.layers[index];
+  if (!layer) return;
+  showLegend(layer);
+  const image = new Image();
+  image.src = `slides/${of.id}/layers/${index}.png`;
+  await image.decode();
+  if (of !== slide) return;
+  overlay.set("heatmap", { image, width: layer.columns * layer.cell_width, height: layer.rows * layer.cell_height });
+}
+
+async function loadPolygons() {
+  const of = slide;
+  if (!of.polygons) return;
+  const { polygons, problems } = await fetchJson(`slides/${of.id}/polygons.json`);
+  if (of !== slide) return;
+  if (problems.length) say(problems.join(" "));
+  at("polygons-control").hidden = polygons.length === 0;
+  overlay.set("polygons", polygons.map(polygonOf));
+}
+
+async function loadTissue() {
+  const of = slide;
+  if (!of?.pixels || overlay.tissue) return;
+  try {
+    const { rings } = await fetchJson(`slides/${of.id}/tissue.json`);
+    if (of === slide) overlay.set("tissue", pathOf(rings));
+  } catch (error) {
+    say(`No tissue outline: ${error.message}`);
+  }
+}
+
+function remember() {
+  const place = stage.place();
+  if (!place) return;
+  history.replaceState(null, "", writeLink(place));
+  at("position").textContent = `x ${Math.round(place.x)}, y ${Math.round(place.y)} · ${place.zoom.toPrecision(2)}×`;
+}
+
+function toggle(name, on = !at(checks[name]).checked) {
+  at(checks[name]).checked = on;
+  overlay.show(name, on);
+  if (name === "tissue" && on) loadTissue();
+}
+
+function setOpacity(share) {
+  overlay.set("opacity", Math.min(Math.max(share, 0), 1));
+  showOpacity(overlay.opacity);
+}
+
+function drawer(button, pane) {
+  button.addEventListener("click", () => {
+    const open = document.body.classList.toggle(pane);
+    button.setAttribute("aria-expanded", String(open));
+  });
+}
+
+const table = keyTable({
+  stage, list, toggle, opacity: (step) => setOpacity(overlay.opacity + step), help: () => at("help").showModal(),
+});
+listenToKeys(table);
+fillHelp(table);
+for (const [name, id] of Object.entries(checks)) at(id).addEventListener("change", (event) => toggle(name, event.target.checked));
+at("opacity").addEventListener("input", (event) => setOpacity(Number(event.target.value) / 100));
+at("layer").addEventListener("change", (event) => showLayer(Number(event.target.value)));
+at("zoom-in").addEventListener("click", () => stage.zoom(1.5));
+at("zoom-out").addEventListener("click", () => stage.zoom(1 / 1.5));
+at("zoom-home").addEventListener("click", () => stage.home());
+at("show-help").addEventListener("click", () => at("help").showModal());
+drawer(at("show-list"), "list-open");
+drawer(at("show-panel"), "panel-open");
+setOpacity(0.5);
+
+window.addEventListener("hashchange", () => {
+  const place = readLink(location.hash);
+  if (place.slide && place.slide !== slide?.id) choose(place.slide, place);
+  else stage.goTo(place);
+});
+
+window.wsiAttn = { stage, overlay, list }; // for tests and for the curious
+
+const { slides, problems } = await fetchJson("slides.json");
+list.fill(slides);
+const place = readLink(location.hash);
+if (problems.length) say(problems.join(" "));
+const first = place.slide ?? slides.find((one) => one.pixels)?.id ?? slides[0]?.id;
+if (first) await choose(first, place);

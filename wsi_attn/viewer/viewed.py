@@ -1,0 +1,137 @@
+"""`ViewedSlide`: one open slide, its tiles for the browser, and what lies over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import EncodedTiles, Slide
+from wsi_attn.data.sources import open_source
+from wsi_attn.errors import NotEncodedError, TissueError
+from wsi_attn.geometry import Frame, Mpp
+from wsi_attn.slides.view import best_level, read_view
+from wsi_attn.store.tile_store import TileStore
+from wsi_attn.tissue.detect import detect_tissue
+from wsi_attn.viewer.cache import ByteCache
+from wsi_attn.viewer.jpeg import JpegCompletion
+from wsi_attn.viewer.pyramid import SIDE, DeepZoom, TileLevel, same_tiles, tile_levels
+from wsi_attn.viewer.render import render_region, to_jpeg
+
+OVERVIEW_SIDE = 1024
+"""Pixels along the longer side of the view that tissue is found in, where no store knows it."""
+
+OVERVIEW_PIXELS = 150_000_000
+"""Pixels that may be read for that view: some seconds of work."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One JPEG; `whole` is False where part of it could not be read and is hatched."""
+
+    data: bytes
+    whole: bool = True
+
+
+class ViewedSlide:
+    """A slide as the browser sees it; may be used from several threads.
+
+    Parameters
+    ----------
+    path
+        A slide, image or store.
+    cache
+        Where rendered tiles are kept; shared by all slides.
+
+    Raises
+    ------
+    WsiAttnError : as `open_source`.
+    """
+
+    def __init__(self, path: Path, cache: ByteCache, slide_mpp: Mpp | None = None) -> None:
+        self.slide: Slide = open_source(path, slide_mpp)
+        self._cache = cache
+        self._stored: dict[int, tuple[EncodedTiles, JpegCompletion]] = {}
+        self.not_stored = ""  # why tiles of level 0 are rendered
+        info = self.slide.info
+        for index in range(len(info.levels)):
+            try:
+                tiles = self.slide.encoded_tiles(index)
+                self._stored[index] = tiles, JpegCompletion(tiles.encoding)
+            except NotEncodedError as error:
+                self.not_stored = self.not_stored or str(error)
+        sizes = {index: tiles.tile_size for index, (tiles, _) in self._stored.items()}
+        self.levels = tile_levels(info.size0, info.levels, sizes)
+        finest = self.levels[-1].tile
+        self.deepzoom = DeepZoom(info.size0, finest.width if finest.width == finest.height else SIDE)
+
+    @property
+    def version(self) -> str:
+        """Changes when the slide does; part of addresses, so that a browser never shows a tile of another file."""
+        return self.slide.info.fingerprint[:12]
+
+    def tile(self, index: int, column: int, row: int) -> Tile | None:
+        """One tile of `levels`; None where there is none."""
+        if not 0 <= index < len(self.levels):
+            return None
+        return self._tile(self.levels[index], column, row)
+
+    def deepzoom_tile(self, number: int, column: int, row: int) -> Tile | None:
+        """One tile of the DeepZoom pyramid; None where there is none."""
+        level = self.deepzoom.level(number)
+        if level is None:
+            return None
+        same = same_tiles(level, self.levels)
+        region = level.region(column, row)
+        # A stored tile at the edge is padded, one of DeepZoom is cut off.
+        if same is not None and region is not None and (region.width, region.height) == level.tile:
+            return self._tile(self.levels[same], column, row)
+        return self._tile(level, column, row)
+
+    def tissue(self) -> tuple[NDArray[np.bool_], Frame]:
+        """Where tissue lies: the store's mask, else found in an overview.
+
+        Raises
+        ------
+        TissueError : the overview would cost too much.
+        """
+        return self._tissue
+
+    @cached_property
+    def _tissue(self) -> tuple[NDArray[np.bool_], Frame]:
+        if isinstance(self.slide, TileStore):
+            return self.slide.tissue()
+        info = self.slide.info
+        factor = max(1.0, max(info.size0) / OVERVIEW_SIDE)
+        width, height = info.levels[best_level(self.slide, factor, factor)].size
+        if width * height > OVERVIEW_PIXELS:
+            raise TissueError(f"{info.path} has no level that is coarse enough to find tissue in; tile it first")
+        view = read_view(self.slide, factor, factor)
+        mask = detect_tissue(view.pixels, view.frame, info.mpp, view.readable, size0=info.size0)
+        return mask.mask, mask.frame
+
+    def close(self) -> None:
+        """Close the slide."""
+        self.slide.close()
+
+    def _tile(self, level: TileLevel, column: int, row: int) -> Tile | None:
+        region = level.region(column, row)
+        if region is None:
+            return None
+        if level.passthrough and level.native is not None:
+            tiles, completion = self._stored[level.native]
+            (data,) = tiles.read([(row, column)])
+            if len(data):
+                return Tile(completion.complete(data))
+        key = (self.version, level.frame, region)
+        cached = self._cache.get(key)
+        if cached is not None:
+            return Tile(cached)
+        pixels, whole = render_region(self.slide, level.frame, region)
+        tile = Tile(to_jpeg(pixels), whole)
+        if whole:
+            self._cache.put(key, tile.data)
+        return tile
