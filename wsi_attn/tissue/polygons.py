@@ -1,0 +1,275 @@
+"""Tissue as GeoJSON in level-0 pixels, as QuPath writes and reads it: to look at, to correct by hand, to read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_attn.contract import UInt8Array
+from wsi_attn.errors import TissueError
+from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.tissue.mask import BoolArray, TissueMask
+from wsi_attn.tissue.rings import Polygon, Ring, fill_polygons, ring_area, simplified, trace_polygons
+from wsi_attn.tissue.rules import CHROMA_RANGE, Rule, fit_rule, smooth
+
+NAMESPACE = uuid.UUID("0f6a4a53-5e0c-5b0e-9a0e-6d1c1d9ad7c4")
+CLASS_NAME, CLASS_COLOUR = "Tissue", (27, 120, 55)
+
+NOT_TISSUE = ("ignore", "background", "glass")
+"""Beginnings of class names whose regions are taken out of the tissue, in any case: QuPath's own `Ignore*` is one."""
+
+DECIMALS = 3
+"""Of coordinates in a file, where mask pixels are no whole number of level-0 pixels."""
+
+POLYGONS = ("Polygon", "MultiPolygon")
+OTHERS = ("Point", "MultiPoint", "LineString", "MultiLineString")
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What a GeoJSON file says of a slide."""
+
+    tissue: tuple[Polygon, ...]
+    background: tuple[Polygon, ...]
+    """Regions that are taken out, whatever they lie in."""
+
+    ignored: int
+    """Features that are points, lines or nothing, and say nothing of areas."""
+
+
+def tissue_polygons(mask: TissueMask, tolerance: float = 0.0) -> list[Polygon]:
+    """The pieces of a mask, outlined on the edges of its pixels.
+
+    Parameters
+    ----------
+    tolerance
+        Level-0 pixels that an outline may move in order to have fewer corners; 0 keeps every corner.
+    """
+    polygons = trace_polygons(mask.mask, mask.frame, mask.size0)
+    return [simplified(polygon, tolerance) for polygon in polygons] if tolerance > 0 else polygons
+
+
+def tissue_to_geojson(mask: TissueMask, fingerprint: str, mpp: Mpp | None, tolerance: float = 0.0) -> dict[str, Any]:
+    """A FeatureCollection of QuPath annotations, one for each piece of tissue, with holes, largest first.
+
+    `measurements` holds the area in µm² where the pixel size is known, else in level-0 pixels squared. An `id`
+    depends on the slide's fingerprint and the outline only.
+    """
+    unit, factor = ("area µm²", mpp.x * mpp.y) if mpp else ("area px²", 1.0)
+    polygons = sorted(tissue_polygons(mask, tolerance), key=lambda polygon: -polygon.area)
+    features = []
+    for rank, polygon in enumerate(polygons, start=1):
+        coordinates = [_closed(ring) for ring in (polygon.exterior, *polygon.holes)]
+        features.append(
+            {
+                "type": "Feature",
+                "id": str(uuid.uuid5(NAMESPACE, f"{fingerprint}:{json.dumps(coordinates)}")),
+                "geometry": {"type": "Polygon", "coordinates": coordinates},
+                "properties": {
+                    "objectType": "annotation",
+                    "name": f"{CLASS_NAME} {rank}",
+                    "classification": {"name": CLASS_NAME, "color": list(CLASS_COLOUR)},
+                    "measurements": {unit: round(polygon.area * factor, 3)},
+                },
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def features_digest(collection: dict[str, Any]) -> str:
+    """SHA-256 of the features, to tell a file that was changed by hand from one that was not."""
+    return hashlib.sha256(json.dumps(collection["features"], sort_keys=True).encode()).hexdigest()
+
+
+def tissue_from_geojson(
+    path: Path,
+    frame: Frame,
+    size0: Size,
+    *,
+    pixels: UInt8Array | None = None,
+    readable: BoolArray | None = None,
+) -> TissueMask:
+    """The mask that a file of regions says, drawn or corrected in QuPath; its method is "file".
+
+    Parameters
+    ----------
+    frame, size0
+        How the mask is to lie over level 0, and the extent of the slide.
+    pixels
+        uint8 (rows, columns, 3), the view of the slide in that frame: the mask's rule is then the one that comes
+        nearest to the regions. Without it, or where all or nothing is tissue, it is chroma above the lower bound of
+        `CHROMA_RANGE`.
+    readable
+        bool (rows, columns), False where the view could not be read, which is never tissue.
+
+    Raises
+    ------
+    TissueError : the file cannot be read or is malformed, names no tissue, or lies outside the slide.
+    """
+    regions = read_regions(path)
+    if regions.background and not regions.tissue:
+        raise TissueError(f"{path}: every region is classified as no tissue; draw what is tissue as well")
+    if regions.tissue and not any(_meets(polygon, size0) for polygon in regions.tissue):
+        raise TissueError(
+            f"{path}: no region lies on the slide, which is {size0.width} x {size0.height} px; it must be in level-0 "
+            "pixels of this slide"
+        )
+    seen = np.ones((frame.size.height, frame.size.width), np.bool_) if readable is None else readable
+    mask = fill_polygons(regions.tissue, frame, size0) & ~fill_polygons(regions.background, frame, size0) & seen
+    rule = Rule("chroma", CHROMA_RANGE[0])
+    if pixels is not None and seen.any():
+        rule = fit_rule(smooth(pixels, seen), mask, seen)
+    return TissueMask(mask, frame, "file", rule.measure, rule.threshold, seen, size0)
+
+
+def read_regions(path: Path) -> Regions:
+    """The polygons of a GeoJSON file: a FeatureCollection, a list of Features, or one Feature; nested ones too.
+
+    Everything is tissue but what is classified as in `NOT_TISSUE`.
+
+    Raises
+    ------
+    TissueError : no JSON, no GeoJSON, a malformed feature (the message says which), or no polygon among features.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise TissueError(f"Cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise TissueError(f"{path} is not JSON: {error}") from error
+    tissue: list[Polygon] = []
+    background: list[Polygon] = []
+    features = _features(document, path)
+    ignored = 0
+    for where, feature in features:
+        try:
+            polygons = _polygons(feature.get("geometry"))
+            name = _class_name(feature.get("properties"))
+        except (ValueError, TypeError) as error:
+            raise TissueError(f"{path}: {where}: {error}") from error
+        if not polygons:
+            ignored += 1
+        (background if name.startswith(NOT_TISSUE) else tissue).extend(polygons)
+    if features and ignored == len(features):
+        raise TissueError(
+            f"{path}: none of its {ignored} features is a polygon; tissue is drawn as areas, not as lines"
+        )
+    return Regions(tuple(tissue), tuple(background), ignored)
+
+
+def _features(document: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Features with words for where they are, counted from 1, children after their parents."""
+    if isinstance(document, dict) and document.get("type") == "FeatureCollection":
+        members = document.get("features")
+    elif isinstance(document, dict) and document.get("type") == "Feature":
+        members = [document]
+    else:
+        members = document
+    if not isinstance(members, list):
+        raise TissueError(f"{path} is not GeoJSON: expected a FeatureCollection, a list of Features, or one Feature")
+    return list(_walk(members, "feature ", path))
+
+
+def _walk(members: Sequence[Any], prefix: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, feature in enumerate(members, start=1):
+        where = f"{prefix}{number}"
+        if not isinstance(feature, dict) or feature.get("type") != "Feature":
+            raise TissueError(f"{path}: {where}: expected an object of type Feature")
+        yield where, feature
+        properties = feature.get("properties")
+        children = properties.get("childObjects") if isinstance(properties, dict) else None
+        children = children or feature.get("childObjects")
+        if children is not None:
+            if not isinstance(children, list):
+                raise TissueError(f"{path}: {where}: childObjects is no list")
+            yield from _walk(children, f"{where}.", path)
+
+
+def _polygons(geometry: Any) -> list[Polygon]:
+    """The polygons of a geometry; none for points and lines, and for a feature without geometry."""
+    if geometry is None:
+        return []
+    if not isinstance(geometry, dict):
+        raise ValueError("its geometry is no object")
+    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    if kind in OTHERS:
+        return []
+    if kind == "GeometryCollection":
+        members = geometry.get("geometries")
+        if not isinstance(members, list):
+            raise ValueError("a GeometryCollection without geometries")
+        return [polygon for member in members for polygon in _polygons(member)]
+    if kind not in POLYGONS:
+        raise ValueError(f"unknown geometry {kind!r}; expected {' or '.join(POLYGONS)}")
+    if not isinstance(coordinates, list):
+        raise ValueError(f"a {kind} without coordinates")
+    return [_polygon(rings) for rings in ([coordinates] if kind == "Polygon" else coordinates) if rings != []]
+
+
+def _polygon(rings: Any) -> Polygon:
+    if not isinstance(rings, list):
+        raise ValueError("a polygon is a list of rings")
+    exterior, *holes = [_ring(ring) for ring in rings]
+    return Polygon(_turned(exterior, 1), tuple(_turned(hole, -1) for hole in holes))
+
+
+def _ring(positions: Any) -> Ring:
+    """Corners of a ring, the repeated last one left out."""
+    if not isinstance(positions, list):
+        raise ValueError("a ring is a list of positions")
+    corners = []
+    for position in positions:
+        numbers = position[:2] if isinstance(position, list) else []
+        if len(numbers) != 2 or not all(_is_number(number) for number in numbers):
+            raise ValueError(f"a position is two finite numbers, not {json.dumps(position)[:60]}")
+        corners.append((float(numbers[0]), float(numbers[1])))
+    if len(corners) > 1 and corners[0] == corners[-1]:
+        corners.pop()
+    if len(corners) < 3:
+        raise ValueError(f"a ring needs 3 corners at least and has {len(corners)}")
+    return np.asarray(corners, np.float64)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _turned(ring: Ring, sign: int) -> Ring:
+    return ring if ring_area(ring) * sign >= 0 else ring[::-1]
+
+
+def _class_name(properties: Any) -> str:
+    """Lower-case name of a feature's class; empty where it has none. Of a derived class, `A: B`, the first part."""
+    if properties is None:
+        return ""
+    if not isinstance(properties, dict):
+        raise ValueError("its properties are no object")
+    found = properties.get("classification")
+    if isinstance(found, dict):
+        names = found.get("names")
+        found = found.get("name") or (names[0] if isinstance(names, list) and names else None)
+    return found.strip().casefold() if isinstance(found, str) else ""
+
+
+def _meets(polygon: Polygon, size0: Size) -> bool:
+    low, high = polygon.exterior.min(axis=0), polygon.exterior.max(axis=0)
+    return bool((low < size0).all() and (high > 0).all())
+
+
+def _closed(ring: Ring) -> list[list[float]]:
+    """Positions of a ring, the first one repeated; whole numbers as such."""
+    corners = [[_short(x), _short(y)] for x, y in ring.tolist()]
+    return [*corners, corners[0]]
+
+
+def _short(value: float) -> float:
+    rounded = round(value, DECIMALS)
+    return int(rounded) if rounded == int(rounded) else rounded
