@@ -130,6 +130,8 @@ class Subject:
         """The places that weighed most, at most `count`: regions that a model read, a store's highest tiles, or the
         highest cells of any other quantity.
         """
+        if name is None and not self.layers:
+            return []
         name = name or self.layers[0]
         if self.prediction and name == ATTENTION:
             return list(self.prediction.attention[:count])

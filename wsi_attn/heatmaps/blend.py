@@ -120,6 +120,7 @@ def _running(
     index: NDArray[np.int64], share: NDArray[np.float64], rows: int, width: int, carry: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Changes summed at their pixels and accumulated down the rows, from `carry` on: (rows, width)."""
-    changes = np.bincount(index.ravel(), share.ravel(), rows * (width + 1)).reshape(rows, width + 1)[:, :width]
+    summed = np.bincount(index.ravel(), share.ravel(), rows * (width + 1)).astype(np.float64)  # int64 where empty
+    changes = summed.reshape(rows, width + 1)[:, :width]
     changes[0] += carry
     return np.cumsum(changes, axis=0)
