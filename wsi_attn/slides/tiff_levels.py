@@ -99,6 +99,8 @@ def sources_of_series(tiff: tifffile.TiffFile) -> tuple[list[Level], list[LevelS
         raise SlideUnsupportedError(f"of {kind.upper()} slides only those are read that OpenSlide reads")
     found = []
     for part in tiff.series[0].levels:
+        if part.pages[0] is None or part.pages[0].parent is not tiff:
+            raise SlideUnsupportedError("its image lies in another file of the same OME set: open that one")
         page = tiled_page(part.pages[0])
         if page is None:
             break  # a last level in strips is only an overview

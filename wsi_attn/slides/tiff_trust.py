@@ -47,6 +47,7 @@ def disagreement(
     usable = (rows[:, None] >= 0) & (columns[None] >= 0) & (grid > 0)
     if not usable.any():
         return "" if not grid.any() else "none of its tiles can be compared with OpenSlide"
+    failure = ""
     order = np.argsort(np.where(usable, grid, 0), axis=None)[::-1][:CANDIDATES]
     for row, column in zip(*np.unravel_index(order, grid.shape), strict=True):
         if not usable[row, column]:
@@ -57,13 +58,14 @@ def disagreement(
             ours = decode(int(row), int(column))
             corner0 = (round(x * frame.downsample_x), round(y * frame.downsample_y))
             theirs = referee.read_region(corner0, level, (right - x, bottom - y))
-        except SlideReadError:
+        except SlideReadError as error:
+            failure = str(error.__cause__ or error)
             continue
         left, top = x - int(column) * tile.width, y - int(row) * tile.height
         window = ours[top : top + theirs.shape[0], left : left + theirs.shape[1]]
         difference = int(np.abs(window.astype(np.int16) - theirs).max())
         return f"they decode to other pixels than OpenSlide's, by up to {difference}" if difference > TOLERANCE else ""
-    return "none of its largest tiles can be decoded"
+    return f"none of its largest tiles can be used: {failure}"
 
 
 def _first_on_grid(shifts: NDArray[np.float64], tile: int) -> NDArray[np.int64]:

@@ -142,6 +142,16 @@ def test_disagreement_with_openslide_leaves_the_level_to_it(tmp_path: Path) -> N
         assert np.array_equal(slide.read_region((0, 0), 0, (300, 300)), wanted)
 
 
+def test_streams_of_another_size_than_the_tag_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    streams = Streams(abbreviated=False)
+    encoded = [streams.encode(part) for part in tiff_files.tiles_of(PIXELS[:256, :256], (128, 128))]
+    options = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2), "metadata": None}
+    tifffile.imwrite(path, iter(encoded), shape=(512, 512, 3), dtype="uint8", tile=(256, 256), **options)
+    with TiffReader(path) as slide, pytest.raises(NotEncodedError, match="128 x 128 px, not 256 x 256"):
+        slide.encoded_tiles(0)
+
+
 def test_tiles_may_have_tables_of_their_own_beside_shared_ones(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     shared, own = Streams("YCBCR", quality=90), Streams("YCBCR", quality=40, abbreviated=False)
