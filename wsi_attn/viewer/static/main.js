@@ -4,36 +4,29 @@ import { readLink, writeLink } from "./link.js";
 import { SlideList } from "./list.js";
 import { Overlay, pathOf, polygonOf } from "./overlay.js";
 import { showDetails, showLegend, showOpacity } from "./panel.js";
+import { beginning, fetchJson, recordOf } from "./preview.js";
 import { Stage } from "./stage.js";
 
 const at = (id) => document.getElementById(id);
 const checks = { heatmap: "show-heatmap", regions: "show-regions", polygons: "show-polygons", tissue: "show-tissue" };
 
-const stage = new Stage(at("stage"), remember);
-const overlay = new Overlay(stage.viewer);
 const list = new SlideList((id) => choose(id, {}));
+let stage, overlay; // made when OpenSeadragon is there
 let slide = null; // record of the slide on screen
 let asked = 0; // counts choices, so that a late answer to an earlier one is dropped
-
-async function fetchJson(address) {
-  const answer = await fetch(address);
-  const data = await answer.json().catch(() => ({ error: answer.statusText }));
-  if (!answer.ok) throw new Error(data.error ?? answer.statusText);
-  return data;
-}
 
 function say(text) {
   at("message").textContent = text;
   at("message").hidden = !text;
 }
 
-async function choose(id, place) {
+async function choose(id, place, answer = recordOf(id)) {
   const ask = ++asked;
   list.mark(id);
   say("");
   let record;
   try {
-    record = await fetchJson(`slides/${encodeURIComponent(id)}.json`);
+    record = await answer;
   } catch (error) {
     if (ask === asked) fail(id, error);
     return;
@@ -124,33 +117,55 @@ function drawer(button, pane) {
   });
 }
 
-const table = keyTable({
-  stage, list, toggle, opacity: (step) => setOpacity(overlay.opacity + step), help: () => at("help").showModal(),
-});
-listenToKeys(table);
-fillHelp(table);
-for (const [name, id] of Object.entries(checks)) at(id).addEventListener("change", (event) => toggle(name, event.target.checked));
-at("opacity").addEventListener("input", (event) => setOpacity(Number(event.target.value) / 100));
-at("layer").addEventListener("change", (event) => showLayer(Number(event.target.value)));
-at("zoom-in").addEventListener("click", () => stage.zoom(1.5));
-at("zoom-out").addEventListener("click", () => stage.zoom(1 / 1.5));
-at("zoom-home").addEventListener("click", () => stage.home());
-at("show-help").addEventListener("click", () => at("help").showModal());
-drawer(at("show-list"), "list-open");
-drawer(at("show-panel"), "panel-open");
-setOpacity(0.5);
+function loadLibrary() {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = "static/openseadragon.js";
+    script.addEventListener("load", resolve);
+    script.addEventListener("error", () => reject(new Error("OpenSeadragon did not load")));
+    document.head.append(script);
+  });
+}
 
-window.addEventListener("hashchange", () => {
-  const place = readLink(location.hash);
-  if (place.slide && place.slide !== slide?.id) choose(place.slide, place);
-  else stage.goTo(place);
-});
+function wire() {
+  const table = keyTable({
+    stage, list, toggle, opacity: (step) => setOpacity(overlay.opacity + step), help: () => at("help").showModal(),
+  });
+  listenToKeys(table);
+  fillHelp(table);
+  for (const [name, id] of Object.entries(checks)) {
+    at(id).addEventListener("change", (event) => toggle(name, event.target.checked));
+  }
+  at("opacity").addEventListener("input", (event) => setOpacity(Number(event.target.value) / 100));
+  at("layer").addEventListener("change", (event) => showLayer(Number(event.target.value)));
+  at("zoom-in").addEventListener("click", () => stage.zoom(1.5));
+  at("zoom-out").addEventListener("click", () => stage.zoom(1 / 1.5));
+  at("zoom-home").addEventListener("click", () => stage.home());
+  at("show-help").addEventListener("click", () => at("help").showModal());
+  drawer(at("show-list"), "list-open");
+  drawer(at("show-panel"), "panel-open");
+  setOpacity(overlay.opacity);
+  window.addEventListener("hashchange", () => {
+    const place = readLink(location.hash);
+    if (place.slide && place.slide !== slide?.id) choose(place.slide, place);
+    else stage.goTo(place);
+  });
+}
 
-window.wsiAttn = { stage, overlay, list }; // for tests and for the curious
+// The first slide is on screen already, or soon: OpenSeadragon takes over from its preview.
+async function start() {
+  const { slides, problems, place, first, answer, preview } = await beginning;
+  list.fill(slides);
+  list.mark(first);
+  if (preview) await preview.shown;
+  await loadLibrary();
+  stage = new Stage(at("stage"), remember);
+  overlay = new Overlay(stage.viewer);
+  if (preview) stage.viewer.addOnceHandler("tile-drawn", preview.remove);
+  window.wsiAttn = { stage, overlay, list }; // for tests and for the curious
+  wire();
+  await choose(first, place, answer);
+  if (problems.length) say(problems.join(" "));
+}
 
-const { slides, problems } = await fetchJson("slides.json");
-list.fill(slides);
-const place = readLink(location.hash);
-if (problems.length) say(problems.join(" "));
-const first = place.slide ?? slides.find((one) => one.pixels)?.id ?? slides[0]?.id;
-if (first) await choose(first, place);
+start().catch((error) => say(`The viewer could not start: ${error.message}`));

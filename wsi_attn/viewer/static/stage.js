@@ -39,7 +39,9 @@ export class Stage {
     this.slide = null;
     this.viewer = OpenSeadragon({
       element, drawer: "canvas", showNavigationControl: false, showNavigator: true, navigatorPosition: "BOTTOM_RIGHT",
-      navigatorSizeRatio: 0.16, navigatorDisplayRegionColor: "#0b57a4", immediateRender: true, blendTime: 0,
+      navigatorSizeRatio: 0.16, navigatorDisplayRegionColor: "#0b57a4",
+      navigatorBackground: "#eef1f5", navigatorBorderColor: "#8a94a3", navigatorOpacity: 1, navigatorAutoFade: false,
+      immediateRender: true, blendTime: 0,
       animationTime: 0.4, springStiffness: 9, visibilityRatio: 0.25, minZoomImageRatio: 0.6, maxZoomPixelRatio: 16,
       maxImageCacheCount: 300, imageLoaderLimit: 6, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsTouch: { pinchRotate: false }, preserveImageSizeOnResize: true, loadTilesWithAjax: false,
@@ -47,12 +49,11 @@ export class Stage {
     this.viewer.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; }); // keys.js has them all
     this.viewer.addHandler("animation-finish", onMove);
     this.viewer.addHandler("update-viewport", () => this.drawScale());
-    this.viewer.addOnceHandler("tile-drawn", () => performance.mark("first-tile"));
     this.viewer.canvas.setAttribute("role", "application");
     this.viewer.canvas.setAttribute("aria-label", "Slide: arrow keys move, plus and minus zoom, question mark for help");
   }
 
-  // Show a slide at a place; without one, all of it. Resolves when its first tiles can be asked for.
+  // Show a slide at a place; without one, all of it. Resolves when its tiles can be asked for.
   open(slide, place) {
     this.slide = slide;
     return new Promise((resolve) => {
