@@ -1,0 +1,71 @@
+"""`wsi-attn heatmap` as a user runs it: pictures of predictions and stores, contact sheets, old option names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.runner import wsi_attn
+
+STEM = "cmu1_small_region"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a prediction and a store of the demo slide."""
+    folder = tmp_path_factory.mktemp("made")
+    slide = Path(__file__).parents[1] / "data" / f"{STEM}.svs"
+    wsi_attn("tile", slide, "--output", folder, "--overlap", "64")
+    wsi_attn("predict", slide, "--output", folder)
+    return folder
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_prediction_leaves_picture_and_regions_beside_it(made: Path) -> None:
+    (record,) = wsi_attn("heatmap", made / f"{STEM}.prediction.json", "--json").json()
+    assert record["heatmap"] == str(made / f"{STEM}.heatmap.png")
+    assert record["geojson"] == str(made / f"{STEM}.geojson")
+    assert max(picture(made / f"{STEM}.heatmap.png").shape) > 1600  # slide and legend
+    regions = json.loads((made / f"{STEM}.geojson").read_text())["features"]
+    assert {region["properties"]["objectType"] for region in regions} == {"annotation"}
+
+
+def test_old_and_new_names_of_options_are_one(made: Path, tmp_path: Path) -> None:
+    prediction = made / f"{STEM}.prediction.json"
+    old = ("--show", "value", "--alpha", "0.7", "--colour-map", "magma")
+    new = ("--as", "value", "--opacity", "0.7", "--colours", "magma")
+    for name, options in (("old", old), ("new", new)):
+        wsi_attn("heatmap", prediction, "-o", tmp_path / name, "--size", "400", *options)
+    first, second = ((tmp_path / name / f"{STEM}.heatmap.png").read_bytes() for name in ("old", "new"))
+    assert first == second
+
+
+def test_evidence_for_a_label_with_a_contact_sheet(made: Path, tmp_path: Path) -> None:
+    prediction = made / f"{STEM}.prediction.json"
+    of = f"evidence:{json.loads(prediction.read_text())['label']}"
+    arguments = ("heatmap", prediction, "--of", of, "-o", tmp_path, "--size", "400", "--contact-sheet", "6", "--json")
+    (record,) = wsi_attn(*arguments).json()
+    name = of.replace(":", "-")
+    assert record["heatmap"].endswith(f"{STEM}.{name}.heatmap.png")
+    with Image.open(record["contact_sheet"]) as sheet:
+        assert json.loads(sheet.text["wsi-attn"])["of"] == of
+        assert min(sheet.size) > 400
+
+
+def test_scores_of_a_store(made: Path, tmp_path: Path) -> None:
+    store = made / f"{STEM}.zarr"
+    (record,) = wsi_attn("heatmap", store, "--of", "score:tissue", "-o", tmp_path, "--size", "400", "--json").json()
+    assert "geojson" not in record
+    drawn = picture(Path(record["heatmap"]))[:400].astype(int)
+    assert (np.ptp(drawn, axis=-1) > 60).any()
+    error = wsi_attn("heatmap", store, "--of", "score:tisue", "-o", tmp_path, code=2).error()
+    assert "score:tissue" in error
+    assert "grid" in wsi_attn("heatmap", store, "--grid", "none", "-o", tmp_path, code=2).error()
