@@ -1,10 +1,16 @@
-"""Numba kernels: plain loops over uint8 tiles, one pass over memory, no temporaries.
+"""Numba kernels: all scores of a tile in one pass over its pixels, strip by strip, so that strips stay in the cache.
 
 Importing this module loads Numba, so `scores.py` imports it when a score is first asked for. Each kernel has a
 plain NumPy twin in the tests that it must equal, compiled and interpreted (`NUMBA_DISABLE_JIT=1`).
+
+A strip of pixels is first split into planes; everything after runs over contiguous bytes, which LLVM turns into
+vector instructions. Three habits keep it so: casts back to narrow types (Numba widens every integer sum to 64 bit),
+counts per column instead of one count (a byte each, emptied before it can overflow), and logarithms of products.
 """
 
 from __future__ import annotations
+
+import math
 
 import numba
 import numpy as np
@@ -12,43 +18,433 @@ from numpy.typing import NDArray
 
 CHROMA, BRIGHTNESS, DARKNESS = 0, 1, 2
 
+TISSUE, FOCUS, ENTROPY, DENSITY, PEN, FOLD, SHARPNESS = 1, 2, 4, 8, 16, 32, 64
+"""What a kernel computes, as bits of `groups`."""
+
+GREY = FOCUS | SHARPNESS | ENTROPY
+BINNED = DENSITY | PEN | FOLD
+
+COUNT_TISSUE, SQUARES_LAPLACE, VOLLATH, ENTROPY_BITS, LOG2_RED, LOG2_GREEN, LOG2_BLUE, COUNT_PEN, COUNT_FOLD = range(9)
+SUMS = 9
+"""Columns of what the kernels return for each tile: sums over pixels, and the entropy."""
+
+STRIP = 16
+"""Rows of a strip; even, so that 2x2 cells never lie across two."""
+
+PIXELS = 4096
+"""Pixels of a strip: with all its planes it fits into a 32 KB cache."""
+
+SEGMENT = 1024
+"""Pixels after which 32-bit sums of squares, each at most 1020², are emptied."""
+
+FULL_COUNT = 255
+"""Strips after which counts of a byte are emptied."""
+
+FULL_PRODUCT = 7
+"""Strips after which products, grown by up to 2^16 in each, could leave the range of a float32."""
+
+ROOT2, TWO_OVER_LN2 = math.sqrt(2), 2 / math.log(2)
+
+INK_BLUE, INK_VIOLET, INK_GREEN, INK_RED = 90, 110, 30, 110
+"""Least differences between channels of ink, in grey values; `docs/scores.md` has the rules in words."""
+
+INK_TEAL, INK_GREENER = 30, 10
+
+INK_BLACK, INK_GREY = 50, 15
+"""Black ink is darker than the one and no more colourful than the other."""
+
+FOLD_EXCESS = 64
+"""By how much saturation exceeds brightness in a fold, in 255ths."""
+
 
 @numba.njit(cache=True, nogil=True)
-def count_tissue(tile: NDArray[np.uint8], width: int, height: int, measure: int, threshold: int) -> int:
-    """Pixels of one tile (H, W, 3), in its first `height` rows and `width` columns, with measure > threshold."""
-    count = 0
-    for row in range(height):
-        for column in range(width):
-            red, green, blue = int(tile[row, column, 0]), int(tile[row, column, 1]), int(tile[row, column, 2])
-            value = max(red, green, blue)
-            if measure == CHROMA:
-                value -= min(red, green, blue)
-            elif measure == DARKNESS:
-                value = 255 - value
-            if value > threshold:
-                count += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def tissue_serial(
-    tiles: NDArray[np.uint8], valid: NDArray[np.int64], measure: int, threshold: int, out: NDArray[np.float32]
+def split_planes(
+    pixels: NDArray[np.uint8],
+    red: NDArray[np.uint8],
+    green: NDArray[np.uint8],
+    blue: NDArray[np.uint8],
 ) -> None:
-    """Fill `out` (N,) with the tissue share of each tile's valid pixels, on the calling thread, without the GIL."""
+    """RGBRGB... to planes; LLVM knows loads of stride 3."""
+    for x in range(red.size):
+        red[x] = pixels[3 * x]
+        green[x] = pixels[3 * x + 1]
+        blue[x] = pixels[3 * x + 2]
+
+
+@numba.njit(cache=True, nogil=True)
+def count_tissue(
+    red: NDArray[np.uint8],
+    green: NDArray[np.uint8],
+    blue: NDArray[np.uint8],
+    measure: int,
+    threshold: np.uint8,
+    counts: NDArray[np.uint8],
+) -> None:
+    """Add 1 to the count of every pixel with measure > threshold."""
+    if measure == CHROMA:
+        for x in range(red.size):
+            value = np.uint8(max(red[x], green[x], blue[x]) - min(red[x], green[x], blue[x]))
+            counts[x] += np.uint8(value > threshold)
+    elif measure == BRIGHTNESS:
+        for x in range(red.size):
+            counts[x] += np.uint8(max(red[x], green[x], blue[x]) > threshold)
+    else:
+        for x in range(red.size):
+            value = np.uint8(np.uint8(255) - max(red[x], green[x], blue[x]))
+            counts[x] += np.uint8(value > threshold)
+
+
+@numba.njit(cache=True, nogil=True)
+def grey_rows(
+    red: NDArray[np.uint8],
+    green: NDArray[np.uint8],
+    blue: NDArray[np.uint8],
+    even: int,
+    grey: NDArray[np.uint8],
+    width: int,
+    count: int,
+) -> None:
+    """Luma of ITU-R BT.601 with weights in 256ths, 65,408 at most, so that 16 bits hold it; both ends repeated."""
+    stride = width + 2
+    for row in range(count):
+        source, target = np.uintp(row * even), np.uintp(row * stride + 1)
+        for x in range(width):
+            i = source + np.uintp(x)
+            weighted = 77 * np.uint16(red[i]) + 150 * np.uint16(green[i]) + 29 * np.uint16(blue[i])
+            grey[target + np.uintp(x)] = (weighted + 128) >> 8
+        grey[row * stride] = grey[row * stride + 1]
+        grey[row * stride + width + 1] = grey[row * stride + width]
+
+
+@numba.njit(cache=True, nogil=True)
+def laplace_squares(grey: NDArray[np.uint8], width: int, count: int, line: NDArray[np.int16]) -> np.int64:
+    """Sum of squared Laplacians over all rows but the first and the last of `count` + 2.
+
+    The Laplacian itself sums to 0 over a tile whose edges are repeated: every difference of neighbours is counted
+    once with each sign. Written to a line first, as LLVM multiplies and adds 16-bit pairs at once only then.
+    """
+    stride = width + 2
+    north, west, centre = grey[1:], grey[stride:], grey[stride + 1 :]
+    east, south = grey[stride + 2 :], grey[2 * stride + 1 :]
+    total = np.int64(0)
+    for row in range(count):
+        for start in range(0, width, SEGMENT):
+            base, size = np.uintp(row * stride + start), min(SEGMENT, width - start)
+            for x in range(size):
+                i = base + np.uintp(x)
+                around = np.int16(east[i]) + np.int16(west[i]) + np.int16(north[i]) + np.int16(south[i])
+                line[x] = around - np.int16(4) * np.int16(centre[i])
+            part = np.int32(0)
+            for x in range(size):
+                part = np.int32(part + np.int32(np.int32(line[x]) * np.int32(line[x])))
+            total += np.int64(part)
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def squared_differences(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], stride: int, width: int, count: int
+) -> np.int64:
+    """Sum of (first - second)² over `count` rows of `width`."""
+    total = np.int64(0)
+    for row in range(count):
+        for start in range(0, width, SEGMENT):
+            base = np.uintp(row * stride + start)
+            part = np.int32(0)
+            for x in range(min(SEGMENT, width - start)):
+                i = base + np.uintp(x)
+                difference = np.int16(np.int16(first[i]) - np.int16(second[i]))
+                part = np.int32(part + np.int32(np.int32(difference) * np.int32(difference)))
+            total += np.int64(part)
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def vollath_sum(grey: NDArray[np.uint8], width: int, count: int) -> np.int64:
+    """Squared differences of pixels two apart less those of neighbours, both axes; rows as `laplace_squares`."""
+    stride = width + 2
+    north, west, centre = grey[1:], grey[stride:], grey[stride + 1 :]
+    east, south = grey[stride + 2 :], grey[2 * stride + 1 :]
+    total = squared_differences(east, west, stride, width, count)
+    total -= squared_differences(centre, west, stride, width, count)
+    total += squared_differences(south, north, stride, width, count)
+    return total - squared_differences(south, centre, stride, width, count)
+
+
+@numba.njit(cache=True, nogil=True)
+def add_to_histogram(grey: NDArray[np.uint8], width: int, first: int, count: int, histogram: NDArray[np.int32]) -> None:
+    """Count every second pixel of every second row, in turn in eight histograms: equal neighbours never wait."""
+    stride = width + 2
+    for row in range(first, count, 2):
+        base = np.uintp(row * stride + 1)
+        for x in range(0, width // 16 * 16, 16):
+            i = base + np.uintp(x)
+            histogram[grey[i]] += 1
+            histogram[np.uintp(grey[i + np.uintp(2)]) + np.uintp(256)] += 1
+            histogram[np.uintp(grey[i + np.uintp(4)]) + np.uintp(512)] += 1
+            histogram[np.uintp(grey[i + np.uintp(6)]) + np.uintp(768)] += 1
+            histogram[np.uintp(grey[i + np.uintp(8)]) + np.uintp(1024)] += 1
+            histogram[np.uintp(grey[i + np.uintp(10)]) + np.uintp(1280)] += 1
+            histogram[np.uintp(grey[i + np.uintp(12)]) + np.uintp(1536)] += 1
+            histogram[np.uintp(grey[i + np.uintp(14)]) + np.uintp(1792)] += 1
+        for x in range(width // 16 * 16, width, 2):
+            histogram[grey[base + np.uintp(x)]] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_log2(values: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """Log2 of whole numbers up to 2^24, of 0 too, to 1e-9: a series of atanh, which unlike a call is vectorised."""
+    singles = values.astype(np.float32)
+    bits = singles.view(np.int32)
+    for x in range(values.size):
+        exponent = np.float64((bits[x] >> np.int32(23)) - np.int32(127))
+        # values / 2^exponent, without dividing: in [1, 2)
+        bits[x] = np.int32(bits[x] & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
+        out[x] = exponent
+    for x in range(values.size):
+        mantissa = np.float64(singles[x])
+        t = (mantissa - ROOT2) / (mantissa + ROOT2)
+        u = t * t
+        out[x] += 0.5 + TWO_OVER_LN2 * t * (1 + u * (1 / 3 + u * (1 / 5 + u * (1 / 7 + u * (1 / 9 + u / 11)))))
+
+
+@numba.njit(cache=True, nogil=True)
+def entropy_of(histogram: NDArray[np.int32]) -> float:
+    """Shannon entropy in bits of counts in eight parts."""
+    counts = np.zeros(256, np.float64)
+    for part in range(8):
+        for grey in range(256):
+            counts[grey] += histogram[256 * part + grey]
+    logs = np.empty(256, np.float64)
+    fill_log2(counts, logs)
+    total = counts.sum()
+    return max(0.0, math.log2(total) - (counts * logs).sum() / total) if total > 0 else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def halve_rows(plane: NDArray[np.uint8], width: int, even: int, count: int, out: NDArray[np.uint8]) -> None:
+    """Rounded means of 2x2 pixels of `count` rows, an odd last row or column repeated.
+
+    Two neighbours of a row are read as one 16-bit number, whichever of them comes first.
+    """
+    if even > width:
+        for row in range(count):
+            plane[row * even + width] = plane[row * even + width - 1]
+    if count % 2:
+        plane[count * even : (count + 1) * even] = plane[(count - 1) * even : count * even]
+    size = even // 2
+    upper = plane.view(np.uint16)
+    lower = upper[size:]
+    for row in range((count + 1) // 2):
+        source, target = np.uintp(2 * row * size), np.uintp(row * size)
+        for x in range(size):
+            i = source + np.uintp(x)
+            above = (upper[i] & np.uint16(255)) + (upper[i] >> np.uint16(8))
+            below = (lower[i] & np.uint16(255)) + (lower[i] >> np.uint16(8))
+            out[target + np.uintp(x)] = np.uint16(above + below + np.uint16(2)) >> np.uint16(2)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def multiply(first: NDArray[np.uint8], second: NDArray[np.uint8], products: NDArray[np.float32]) -> None:
+    """Multiply every product by 1 + a value of each; `contract` allows p v + p to be rounded once."""
+    for x in range(products.size):
+        product = products[x]
+        product = product * np.float32(first[x]) + product
+        products[x] = product * np.float32(second[x]) + product
+
+
+@numba.njit(cache=True, nogil=True)
+def take_exponents(products: NDArray[np.int32]) -> np.int64:
+    """Sum of the exponents of float32 numbers >= 1, seen as integers, which are left with exponent 0: in [1, 2)."""
+    total = np.int32(0)
+    for x in range(products.size):
+        bits = products[x]
+        total = np.int32(total + np.int32(np.int32(bits >> np.int32(23)) - np.int32(127)))
+        products[x] = np.int32(bits & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
+    return np.int64(total)
+
+
+@numba.njit(cache=True, nogil=True)
+def log2_of(products: NDArray[np.float32]) -> float:
+    """Log2 of the product of numbers in [1, 2)."""
+    partial = np.ones(16, np.float64)  # sixteen, so that no product waits for the one before it
+    total = 0.0
+    for start in range(0, products.size, 16 * 512):
+        part = products[start : start + 16 * 512]
+        for step in range(part.size // 16):
+            for lane in range(16):
+                partial[lane] *= part[16 * step + lane]
+        for x in range(part.size // 16 * 16, part.size):
+            partial[x % 16] *= part[x]
+        for lane in range(16):
+            total += math.log2(partial[lane])
+            partial[lane] = 1.0
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def count_pen(
+    red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8], counts: NDArray[np.uint8]
+) -> None:
+    """Add 1 to the count of every cell that looks like ink; max(a, b) - b is a - b or 0, one instruction."""
+    for x in range(red.size):
+        r, g, b = red[x], green[x], blue[x]
+        green_over_red, blue_over_red = np.uint8(max(g, r) - r), np.uint8(max(b, r) - r)
+        green_over_blue = np.uint8(max(g, b) - b)
+        greenest, bluest = max(g, b), max(r, g)
+        teal = (green_over_red > INK_TEAL) & (blue_over_red > INK_BLUE)
+        violet = np.uint8(max(b, bluest) - bluest) > INK_VIOLET
+        grass = (green_over_red > INK_GREEN) & (green_over_blue > INK_GREENER)
+        crimson = np.uint8(max(r, greenest) - greenest) > INK_RED
+        brightest = max(r, greenest)
+        black = (brightest < INK_BLACK) & (np.uint8(brightest - min(r, g, b)) < INK_GREY)
+        counts[x] += np.uint8(teal | violet | grass | crimson | black)
+
+
+@numba.njit(cache=True, nogil=True)
+def count_fold(
+    red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8], counts: NDArray[np.uint8]
+) -> None:
+    """Add 1 to the count of every cell with saturation - brightness > FOLD_EXCESS / 255, multiplied out."""
+    for x in range(red.size):
+        brightest = max(red[x], green[x], blue[x])
+        chroma = np.int32(np.uint8(brightest - min(red[x], green[x], blue[x])))
+        bright = np.int32(brightest)
+        fold = np.int32(chroma * np.int32(255)) > np.int32(bright * np.int32(bright + np.int32(FOLD_EXCESS)))
+        counts[x] += np.uint8(fold)
+
+
+@numba.njit(cache=True, nogil=True)
+def take_counts(counts: NDArray[np.uint8]) -> np.int64:
+    """Sum of counts, which are left 0."""
+    total = np.int32(0)
+    for x in range(counts.size):
+        total = np.int32(total + np.int32(counts[x]))
+        counts[x] = 0
+    return np.int64(total)
+
+
+@numba.njit(cache=True, nogil=True)
+def sum_tile(
+    tile: NDArray[np.uint8],
+    width: int,
+    height: int,
+    groups: int,
+    measure: int,
+    threshold: int,
+    sums: NDArray[np.float64],
+) -> None:
+    """Add to zeroed `sums` what `groups` asks for over a tile (H, 3 W), its first `height` rows and `width` columns."""
+    even, stride = width + width % 2, width + 2
+    rows = min(STRIP, max(2, PIXELS // width // 2 * 2))
+    cells = even // 2 * (rows // 2)
+    half = (cells + 1) // 2
+    planes = np.empty((3, rows * even), np.uint8)
+    binned = np.zeros((3, 2 * half), np.uint8)
+    tissue, pen, fold = np.zeros(rows * even, np.uint8), np.zeros(cells, np.uint8), np.zeros(cells, np.uint8)
+    products = np.ones((3, half), np.float32)
+    exponents = products.view(np.int32)
+    grey = np.empty((rows + 3) * stride, np.uint8)  # two rows of the strip before, this strip, one below the tile
+    line = np.empty(min(width, SEGMENT), np.int16)
+    histogram = np.zeros(8 * 256, np.int32)
+    limit = np.uint8(min(max(threshold, 0), 255))
+    dense = tile.shape[1] == 3 * width and even == width
+    for top in range(0, height, rows):
+        strips = top // rows + 1
+        count = min(rows, height - top)
+        size = count * even
+        if dense:
+            pixels = tile[top : top + count].reshape(3 * size)
+            split_planes(pixels, planes[0, :size], planes[1, :size], planes[2, :size])
+        else:
+            planes[:, :size] = 0
+            for row in range(count):
+                part = slice(row * even, row * even + width)
+                split_planes(tile[top + row, : 3 * width], planes[0, part], planes[1, part], planes[2, part])
+        if groups & TISSUE and threshold >= 0:
+            if even == width:
+                count_tissue(planes[0, :size], planes[1, :size], planes[2, :size], measure, limit, tissue[:size])
+            else:
+                for row in range(count):
+                    part = slice(row * even, row * even + width)
+                    count_tissue(planes[0, part], planes[1, part], planes[2, part], measure, limit, tissue[part])
+        if groups & GREY:
+            grey_rows(planes[0], planes[1], planes[2], even, grey[2 * stride :], width, count)
+        if groups & ENTROPY:
+            add_to_histogram(grey[2 * stride :], width, 0, count, histogram)
+        if groups & (FOCUS | SHARPNESS):
+            first, last = 1, count  # centre rows: the last of the strip before, all but the last of this
+            if top == 0:
+                grey[stride : 2 * stride] = grey[2 * stride : 3 * stride]
+                first = 2
+            if top + count == height:
+                grey[(count + 2) * stride : (count + 3) * stride] = grey[(count + 1) * stride : (count + 2) * stride]
+                last = count + 1
+            around = grey[(first - 1) * stride : (last + 2) * stride]
+            if groups & FOCUS:
+                sums[SQUARES_LAPLACE] += laplace_squares(around, width, last - first + 1, line)
+            if groups & SHARPNESS:
+                sums[VOLLATH] += vollath_sum(around, width, last - first + 1)
+            grey[: 2 * stride] = grey[count * stride : (count + 2) * stride]
+        if groups & BINNED:
+            for channel in range(3):
+                halve_rows(planes[channel], width, even, count, binned[channel])
+            size = (count + 1) // 2 * (even // 2)
+            if groups & DENSITY:
+                for channel in range(3):
+                    binned[channel, size:] = 0
+                    multiply(binned[channel, :half], binned[channel, half:], products[channel])
+                    if strips % FULL_PRODUCT == 0:
+                        sums[LOG2_RED + channel] += take_exponents(exponents[channel])
+            if groups & PEN:
+                count_pen(binned[0, :size], binned[1, :size], binned[2, :size], pen[:size])
+            if groups & FOLD:
+                count_fold(binned[0, :size], binned[1, :size], binned[2, :size], fold[:size])
+        if strips % FULL_COUNT == 0:
+            sums[COUNT_TISSUE] += take_counts(tissue)
+            sums[COUNT_PEN] += take_counts(pen)
+            sums[COUNT_FOLD] += take_counts(fold)
+    if groups & ENTROPY:
+        sums[ENTROPY_BITS] = entropy_of(histogram)
+    if groups & DENSITY:
+        for channel in range(3):
+            sums[LOG2_RED + channel] += take_exponents(exponents[channel])
+            sums[LOG2_RED + channel] += log2_of(products[channel])
+    if groups & TISSUE:
+        sums[COUNT_TISSUE] += take_counts(tissue) if threshold >= 0 else width * height
+    if groups & PEN:
+        sums[COUNT_PEN] += take_counts(pen)
+    if groups & FOLD:
+        sums[COUNT_FOLD] += take_counts(fold)
+
+
+@numba.njit(cache=True, nogil=True)
+def sum_serial(
+    tiles: NDArray[np.uint8],
+    valid: NDArray[np.int64],
+    groups: int,
+    measure: int,
+    threshold: int,
+    sums: NDArray[np.float64],
+) -> None:
+    """`sum_tile` for tiles (N, H, 3 W) into zeros (N, SUMS), on the calling thread, without the GIL."""
     for index in range(tiles.shape[0]):
         width, height = valid[index, 0], valid[index, 1]
-        area = width * height
-        if area > 0:
-            out[index] = count_tissue(tiles[index], width, height, measure, threshold) / area
+        if width > 0 and height > 0:
+            sum_tile(tiles[index], width, height, groups, measure, threshold, sums[index])
 
 
 @numba.njit(cache=True, parallel=True)
-def tissue_parallel(
-    tiles: NDArray[np.uint8], valid: NDArray[np.int64], measure: int, threshold: int, out: NDArray[np.float32]
+def sum_parallel(
+    tiles: NDArray[np.uint8],
+    valid: NDArray[np.int64],
+    groups: int,
+    measure: int,
+    threshold: int,
+    sums: NDArray[np.float64],
 ) -> None:
-    """`tissue_serial` on all cores, a tile at a time."""
+    """`sum_serial` on all cores, a tile at a time."""
     for index in numba.prange(tiles.shape[0]):
         width, height = valid[index, 0], valid[index, 1]
-        area = width * height
-        if area > 0:
-            out[index] = count_tissue(tiles[index], width, height, measure, threshold) / area
+        if width > 0 and height > 0:
+            sum_tile(tiles[index], width, height, groups, measure, threshold, sums[index])

@@ -5,6 +5,10 @@ A score judges full-resolution pixels; which tiles are kept because of it is dec
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,12 +32,159 @@ class ScoreInfo:
     description: str
 
 
+HAEMATOXYLIN, EOSIN = (0.650, 0.704, 0.286), (0.072, 0.990, 0.105)
+"""Optical density of the stains in red, green and blue: Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291."""
+
+MAX_DENSITY = math.log10(256)
+"""Optical density of black."""
+
+
+def _unmixing() -> NDArray[np.float64]:
+    """Weights (3 channels, 2 stains) that turn optical densities into concentrations of the two stains."""
+    stains = np.array([HAEMATOXYLIN, EOSIN])
+    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
+    return np.linalg.pinv(stains)  # as with a third vector at right angles to both
+
+
+UNMIXING = _unmixing()
+
+
+def _stain_score(name: str, column: int) -> ScoreInfo:
+    weights = UNMIXING[:, column] * MAX_DENSITY
+    low, high = float(weights.clip(max=0).sum()), float(weights.clip(min=0).sum())
+    return ScoreInfo(name, low, high, "concentration", f"mean concentration of {name}, unmixed from optical density")
+
+
 SCORES = {
-    "tissue": ScoreInfo(
-        "tissue", 0.0, 1.0, "fraction of area", "share of the tile's pixels inside the slide that are tissue"
-    ),
+    score.name: score
+    for score in (
+        ScoreInfo(
+            "tissue", 0.0, 1.0, "fraction of area", "share of the tile's pixels inside the slide that are tissue"
+        ),
+        ScoreInfo("focus", 0.0, 1020.0**2, "grey values squared", "variance of the Laplacian of grey"),
+        ScoreInfo(
+            "sharpness", 0.0, 255.0**2, "grey values squared", "autocorrelation of grey at 1 less that at 2 pixels"
+        ),
+        ScoreInfo("entropy", 0.0, 8.0, "bits", "Shannon entropy of grey"),
+        ScoreInfo("optical_density", 0.0, MAX_DENSITY, "absorbance", "mean optical density over pixels and channels"),
+        _stain_score("haematoxylin", 0),
+        _stain_score("eosin", 1),
+        ScoreInfo("pen", 0.0, 1.0, "fraction of area", "share of the tile that has the colour of marker ink"),
+        ScoreInfo("fold", 0.0, 1.0, "fraction of area", "share of the tile as dark and saturated as folded tissue"),
+    )
 }
-"""All scores, by name."""
+"""All scores, by name, in the order in which they are computed and listed."""
+
+_GROUPS = {
+    "tissue": 1, "focus": 2, "sharpness": 64, "entropy": 4, "optical_density": 8, "haematoxylin": 8, "eosin": 8,
+    "pen": 16, "fold": 32,
+}  # fmt: skip
+"""What the kernels must sum up for a score, as they number it."""
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names of scores from `all`, `none` or names joined by commas, each once and in the order of `SCORES`.
+
+    Raises
+    ------
+    UnknownNameError : a name that is no score's.
+    """
+    if text.strip() in ("all", "none"):
+        return tuple(SCORES) if text.strip() == "all" else ()
+    wanted = [name.strip() for name in text.split(",")]
+    for name in wanted:
+        if name not in SCORES:
+            raise unknown_name("score", name, SCORES)
+    return tuple(name for name in SCORES if name in wanted)
+
+
+def score_tiles(
+    tiles: NDArray[np.uint8],
+    valid: NDArray[np.int64],
+    names: Sequence[str],
+    rule: tuple[str, int],
+    *,
+    parallel: bool = True,
+) -> dict[str, NDArray[np.float32]]:
+    """Scores of tiles; only what is asked for is computed, in one pass. `docs/scores.md` has the formulas.
+
+    Parameters
+    ----------
+    tiles
+        uint8 (N, H, W, 3), RGB.
+    valid
+        int64 (N, 2): width and height of the part of each tile that lies inside the slide, from its top left.
+    names
+        Names in `SCORES`.
+    rule
+        What tissue is, *measure > threshold*, as `TissueMask.measure` and `TissueMask.threshold` say it.
+    parallel
+        On all cores; without it on the calling thread, the GIL released, for callers that have threads of
+        their own. Not every threading layer of Numba may be entered from several threads at once.
+
+    Returns
+    -------
+    float32 (N,) for each name, within its range in `SCORES`; 0 for a tile without a valid pixel; never NaN.
+
+    Raises
+    ------
+    UnknownNameError : no such score or measure.
+    UsageError : shapes or types other than stated, or a valid part larger than the tile.
+    """
+    measure, threshold = rule
+    if measure not in MEASURE_CODES:
+        raise unknown_name("tissue measure", measure, MEASURE_CODES)
+    for name in names:
+        if name not in SCORES:
+            raise unknown_name("score", name, SCORES)
+    if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3:
+        raise UsageError(f"Tiles must be uint8 (N, H, W, 3), not {tiles.dtype} {tiles.shape}")
+    extents = np.ascontiguousarray(valid, np.int64)
+    if extents.shape != (len(tiles), 2) or (extents < 0).any() or (extents > (tiles.shape[2], tiles.shape[1])).any():
+        raise UsageError(f"Valid widths and heights of {len(tiles)} tiles must be (N, 2) and fit into the tiles")
+    if not len(tiles) or not names:
+        return {name: np.zeros(len(tiles), np.float32) for name in names}
+    from wsi_attn.scores import kernels  # Numba takes a second to load, and most commands never score
+
+    sums = np.zeros((len(tiles), kernels.SUMS))
+    groups = functools.reduce(operator.or_, (_GROUPS[name] for name in names))
+    rows = np.ascontiguousarray(tiles).reshape(len(tiles), tiles.shape[1], 3 * tiles.shape[2])
+    kernel = kernels.sum_parallel if parallel else kernels.sum_serial
+    kernel(rows, extents, groups, MEASURE_CODES[measure], int(threshold), sums)
+    return {name: _finish(name, sums, extents).astype(np.float32) for name in names}
+
+
+def _finish(name: str, sums: NDArray[np.float64], extents: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One score (N,) from what the kernels summed up (N, SUMS)."""
+    from wsi_attn.scores import kernels
+
+    pixels = np.maximum(extents.prod(axis=1), 1)
+    cells = np.maximum(((extents + 1) // 2).prod(axis=1), 1)
+    empty = extents.min(axis=1) == 0
+    if name in ("optical_density", "haematoxylin", "eosin"):
+        logs = sums[:, kernels.LOG2_RED : kernels.LOG2_BLUE + 1] / cells[:, None]
+        densities = (8 - logs) * math.log10(2)  # -log10((v + 1) / 256), averaged
+        densities[empty] = 0
+        if name == "optical_density":
+            return np.asarray(densities.mean(axis=1).clip(0, MAX_DENSITY))
+        return np.asarray(densities @ UNMIXING[:, int(name == "eosin")])
+    if name == "entropy":
+        return np.asarray(sums[:, kernels.ENTROPY_BITS])
+    if name == "sharpness":
+        return np.asarray(np.maximum(sums[:, kernels.VOLLATH] / (4 * pixels), 0))
+    column = {
+        "tissue": kernels.COUNT_TISSUE,
+        "focus": kernels.SQUARES_LAPLACE,
+        "pen": kernels.COUNT_PEN,
+        "fold": kernels.COUNT_FOLD,
+    }[name]
+    return np.asarray(sums[:, column] / (cells if name in ("pen", "fold") else pixels))
+
+
+def warm_up(names: Sequence[str]) -> None:
+    """Load the kernels that score on the calling thread, compiled before or now, if any score is asked for."""
+    if names:
+        score_tiles(np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2), 2), names, ("chroma", 0), parallel=False)
 
 
 def tissue_scores(
@@ -66,17 +217,4 @@ def tissue_scores(
     ------
     UsageError : shapes or types other than stated, or a valid part larger than the tile.
     """
-    if measure not in MEASURE_CODES:
-        raise unknown_name("tissue measure", measure, MEASURE_CODES)
-    if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3:
-        raise UsageError(f"Tiles must be uint8 (N, H, W, 3), not {tiles.dtype} {tiles.shape}")
-    extents = np.ascontiguousarray(valid, np.int64)
-    if extents.shape != (len(tiles), 2) or (extents < 0).any() or (extents > (tiles.shape[2], tiles.shape[1])).any():
-        raise UsageError(f"Valid widths and heights of {len(tiles)} tiles must be (N, 2) and fit into the tiles")
-    out = np.zeros(len(tiles), np.float32)
-    if len(tiles):
-        from wsi_attn.scores import kernels  # Numba takes a second to load, and most commands never score
-
-        kernel = kernels.tissue_parallel if parallel else kernels.tissue_serial
-        kernel(np.ascontiguousarray(tiles), extents, MEASURE_CODES[measure], threshold, out)
-    return out
+    return score_tiles(tiles, valid, ("tissue",), (measure, threshold), parallel=parallel)["tissue"]
