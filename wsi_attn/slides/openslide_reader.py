@@ -34,13 +34,22 @@ class OpenSlideReader:
         vendor = openslide.OpenSlide.detect_format(str(path))
         if vendor is None:
             raise SlideUnsupportedError(UNKNOWN_FORMAT)
-        description = _describe_tiff(path) if vendor == "generic-tiff" else _describe_tiff_compression(path)
+        try:
+            description = _describe_tiff(path) if vendor == "generic-tiff" else _describe_tiff_compression(path)
+        except SlideUnsupportedError:
+            raise
+        except Exception as error:  # tifffile raises nearly anything on damaged files
+            raise SlideUnsupportedError(f"tifffile: {error}") from error
         self._path = path
         self._lock = threading.Lock()
         self._closed = False
         self._handle = self._open()
         self._factors = self._handle.level_downsamples
-        self.info = self._read_info(vendor, description, slide_mpp)
+        try:
+            self.info = self._read_info(vendor, description, slide_mpp)
+        except (KeyError, ValueError) as error:  # names or values that are no text, in damaged files
+            self.close()
+            raise SlideUnsupportedError(f"OpenSlide: properties that cannot be read {error}".rstrip()) from error
 
     def _open(self) -> openslide.OpenSlide:
         try:
@@ -155,7 +164,7 @@ def level_of(size: Size, size0: Size, tile_size: Size) -> Level:
 def _ratio(extent0: int, extent: int) -> float:
     """Downsample of one axis; the nearest integer where `extent` is that integer's floor or ceil of `extent0`."""
     ratio = extent0 / extent
-    whole = round(ratio)
+    whole = max(1, round(ratio))
     return float(whole) if extent in (extent0 // whole, -(-extent0 // whole)) else ratio
 
 

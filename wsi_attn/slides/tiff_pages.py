@@ -26,6 +26,9 @@ MAX_PAGES = 256
 ABSURD = 64
 """A file said to be this many times longer than it is was not cut off: the number itself is damaged."""
 
+MAX_TILE_BYTES = 1 << 30
+"""Decoded; the largest tiles met in slides have 16 megabytes."""
+
 NDPI_FORMAT_FLAG = 65420
 """Tag of Hamamatsu files, whose directories hold 64-bit offsets in a way of their own."""
 
@@ -120,6 +123,16 @@ def refuse_cut_off(path: Path) -> None:
     with path.open("rb") as file:
         for end in _ends_of_directories(file):
             refuse_beyond(path, size, end)
+
+
+def refuse_absurd_tiles(path: Path, page: Any) -> None:
+    """Make sure that a tile of a page can be held in memory; raises as `refuse_cut_off`.
+
+    OpenSlide would try, and end the process where it fails.
+    """
+    key = page.keyframe
+    if key.is_tiled and key.tilewidth * key.tilelength * key.samplesperpixel > MAX_TILE_BYTES:
+        raise SlideTruncatedError(f"{path} is damaged: tiles of {key.tilewidth} x {key.tilelength} px; copy it again")
 
 
 def refuse_tiles_beyond(path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:

@@ -25,7 +25,7 @@ from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
 from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
 from wsi_attn.slides.tiff_level import TiledLevel
 from wsi_attn.slides.tiff_levels import LevelSource, sources_beside_openslide, sources_of_series
-from wsi_attn.slides.tiff_pages import main_pages, refuse_cut_off, refuse_tiles_beyond
+from wsi_attn.slides.tiff_pages import main_pages, refuse_absurd_tiles, refuse_cut_off, refuse_tiles_beyond
 from wsi_attn.slides.tiff_tiles import FileBytes
 from wsi_attn.slides.tiff_trust import disagreement
 from wsi_attn.slides.tile_cache import TileCache
@@ -72,6 +72,7 @@ class TiffReader:
         self, path: Path, tiff: tifffile.TiffFile, slide_mpp: Mpp | None
     ) -> tuple[SlideInfo, list[LevelSource]]:
         for index, page in enumerate(main_pages(tiff)):
+            refuse_absurd_tiles(path, page)
             if index == 0 or page.keyframe.is_tiled:
                 refuse_tiles_beyond(path, np.asarray(page.dataoffsets), np.asarray(page.databytecounts))
         refusal = ""

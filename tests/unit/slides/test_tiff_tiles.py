@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import struct
@@ -17,6 +18,7 @@ from tests.tiff_files import Streams
 from wsi_attn.errors import (
     NotEncodedError,
     RegionError,
+    SlideError,
     SlideReadError,
     SlideTruncatedError,
     SlideUnsupportedError,
@@ -218,6 +220,20 @@ def test_cut_off_files_are_said_to_be(share: float, write: str, tmp_path: Path) 
     os.truncate(path, kept)
     with pytest.raises(SlideTruncatedError, match=f"is cut off: {kept} of at least .* copy it again"):
         open_slide(path)
+
+
+@pytest.mark.parametrize("tag", ["TileWidth", "TileLength", "ImageWidth", "BitsPerSample", "SamplesPerPixel"])
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_directories_are_errors_of_ours(tag: str, tmp_path: Path) -> None:
+    """Among them tiles of many gigabytes, for which OpenSlide would end the process."""
+    path = tiff_files.write_generic(tmp_path / "a.tif", LEVELS, streams=Streams())
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[0].tags[tag].valueoffset
+    whole = path.read_bytes()
+    for value in (b"\0\0", b"\xff\xff", b"\xf0\xff"):
+        path.write_bytes(whole[:place] + value + whole[place + 2 :])
+        with contextlib.suppress(SlideError), open_slide(path) as slide:
+            assert slide.read_region((0, 0), 0, (64, 64)).shape == (64, 64, 3)
 
 
 def test_absurd_offsets_are_damage(svs: Path) -> None:
