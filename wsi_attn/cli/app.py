@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from wsi_attn import __version__
-from wsi_attn.cli import evaluate, export, heatmap, info, models, predict, tile, train, view
+from wsi_attn.cli import evaluate, export, heatmap, info, models, predict, tile, tissue, train, verify, view
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
@@ -25,7 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("info")(info.info)
+app.command("tissue")(tissue.tissue)
 app.command("tile")(tile.tile)
+app.command("verify")(verify.verify)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)

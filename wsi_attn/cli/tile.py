@@ -21,9 +21,18 @@ Mpp = Annotated[
 ]
 MinTissue = Annotated[float, typer.Option("--min-tissue", help="Least tissue of a tile in the grid, 0 to 1.")]
 Background = Annotated[str, typer.Option("--background", help="keep, or skip to leave chunks without tissue out.")]
-Tissue = Annotated[str, typer.Option("--tissue", help="Tissue detection: otsu, or none for the whole slide.")]
-Codec = Annotated[str, typer.Option("--codec", help="Compression of pixels: zstd (lossless).")]
-Grid = Annotated[str, typer.Option("--grid", help="Name of the grid.")]
+Tissue = Annotated[
+    str, typer.Option("--tissue", help="Tissue detection: otsu, robust, none for the whole slide, or a GeoJSON file.")
+]
+Codec = Annotated[
+    str,
+    typer.Option(
+        "--codec", help="auto, passthrough (copies the slide's JPEG tiles or refuses), zstd (lossless), or jpeg."
+    ),
+]
+Quality = Annotated[int, typer.Option("--quality", help="Of --codec jpeg, 1 to 100.")]
+Grid = Annotated[str, typer.Option("--grid", help="Name of the grid; another one is added to a store that is there.")]
+Scores = Annotated[str, typer.Option("--scores", help="all, none, or names joined by commas.")]
 
 
 def tile(
@@ -36,8 +45,10 @@ def tile(
     min_tissue: MinTissue = 0.1,
     background: Background = "keep",
     tissue: Tissue = "otsu",
-    codec: Codec = "zstd",
+    codec: Codec = "auto",
+    quality: Quality = 90,
     grid: Grid = "default",
+    scores: Scores = "all",
     overwrite: Overwrite = False,
     workers: Workers = None,
     json: Json = False,
@@ -53,7 +64,7 @@ def tile(
     one = output.suffix == ".zarr"
     if one and len(paths) > 1:
         raise UsageError(f"{output} is one store and {len(paths)} slides were given; name a folder")
-    config = TileConfig(tile_size, overlap, mpp, min_tissue, background, tissue, codec, grid, workers)
+    config = TileConfig(tile_size, overlap, mpp, min_tissue, background, tissue, codec, quality, grid, scores, workers)
     talk = Talk(quiet=quiet, total=len(paths))
     claimed: dict[Path, Path] = {}
     for path in paths:
@@ -75,6 +86,10 @@ def tile(
             continue
         if summary.state == "skipped":
             talk.say(f"{summary.path} is complete already; --overwrite tiles anew")
+        for reason in dict.fromkeys(
+            pixels.reason for pixels in summary.pixels if pixels.origin in ("copied", "resampled") and codec == "auto"
+        ):
+            talk.say(f"{path}: decoded and compressed anew as {summary.pixels[0].codec}, not passed through: {reason}")
         if summary.unreadable_tiles:
             talk.say(
                 f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded; they are masked, not white"
@@ -93,5 +108,6 @@ def tile(
 
 def as_record(path: Path, summary: Any) -> dict[str, Any]:
     """The JSON object of one store."""
-    record = {key: value for key, value in vars(summary).items() if key not in ("name", "path")}
+    record = {key: value for key, value in vars(summary).items() if key not in ("name", "path", "pixels")}
+    record["pixels"] = [pixels._asdict() for pixels in summary.pixels]
     return {"slide": str(path), "store": str(summary.path), **record}

@@ -1,42 +1,43 @@
-"""Which shards of an unfinished store are done: one JSON line each, appended after the shard is in place."""
+"""Which shards of an unfinished store are done: JSON lines, one a shard, written after the shard is in place."""
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
+import time
 from typing import Any
 
-NAME = "journal.jsonl"
+from wsi_attn.store.place import Place
+
+KEY = "journal.jsonl"
+
+PATIENCE = 0.5
+"""Seconds between two writes: more often would cost more than what is lost, the shards of that time."""
 
 
 class Journal:
-    """The journal of one store.
+    """The journal of one store; a shard that it does not name is simply written again."""
 
-    A process that dies leaves whole lines and at most one torn line at the end, which `read` removes; the
-    shard of a torn line is simply written again.
-    """
-
-    def __init__(self, store: Path) -> None:
-        self.path = store / NAME
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._lines = b""
+        self._written = time.monotonic()
 
     def read(self) -> list[dict[str, Any]]:
         """All entries, oldest first."""
-        if not self.path.exists():
-            return []
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            os.truncate(self.path, len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+        self._lines = self._place.get(KEY) or b""
+        return [json.loads(line) for line in self._lines.splitlines()]
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Add one entry and wait until it is on disk."""
-        with self.path.open("ab") as file:
-            file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add one entry to those read or appended before; it is written soon, or by `flush`."""
+        self._lines += json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        if time.monotonic() - self._written >= PATIENCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was appended, as a whole value: stores of objects cannot append."""
+        self._place.put(KEY, self._lines)
+        self._written = time.monotonic()
 
     def remove(self) -> None:
         """Forget everything: the store is complete."""
-        self.path.unlink(missing_ok=True)
+        self._place.delete([KEY])

@@ -3,7 +3,8 @@
 `NAME.zarr` is one Zarr v3 group that is also an OME-Zarr 0.5 image::
 
     zarr.json                 attributes `ome` (`ome.py`) and `wsi_attn` (`StoreMeta`, below)
-    0, 1, 2 ...               uint8 (3, rows, columns), axes c, y, x, in shards (`sharding.py`)
+    0, 1, 2 ...               uint8 (3, rows, columns), axes c, y, x, in shards (`sharding.py`) of chunks that are
+                              tiles of the slide copied as they are, or compressed anew (`chunk_codec.py`)
     labels/tissue/0, 1 ...    uint8 (rows, columns): 0 background, 1 tissue, 2 could not be read
     tiles/GRID/coords         int64 (N, 2), see `COORDS_SENTENCE`; attributes are those of `GridInfo`
     tiles/GRID/readable       bool (N,)
@@ -26,7 +27,7 @@ from wsi_attn.contract import Level
 from wsi_attn.errors import SlideNotFoundError, StoreSchemaError
 from wsi_attn.geometry import Mpp, Region, Size
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ATTRIBUTE = "wsi_attn"
 GROUP_FILE = "zarr.json"
 TISSUE_LABEL = "tissue"
@@ -60,6 +61,25 @@ class SourceInfo:
     icc_profile: bytes | None
 
 
+class PixelsInfo(NamedTuple):
+    """Where the pixels of a level come from, and how they are compressed.
+
+    `origin` is `passthrough` (the slide's compressed tiles, byte for byte), `copied` (decoded and compressed anew),
+    `resampled` or `halved` (from the next finer level of the store); `reason` says why it is not `passthrough`.
+    """
+
+    origin: str
+    codec: str
+    reason: str
+
+
+class FileInfo(NamedTuple):
+    """Size and checksum of a shard."""
+
+    bytes: int
+    crc32c: int
+
+
 @dataclass(frozen=True)
 class TissueInfo:
     """How tissue was found, and the share of the slide's area that it is."""
@@ -72,7 +92,10 @@ class TissueInfo:
 
 @dataclass(frozen=True)
 class GridInfo:
-    """How the tiles of a grid lie: sizes in pixels of the store's level 0, factors to the slide's level 0."""
+    """How the tiles of a grid lie: sizes in pixels of the grid's resolution, factors to the slide's level 0.
+
+    `mpp` is the resolution that was asked for, None for that of the store's level 0.
+    """
 
     name: str
     tile_size: int
@@ -80,6 +103,8 @@ class GridInfo:
     downsample_x: float
     downsample_y: float
     min_tissue: float
+    mpp: float | None = None
+    scores: tuple[str, ...] = ()
 
     @property
     def extent0(self) -> tuple[float, float]:
@@ -95,13 +120,17 @@ class GridInfo:
             "downsample": [self.downsample_x, self.downsample_y],
             "tile_extent0": list(self.extent0),
             "min_tissue": self.min_tissue,
+            "mpp": self.mpp,
+            "scores": list(self.scores),
         }
 
     @classmethod
     def from_json(cls, name: str, value: Mapping[str, Any]) -> GridInfo:
         """Inverse of `to_json`."""
         downsample_x, downsample_y = value["downsample"]
-        return cls(name, value["tile_size"], value["overlap"], downsample_x, downsample_y, value["min_tissue"])
+        tile_size, overlap, min_tissue = value["tile_size"], value["overlap"], value["min_tissue"]
+        scores = tuple(value["scores"])
+        return cls(name, tile_size, overlap, downsample_x, downsample_y, min_tissue, value["mpp"], scores)
 
 
 @dataclass(frozen=True)
@@ -109,8 +138,9 @@ class StoreMeta:
     """Everything the attribute `wsi_attn` of a store says.
 
     `mpp` belongs to the slide's level 0, as all coordinates do; `levels` are the store's own, whose first may
-    be coarser than that. `files` are the shards that hold pixels, relative to the store, with their sizes in
-    bytes: what is absent from it is background, what is in it and gone is damage.
+    be coarser than that, and `pixels` says of each where it comes from. `files` are the shards that hold pixels,
+    relative to the store, with their sizes and checksums: what is absent from it is background, what is in it and
+    gone is damage.
     """
 
     source: SourceInfo
@@ -122,9 +152,10 @@ class StoreMeta:
     software: Mapping[str, str]
     state: str
     levels: tuple[Level, ...]
+    pixels: tuple[PixelsInfo, ...]
     tissue: TissueInfo
     unreadable: tuple[Unreadable, ...] = ()
-    files: Mapping[str, int] | None = None
+    files: Mapping[str, FileInfo] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The attribute `wsi_attn`."""
@@ -148,7 +179,10 @@ class StoreMeta:
             "objective_power": self.objective_power,
             "parameters": dict(self.parameters),
             "software": dict(self.software),
-            "levels": [_level_to_json(level) for level in self.levels],
+            "levels": [
+                {**_level_to_json(level), **pixels._asdict()}
+                for level, pixels in zip(self.levels, self.pixels, strict=True)
+            ],
             "tissue": {
                 "method": self.tissue.method,
                 "measure": self.tissue.measure,
@@ -157,7 +191,7 @@ class StoreMeta:
             },
             "unreadable_columns": "level, then x, y, width, height in level-0 pixels",
             "unreadable": [list(region) for region in self.unreadable],
-            "files": dict(self.files) if self.files is not None else None,
+            "files": {key: file._asdict() for key, file in self.files.items()} if self.files is not None else None,
         }
 
     @classmethod
@@ -182,9 +216,12 @@ class StoreMeta:
             software=value["software"],
             state=value["state"],
             levels=tuple(_level_from_json(level) for level in value["levels"]),
+            pixels=tuple(PixelsInfo(level["origin"], level["codec"], level["reason"]) for level in value["levels"]),
             tissue=TissueInfo(tissue["method"], tissue["measure"], tissue["threshold"], tissue["fraction"]),
             unreadable=tuple(Unreadable(*region) for region in value["unreadable"]),
-            files=value["files"],
+            files={key: FileInfo(**file) for key, file in value["files"].items()}
+            if value["files"] is not None
+            else None,
         )
 
 
@@ -194,15 +231,13 @@ def _level_to_json(level: Level) -> dict[str, Any]:
         "height": level.size.height,
         "downsample_x": level.downsample_x,
         "downsample_y": level.downsample_y,
-        "tile_size": level.tile_size.width,
+        "tile_size": list(level.tile_size),
     }
 
 
 def _level_from_json(value: Mapping[str, Any]) -> Level:
-    tile = value["tile_size"]
-    return Level(
-        Size(value["width"], value["height"]), value["downsample_x"], value["downsample_y"], tile_size=Size(tile, tile)
-    )
+    size, tile = Size(value["width"], value["height"]), Size(*value["tile_size"])
+    return Level(size, value["downsample_x"], value["downsample_y"], tile)
 
 
 def read_meta(path: Path) -> StoreMeta:

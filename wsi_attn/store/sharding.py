@@ -1,40 +1,36 @@
-"""Shards: how many chunks go into one file, and the bytes of a shard from the bytes of its chunks.
+"""Shards: how many chunks go into one file, the bytes of a shard from those of its chunks, and its index read back.
 
-Shards are put together here, not by Zarr, for two reasons: chunks are compressed by the threads that decode
-the slide, so that only compressed bytes are held; and the same chunks give the same file, whatever was
-interrupted before. The layout is the `sharding_indexed` codec of Zarr v3: chunks in row order, then the index
-of (offset, length) as little-endian uint64, then its CRC-32C.
+Shards are put together here, not by Zarr, for two reasons: chunks arrive compressed, copied from the slide or made by
+the threads that decode it, so that only compressed bytes are held; and the same chunks give the same file, whatever
+was interrupted before. The layout is the `sharding_indexed` codec of Zarr v3: chunks in row order, then the index of
+(offset, length) as little-endian uint64, then its CRC-32C.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
+import google_crc32c
 import numpy as np
-from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, UInt8Array
 from wsi_attn.geometry import Size
 
 SHARD_BYTES = 128 << 20
 """Most uncompressed bytes in a shard: large enough that a slide is dozens of files, small enough to hold two."""
 
-ZSTD_LEVEL = 3
-"""Levels above gain a few per cent on tissue and cost several times the time."""
-
 CHANNELS = 3
 ABSENT = np.uint64(2**64 - 1)
 """Offset and length of a chunk that reads as the fill value."""
 
-CRC32C_POLYNOMIAL = 0x82F63B78
+ENTRY_BYTES, CRC_BYTES = 16, 4
 
 
-def shard_chunks(size: Size, tile: int) -> tuple[int, int]:
+def shard_chunks(size: Size, tile: Size) -> tuple[int, int]:
     """Rows and columns of chunks in a shard of a level: the whole level where it fits, else about square."""
-    rows, columns = math.ceil(size.height / tile), math.ceil(size.width / tile)
-    most = max(1, SHARD_BYTES // (CHANNELS * tile * tile))
+    rows, columns = math.ceil(size.height / tile.height), math.ceil(size.width / tile.width)
+    most = max(1, SHARD_BYTES // (CHANNELS * tile.width * tile.height))
     if rows * columns <= most:
         return rows, columns
     side = math.isqrt(most)
@@ -45,49 +41,62 @@ def shard_chunks(size: Size, tile: int) -> tuple[int, int]:
     return side, side
 
 
-def shard_path(store: Path, level: int, row: int, column: int) -> Path:
-    """The file of one shard."""
-    return store / str(level) / "c" / "0" / str(row) / str(column)
+def shard_key(level: int, row: int, column: int) -> str:
+    """Where a shard lies in its store."""
+    return f"{level}/c/0/{row}/{column}"
 
 
-def encode_chunk(pixels: UInt8Array) -> bytes | None:
-    """Compressed bytes of a chunk from its pixels (tile, tile, 3); None where all of it is background."""
-    if (pixels == BACKGROUND).all():
+def shard_of(key: str) -> tuple[int, int, int]:
+    """Level, row and column of a shard: inverse of `shard_key`."""
+    level, _, _, row, column = key.split("/")
+    return int(level), int(row), int(column)
+
+
+def encode_shard(numbers: NDArray[np.int64], chunks: Sequence[bytes | memoryview], count: int) -> bytes | None:
+    """The file of a shard.
+
+    Parameters
+    ----------
+    numbers
+        (N,): place of each chunk in the shard, row by row, rising.
+    chunks
+        Their bytes, none of them empty.
+    count
+        Chunks that the shard has room for; those not given are absent.
+
+    Returns
+    -------
+    None where all are absent.
+    """
+    if not len(chunks):
         return None
-    return bytes(zstd(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
-
-
-def zstd(data: UInt8Array | bytes) -> bytes:
-    """Zstandard with a checksum, so that a damaged chunk is noticed when it is read."""
-    return bytes(Zstd(level=ZSTD_LEVEL, checksum=True).encode(data))
-
-
-def encode_shard(chunks: Sequence[bytes | None]) -> bytes | None:
-    """The file of a shard from its chunks in row order, None for absent ones; None where all are absent."""
-    index = np.full((len(chunks), 2), ABSENT, "<u8")
-    offset = 0
-    for number, chunk in enumerate(chunks):
-        if chunk is not None:
-            index[number] = offset, len(chunk)
-            offset += len(chunk)
-    if offset == 0:
-        return None
+    lengths = np.fromiter(map(len, chunks), np.uint64, len(chunks))
+    index = np.full((count, 2), ABSENT, "<u8")
+    index[numbers, 0] = np.cumsum(lengths) - lengths
+    index[numbers, 1] = lengths
     tail = index.tobytes()
-    return b"".join([*(chunk for chunk in chunks if chunk is not None), tail, crc32c(tail).to_bytes(4, "little")])
+    return b"".join((*chunks, tail, crc32c(tail).to_bytes(CRC_BYTES, "little")))
 
 
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of a few kilobytes."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value = _TABLE[(value ^ byte) & 0xFF] ^ (value >> 8)
-    return value ^ 0xFFFFFFFF
+def index_bytes(count: int) -> int:
+    """Bytes at the end of a shard that `decode_index` wants."""
+    return count * ENTRY_BYTES + CRC_BYTES
 
 
-def _table_entry(value: int) -> int:
-    for _ in range(8):
-        value = (value >> 1) ^ (CRC32C_POLYNOMIAL if value & 1 else 0)
-    return value
+def decode_index(tail: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets and lengths (count,) of a shard's chunks, length 0 for absent ones.
+
+    Raises
+    ------
+    ValueError : the index is cut off or does not match its checksum.
+    """
+    if len(tail) != index_bytes(count) or crc32c(tail[:-CRC_BYTES]) != int.from_bytes(tail[-CRC_BYTES:], "little"):
+        raise ValueError("the index of the shard is damaged")
+    index = np.frombuffer(tail, "<u8", count * 2).reshape(count, 2)
+    present = index[:, 1] != ABSENT
+    return np.where(present, index[:, 0], 0).astype(np.int64), np.where(present, index[:, 1], 0).astype(np.int64)
 
 
-_TABLE = [_table_entry(value) for value in range(256)]
+def crc32c(data: bytes | memoryview) -> int:
+    """CRC-32C (Castagnoli): the checksum of the shard index, of whole shards in our metadata, and of `verify`."""
+    return int(google_crc32c.value(data))

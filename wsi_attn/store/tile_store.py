@@ -18,6 +18,7 @@ from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, StoreI
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.registry import unknown_name
 from wsi_attn.store import sharding
+from wsi_attn.store.level_chunks import LevelChunks
 from wsi_attn.store.schema import (
     ATTRIBUTE,
     COMPLETE,
@@ -42,6 +43,8 @@ class TileStore:
         The `.zarr` folder.
     meta
         All that the store says of itself: parameters, tissue rule, unreadable regions, software.
+    chunks
+        Of each level, the compressed chunks and what they decode to.
     info
         The same as any slide says it. `size0` and `mpp` are those of the original slide's level 0, also where
         the store's first level is coarser; `fingerprint` is the original file's.
@@ -55,6 +58,7 @@ class TileStore:
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._closed = False
         self._damage = _damage_by_level(meta.levels, (*meta.unreadable, *_gone(path, meta)))
+        self.chunks = tuple(LevelChunks(path, index, level) for index, level in enumerate(meta.levels))
 
     @classmethod
     def open(cls, path: Path, slide_mpp: Mpp | None = None) -> Self:
@@ -103,15 +107,18 @@ class TileStore:
 
     def read_level(self, level: int, region: Region) -> UInt8Array:
         """Stored pixels of a region in pixels of a level, that must lie inside it; fill where they are damaged."""
-        try:
-            planes = self.array(str(level))[:, region.y : region.y1, region.x : region.x1]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise SlideReadError(f"{self.path}: level {level}, {region} cannot be decoded: {error}") from error
-        return np.ascontiguousarray(np.asarray(planes, np.uint8).transpose(1, 2, 0))
+        if self._closed:
+            raise SlideReadError(f"{self.path} is closed")
+        return self.chunks[level].pixels(region)
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
-        """The chunks of a level as tiles, where they are such; see `Slide.encoded_tiles`."""
-        raise NotEncodedError("its chunks are zstd, not JPEG")
+        """The chunks of a level, where they are JPEG or JPEG 2000; see `Slide.encoded_tiles`."""
+        if not 0 <= level < len(self.chunks):
+            raise RegionError(f"{self.path} has no level {level}")
+        chunks = self.chunks[level]
+        if chunks.codec.encoding is None:
+            raise NotEncodedError(f"its chunks are {chunks.codec.name}, not JPEG")
+        return chunks
 
     def is_damaged(self, region: Region, level: int) -> bool:
         """Whether a region, in pixels of a level, touches what could not be read there."""
@@ -132,7 +139,8 @@ class TileStore:
 
     def grids(self) -> tuple[str, ...]:
         """Names of the grids, sorted."""
-        return tuple(sorted(folder.name for folder in (self.path / "tiles").iterdir() if (folder / "coords").is_dir()))
+        folders = (folder for folder in (self.path / "tiles").iterdir() if (folder / "coords").is_dir())
+        return tuple(sorted(folder.name for folder in folders if not folder.name.startswith(".")))
 
     def grid(self, grid: str = "default") -> GridInfo:
         """How the tiles of a grid lie."""
@@ -202,7 +210,7 @@ def _info_from(path: Path, meta: StoreMeta, slide_mpp: Mpp | None) -> SlideInfo:
         mpp_source="user" if slide_mpp else meta.mpp_source,
         mpp_note="" if slide_mpp else meta.mpp_note,
         objective_power=meta.objective_power,
-        compression=str(meta.parameters.get("codec", "zstd")),
+        compression=meta.pixels[0].codec,
         bounds=source.bounds,
         associated=(),
         icc_profile=source.icc_profile,
@@ -211,17 +219,19 @@ def _info_from(path: Path, meta: StoreMeta, slide_mpp: Mpp | None) -> SlideInfo:
 
 
 def _gone(path: Path, meta: StoreMeta) -> list[Unreadable]:
-    """Shards that were written and are no longer there: Zarr would read them as background."""
+    """Shards that were written and are not there any more, or not whole: Zarr would read them as background."""
     gone = []
-    for name in meta.files or {}:
-        if (path / name).exists():
-            continue
-        level, _, _, row, column = name.split("/")
-        frame = meta.levels[int(level)]
-        tile = frame.tile_size.width
-        rows, columns = sharding.shard_chunks(frame.size, tile)
-        corner = Region(int(column) * columns * tile, int(row) * rows * tile, columns * tile, rows * tile)
-        gone.append(Unreadable(int(level), *frame.region0_from(*corner)))
+    for name, file in (meta.files or {}).items():
+        try:
+            if (path / name).stat().st_size == file.bytes:
+                continue
+        except OSError:
+            pass
+        level, row, column = sharding.shard_of(name)
+        frame = meta.levels[level]
+        rows, columns = sharding.shard_chunks(frame.size, frame.tile_size)
+        width, height = columns * frame.tile_size.width, rows * frame.tile_size.height
+        gone.append(Unreadable(level, *frame.region0_from(column * width, row * height, width, height)))
     return gone
 
 

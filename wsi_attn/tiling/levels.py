@@ -1,14 +1,20 @@
-"""Which levels a store has and where each one's pixels come from."""
+"""Which levels a store has, where each one's pixels come from, and how they are compressed.
+
+Levels of the slide are passed through, their compressed tiles copied byte for byte, wherever that is possible; where
+it is not, the reason is part of the plan.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-from wsi_attn.contract import Level, SlideInfo
-from wsi_attn.errors import MissingMppError, UsageError
+from wsi_attn.contract import EncodedTiles, Level, Slide, SlideInfo
+from wsi_attn.errors import MissingMppError, NotEncodedError, UsageError
 from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.store.chunk_codec import ChunkCodec, jpeg_codec
+from wsi_attn.store.schema import PixelsInfo
+from wsi_attn.tiling.config import TileConfig
 
 LEVEL_TOLERANCE = 0.02
 """Relative difference in pixel size up to which a level of the slide is the one asked for: scanners of one model
@@ -18,49 +24,89 @@ SMALLEST_SIDE = 1024
 """Halving goes on until the larger side is at most this: what a viewer shows at once."""
 
 
+PASSTHROUGH, COPIED, RESAMPLED, HALVED = "passthrough", "copied", "resampled", "halved"
+
+LARGEST_CHUNK = 1024
+"""Side of the largest chunk that we compress ourselves; smaller tiles of the grid are chunks themselves."""
+
+
 @dataclass(frozen=True)
 class LevelPlan:
     """One level of a store.
 
-    `copy` takes level `source` of the slide pixel by pixel, `resample` averages the slide's pixels by area,
-    `half` is the 2 x 2 mean of level `source` of the store itself.
+    `origin` is as in `PixelsInfo`; `source` is the slide's level for `passthrough` and `copied`, the store's own for
+    `halved`. `tiles` are the slide's compressed tiles where these are passed through.
     """
 
     level: Level
-    kind: Literal["copy", "resample", "half"]
+    origin: str
     source: int
+    codec: ChunkCodec
+    reason: str = ""
+    tiles: EncodedTiles | None = None
+
+    def info(self) -> PixelsInfo:
+        """What the store records of it."""
+        return PixelsInfo(self.origin, self.codec.name, self.reason)
 
 
-def plan_levels(info: SlideInfo, mpp: float | None, tile: int) -> tuple[LevelPlan, ...]:
-    """The levels of a store, finest first.
-
-    Parameters
-    ----------
-    mpp
-        Resolution wanted of the store's level 0; None keeps the slide's.
-    tile
-        Side of a chunk.
+def plan_levels(slide: Slide, config: TileConfig) -> tuple[LevelPlan, ...]:
+    """The levels of a store, finest first: those of the slide, and halves of the last until it is small.
 
     Raises
     ------
     MissingMppError : a resolution is wanted and the slide's is not known.
     UsageError : it is finer than the slide.
+    NotEncodedError : `--codec passthrough`, and a level cannot be passed through.
     """
-    first = 0 if mpp is None else _level_at(info, mpp)
+    info, codec = slide.info, _own_codec(config)
+    side = min(config.tile_size, LARGEST_CHUNK)
+    chunk = Size(side, side)
+    first = 0 if config.mpp is None else _level_at(info, config.mpp)
     if first is not None:
-        plans = [_copy(info, index, tile) for index in range(first, len(info.levels))]
+        plans = [_of_slide(slide, index, config, codec, chunk) for index in range(first, len(info.levels))]
     else:
-        downsample_x, downsample_y = _downsamples(info, mpp)
+        downsample_x, downsample_y = downsamples(info, config.mpp)
         frame = Frame.covering(info.size0, downsample_x, downsample_y)
-        plans = [LevelPlan(Level(frame.size, downsample_x, downsample_y, Size(tile, tile)), "resample", 0)]
+        reason = f"no level of the slide has {config.mpp:g} µm/px, its pixels are resampled"
+        _refuse(config, info, reason)
+        plans = [LevelPlan(Level(frame.size, downsample_x, downsample_y, chunk), RESAMPLED, 0, codec, reason)]
     while max(plans[-1].level.size) > SMALLEST_SIDE:
-        plans.append(_half(plans[-1].level, len(plans) - 1))
+        plans.append(_half(plans[-1].level, len(plans) - 1, codec, chunk))
     return tuple(plans)
+
+
+def _own_codec(config: TileConfig) -> ChunkCodec:
+    """What is not passed through is compressed by."""
+    return jpeg_codec(config.quality) if config.codec == "jpeg" else ChunkCodec()
+
+
+def _of_slide(slide: Slide, index: int, config: TileConfig, codec: ChunkCodec, chunk: Size) -> LevelPlan:
+    own = slide.info.levels[index]
+    reason = f"--codec {config.codec} was asked for"
+    if config.codec in ("auto", "passthrough"):
+        try:
+            tiles = slide.encoded_tiles(index)
+        except NotEncodedError as error:
+            reason = str(error)
+            _refuse(config, slide.info, f"level {index}: {reason}")
+        else:
+            level = Level(own.size, own.downsample_x, own.downsample_y, tiles.tile_size)
+            return LevelPlan(level, PASSTHROUGH, index, ChunkCodec(tiles.encoding), tiles=tiles)
+    level = Level(own.size, own.downsample_x, own.downsample_y, chunk)
+    return LevelPlan(level, COPIED, index, codec, reason)
+
+
+def _refuse(config: TileConfig, info: SlideInfo, reason: str) -> None:
+    if config.codec == "passthrough":
+        raise NotEncodedError(
+            f"Cannot pass the tiles of {info.path} through: {reason}; --codec auto decodes once where it must"
+        )
 
 
 def _level_at(info: SlideInfo, mpp: float) -> int | None:
     """Index of the slide's level of that pixel size, along both axes, if there is one."""
-    downsample_x, downsample_y = _downsamples(info, mpp)
+    downsample_x, downsample_y = downsamples(info, mpp)
     for index, level in enumerate(info.levels):
         off = max(abs(level.downsample_x / downsample_x - 1), abs(level.downsample_y / downsample_y - 1))
         if off <= LEVEL_TOLERANCE:
@@ -68,7 +114,8 @@ def _level_at(info: SlideInfo, mpp: float) -> int | None:
     return None
 
 
-def _downsamples(info: SlideInfo, mpp: float | None) -> tuple[float, float]:
+def downsamples(info: SlideInfo, mpp: float | None) -> tuple[float, float]:
+    """Level-0 pixels per pixel of that resolution, along x and y; errors as `plan_levels`."""
     if mpp is None or info.mpp is None:
         raise MissingMppError(
             f"Cannot tile {info.path} at {mpp} µm/px: {info.mpp_note or 'its pixel size is not known'}; "
@@ -83,11 +130,7 @@ def _downsamples(info: SlideInfo, mpp: float | None) -> tuple[float, float]:
     return mpp / own.x, mpp / own.y
 
 
-def _copy(info: SlideInfo, index: int, tile: int) -> LevelPlan:
-    own = info.levels[index]
-    return LevelPlan(Level(own.size, own.downsample_x, own.downsample_y, Size(tile, tile)), "copy", index)
-
-
-def _half(finer: Level, index: int) -> LevelPlan:
+def _half(finer: Level, index: int, codec: ChunkCodec, chunk: Size) -> LevelPlan:
     size = Size(math.ceil(finer.size.width / 2), math.ceil(finer.size.height / 2))
-    return LevelPlan(Level(size, finer.downsample_x * 2, finer.downsample_y * 2, finer.tile_size), "half", index)
+    level = Level(size, finer.downsample_x * 2, finer.downsample_y * 2, chunk)
+    return LevelPlan(level, HALVED, index, codec, "the slide has no level this coarse")

@@ -1,7 +1,7 @@
-"""Reading blocks of a level and turning them into encoded chunks, with the tissue score of each on the way.
+"""From a region of a level to its encoded chunks: copied as they are, or decoded once and compressed anew.
 
-Runs in the threads of the writer's pool: what it calls releases the interpreter lock while it decodes, scores
-and compresses. A block that cannot be read is read again chunk by chunk, so that damage stays where it is.
+Runs in the threads of the writer's pool: what it calls releases the interpreter lock while it reads, decodes and
+compresses. What cannot be read is read again chunk by chunk, so that damage stays where it is.
 """
 
 from __future__ import annotations
@@ -13,105 +13,121 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, Level, Slide, UInt8Array
+from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, Slide, UInt8Array
+from wsi_attn.encoding import JPEG
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
-from wsi_attn.scores.scores import tissue_scores
 from wsi_attn.slides.view import read_region_at
-from wsi_attn.store import sharding
+from wsi_attn.store.chunk_codec import ChunkCodec
 from wsi_attn.store.tile_store import TileStore
-from wsi_attn.tiling.levels import LevelPlan
+from wsi_attn.tiling.levels import COPIED, HALVED, RESAMPLED, LevelPlan
 
 BLOCK = 2048
 """Pixels along a side of what is read at once: 12 MB a thread, few of the slide's own tiles decoded twice."""
+
+JPEG_START, JPEG2000_STARTS = b"\xff\xd8", (b"\xff\x4f", b"\0\0")
+"""First bytes of an image stream, or of the box that wraps a JPEG 2000 one."""
 
 ReadRegion = Callable[[Region], UInt8Array]
 """Pixels of a region that lies inside the level, in its pixels; `SlideReadError` where they cannot be decoded."""
 
 
 @dataclass(frozen=True, eq=False)
-class LevelTask:
-    """What the threads need to know of the level being written.
+class Chunks:
+    """Some chunks of a level.
 
-    `wanted` is bool (rows, columns) of chunks; the others stay absent. `rule` is the measure and threshold of
-    tissue, or None where no score is computed.
+    `cells` int64 (N, 2) are rows and columns in the level, rising; `data` the bytes of each; `bad` int64 (M, 2) those
+    that could not be read. What is in neither reads as background.
     """
 
-    level: Level
-    read: ReadRegion
-    wanted: NDArray[np.bool_]
-    rule: tuple[str, int] | None
+    cells: NDArray[np.int64]
+    data: list[bytes | memoryview]
+    bad: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class EncodedChunk:
-    """One chunk: compressed bytes, None where it reads as background; NaN scores where there is none."""
-
-    row: int
-    column: int
-    data: bytes | None
-    readable: bool = True
-    tissue: float = float("nan")
-
-
-def encode_block(task: LevelTask, block: Region) -> list[EncodedChunk]:
-    """Read, score and compress the chunks of a block, given in chunks of the level."""
-    cells = [(row, column) for row in range(block.y, block.y1) for column in range(block.x, block.x1)]
-    wanted = [cell for cell in cells if task.wanted[cell]]
-    absent = [EncodedChunk(*cell, data=None, tissue=0.0) for cell in cells if not task.wanted[cell]]
-    if not wanted:
-        return absent
-    tile = task.level.tile_size.width
-    tiles = np.full((len(wanted), tile, tile, 3), BACKGROUND, np.uint8)
-    regions = [_chunk_region(task.level, row, column) for row, column in wanted]
-    readable = _read_into(task, regions, tiles)
-    scores = np.full(len(wanted), np.nan, np.float32)
-    if task.rule is not None:
-        extents = np.array([(region.width, region.height) for region in regions])
-        scores = tissue_scores(tiles, extents, *task.rule, parallel=False)
-    found = [
-        EncodedChunk(*cell, sharding.encode_chunk(pixels), True, float(score))
-        if good
-        else EncodedChunk(*cell, None, readable=False)
-        for cell, pixels, good, score in zip(wanted, tiles, readable, scores, strict=True)
-    ]
-    return absent + found
-
-
-def _read_into(task: LevelTask, regions: list[Region], tiles: UInt8Array) -> list[bool]:
-    """Fill each tile's top left with its region, and say which could be read."""
-    x, y = min(region.x for region in regions), min(region.y for region in regions)
-    bounding = Region(x, y, max(region.x1 for region in regions) - x, max(region.y1 for region in regions) - y)
+def copy_chunks(tiles: EncodedTiles, wanted: NDArray[np.bool_], block: Region) -> Chunks:
+    """The slide's own compressed tiles of a block, given in chunks of the level."""
+    window = wanted[block.y : block.y1, block.x : block.x1] & (
+        tiles.lengths[block.y : block.y1, block.x : block.x1] > 0
+    )
+    cells = np.argwhere(window) + np.array([block.y, block.x])
+    places = [(row, column) for row, column in cells.tolist()]
     try:
-        pixels = task.read(bounding)
+        data = tiles.read(places)
     except SlideReadError:
-        return [_read_one(task, region, tile) for region, tile in zip(regions, tiles, strict=True)]
-    for region, tile in zip(regions, tiles, strict=True):
-        part = pixels[region.y - y : region.y1 - y, region.x - x : region.x1 - x]
+        data = [_read_tile(tiles, place) for place in places]
+    starts = (JPEG_START,) if tiles.encoding.codec == JPEG else JPEG2000_STARTS
+    good = np.fromiter((chunk[:2] in starts for chunk in data), np.bool_, len(data))
+    if good.all():
+        return Chunks(cells, data, _no_cells())
+    return Chunks(cells[good], [chunk for chunk, sound in zip(data, good, strict=True) if sound], cells[~good])
+
+
+def _read_tile(tiles: EncodedTiles, place: tuple[int, int]) -> bytes | memoryview:
+    try:
+        return tiles.read([place])[0]
+    except SlideReadError:
+        return b""
+
+
+def encode_chunks(
+    level: Level, codec: ChunkCodec, read: ReadRegion, wanted: NDArray[np.bool_], block: Region
+) -> Chunks:
+    """Read and compress the wanted chunks of a block, given in chunks of the level."""
+    window = wanted[block.y : block.y1, block.x : block.x1]
+    cells = np.argwhere(window) + np.array([block.y, block.x])
+    if not len(cells):
+        return Chunks(cells, [], _no_cells())
+    (top, left), (bottom, right) = cells.min(axis=0).tolist(), cells.max(axis=0).tolist()
+    x, y = left * level.tile_size.width, top * level.tile_size.height
+    x1 = min((right + 1) * level.tile_size.width, level.size.width)
+    y1 = min((bottom + 1) * level.tile_size.height, level.size.height)
+    try:
+        pixels = read(Region(x, y, x1 - x, y1 - y))
+    except SlideReadError:
+        parts = [_encode_one(level, codec, read, cell) for cell in cells.tolist()]
+    else:
+        parts = [_encode(codec, pixels, _chunk_region(level, *cell), (x, y), level) for cell in cells.tolist()]
+    bad = np.fromiter((part is None for part in parts), np.bool_, len(parts))
+    present = np.fromiter((bool(part) for part in parts), np.bool_, len(parts))  # b"" is all background
+    return Chunks(cells[present], [part for part in parts if part], cells[bad])
+
+
+def _encode(codec: ChunkCodec, pixels: UInt8Array, region: Region, corner: tuple[int, int], level: Level) -> bytes:
+    x, y = region.x - corner[0], region.y - corner[1]
+    part = pixels[y : y + region.height, x : x + region.width]
+    width, height = level.tile_size
+    if part.shape[:2] != (height, width):
+        tile = np.full((height, width, 3), BACKGROUND, np.uint8)
         tile[: region.height, : region.width] = part
-    return [True] * len(regions)
+        part = tile
+    return codec.encode(np.ascontiguousarray(part)) or b""
 
 
-def _read_one(task: LevelTask, region: Region, tile: UInt8Array) -> bool:
+def _encode_one(level: Level, codec: ChunkCodec, read: ReadRegion, cell: list[int]) -> bytes | None:
+    region = _chunk_region(level, *cell)
     try:
-        tile[: region.height, : region.width] = task.read(region)
+        return _encode(codec, read(region), region, (region.x, region.y), level)
     except SlideReadError:
-        return False
-    return True
+        return None
 
 
 def _chunk_region(level: Level, row: int, column: int) -> Region:
-    tile = level.tile_size.width
-    x, y = column * tile, row * tile
-    return Region(x, y, min(tile, level.size.width - x), min(tile, level.size.height - y))
+    x, y = column * level.tile_size.width, row * level.tile_size.height
+    width, height = min(level.tile_size.width, level.size.width - x), min(level.tile_size.height, level.size.height - y)
+    return Region(x, y, width, height)
 
 
-def blocks_of(shard: Region, tile: int) -> Iterator[Region]:
+def _no_cells() -> NDArray[np.int64]:
+    return np.zeros((0, 2), np.int64)
+
+
+def blocks_of(level: Level, shard: Region) -> Iterator[Region]:
     """Cut a shard, given in chunks of its level, into blocks of about `BLOCK` pixels a side."""
-    side = max(1, BLOCK // tile)
-    for y in range(shard.y, shard.y1, side):
-        for x in range(shard.x, shard.x1, side):
-            yield Region(x, y, min(side, shard.x1 - x), min(side, shard.y1 - y))
+    across, down = max(1, BLOCK // level.tile_size.width), max(1, BLOCK // level.tile_size.height)
+    for y in range(shard.y, shard.y1, down):
+        for x in range(shard.x, shard.x1, across):
+            yield Region(x, y, min(across, shard.x1 - x), min(down, shard.y1 - y))
 
 
 def reader_of(plan: LevelPlan, slide: Slide, store: TileStore, damage: list[Region]) -> ReadRegion:
@@ -119,15 +135,15 @@ def reader_of(plan: LevelPlan, slide: Slide, store: TileStore, damage: list[Regi
     level = plan.level
     factors = level.downsample_x, level.downsample_y
 
-    def copy(region: Region) -> UInt8Array:
+    def copied(region: Region) -> UInt8Array:
         corner0 = round(region.x * factors[0]), round(region.y * factors[1])
         return slide.read_region(corner0, plan.source, (region.width, region.height))
 
-    def resample(region: Region) -> UInt8Array:
+    def resampled(region: Region) -> UInt8Array:
         corner0 = region.x * factors[0], region.y * factors[1]
         return read_region_at(slide, corner0, *factors, (region.width, region.height))
 
-    def half(region: Region) -> UInt8Array:
+    def halved(region: Region) -> UInt8Array:
         finer = store.meta.levels[plan.source].size
         inside = Region(0, 0, *finer).intersection(Region(*(2 * value for value in region)))
         if inside is None:
@@ -138,7 +154,7 @@ def reader_of(plan: LevelPlan, slide: Slide, store: TileStore, damage: list[Regi
                 pixels[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x] = BACKGROUND
         return pixels
 
-    return {"copy": copy, "resample": resample, "half": half}[plan.kind]
+    return {COPIED: copied, RESAMPLED: resampled, HALVED: halved}[plan.origin]
 
 
 def halve(pixels: UInt8Array) -> UInt8Array:
@@ -149,7 +165,7 @@ def halve(pixels: UInt8Array) -> UInt8Array:
     return np.asarray(cv2.resize(even, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def halved(regions: list[Region]) -> list[Region]:
+def halved_regions(regions: list[Region]) -> list[Region]:
     """Regions of the next coarser level that any of these reaches into."""
     return [
         Region(region.x // 2, region.y // 2, -(-region.x1 // 2) - region.x // 2, -(-region.y1 // 2) - region.y // 2)

@@ -1,10 +1,11 @@
-"""Before any pixel is written: what lies at the output, and a new store with its plan, tissue and grid."""
+"""Before any pixel is written: what lies at the output, and a new store with its plan and tissue."""
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,15 +13,13 @@ from wsi_attn.contract import Progress, Slide, SlideInfo
 from wsi_attn.errors import StoreExistsError, StoreSchemaError
 from wsi_attn.geometry import Frame
 from wsi_attn.provenance import software
-from wsi_attn.scores.scores import SCORES
-from wsi_attn.slides.view import read_view
+from wsi_attn.slides.view import best_level, read_view
 from wsi_attn.store import schema
 from wsi_attn.store.create import create_store
-from wsi_attn.store.schema import COMPLETE, WRITING, GridInfo, SourceInfo, StoreMeta, TissueInfo, read_meta
+from wsi_attn.store.schema import COMPLETE, WRITING, SourceInfo, StoreMeta, TissueInfo, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig
-from wsi_attn.tiling.levels import plan_levels
-from wsi_attn.tiling.select import select_tiles
+from wsi_attn.tiling.levels import LEVEL_TOLERANCE, plan_levels
 from wsi_attn.tissue.detect import detect_tissue
 from wsi_attn.tissue.mask import TissueMask
 
@@ -34,9 +33,10 @@ PIXELS_PER_TILE = 4
 """Pixels of the view along a tile at least, as far as its longest side allows."""
 
 
-def find_existing(
-    slide: Slide, output: Path, config: TileConfig, *, overwrite: bool
-) -> Literal["nothing", "unfinished", "complete"]:
+Found = Literal["nothing", "unfinished", "without grid", "complete"]
+
+
+def find_existing(slide: Slide, output: Path, config: TileConfig, *, overwrite: bool) -> Found:
     """What lies at the output; with `overwrite` anything there counts as nothing.
 
     Raises
@@ -49,14 +49,30 @@ def find_existing(
         meta = read_meta(output)
     except StoreSchemaError as error:
         raise _exists(output, _describe(output)) from error
-    differences = _differences(meta, slide.info, config)
+    unfinished = meta.state != COMPLETE
+    wanted = config.parameters() if unfinished else config.pixel_parameters()
+    differences = _differences(meta, slide.info, wanted, config)
     if differences:
         raise _exists(output, f"a store of {meta.source.name} with {', '.join(differences)}")
-    return "complete" if meta.state == COMPLETE else "unfinished"
+    if unfinished:
+        return "unfinished"
+    with TileStore.open(output) as store:
+        if config.grid not in store.grids():
+            return "without grid"
+        grid = store.grid(config.grid)
+    theirs = {name: getattr(grid, name) for name in config.grid_parameters()}
+    theirs["scores"] = list(grid.scores)
+    differences = _changes(theirs, config.grid_parameters())
+    if differences:
+        raise _exists(
+            output, f"its grid {config.grid!r} has {', '.join(differences)}; --grid NAME adds another", option=True
+        )
+    return "complete"
 
 
-def _exists(output: Path, what: str) -> StoreExistsError:
-    return StoreExistsError(f"{output} exists: {what}. Choose another --output, or replace it with --overwrite")
+def _exists(output: Path, what: str, *, option: bool = False) -> StoreExistsError:
+    ways = "choose another --output, or replace it with --overwrite"
+    return StoreExistsError(f"{output} exists: {what}{', or ' + ways if option else '. ' + ways.capitalize()}")
 
 
 def _describe(path: Path) -> str:
@@ -66,19 +82,21 @@ def _describe(path: Path) -> str:
     return f"a folder of {entries} entries that is not a store of wsi-attn"
 
 
-def _differences(meta: StoreMeta, info: SlideInfo, config: TileConfig) -> list[str]:
+def _differences(meta: StoreMeta, info: SlideInfo, wanted: dict[str, Any], config: TileConfig) -> list[str]:
     found = []
     if meta.source.fingerprint != info.fingerprint:
         found.append("other pixels (its fingerprint differs)")
     if meta.mpp != info.mpp:
         found.append(f"slide mpp {_pair(meta.mpp)} instead of {_pair(info.mpp)}")
-    wanted = config.parameters()
-    names = sorted(wanted.keys() | meta.parameters.keys())
-    theirs, ours = [[values.get(name) for name in names] for values in (meta.parameters, wanted)]
-    changed = [
-        f"{name} {old} instead of {new}" for name, old, new in zip(names, theirs, ours, strict=True) if old != new
-    ]
-    return found + changed
+    theirs = {name: meta.parameters.get(name) for name in wanted}
+    if meta.state == COMPLETE and config.grid != meta.parameters.get("grid"):
+        # The resolution of another grid is its own; that of the pixels is asked for by the grid they were made with.
+        theirs.pop("mpp"), wanted.pop("mpp")
+    return found + _changes(theirs, wanted)
+
+
+def _changes(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    return [f"{name} {theirs[name]} instead of {ours[name]}" for name in sorted(ours) if theirs[name] != ours[name]]
 
 
 def _pair(mpp: tuple[float, float] | None) -> str:
@@ -91,20 +109,18 @@ def remove_leftovers(output: Path) -> None:
         if entry.name.startswith(f".{output.name}.") and entry.name.endswith(".tmp"):
             shutil.rmtree(entry, ignore_errors=True)
     if output.is_dir() and (output / schema.GROUP_FILE).exists():
-        for file in output.rglob(".*.tmp"):
-            file.unlink()
+        for entry in [*output.rglob(".*.tmp"), *output.rglob("*.partial")]:  # the latter are Zarr's
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
 
 def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) -> None:
-    """Create the store in state "writing": levels, tissue and grid decided, no pixels."""
+    """Create the store in state "writing": levels and tissue decided, no pixels and no grid."""
     info = slide.info
-    plans = plan_levels(info, config.mpp, config.tile_size)
-    level0 = plans[0].level
-    mask = find_tissue(slide, config, level0, progress)
-    selection = select_tiles(mask, level0, config.tile_size, config.overlap, config.min_tissue)
-    grid = GridInfo(
-        config.grid, config.tile_size, config.overlap, level0.downsample_x, level0.downsample_y, config.min_tissue
-    )
+    plans = plan_levels(slide, config)
+    mask = find_tissue(slide, config, plans[0].level, progress)
     source = SourceInfo(
         info.path.name, info.fingerprint, info.vendor, info.compression, info.size0, info.bounds, info.icc_profile
     )
@@ -118,34 +134,44 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
         software=software(),
         state=WRITING,
         levels=tuple(plan.level for plan in plans),
+        pixels=tuple(plan.info() for plan in plans),
         tissue=TissueInfo(mask.method, mask.measure, mask.threshold, mask.fraction),
     )
     label = np.where(mask.mask, schema.TISSUE_VALUE, schema.BACKGROUND_LABEL).astype(np.uint8)
     label[~mask.readable] = schema.UNREADABLE_LABEL
-    scores = {
-        name: {"range": [score.low, score.high], "unit": score.unit, "description": score.description}
-        for name, score in SCORES.items()
-    }
-    create_store(output, meta, grid, selection.coords0, label, mask.frame, scores)
+    create_store(output, meta, [plan.codec for plan in plans], label, mask.frame)
 
 
 def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progress) -> TissueMask:
-    """The slide's tissue, from a view of it at about `VIEW_MPP`."""
-    factors = view_downsamples(slide.info, level0, config.tile_size)
+    """The slide's tissue, from a view of it at about `VIEW_MPP`, or from a file that says where it is."""
+    factors = view_downsamples(slide, level0, config.tile_size)
+    if (file := config.tissue_file) is not None:
+        from wsi_attn.tissue.polygons import tissue_from_geojson
+
+        return tissue_from_geojson(file, Frame.covering(slide.info.size0, *factors), slide.info.size0)
     view = read_view(slide, *factors, workers=config.threads(), progress=progress)
     return detect_tissue(view.pixels, view.frame, slide.info.mpp, view.readable, config.tissue, size0=slide.info.size0)
 
 
-def view_downsamples(info: SlideInfo, level0: Frame, tile: int) -> tuple[float, float]:
-    """Level-0 pixels per pixel of the view that tissue is looked for in, along x and y."""
+def view_downsamples(slide: Slide, level0: Frame, tile: int) -> tuple[float, float]:
+    """Level-0 pixels per pixel of the view that tissue is looked for in, along x and y.
+
+    Whole multiples of the factors of a level: its pixels are then taken as they are, or averaged in squares.
+    """
+    info = slide.info
     if info.mpp is None:
-        factor = max(1.0, max(info.size0) / VIEW_SIDE_UNKNOWN)
-        return factor, factor
+        wanted_x = wanted_y = max(1.0, max(info.size0) / VIEW_SIDE_UNKNOWN)
+    else:
+        per_tile = tile * level0.downsample_x / PIXELS_PER_TILE, tile * level0.downsample_y / PIXELS_PER_TILE
+        wanted_x = max(1.0, min(VIEW_MPP / info.mpp.x, per_tile[0]))
+        wanted_y = max(1.0, min(VIEW_MPP / info.mpp.y, per_tile[1]))
     finest = max(info.size0) / VIEW_SIDE
-    wanted = (VIEW_MPP / info.mpp.x, VIEW_MPP / info.mpp.y)
-    per_tile = (tile * level0.downsample_x / PIXELS_PER_TILE, tile * level0.downsample_y / PIXELS_PER_TILE)
-    x, y = (max(1.0, finest, min(pair)) for pair in zip(wanted, per_tile, strict=True))
-    return x, y
+    level = info.levels[best_level(slide, max(wanted_x, finest), max(wanted_y, finest))]
+
+    def multiple(wanted: float, own: float) -> float:
+        return own * max(1, round(wanted / own), math.ceil(finest / own - LEVEL_TOLERANCE))
+
+    return multiple(wanted_x, level.downsample_x), multiple(wanted_y, level.downsample_y)
 
 
 def mask_from(store: TileStore) -> TissueMask:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.contract import Level
 from wsi_attn.geometry import Frame, tile_origins
 from wsi_attn.tissue.mask import TissueMask
 
@@ -39,7 +40,7 @@ def coords0_from(origins: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
 
 def origins_from0(coords0: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
     """Frame pixels of level-0 pixels, to nearest; exact inverse where downsamples are at least 1."""
-    return np.rint(coords0 / (frame.downsample_x, frame.downsample_y)).astype(np.int64)
+    return np.asarray(np.rint(coords0 / (frame.downsample_x, frame.downsample_y)), np.int64)
 
 
 def select_tiles(mask: TissueMask, frame: Frame, tile: int, overlap: int, min_tissue: float) -> Selection:
@@ -70,35 +71,45 @@ def regions0_of(origins: NDArray[np.int64], frame: Frame, tile: int) -> NDArray[
     return np.concatenate([origins * factors, extents], axis=1)
 
 
-def wanted_chunks(mask: TissueMask, frame: Frame, tile: int) -> NDArray[np.bool_]:
+def wanted_chunks(mask: TissueMask, level: Level) -> NDArray[np.bool_]:
     """Chunks of a level, (rows, columns), that hold any tissue or something that the view could not read."""
-    origins = grid_origins(frame, tile, 0)
-    regions0 = regions0_of(origins, frame, tile)
+    rows, columns = chunk_counts(level)
+    y, x = np.mgrid[0:rows, 0:columns]
+    factors = np.array([level.downsample_x, level.downsample_y])
+    extent = level.tile_size * factors
+    corners = np.stack([x.ravel(), y.ravel()], axis=1) * extent
+    regions0 = np.concatenate([corners, np.broadcast_to(extent, corners.shape)], axis=1)
     wanted = (mask.coverage(regions0) > 0) | (mask.unknown(regions0) > 0)
-    return np.asarray(wanted.reshape(chunk_counts(frame, tile)))
+    return np.asarray(wanted.reshape(rows, columns))
 
 
-def touched_chunks(origins: NDArray[np.int64], frame: Frame, tile: int) -> NDArray[np.bool_]:
-    """Chunks of a level, (rows, columns), that any of these tiles reaches into."""
-    touched = np.zeros(chunk_counts(frame, tile), np.bool_)
-    for rows, columns in corner_chunks(origins, frame, tile):
-        touched[rows, columns] = True
-    return touched
+def touched_chunks(origins: NDArray[np.int64], tile: int, level: Level) -> NDArray[np.bool_]:
+    """Chunks of a level, (rows, columns), that any of these tiles reaches into; all in its pixels."""
+    rows, columns = chunk_counts(level)
+    edges = np.zeros((rows + 1, columns + 1), np.int64)  # +1 and -1 at the corners of each tile, summed up below
+    top, left, bottom, right = _chunks_under(origins, tile, level)
+    for y, x, sign in ((top, left, 1), (bottom, right, 1), (top, right, -1), (bottom, left, -1)):
+        np.add.at(edges, (y, x), sign)
+    return np.asarray(edges.cumsum(axis=0).cumsum(axis=1)[:rows, :columns] > 0)
 
 
-def corner_chunks(
-    origins: NDArray[np.int64], frame: Frame, tile: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows and columns of the chunks under the four corners of each tile: all that a tile of chunk size touches."""
-    count_y, count_x = chunk_counts(frame, tile)
-    found = []
-    for down in (0, tile - 1):
-        for right in (0, tile - 1):
-            rows = np.minimum((origins[:, 1] + down) // tile, count_y - 1)
-            found.append((rows, np.minimum((origins[:, 0] + right) // tile, count_x - 1)))
-    return found
+def touches_any(bad: NDArray[np.bool_], origins: NDArray[np.int64], tile: int, level: Level) -> NDArray[np.bool_]:
+    """Whether each tile (N,) reaches into any chunk that `bad`, bool (rows, columns), marks."""
+    sums = np.pad(bad.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    top, left, bottom, right = _chunks_under(origins, tile, level)
+    return np.asarray(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left] > 0)
 
 
-def chunk_counts(frame: Frame, tile: int) -> tuple[int, int]:
+def _chunks_under(origins: NDArray[np.int64], tile: int, level: Level) -> tuple[NDArray[np.int64], ...]:
+    """First row and column, and those after the last, of the chunks under each tile; each (N,)."""
+    rows, columns = chunk_counts(level)
+    width, height = level.tile_size
+    left, top = origins[:, 0] // width, origins[:, 1] // height
+    right = np.minimum(-(-(origins[:, 0] + tile) // width), columns)
+    bottom = np.minimum(-(-(origins[:, 1] + tile) // height), rows)
+    return top, left, bottom, right
+
+
+def chunk_counts(level: Level) -> tuple[int, int]:
     """Rows and columns of chunks that cover a level."""
-    return -(-frame.size.height // tile), -(-frame.size.width // tile)
+    return -(-level.size.height // level.tile_size.height), -(-level.size.width // level.tile_size.width)

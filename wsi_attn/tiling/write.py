@@ -1,20 +1,19 @@
 """`tile_slide`: one slide into one store, shard by shard, resumable, with memory flat in the slide's size.
 
-Shards are written whole and in order, two at most are in the making, and only their compressed chunks are held.
-A journal says which are done; whatever moment a run is killed at, the next one goes on from there and ends with
-the same bytes. Nothing written depends on the clock, on the machine or on the number of threads.
+Shards are written whole and in order, few at a time are in the making, and only their compressed chunks are held. A
+journal says which are done; whatever moment a run is killed at, the next one goes on from there and ends with the
+same bytes. Nothing written depends on the clock, on the machine or on the number of threads.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import itertools
 import json
+import math
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,39 +24,41 @@ from numpy.typing import NDArray
 from wsi_attn import files
 from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.geometry import Mpp, Region
-from wsi_attn.scores.scores import tissue_scores
 from wsi_attn.store import sharding
-from wsi_attn.store.create import write_vector
 from wsi_attn.store.journal import Journal
 from wsi_attn.store.lock import store_lock
-from wsi_attn.store.schema import ATTRIBUTE, COMPLETE, GROUP_FILE, Unreadable, read_meta
+from wsi_attn.store.place import Place
+from wsi_attn.store.schema import ATTRIBUTE, COMPLETE, GROUP_FILE, FileInfo, StoreMeta, Unreadable, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig, TileSummary
-from wsi_attn.tiling.levels import LevelPlan, plan_levels
-from wsi_attn.tiling.pixels import EncodedChunk, LevelTask, blocks_of, encode_block, halved, reader_of
+from wsi_attn.tiling.grids import add_grid, plan_grid
+from wsi_attn.tiling.levels import HALVED, LevelPlan, plan_levels
+from wsi_attn.tiling.pixels import Chunks, blocks_of, copy_chunks, encode_chunks, halved_regions, reader_of
 from wsi_attn.tiling.prepare import find_existing, mask_from, prepare, remove_leftovers
 from wsi_attn.tiling.select import (
     chunk_counts,
-    corner_chunks,
     grid_origins,
     origins_from0,
+    select_tiles,
     touched_chunks,
     wanted_chunks,
 )
 
 __all__ = ["TileConfig", "TileSummary", "tile_slide"]
 
-SCORE_BATCH = 64
-"""Overlapping tiles read back and scored at once: 12 MB of tiles of 256."""
+
+SHARDS_IN_MAKING = 2
+"""Shards that are read while another one is finished: all that is held of the slide."""
 
 
 def tile_slide(
     slide: Slide, output: Path, config: TileConfig, overwrite: bool = False, progress: Progress = no_progress
 ) -> TileSummary:
-    """Write the store of a slide.
+    """Write the store of a slide, or add a grid to it.
 
-    A complete store of the same slide and parameters is left alone, an unfinished one is resumed. Regions that
-    cannot be read are masked, recorded and counted, and are not an error; nor is a slide without tissue.
+    A complete store of the same slide and parameters is left alone, an unfinished one is resumed; where only the
+    grid is not there yet, it is added and the pixels are not touched. Regions that cannot be read are masked,
+    recorded and counted, and are not an error; nor is a slide without tissue.
 
     Parameters
     ----------
@@ -71,20 +72,24 @@ def tile_slide(
     StoreExistsError : something else lies at `output`.
     StoreLockedError : another process is writing it.
     MissingMppError, UsageError : `config.mpp` cannot be had from this slide.
+    NotEncodedError : `config.codec` is `passthrough` and the slide's tiles cannot be copied.
     """
     started = time.perf_counter()
     with store_lock(output):
         found = find_existing(slide, output, config, overwrite=overwrite)
         remove_leftovers(output)
-        if found == "complete":
-            Journal(output).remove()  # its last run may have died between its last two steps
-        else:
-            if found == "nothing":
-                prepare(slide, output, config, progress)
+        if found == "nothing":
+            prepare(slide, output, config, progress)
+        if found in ("nothing", "unfinished"):
             with _pool(config.threads()) as pool:
                 _Writer(slide, output, config, pool, progress).run()
-    state = {"complete": "skipped", "unfinished": "resumed", "nothing": "written"}[found]
-    return _summary(slide, output, config, state, started)
+        else:
+            Journal(Place.of_folder(output)).remove()  # its last run may have died between its last two steps
+        if found == "without grid":
+            with TileStore.open(output) as store, _pool(config.threads()) as pool:
+                add_grid(store, mask_from(store), config, pool, progress)
+    states = {"complete": "skipped", "unfinished": "resumed", "without grid": "added", "nothing": "written"}
+    return _summary(slide, output, config, states[found], started)
 
 
 @contextmanager
@@ -99,200 +104,189 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 @dataclass
 class _LevelState:
-    """What is known of a level: chunks that could not be read, and tissue scores where they are computed."""
+    """What is known of a level: which chunks could not be read, and which shards are done."""
 
     bad: NDArray[np.bool_]
-    tissue: NDArray[np.float32]
     done: set[tuple[int, int]] = field(default_factory=set)
-
-
-class _Writer:
-    """One run over one store; owns nothing that outlives it."""
-
-    def __init__(
-        self, slide: Slide, path: Path, config: TileConfig, pool: ThreadPoolExecutor, progress: Progress
-    ) -> None:
-        self.slide, self.path, self.config, self.pool, self.progress = slide, path, config, pool, progress
-        self.tile = config.tile_size
-        self.plans = plan_levels(slide.info, config.mpp, config.tile_size)
-        self.journal = Journal(path)
-        self.store = TileStore(path, read_meta(path))
-        self.mask = mask_from(self.store)
-        self.origins = origins_from0(self.store.coords(config.grid), self.plans[0].level)
-        self.states = [self._new_state(plan) for plan in self.plans]
-        self.damage: list[list[Region]] = []
-        self.steps = 0
-        self.total = sum(len(list(blocks_of(shard, self.tile))) for plan in self.plans for shard in _shards(plan))
-
-    def _new_state(self, plan: LevelPlan) -> _LevelState:
-        counts = chunk_counts(plan.level, self.tile)
-        return _LevelState(np.zeros(counts, np.bool_), np.full(counts, np.nan, np.float32))
-
-    def run(self) -> None:
-        """Write what the journal does not say is done, then the rest of the store."""
-        for entry in self.journal.read():
-            self._replay(entry)
-        rule = (self.mask.measure, self.mask.threshold)
-        # Compiled here, once: threads that all want it first would wait for each other.
-        tissue_scores(np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 2), np.int64), *rule, parallel=False)
-        for index, plan in enumerate(self.plans):
-            self._write_level(index, plan, rule)
-        self._finish(rule)
-
-    def _replay(self, entry: dict[str, object]) -> None:
-        record = _ShardRecord(**entry)  # type: ignore[arg-type]
-        state = self.states[record.level]
-        window = _window(self.plans[record.level], record.row, record.column)
-        state.done.add((record.row, record.column))
-        for row, column in record.unreadable:
-            state.bad[row, column] = True
-        if record.tissue is not None:
-            shape = state.tissue[window].shape
-            state.tissue[window] = np.frombuffer(base64.b64decode(record.tissue), "<f4").reshape(shape)
-
-    def _write_level(self, index: int, plan: LevelPlan, rule: tuple[str, int]) -> None:
-        known = halved(self.damage[plan.source]) if plan.kind == "half" else []
-        scored = index == 0 and self.config.overlap == 0
-        read = reader_of(plan, self.slide, self.store, known)
-        task = LevelTask(plan.level, read, self._wanted(index, plan), rule if scored else None)
-        waiting: deque[tuple[Region, list[Future[list[EncodedChunk]]]]] = deque()
-        for shard in _shards(plan):
-            blocks = list(blocks_of(shard, self.tile))
-            if _place(plan, shard) in self.states[index].done:
-                self._advance(len(blocks))
-                continue
-            waiting.append((shard, [self.pool.submit(encode_block, task, block) for block in blocks]))
-            if len(waiting) > 1:  # the next shard is being read while this one is written
-                self._write_shard(index, plan, *waiting.popleft(), scored=scored)
-        while waiting:
-            self._write_shard(index, plan, *waiting.popleft(), scored=scored)
-        self.damage.append(known + _rectangles(self.states[index].bad, plan))
-
-    def _wanted(self, index: int, plan: LevelPlan) -> NDArray[np.bool_]:
-        if self.config.background == "keep":
-            return np.ones(chunk_counts(plan.level, self.tile), np.bool_)
-        wanted = wanted_chunks(self.mask, plan.level, self.tile)
-        return wanted | touched_chunks(self.origins, plan.level, self.tile) if index == 0 else wanted
-
-    def _write_shard(
-        self, index: int, plan: LevelPlan, shard: Region, futures: list[Future[list[EncodedChunk]]], *, scored: bool
-    ) -> None:
-        state, place = self.states[index], _place(plan, shard)
-        rows, columns = sharding.shard_chunks(plan.level.size, self.tile)
-        data: list[bytes | None] = [None] * (rows * columns)
-        for future in futures:
-            for chunk in future.result():
-                data[(chunk.row - shard.y) * columns + chunk.column - shard.x] = chunk.data
-                state.bad[chunk.row, chunk.column] = not chunk.readable
-                state.tissue[chunk.row, chunk.column] = chunk.tissue
-            self._advance(1)
-        content = sharding.encode_shard(data)
-        if content is not None:
-            files.write_bytes(sharding.shard_path(self.path, index, *place), content)
-        window = _window(plan, *place)
-        unreadable = np.add(np.argwhere(state.bad[window]), (shard.y, shard.x)).tolist()
-        scores = base64.b64encode(state.tissue[window].astype("<f4").tobytes()).decode() if scored else None
-        self.journal.append(dataclasses.asdict(_ShardRecord(index, *place, unreadable, scores)))
-
-    def _advance(self, steps: int) -> None:
-        self.steps += steps
-        self.progress(self.steps, self.total, "tiling")
-
-    def _finish(self, rule: tuple[str, int]) -> None:
-        level0, state = self.plans[0].level, self.states[0]
-        readable = np.ones(len(self.origins), np.bool_)
-        for rows, columns in corner_chunks(self.origins, level0, self.tile):
-            readable &= ~state.bad[rows, columns]
-        if self.config.overlap == 0:
-            scores = state.tissue[self.origins[:, 1] // self.tile, self.origins[:, 0] // self.tile]
-        else:
-            scores = self._scores_read_back(rule)
-        scores = np.where(readable, scores, np.float32(np.nan))
-        grid = self.path / "tiles" / self.config.grid
-        write_vector(grid / "scores" / "tissue", scores)
-        write_vector(grid / "readable", readable)
-        self._complete()
-        self.journal.remove()
-
-    def _complete(self) -> None:
-        unreadable = [
-            Unreadable(index, *plan.level.region0_from(*region))
-            for index, plan in enumerate(self.plans)
-            for region in self.damage[index]
-        ]
-        shards = {
-            file.relative_to(self.path).as_posix(): file.stat().st_size
-            for index in range(len(self.plans))
-            for file in sorted((self.path / str(index) / "c").rglob("*"))
-            if file.is_file()
-        }
-        meta = dataclasses.replace(read_meta(self.path), state=COMPLETE, unreadable=tuple(unreadable), files=shards)
-        group = json.loads((self.path / GROUP_FILE).read_text(encoding="utf-8"))
-        group["attributes"][ATTRIBUTE] = meta.to_json()
-        files.write_json(self.path / GROUP_FILE, group)
-
-    def _scores_read_back(self, rule: tuple[str, int]) -> NDArray[np.float32]:
-        """Scores of tiles that are no chunks, from the pixels just stored."""
-        starts = range(0, len(self.origins), SCORE_BATCH)
-        batches = [self.origins[start : start + SCORE_BATCH] for start in starts]
-        found = list(self.pool.map(self._score_batch, batches, itertools.repeat(rule)))
-        return np.concatenate([np.zeros(0, np.float32), *found])
-
-    def _score_batch(self, origins: NDArray[np.int64], rule: tuple[str, int]) -> NDArray[np.float32]:
-        size = self.plans[0].level.size
-        tiles = np.zeros((len(origins), self.tile, self.tile, 3), np.uint8)
-        extents = np.minimum(self.tile, np.array(size) - origins)
-        for tile, (x, y), (width, height) in zip(tiles, origins.tolist(), extents.tolist(), strict=True):
-            tile[:height, :width] = self.store.read_level(0, Region(x, y, width, height))
-        return tissue_scores(tiles, extents, *rule, parallel=False)
 
 
 @dataclass(frozen=True)
 class _ShardRecord:
-    """One journal entry: a shard in units of shards, its unreadable chunks (row, column), its scores in base64."""
+    """One journal entry: a shard in units of shards, its file (none where all is background), its unreadable chunks."""
 
     level: int
     row: int
     column: int
     unreadable: list[tuple[int, int]]
-    tissue: str | None
+    bytes: int
+    crc32c: int
+
+
+class _Writer:
+    """One run over the pixels of one store; owns nothing that outlives it."""
+
+    def __init__(
+        self, slide: Slide, path: Path, config: TileConfig, pool: ThreadPoolExecutor, progress: Progress
+    ) -> None:
+        self.slide, self.path, self.config, self.pool, self.progress = slide, path, config, pool, progress
+        self.plans = plan_levels(slide, config)
+        self.place = Place.of_folder(path)
+        self.journal = Journal(self.place)
+        self.store = TileStore(path, read_meta(path))
+        self.mask = mask_from(self.store)
+        self.states = [_LevelState(np.zeros(chunk_counts(plan.level), np.bool_)) for plan in self.plans]
+        self.files: dict[str, FileInfo] = {}
+        self.damage: list[list[Region]] = []
+        self.done, self.total = 0, sum(math.prod(chunk_counts(plan.level)) for plan in self.plans)
+
+    def run(self) -> None:
+        """Write what the journal does not say is done, then the grid, then that the store is complete."""
+        for entry in self.journal.read():
+            self._replay(_ShardRecord(**entry))
+        for index, plan in enumerate(self.plans):
+            self._write_level(index, plan)
+        self.journal.flush()  # scoring takes a while
+        store = TileStore(self.path, self._meta())  # reads what is there now
+        add_grid(store, self.mask, self.config, self.pool, self.progress)
+        self._complete()
+        self.journal.remove()
+
+    def _replay(self, record: _ShardRecord) -> None:
+        """Believe an entry whose shard is there and whole; a power cut may have taken it."""
+        if record.bytes:
+            content = self.place.get(sharding.shard_key(record.level, record.row, record.column))
+            if content is None or len(content) != record.bytes or sharding.crc32c(content) != record.crc32c:
+                return
+        self._believe(record)
+
+    def _write_level(self, index: int, plan: LevelPlan) -> None:
+        known = halved_regions(self.damage[plan.source]) if plan.origin == HALVED else []
+        encode = self._copier(index, plan) if plan.tiles is not None else self._encoder(index, plan, known)
+        waiting: deque[tuple[Region, Callable[[], _ShardRecord]]] = deque()
+        for shard in _shards(plan):
+            if _place(plan, shard) in self.states[index].done:
+                self._advance(shard)
+                continue
+            waiting.append((shard, encode(shard)))
+            if len(waiting) > SHARDS_IN_MAKING:
+                self._finish_shard(*waiting.popleft())
+        while waiting:
+            self._finish_shard(*waiting.popleft())
+        self.damage.append(known + _rectangles(self.states[index].bad, plan))
+
+    def _copier(self, index: int, plan: LevelPlan) -> Callable[[Region], Callable[[], _ShardRecord]]:
+        """Starts the copy of a shard, which one thread does from end to end; returns how to wait for it."""
+        wanted, tiles = self._wanted(index, plan), plan.tiles
+        assert tiles is not None  # noqa: S101 - levels that are passed through have tiles
+
+        def copy(shard: Region) -> _ShardRecord:
+            return self._store_shard(index, plan, shard, [copy_chunks(tiles, wanted, shard)])
+
+        return lambda shard: self.pool.submit(copy, shard).result
+
+    def _encoder(
+        self, index: int, plan: LevelPlan, known: list[Region]
+    ) -> Callable[[Region], Callable[[], _ShardRecord]]:
+        """Starts reading and compressing the blocks of a shard, each in a thread; returns how to wait and store it."""
+        wanted, read = self._wanted(index, plan), reader_of(plan, self.slide, self.store, known)
+
+        def start(shard: Region) -> Callable[[], _ShardRecord]:
+            futures = [
+                self.pool.submit(encode_chunks, plan.level, plan.codec, read, wanted, block)
+                for block in blocks_of(plan.level, shard)
+            ]
+            return lambda: self._store_shard(index, plan, shard, [future.result() for future in futures])
+
+        return start
+
+    def _wanted(self, index: int, plan: LevelPlan) -> NDArray[np.bool_]:
+        if self.config.background == "keep":
+            return np.ones(chunk_counts(plan.level), np.bool_)
+        wanted = wanted_chunks(self.mask, plan.level)
+        if index > 0:
+            return wanted
+        grid, frame = plan_grid(self.store, self.config)
+        selection = select_tiles(self.mask, frame, grid.tile_size, grid.overlap, grid.min_tissue)
+        return wanted | touched_chunks(origins_from0(selection.coords0, plan.level), grid.tile_size, plan.level)
+
+    def _store_shard(self, index: int, plan: LevelPlan, shard: Region, parts: list[Chunks]) -> _ShardRecord:
+        rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
+        cells = np.concatenate([part.cells for part in parts]) - np.array([shard.y, shard.x])
+        data = [chunk for part in parts for chunk in part.data]
+        numbers: NDArray[np.int64] = cells[:, 0] * columns + cells[:, 1]
+        order = np.argsort(numbers)  # blocks are not in the order of the shard
+        content = sharding.encode_shard(numbers[order], [data[chunk] for chunk in order.tolist()], rows * columns)
+        place, size, crc = _place(plan, shard), 0, 0
+        if content is not None:
+            self.place.put(sharding.shard_key(index, *place), content)
+            size, crc = len(content), sharding.crc32c(content)
+        unreadable = [(row, column) for part in parts for row, column in part.bad.tolist()]
+        return _ShardRecord(index, *place, unreadable, size, crc)
+
+    def _finish_shard(self, shard: Region, wait: Callable[[], _ShardRecord]) -> None:
+        record = wait()
+        self._believe(record)
+        self.journal.append(dataclasses.asdict(record))
+        self._advance(shard)
+
+    def _believe(self, record: _ShardRecord) -> None:
+        state = self.states[record.level]
+        state.done.add((record.row, record.column))
+        for row, column in record.unreadable:
+            state.bad[row, column] = True
+        if record.bytes:
+            key = sharding.shard_key(record.level, record.row, record.column)
+            self.files[key] = FileInfo(record.bytes, record.crc32c)
+
+    def _advance(self, shard: Region) -> None:
+        self.done += shard.width * shard.height
+        self.progress(self.done, self.total, "tiling")
+
+    def _meta(self) -> StoreMeta:
+        """The metadata of the complete store."""
+        unreadable = [
+            Unreadable(index, *plan.level.region0_from(*region))
+            for index, plan in enumerate(self.plans)
+            for region in self.damage[index]
+        ]
+        shards = {key: self.files[key] for key in sorted(self.files, key=sharding.shard_of)}
+        return dataclasses.replace(read_meta(self.path), state=COMPLETE, unreadable=tuple(unreadable), files=shards)
+
+    def _complete(self) -> None:
+        group = json.loads((self.path / GROUP_FILE).read_text(encoding="utf-8"))
+        group["attributes"][ATTRIBUTE] = self._meta().to_json()
+        files.write_json(self.path / GROUP_FILE, group)
 
 
 def _shards(plan: LevelPlan) -> Iterator[Region]:
     """Shards of a level in write order, each as a region of chunks."""
-    tile = plan.level.tile_size.width
-    count_y, count_x = chunk_counts(plan.level, tile)
-    rows, columns = sharding.shard_chunks(plan.level.size, tile)
+    count_y, count_x = chunk_counts(plan.level)
+    rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
     for y in range(0, count_y, rows):
         for x in range(0, count_x, columns):
             yield Region(x, y, min(columns, count_x - x), min(rows, count_y - y))
 
 
 def _place(plan: LevelPlan, shard: Region) -> tuple[int, int]:
-    rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size.width)
+    rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
     return shard.y // rows, shard.x // columns
-
-
-def _window(plan: LevelPlan, row: int, column: int) -> tuple[slice, slice]:
-    rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size.width)
-    return slice(row * rows, (row + 1) * rows), slice(column * columns, (column + 1) * columns)
 
 
 def _rectangles(bad: NDArray[np.bool_], plan: LevelPlan) -> list[Region]:
     """Unreadable chunks as rectangles in pixels of the level, neighbours in a row joined."""
-    tile, size = plan.level.tile_size.width, plan.level.size
+    (width, height), size = plan.level.tile_size, plan.level.size
     found = []
     for row in np.flatnonzero(bad.any(axis=1)).tolist():
         edges = np.flatnonzero(np.diff(bad[row].astype(np.int8), prepend=0, append=0)).tolist()
         for first, last in zip(edges[::2], edges[1::2], strict=True):
-            x, y = first * tile, row * tile
-            found.append(Region(x, y, min(last * tile, size.width) - x, min(tile, size.height - y)))
+            x, y = first * width, row * height
+            found.append(Region(x, y, min(last * width, size.width) - x, min(height, size.height - y)))
     return found
 
 
 def _summary(slide: Slide, path: Path, config: TileConfig, state: str, started: float) -> TileSummary:
     with TileStore.open(path) as store:
-        level0 = store.meta.levels[0]
+        grid, frame = plan_grid(store, config)
         mpp = slide.info.mpp
         readable = store.readable(config.grid)
         return TileSummary(
@@ -300,11 +294,12 @@ def _summary(slide: Slide, path: Path, config: TileConfig, state: str, started: 
             path=path,
             state=state,
             tiles=len(readable),
-            tiles_total=len(grid_origins(level0, config.tile_size, config.overlap)),
+            tiles_total=len(grid_origins(frame, grid.tile_size, grid.overlap)),
             tissue_fraction=store.meta.tissue.fraction,
             unreadable_tiles=int((~readable).sum()),
             levels=len(store.meta.levels),
-            mpp=Mpp(mpp.x * level0.downsample_x, mpp.y * level0.downsample_y) if mpp else None,
+            pixels=store.meta.pixels,
+            mpp=Mpp(mpp.x * frame.downsample_x, mpp.y * frame.downsample_y) if mpp else None,
             bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
             seconds=time.perf_counter() - started,
         )

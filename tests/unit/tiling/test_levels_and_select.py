@@ -1,34 +1,60 @@
 """Plans of levels and grids, by law."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.slides import ArraySlide
+from wsi_attn.contract import Level
+from wsi_attn.errors import NotEncodedError
 from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.levels import SMALLEST_SIDE, plan_levels
-from wsi_attn.tiling.select import coords0_from, grid_origins, origins_from0, select_tiles, touched_chunks
+from wsi_attn.tiling.select import (
+    chunk_counts,
+    coords0_from,
+    grid_origins,
+    origins_from0,
+    select_tiles,
+    touched_chunks,
+    touches_any,
+)
 from wsi_attn.tissue.mask import TissueMask
 
 
-def info_of(width, height, mpp=None, levels=(1,)):
-    return ArraySlide(np.zeros((height, width, 3), np.uint8), levels=levels, mpp=mpp).info
+def slide_of(width, height, mpp=None, levels=(1,)):
+    return ArraySlide(np.zeros((height, width, 3), np.uint8), levels=levels, mpp=mpp)
 
 
 def test_native_levels_then_halves():
-    plans = plan_levels(info_of(5000, 3001, levels=(1, 2)), None, 256)
-    assert [(plan.kind, plan.source) for plan in plans] == [("copy", 0), ("copy", 1), ("half", 1), ("half", 2)]
+    plans = plan_levels(slide_of(5000, 3001, levels=(1, 2)), TileConfig())
+    assert [(plan.origin, plan.source) for plan in plans] == [
+        ("copied", 0),
+        ("copied", 1),
+        ("halved", 1),
+        ("halved", 2),
+    ]
+    assert {plan.reason for plan in plans[:2]} == {"an array has no tiles"}
     assert [tuple(plan.level.size) for plan in plans] == [(5000, 3001), (2500, 1501), (1250, 751), (625, 376)]
     assert [plan.level.downsample_x for plan in plans] == [1, 2, 4, 8]
     assert max(plans[-1].level.size) <= SMALLEST_SIDE
 
 
 def test_resampling_is_per_axis_and_tolerant():
-    plans = plan_levels(info_of(1000, 800, Mpp(0.25, 0.2)), 0.5, 256)
-    assert (plans[0].kind, plans[0].level.downsample_x, plans[0].level.downsample_y) == ("resample", 2.0, 2.5)
+    plans = plan_levels(slide_of(1000, 800, Mpp(0.25, 0.2)), TileConfig(mpp=0.5))
+    assert (plans[0].origin, plans[0].level.downsample_x, plans[0].level.downsample_y) == ("resampled", 2.0, 2.5)
     assert tuple(plans[0].level.size) == (500, 320)
     for own in (0.4951, 0.5, 0.5049):
-        assert plan_levels(info_of(1000, 800, Mpp(own, own)), 0.5, 256)[0].kind == "copy"
+        assert plan_levels(slide_of(1000, 800, Mpp(own, own)), TileConfig(mpp=0.5))[0].origin == "copied"
+
+
+def test_passthrough_refuses_what_it_cannot_copy():
+    slide = slide_of(1000, 800, Mpp(0.25, 0.2))
+    with pytest.raises(NotEncodedError, match=r"level 0: an array has no tiles; --codec auto"):
+        plan_levels(slide, TileConfig(codec="passthrough"))
+    with pytest.raises(NotEncodedError, match=r"no level of the slide has 0\.7"):
+        plan_levels(slide, TileConfig(codec="passthrough", mpp=0.7))
 
 
 @given(
@@ -46,7 +72,28 @@ def test_grid_covers_and_coordinates_return(width, height, tile, overlap, factor
     assert (origins.max(axis=0) + tile >= (width, height)).all()
     assert len({tuple(origin) for origin in origins.tolist()}) == len(origins)
     np.testing.assert_array_equal(origins_from0(coords0_from(origins, frame), frame), origins)
-    assert touched_chunks(origins, frame, tile).all()
+
+
+@settings(max_examples=60)
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    chunk=st.tuples(st.integers(5, 90), st.integers(5, 90)),
+    tile=st.integers(1, 100),
+    seed=st.integers(0, 99),
+)
+def test_tiles_touch_the_chunks_that_hold_their_pixels(size, chunk, tile, seed):
+    rng = np.random.default_rng(seed)
+    level = Level(Size(*size), 1.0, 1.0, Size(*chunk))
+    origins = np.stack([rng.integers(0, extent, 4) for extent in size], axis=1)
+    rows, columns = chunk_counts(level)
+    owner = np.arange(rows * columns).reshape(rows, columns).repeat(chunk[1], axis=0).repeat(chunk[0], axis=1)
+    owner = owner[: size[1], : size[0]]
+    under = [set(owner[y : y + tile, x : x + tile].ravel().tolist()) for x, y in origins.tolist()]
+    touched = touched_chunks(origins, tile, level)
+    assert set(np.flatnonzero(touched).tolist()) == set.union(*under)
+    bad = rng.random((rows, columns)) > 0.8
+    expected = [bool(chunks & set(np.flatnonzero(bad).tolist())) for chunks in under]
+    assert touches_any(bad, origins, tile, level).tolist() == expected
 
 
 @settings(max_examples=30)

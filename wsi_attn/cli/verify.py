@@ -1,0 +1,53 @@
+"""`wsi-attn verify`: whether stores are still what was written."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wsi_attn.cli.options import Debug, Json, Quiet, Workers
+from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.errors import StoreError, WsiAttnError
+
+Stores = Annotated[list[str], typer.Argument(metavar="STORE", help="Stores; - reads paths from stdin.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Compare sizes and checksums, decode nothing.")]
+
+
+def verify(
+    stores: Stores,
+    fast: Fast = False,
+    workers: Workers = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Read stores again, every file and every chunk, and say what is missing or damaged."""
+    from wsi_attn.store.verify import verify_store
+
+    paths = expand(stores)
+    talk = Talk(quiet=quiet, total=len(paths))
+    for path in paths:
+        try:
+            with talk.progress(path.name) as progress:
+                verdict = verify_store(path, decode=not fast, workers=workers, progress=progress)
+        except WsiAttnError as error:
+            talk.fail(error)
+            continue
+        state = "damaged" if verdict.problems else "sound"
+        for problem in verdict.problems[1:]:
+            talk.say(problem)
+        if verdict.problems:
+            talk.fail(StoreError(f"{verdict.problems[0]}; {len(verdict.problems)} problems, tile the slide again"))
+        record = {
+            "store": str(path),
+            "state": state,
+            "files": verdict.files,
+            "chunks": verdict.chunks,
+            "bytes": verdict.bytes,
+            "problems": list(verdict.problems),
+        }
+        data_json(record) if json else data(
+            f"{path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(verdict.problems)} problems"
+        )
+    raise typer.Exit(talk.exit_code())

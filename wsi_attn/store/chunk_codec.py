@@ -1,0 +1,118 @@
+"""Chunks of pixels: from pixels to bytes and back, and how Zarr's metadata says so.
+
+A chunk is one tile of a level. Lossless chunks are planes (3, height, width) under Zstandard; JPEG and JPEG 2000
+chunks are whole streams of interleaved pixels, which the public codecs `imagecodecs_jpeg` and `imagecodecs_jpeg2k` of
+the package imagecodecs-zarr read (`zarr_codecs.py` says them to Zarr where that package is not there).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+
+from wsi_attn.contract import BACKGROUND, UInt8Array
+from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
+from wsi_attn.errors import StoreSchemaError, TileDecodeError
+from wsi_attn.geometry import Size
+
+ZSTD_LEVEL = 3
+"""Levels above gain a few per cent on tissue and cost several times the time."""
+
+JPEG_NAME, JPEG2000_NAME = "imagecodecs_jpeg", "imagecodecs_jpeg2k"
+INTERLEAVED = {"name": "transpose", "configuration": {"order": [1, 2, 0]}}
+"""Axes c, y, x of the array to y, x, c of the streams."""
+
+
+@dataclass(frozen=True)
+class ChunkCodec:
+    """How the chunks of one level are compressed: `encoding` for JPEG and JPEG 2000, None for Zstandard.
+
+    `quality` is that of a JPEG which we encode ourselves, None for streams copied from a slide.
+    """
+
+    encoding: TileEncoding | None = None
+    quality: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`zstd`, `jpeg` or `jpeg2000`."""
+        return self.encoding.codec if self.encoding else "zstd"
+
+    def encode(self, pixels: UInt8Array) -> bytes | None:
+        """Bytes of a chunk from its pixels (height, width, 3); None where all of it is background."""
+        if (pixels == BACKGROUND).all():
+            return None
+        if self.encoding is None:
+            return zstd(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        import imagecodecs
+
+        # Chroma is kept at full resolution: halved it would be the larger loss at these qualities.
+        return bytes(
+            imagecodecs.jpeg8_encode(
+                pixels, level=self.quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"
+            )
+        )
+
+    def decode(self, data: bytes | memoryview, tile: Size, out: UInt8Array | None = None) -> UInt8Array:
+        """Pixels (height, width, 3) of a chunk; `TileDecodeError` where they cannot be had.
+
+        `out` may be filled and returned, to spare an allocation a chunk.
+        """
+        if self.encoding is not None:
+            pixels = self.encoding.decode(data, out)
+        else:
+            try:
+                planes = np.frombuffer(Zstd().decode(data), np.uint8).reshape(3, tile.height, tile.width)
+            except (RuntimeError, ValueError) as error:
+                raise TileDecodeError(f"zstd chunk of {len(data)} bytes: {error}") from error
+            pixels = planes.transpose(1, 2, 0)
+        if pixels.shape[:2] != (tile.height, tile.width):
+            raise TileDecodeError(
+                f"a tile of {pixels.shape[1]} x {pixels.shape[0]} px, not {tile.width} x {tile.height}"
+            )
+        return pixels
+
+    def chain(self) -> list[dict[str, Any]]:
+        """The codecs of a chunk as Zarr's metadata lists them."""
+        if self.encoding is None:
+            return [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}}]
+        if self.encoding.codec == JPEG2000:
+            return [INTERLEAVED, {"name": JPEG2000_NAME}]
+        configuration: dict[str, Any] = {"colorspace_data": "RGB", "colorspace_jpeg": self.encoding.colorspace}
+        if self.quality is not None:
+            configuration["level"] = self.quality
+        if self.encoding.tables is not None:
+            configuration["tables"] = base64.b64encode(self.encoding.tables).decode()
+        return [INTERLEAVED, {"name": JPEG_NAME, "configuration": configuration}]
+
+    @classmethod
+    def from_chain(cls, chain: Sequence[Mapping[str, Any]]) -> ChunkCodec:
+        """Inverse of `chain`; `StoreSchemaError` for codecs that this project does not write."""
+        last = chain[-1]
+        configuration = last.get("configuration", {})
+        if last["name"] == "zstd":
+            return cls()
+        if last["name"] == JPEG2000_NAME:
+            return cls(TileEncoding(JPEG2000))
+        if last["name"] == JPEG_NAME:
+            tables = configuration.get("tables")
+            encoding = TileEncoding(
+                JPEG, configuration["colorspace_jpeg"], base64.b64decode(tables) if tables else None
+            )
+            return cls(encoding, configuration.get("level"))
+        raise StoreSchemaError(f"chunks of the codec {last['name']} are not read by this version of wsi-attn")
+
+
+def jpeg_codec(quality: int) -> ChunkCodec:
+    """JPEG that we encode ourselves."""
+    return ChunkCodec(TileEncoding(JPEG, "YCBCR"), quality)
+
+
+def zstd(data: UInt8Array | bytes) -> bytes:
+    """Zstandard with a checksum, so that a damaged chunk is noticed when it is read."""
+    return bytes(Zstd(level=ZSTD_LEVEL, checksum=True).encode(data))

@@ -1,0 +1,192 @@
+"""The chunks of one level, read straight from its shards: compressed as they lie there, or as pixels.
+
+The same bytes that any Zarr reader finds, without an array library between: neighbouring chunks are read at once,
+and those that are JPEG tiles can be handed on undecoded. May be read from several threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import BACKGROUND, Level, UInt8Array
+from wsi_attn.encoding import TileEncoding
+from wsi_attn.errors import NotEncodedError, SlideReadError, StoreSchemaError, TileDecodeError
+from wsi_attn.geometry import Region, Size
+from wsi_attn.store import sharding
+from wsi_attn.store.chunk_codec import ChunkCodec
+
+GAP_BYTES = 64 << 10
+"""Bytes that are rather read and thrown away than skipped by another request."""
+
+
+class LevelChunks:
+    """Chunks of one level of a store in a folder; fulfils `EncodedTiles` where they are JPEG or JPEG 2000.
+
+    Raises
+    ------
+    StoreSchemaError : the level's metadata cannot be read, or names codecs that are not ours.
+    """
+
+    def __init__(self, store: Path, index: int, level: Level) -> None:
+        self.store, self.index, self.level = store, index, level
+        self.codec = _codec_of(store / str(index) / "zarr.json")
+        self.counts = -(-level.size.height // level.tile_size.height), -(-level.size.width // level.tile_size.width)
+        self.shard = sharding.shard_chunks(level.size, level.tile_size)
+        self._lock = threading.Lock()
+        self._indexes: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    @property
+    def encoding(self) -> TileEncoding:
+        """How chunks decode, where they are image streams."""
+        if self.codec.encoding is None:
+            raise NotEncodedError(f"its chunks are {self.codec.name}, not JPEG")
+        return self.codec.encoding
+
+    @property
+    def tile_size(self) -> Size:
+        """Extent of every chunk in pixels of the level."""
+        return self.level.tile_size
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(rows, columns): bytes of each chunk, 0 for absent ones."""
+        found = np.zeros(self.counts, np.int64)
+        rows, columns = self.shard
+        for row in range(0, self.counts[0], rows):
+            for column in range(0, self.counts[1], columns):
+                _, lengths = self._index(row // rows, column // columns)
+                window = found[row : row + rows, column : column + columns]
+                window[...] = lengths.reshape(rows, columns)[: window.shape[0], : window.shape[1]]
+        return found
+
+    def read(self, cells: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Bytes of chunks given as (row, column), empty for absent ones; see `EncodedTiles.read`."""
+        rows, columns = self.shard
+        wanted: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for place, (row, column) in enumerate(cells):
+            number = row % rows * columns + column % columns
+            wanted.setdefault((row // rows, column // columns), []).append((place, number))
+        found: list[bytes | memoryview] = [b""] * len(cells)
+        for shard, places in wanted.items():
+            offsets, lengths = self._index(*shard)
+            self._read_shard(self._path(*shard), [(p, offsets[n], lengths[n]) for p, n in places if lengths[n]], found)
+        return found
+
+    def _read_shard(
+        self, path: Path, ranges: list[tuple[int, np.int64, np.int64]], found: list[bytes | memoryview]
+    ) -> None:
+        if not ranges:
+            return
+        ranges.sort(key=lambda item: item[1])
+        try:
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise SlideReadError(f"{path}: {error.strerror}") from error
+        try:
+            first = 0
+            for last in range(1, len(ranges) + 1):
+                end = int(ranges[last - 1][1] + ranges[last - 1][2])
+                if last < len(ranges) and ranges[last][1] - end <= GAP_BYTES:
+                    continue
+                start = int(ranges[first][1])
+                data = memoryview(_pread(handle, end - start, start))
+                if len(data) != end - start:
+                    raise SlideReadError(f"{path} is cut off")
+                for place, offset, length in ranges[first:last]:
+                    found[place] = data[int(offset) - start : int(offset + length) - start]
+                first = last
+        finally:
+            os.close(handle)
+
+    def pixels(self, region: Region) -> UInt8Array:
+        """Pixels (height, width, 3) of a region that lies inside the level; background where chunks are absent.
+
+        Raises
+        ------
+        SlideReadError : a chunk cannot be read or decoded.
+        """
+        width, height = self.tile_size
+        cells = [
+            (row, column)
+            for row in range(region.y // height, -(-region.y1 // height))
+            for column in range(region.x // width, -(-region.x1 // width))
+        ]
+        data = self.read(cells)
+        if len(cells) == 1 and data[0] and (region.width, region.height) == (width, height):
+            return np.ascontiguousarray(self.decode(cells[0], data[0]))
+        found = np.full((region.height, region.width, 3), BACKGROUND, np.uint8)
+        for (row, column), chunk in zip(cells, data, strict=True):
+            if len(chunk):
+                tile = Region(column * width, row * height, width, height)
+                part = tile.intersection(region)
+                assert part is not None  # noqa: S101 - cells are those that the region touches
+                pixels = self.decode((row, column), chunk)
+                found[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x] = pixels[
+                    part.y - tile.y : part.y1 - tile.y, part.x - tile.x : part.x1 - tile.x
+                ]
+        return found
+
+    def decode(self, cell: tuple[int, int], data: bytes | memoryview, out: UInt8Array | None = None) -> UInt8Array:
+        """Pixels (height, width, 3) of one chunk from its bytes; `SlideReadError` where they are damaged."""
+        try:
+            return self.codec.decode(data, self.tile_size, out)
+        except TileDecodeError as error:
+            raise SlideReadError(
+                f"{self.store}: level {self.index}, chunk at row {cell[0]}, column {cell[1]}: {error}"
+            ) from error
+
+    def forget(self) -> None:
+        """Read indexes anew from now on: shards were written."""
+        with self._lock:
+            self._indexes.clear()
+
+    def _index(self, row: int, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        with self._lock:
+            if (row, column) not in self._indexes:
+                self._indexes[row, column] = self._read_index(self._path(row, column))
+            return self._indexes[row, column]
+
+    def _read_index(self, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        count = self.shard[0] * self.shard[1]
+        wanted = sharding.index_bytes(count)
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - wanted))
+                offsets, lengths = sharding.decode_index(file.read(), count)
+        except FileNotFoundError:
+            return np.zeros(count, np.int64), np.zeros(count, np.int64)
+        except (OSError, ValueError) as error:
+            raise SlideReadError(f"{path}: {error}") from error
+        if int((offsets + lengths).max()) > size - wanted:
+            raise SlideReadError(f"{path}: the index of the shard points outside of it")
+        return offsets, lengths
+
+    def _path(self, row: int, column: int) -> Path:
+        return self.store / sharding.shard_key(self.index, row, column)
+
+
+def _codec_of(path: Path) -> ChunkCodec:
+    try:
+        (sharded,) = json.loads(path.read_text(encoding="utf-8"))["codecs"]
+        return ChunkCodec.from_chain(sharded["configuration"]["codecs"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        if isinstance(error, StoreSchemaError):
+            raise
+        raise StoreSchemaError(f"{path} is damaged: no shards of ours are described in it") from error
+
+
+if hasattr(os, "pread"):
+    _pread = os.pread
+else:  # Windows: a handle of one call is nobody else's, so seeking is safe
+
+    def _pread(handle: int, length: int, offset: int, /) -> bytes:
+        os.lseek(handle, offset, os.SEEK_SET)
+        return os.read(handle, length)
