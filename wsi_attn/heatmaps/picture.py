@@ -6,9 +6,11 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
@@ -16,7 +18,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps import legend
-from wsi_attn.heatmaps.colour import UInt8Array, colourise
+from wsi_attn.heatmaps.colour import UInt8Array, colourise, lookup_table
 from wsi_attn.heatmaps.layer import ATTENTION, Layer, Mode, Shade, shade
 from wsi_attn.heatmaps.outlines import draw_outlines
 from wsi_attn.heatmaps.raster import FloatArray, resample
@@ -28,9 +30,6 @@ OUTLINES = 10
 
 GREYING = 0.85
 """How far the most attended tissue loses its own colour: stain mixed with colour would be a third, misleading one."""
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Brightness of red, green and blue, ITU-R BT.601."""
 
 FAINTEST = 0.2
 """Opacity of the least attended tissue as a share of the most attended: what matters less hides less."""
@@ -134,12 +133,26 @@ def overlay(thumbnail: UInt8Array, values: FloatArray, alpha: float, colour: str
     `values` is float32 (rows, columns), 0 to 1, of the thumbnail's size; where it is NaN the thumbnail is unchanged.
     Beneath colour the tissue turns grey to the same degree, so that a colour means the same on every stain.
     """
-    rgba = colourise(values, _opacity(values, alpha), colour)
-    share = rgba[..., 3:].astype(np.float32) / 255
-    grey = thumbnail @ LUMA
-    pale = thumbnail + GREYING * (share / max(alpha, 1e-6)) * (grey[..., None] - thumbnail)
-    blended = pale * (1 - share) + rgba[..., :3] * share
-    return np.rint(blended).astype(np.uint8)
+    kept, greyed, added = _mixture(alpha, colour)
+    seen = ~np.isnan(values)
+    index = np.where(seen, np.rint(np.clip(np.where(seen, values, 0), 0, 1) * 255), 256).astype(np.uint16)
+    grey = np.asarray(cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY), np.uint8) * greyed[index]
+    blended = thumbnail * kept[index][..., None]
+    blended += grey[..., None]
+    blended += added[index]
+    return np.asarray(np.rint(blended, out=blended), np.uint8)
+
+
+@cache
+def _mixture(alpha: float, colour: str) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """For each of 256 values, and 256 for what was not looked at: shares of the pixel (257,) and of its grey (257,),
+    and what colour adds (257, 3).
+    """
+    share = _opacity(np.linspace(0, 1, 256, dtype=np.float32), alpha)
+    pale = GREYING * share / max(alpha, 1e-6)
+    kept, greyed = np.append((1 - pale) * (1 - share), 1), np.append(pale * (1 - share), 0)
+    added = np.concatenate([lookup_table(colour) * share[:, None], np.zeros((1, 3))])
+    return kept.astype(np.float32), greyed.astype(np.float32), added.astype(np.float32)
 
 
 def colours_alone(layer: Layer, frame: Frame, mode: Mode | None, alpha: float, colour: str) -> Image.Image:
