@@ -25,8 +25,11 @@ from wsi_attn.tiling.levels import COPIED, HALVED, RESAMPLED, LevelPlan
 BLOCK = 2048
 """Pixels along a side of what is read at once: 12 MB a thread, few of the slide's own tiles decoded twice."""
 
-JPEG_START, JPEG2000_STARTS = b"\xff\xd8", (b"\xff\x4f", b"\0\0")
-"""First bytes of an image stream, or of the box that wraps a JPEG 2000 one."""
+JPEG_START, JPEG_END, JPEG_PADDING = b"\xff\xd8", b"\xff\xd9", 16
+"""First and last bytes of a JPEG stream, and how many of padding may follow."""
+
+JPEG2000_STARTS = (b"\xff\x4f", b"\0\0")
+"""First bytes of a JPEG 2000 stream, or of the box that wraps one."""
 
 ReadRegion = Callable[[Region], UInt8Array]
 """Pixels of a region that lies inside the level, in its pixels; `SlideReadError` where they cannot be decoded."""
@@ -56,11 +59,19 @@ def copy_chunks(tiles: EncodedTiles, wanted: NDArray[np.bool_], block: Region) -
         data = tiles.read(places)
     except SlideReadError:
         data = [_read_tile(tiles, place) for place in places]
-    starts = (JPEG_START,) if tiles.encoding.codec == JPEG else JPEG2000_STARTS
-    good = np.fromiter((chunk[:2] in starts for chunk in data), np.bool_, len(data))
+    sound = _is_jpeg if tiles.encoding.codec == JPEG else _is_jpeg2000
+    good = np.fromiter(map(sound, data), np.bool_, len(data))
     if good.all():
         return Chunks(cells, data, _no_cells())
-    return Chunks(cells[good], [chunk for chunk, sound in zip(data, good, strict=True) if sound], cells[~good])
+    return Chunks(cells[good], [chunk for chunk, whole in zip(data, good, strict=True) if whole], cells[~good])
+
+
+def _is_jpeg(data: bytes | memoryview) -> bool:
+    return data[:2] == JPEG_START and JPEG_END in bytes(data[-JPEG_PADDING:])
+
+
+def _is_jpeg2000(data: bytes | memoryview) -> bool:
+    return data[:2] in JPEG2000_STARTS
 
 
 def _read_tile(tiles: EncodedTiles, place: tuple[int, int]) -> bytes | memoryview:

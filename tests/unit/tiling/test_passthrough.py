@@ -146,13 +146,15 @@ def test_jpeg_anew_is_near_and_small(tmp_path):
         assert store.encoded_tiles(0).encoding.colorspace == "YCBCR"
 
 
-def test_a_tile_that_is_no_jpeg_is_masked(tmp_path):
+@pytest.mark.parametrize("lost", [slice(None), slice(-2000, None)])
+def test_a_tile_that_is_no_jpeg_or_none_to_its_end_is_masked(tmp_path, lost):
     source = pyramid(tmp_path / "s.tiff")
     with tifffile.TiffFile(source) as tiff:
         page = tiff.pages[0]
         start, length = page.dataoffsets[2 * 6 + 3], page.databytecounts[2 * 6 + 3]
     data = bytearray(source.read_bytes())
-    data[start : start + length] = bytes(length)
+    places = range(start, start + length)[lost]
+    data[places.start : places.stop] = bytes(len(places))
     source.write_bytes(data)
     with open_slide(source) as slide:
         summary = tile_slide(slide, tmp_path / "s.zarr", TileConfig(codec="passthrough", scores="none"))
@@ -167,7 +169,7 @@ def test_a_tile_that_does_not_decode_is_found_by_scoring(tmp_path):
         page = tiff.pages[0]
         start, length = page.dataoffsets[2 * 6 + 3], page.databytecounts[2 * 6 + 3]
     data = bytearray(source.read_bytes())
-    data[start + 2 : start + length] = bytes(length - 2)
+    data[start + 2 : start + length - 2] = bytes(length - 4)
     source.write_bytes(data)
     with open_slide(source) as slide:
         summary = tile_slide(slide, tmp_path / "s.zarr", TileConfig(codec="passthrough", scores="tissue"))
