@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -238,6 +238,7 @@ def _polygons(entry: Entry) -> tuple[list[dict[str, Any]], list[str]]:
     return found, problems
 
 
+@cache
 def _static_files() -> dict[str, tuple[bytes, str]]:
     """By name: content as gzip, which every browser takes, and media type."""
     folder = files("wsi_attn.viewer") / "static"

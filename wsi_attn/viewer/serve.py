@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from wsi_attn.errors import MissingExtraError, UsageError
 from wsi_attn.geometry import Mpp
@@ -27,6 +28,8 @@ SECONDS_TO_END = 1
 """That requests under way are waited for when the viewer is stopped."""
 
 MOST_WORKERS = 8
+BACKLOG = 128
+"""Connections that may wait to be taken."""
 
 
 class _Server(uvicorn.Server):
@@ -87,15 +90,17 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(128)
+        with ExitStack() as stack:
+            listening = stack.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)
+            stack.pop_all()  # it works: left open
+            return listening
     except OSError as error:
         raise UsageError(
             f"Cannot listen on {host} port {port}: {error.strerror}; try another --host or --port"
         ) from error
-    return listening
 
 
 def _in_address(host: str) -> str:
