@@ -40,11 +40,28 @@ def test_a_folder_of_predictions(to: str, made: Path, tmp_path: Path) -> None:
     assert record["format"] == to
     assert Path(record["output"]) == tmp_path / WRITTEN[to]
     assert (tmp_path / WRITTEN[to]).exists()
-    again = wsi_attn("export", made, "--to", to, "--output", tmp_path, code=3)
-    assert "--overwrite" in again.error()
+    again = wsi_attn("export", made, "--to", to, "--output", tmp_path, "--json")
+    assert "is there already" in again.stderr
+    assert again.json()[0]["state"] == "skipped"
     plain = wsi_attn("export", made, "--to", to, "--output", tmp_path, "--overwrite")
     assert plain.stdout.split("\t")[1].strip() == str(tmp_path / WRITTEN[to])
     assert {path.name for path in tmp_path.iterdir()} <= {WRITTEN[to], f"{STEM}_files"}  # nothing temporary is left
+
+
+@pytest.mark.parametrize("to", ["geojson", "csv", "png"])
+def test_something_else_in_the_way_is_kept(to: str, made: Path, tmp_path: Path) -> None:
+    (tmp_path / WRITTEN[to]).write_text("mine")
+    arguments = ("export", made, "--to", to, "--output", tmp_path)
+    assert "--overwrite" in wsi_attn(*arguments, code=3).error()
+    assert (tmp_path / WRITTEN[to]).read_text() == "mine"
+    wsi_attn(*arguments, "--overwrite")
+    assert (tmp_path / WRITTEN[to]).read_bytes() != b"mine"
+
+
+def test_other_options_are_another_export(made: Path, tmp_path: Path) -> None:
+    export = ("export", made, "--to", "png", "-o", tmp_path, "--size", "300")
+    wsi_attn(*export)
+    assert "--overwrite" in wsi_attn(*export, "--colours", "magma", code=3).error()
 
 
 def test_one_file_and_one_label(made: Path, tmp_path: Path) -> None:

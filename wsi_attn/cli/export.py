@@ -119,6 +119,8 @@ def export(
         except OSError as error:
             talk.fail(ExportError(f"Cannot export {path} into {output}: {error.strerror or error}"))
             continue
+        if record["state"] == "skipped":
+            talk.say(f"{target} is there already; --overwrite writes it anew")
         if record.get("features_left_out"):
             talk.say(
                 f"{path}: {record['features']} features written, {record['features_left_out']} lower ones left out"

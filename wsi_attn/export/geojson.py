@@ -82,11 +82,14 @@ def tile_features(
         }
 
 
-def write_features(path: Path, features: Iterable[dict[str, Any]]) -> int:
-    """A FeatureCollection, one feature a line, whole or not at all; gives their number."""
+def write_features(path: Path, features: Iterable[dict[str, Any]], mark: str = "") -> int:
+    """A FeatureCollection, one feature a line, whole or not at all; gives their number.
+
+    `mark` says how the file was made, as a foreign member, which GeoJSON allows and QuPath skips.
+    """
     count = 0
     with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
+        file.write(f'{{"type": "FeatureCollection", "wsi_attn": {json.dumps(mark)}, "features": [')
         for feature in features:
             file.write(("\n" if count == 0 else ",\n") + json.dumps(feature, ensure_ascii=False, allow_nan=False))
             count += 1

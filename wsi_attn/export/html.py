@@ -92,19 +92,20 @@ def write_html(
         "mpp": list(subject.mpp) if subject.mpp else None,
         "origin": subject.origin,
     }
-    page = _page(f"{subject.slide.name} – wsi-attn", data, alpha)
+    page = _page(f"{subject.slide.name} – wsi-attn", data, alpha, subject.mark)
     if len(page) > MOST_BYTES:
         raise ExportError(f"The page of {subject.path} would have {len(page)} bytes; ask for a smaller --size")
     files.write_bytes(path, page)
 
 
-def _page(title: str, data: dict[str, Any], alpha: float) -> bytes:
+def _page(title: str, data: dict[str, Any], alpha: float, mark: str) -> bytes:
     library = assets.read_text("openseadragon/openseadragon.js").replace("</script", "<\\/script")
     script = assets.read_text("report/page.js")
     hashes = " ".join(f"'sha256-{_b64(hashlib.sha256(text.encode()).digest())}'" for text in (library, script))
     parts = {
         "TITLE": html.escape(title),
         "STYLE": assets.read_text("report/page.css"),
+        "MARK": html.escape(mark),
         "OPACITY": str(round(alpha * 100)),
         "SCRIPT_HASHES": hashes,
         # "<" never begins a tag inside the data

@@ -96,6 +96,7 @@ def write_values(
     path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, Any], layout: Layout = "subifd"
 ) -> None:
     """A layer's own numbers as one float32 channel, NaN where nothing was looked at; one pixel a cell, deflate.
+    No predictor: Bio-Formats does not know that of floats.
 
     Coarser levels are means of what is not NaN. The pixel size says how cells lie on the slide: both start at the
     same corner.
@@ -103,7 +104,7 @@ def write_values(
     rasters = [layer.values]
     while max(rasters[-1].shape) > TILE:
         rasters.append(halve(rasters[-1]))
-    options = {"photometric": "minisblack", "compression": "zlib", "predictor": 3, "dtype": np.float32}
+    options = {"photometric": "minisblack", "compression": "zlib", "dtype": np.float32}
     levels: _Levels = [(raster.shape, _float_tiles(raster)) for raster in rasters]
     _write(path, levels, _Description(layer.frame, mpp, origin, "float", 1, layer.name), layout, options)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from wsi_attn import files
 from wsi_attn.contract import Progress, no_progress
 from wsi_attn.errors import ExportError, OutputExistsError, UsageError
 from wsi_attn.export.dzi import tile_folder, write_dzi
+from wsi_attn.export.finished import Mark, mark_of
 from wsi_attn.export.geojson import tile_features, to_geojson, write_features
 from wsi_attn.export.html import MOST_PATCHES, SLIDE_SIDE, write_html
 from wsi_attn.export.ome_tiff import Layout, write_picture, write_values
@@ -18,7 +19,7 @@ from wsi_attn.export.pyramid import Colours, Painter
 from wsi_attn.export.subject import NO_LAYER, SCORE, Subject
 from wsi_attn.export.table import write_csv, write_parquet
 from wsi_attn.geometry import Frame
-from wsi_attn.heatmaps.layer import Mode
+from wsi_attn.heatmaps.layer import Layer, Mode
 from wsi_attn.heatmaps.picture import colours_alone, draw_layer, png_bytes
 from wsi_attn.slides.view import read_view
 
@@ -104,24 +105,31 @@ def export_subject(
 
     Returns
     -------
-    `input`, `slide`, `format`, `output`, and what the format adds: `of`, `downsample`, `rows`, `features`,
-    `features_left_out`, `unreadable_tiles`.
+    `input`, `slide`, `format`, `output`, `state` ("written", or "skipped" where the same is there already), and what
+    the format adds: `of`, `downsample`, `rows`, `features`, `features_left_out`, `unreadable_tiles`.
 
     Raises
     ------
-    OutputExistsError : something is there already and `overwrite` is not set.
+    OutputExistsError : something else is there already and `overwrite` is not set.
     UnknownNameError : there is no such quantity.
     PredictionError, SlideError : the slide is gone, is another, or cannot be read.
     ExportError : there is nothing to export in this format.
     """
-    _check_target(subject, to, path, overwrite=overwrite)
+    record = {"input": str(subject.path), "slide": str(subject.slide), "format": to, "output": str(path)}
+    if path.resolve() in (subject.slide.resolve(), subject.path.resolve()):
+        raise UsageError(f"{path} is what is exported; name another --output")
+    mark = mark_of(subject, to, config)
+    if not overwrite and _is_there(path, to, mark):
+        return {**record, "state": "skipped"}
+    _check_target(to, path, overwrite=overwrite)
+    subject = replace(subject, mark=mark.text)
     more: dict[str, Any]
     if to in ("csv", "parquet"):
-        more = {"rows": (write_csv if to == "csv" else write_parquet)(subject, path)}
+        more = _table(subject, to, path, overwrite=overwrite)
     elif to == "geojson":
         more = _geojson(subject, path, config)
     elif to == "ome-zarr":
-        layer = subject.layer(_of(subject, to, config))
+        layer = _layer(subject, to, config)
         write_ome_zarr(path, layer, subject.mpp, subject.origin)
         more = {"of": layer.name, "downsample": [layer.frame.downsample_x, layer.frame.downsample_y]}
     elif to == "html":
@@ -130,19 +138,22 @@ def export_subject(
         more = _png(subject, path, config, progress)
     else:
         more = _pyramid(subject, to, path, config, progress)
-    return {"input": str(subject.path), "slide": str(subject.slide), "format": to, "output": str(path), **more}
+    return {**record, "state": "written", **more}
 
 
-def _check_target(subject: Subject, to: Format, path: Path, *, overwrite: bool) -> None:
-    if path.resolve() in (subject.slide.resolve(), subject.path.resolve()):
-        raise UsageError(f"{path} is what is exported; name another --output")
+def _is_there(path: Path, to: Format, mark: Mark) -> bool:
+    return mark.is_in(path) and (to != "dzi" or tile_folder(path).is_dir())
+
+
+def _check_target(to: Format, path: Path, *, overwrite: bool) -> None:
+    """Refuse what must not be replaced; a CSV is compared first."""
     there = [place for place in (path, tile_folder(path)) if place.exists()] if to == "dzi" else [path]
     for place in there:
-        if place.exists() and not overwrite:
-            raise OutputExistsError(f"{place} is there already; --overwrite replaces it")
+        if place.exists() and not overwrite and to != "csv":
+            raise OutputExistsError(f"{place} is there already and not this export; --overwrite replaces it")
         if place.is_dir() and not (place == tile_folder(path) or (to == "ome-zarr" and _is_zarr(place))):
             raise OutputExistsError(f"{place} is a folder that no export wrote; name another --output")
-        if to == "ome-zarr" and place.exists() and (place / "labels").exists():
+        if to == "ome-zarr" and (place / "labels").exists():
             raise OutputExistsError(f"{place} is a store; name another --output")
 
 
@@ -161,6 +172,16 @@ def _of(subject: Subject, to: Format, config: ExportConfig) -> str:
     return NO_LAYER if to in OF_PIXELS and subject.prediction is None and not config.values else subject.layers[0]
 
 
+def _layer(subject: Subject, to: Format, config: ExportConfig) -> Layer:
+    """The one quantity that a format shows, as a raster."""
+    of = _of(subject, to, config)
+    if of == NO_LAYER:
+        raise ExportError(
+            f"{to} shows a quantity, and of {subject.path} the slide alone; ome-tiff, dzi or html hold that"
+        )
+    return subject.layer(of)
+
+
 def _frame(subject: Subject, config: ExportConfig, side: int | None) -> Frame:
     size = config.size or side
     fitting = max(1.0, max(subject.size0) / size) if size else 1.0
@@ -168,20 +189,30 @@ def _frame(subject: Subject, config: ExportConfig, side: int | None) -> Frame:
     return Frame.covering(subject.size0, downsample, downsample)
 
 
+def _table(subject: Subject, to: Format, path: Path, *, overwrite: bool) -> dict[str, Any]:
+    if not subject.layers:
+        raise ExportError(f"{subject.path} has no numbers; {to} needs a prediction or a store")
+    if to == "parquet":
+        return {"rows": write_parquet(subject, path)}
+    rows, written = write_csv(subject, path, overwrite=overwrite)
+    return {"rows": rows, "state": "written" if written else "skipped"}
+
+
 def _geojson(subject: Subject, path: Path, config: ExportConfig) -> dict[str, Any]:
     kind: Literal["annotation", "detection"] = "annotation" if config.annotations else "detection"
     if subject.prediction and config.top is None and not config.of:
-        return {"features": write_features(path, to_geojson(subject.prediction, kind)["features"])}
+        found = to_geojson(subject.prediction, kind)["features"]
+        return {"features": write_features(path, found, subject.mark)}
     of = _of(subject, "geojson", config)
-    if subject.store and of.startswith(SCORE):
+    if subject.store and of.startswith(SCORE) and of in subject.layers:
         tiles, shown = subject.tiles(), of.removeprefix(SCORE)
-        if shown not in tiles.columns:
-            subject.layer(of)  # says which there are
     else:
-        tiles, shown = subject.cells(of), of
+        layer = _layer(subject, "geojson", config)
+        tiles, shown = subject.cells(layer.name), layer.name
     total = len(tiles.boxes)
     count = total if config.top is None else config.top
-    written = write_features(path, tile_features(subject.fingerprint, tiles, shown, count, config.colour, kind))
+    features = tile_features(subject.fingerprint, tiles, shown, count, config.colour, kind)
+    written = write_features(path, features, subject.mark)
     return {"of": of, "features": written, "features_left_out": total - written}
 
 
@@ -209,7 +240,7 @@ def _html(subject: Subject, path: Path, config: ExportConfig, progress: Progress
 
 def _png(subject: Subject, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
     frame = _frame(subject, config, PNG_SIDE)
-    layer = subject.layer(_of(subject, "png", config))
+    layer = _layer(subject, "png", config)
     shown = {"of": layer.name, "downsample": [frame.downsample_x, frame.downsample_y]}
     if config.transparent:
         image = colours_alone(layer, frame, config.mode, config.alpha, config.colour)

@@ -48,7 +48,8 @@ class Subject:
     """One input of `heatmap` or `export`.
 
     `path` is what was named, `stem` what outputs are named after, `slide` where pixels lie, `grid` the tiles whose
-    scores a store shows. `prediction` and `store` tell its kind; a bare slide has neither.
+    scores a store shows. `prediction` and `store` tell its kind; a bare slide has neither. `mark` is what files made of
+    it carry, see `finished`.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Subject:
     grid: str = "default"
     prediction: SlidePrediction | None = None
     store: bool = False
+    mark: str = ""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ class Subject:
         if not self.store:
             return ()
         scores = self.path / "tiles" / self.grid / "scores"
-        names = sorted(folder.name for folder in scores.glob("*") if folder.is_dir())
+        names = sorted((folder.name for folder in scores.glob("*") if folder.is_dir()), key=lambda n: (n != TISSUE, n))
         return (*(f"{SCORE}{name}" for name in names), TISSUE)
 
     def layer(self, name: str | None = None) -> Layer:
@@ -121,10 +123,16 @@ class Subject:
     @property
     def origin(self) -> dict[str, Any]:
         """What files made of it say of where they come from."""
+        mark = {"made": self.mark} if self.mark else {}
         if self.prediction:
-            return origin_of(self.prediction)
-        own = {"slide": str(self.slide), "fingerprint": self.fingerprint, "software": software()}
-        return {**own, "notice": NOTICE}
+            return {**origin_of(self.prediction), **mark}
+        return {
+            "slide": str(self.slide),
+            "fingerprint": self.fingerprint,
+            "software": software(),
+            "notice": NOTICE,
+            **mark,
+        }
 
     def regions(self, count: int, name: str | None = None) -> list[AttendedRegion]:
         """The places that weighed most, at most `count`: regions that a model read, a store's highest tiles, or the

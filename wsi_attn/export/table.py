@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn import files
-from wsi_attn.errors import MissingExtraError
+from wsi_attn.errors import MissingExtraError, OutputExistsError
 from wsi_attn.export.subject import Subject
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
@@ -56,14 +57,29 @@ def columns_of(subject: Subject) -> Columns:
     return columns
 
 
-def write_csv(subject: Subject, path: Path) -> int:
-    """The table as CSV, whole or not at all; empty where there is no number. Gives the number of rows."""
+def write_csv(subject: Subject, path: Path, *, overwrite: bool = False) -> tuple[int, bool]:
+    """The table as CSV, whole or not at all; empty where there is no number.
+
+    Returns
+    -------
+    The number of rows, and whether it was written: not where the very same lies there already.
+
+    Raises
+    ------
+    OutputExistsError : something else lies there and `overwrite` is not set.
+    """
     columns = columns_of(subject)
-    with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*(map(_text, values) for values in columns.values()), strict=True))
-    return len(columns["kind"])
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(zip(*(map(_text, values) for values in columns.values()), strict=True))
+    data = text.getvalue().encode()
+    if path.exists() and not overwrite:
+        if path.is_dir() or path.read_bytes() != data:
+            raise OutputExistsError(f"{path} is there already and not this export; --overwrite replaces it")
+        return len(columns["kind"]), False
+    files.write_bytes(path, data)
+    return len(columns["kind"]), True
 
 
 def write_parquet(subject: Subject, path: Path) -> int:

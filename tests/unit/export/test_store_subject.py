@@ -55,7 +55,8 @@ def export(subject, to, tmp_path, **options):
 
 
 def test_layers_are_scores_and_tissue(subject):
-    assert subject.layers == ("score:tissue", "tissue")
+    assert subject.layers[0] == "score:tissue"  # the usual one first
+    assert subject.layers[-1] == "tissue"
     assert subject.layer("tissue").values.min() == 1
     with pytest.raises(UnknownNameError, match="score:tissue"):
         subject.layer("score:tisue")
@@ -66,7 +67,9 @@ def test_geojson_and_csv_hold_the_tiles(subject, tmp_path):
     assert len(features) == 1
     assert features[0]["geometry"]["coordinates"][0][0] == highest(subject)
     assert features[0]["properties"]["objectType"] == "detection"
-    assert features[0]["properties"]["measurements"] == {"tissue": 1.0, "rank": 1}
+    measurements = features[0]["properties"]["measurements"]
+    assert (measurements["tissue"], measurements["rank"]) == (1.0, 1)
+    assert all(np.isfinite(value) for value in measurements.values())
     assert len(features[0]["properties"]["color"]) == 3
     with export(subject, "csv", tmp_path).open(newline="") as file:
         (row,) = [row for row in csv.DictReader(file) if row["tissue"] == "1"]
@@ -114,9 +117,11 @@ def test_dzi_of_a_store(subject, tmp_path):
 def test_what_lies_there_is_kept(subject, tmp_path):
     path = export(subject, "csv", tmp_path)
     config = ExportConfig(workers=1)
+    assert export_subject(subject, "csv", path, config)["state"] == "skipped"
+    path.write_text("mine")
     with pytest.raises(OutputExistsError, match="--overwrite"):
         export_subject(subject, "csv", path, config)
-    export_subject(subject, "csv", path, config, overwrite=True)
+    assert export_subject(subject, "csv", path, config, overwrite=True)["state"] == "written"
     with pytest.raises(UsageError, match="what is exported"):
         export_subject(subject, "ome-zarr", subject.path, config, overwrite=True)
     other = tmp_path / "other.zarr"
@@ -126,6 +131,15 @@ def test_what_lies_there_is_kept(subject, tmp_path):
     (tmp_path / "mine.csv").mkdir()
     with pytest.raises(OutputExistsError, match="folder"):
         export_subject(subject, "csv", tmp_path / "mine.csv", config, overwrite=True)
+
+
+def test_new_scores_are_another_export(subject, tmp_path):
+    path, config = tmp_path / "s.ome.tiff", ExportConfig(workers=1, values=True)
+    assert export_subject(subject, "ome-tiff", path, config)["state"] == "written"
+    assert export_subject(subject, "ome-tiff", path, config)["state"] == "skipped"
+    zarr.open_array(subject.path / "tiles" / "default" / "scores" / "tissue", mode="r+")[0] = 0.5
+    with pytest.raises(OutputExistsError, match="not this export"):
+        export_subject(subject, "ome-tiff", path, config)
 
 
 def test_folders_give_their_stores(subject):

@@ -1,0 +1,62 @@
+"""Whether an output is there already, made of the same input in the same way: then it need not be written again.
+
+Every export carries a mark, a digest of its input and of how it was made, in a place where its format keeps words.
+Only CSV has none: it is written beside and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_attn import __version__
+from wsi_attn.export.subject import Subject
+
+SEARCHED = 1 << 20
+"""Bytes at either end of a file in which its mark lies."""
+
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A digest as text."""
+
+    text: str
+
+    def is_in(self, path: Path) -> bool:
+        """Whether the output at `path`, a file or a Zarr group, carries this mark."""
+        file = path / "zarr.json" if path.is_dir() else path
+        try:
+            with file.open("rb") as opened:
+                head = opened.read(SEARCHED)
+                opened.seek(max(0, file.stat().st_size - SEARCHED))
+                return self.text.encode() in head or self.text.encode() in opened.read(SEARCHED)
+        except OSError:
+            return False
+
+
+def mark_of(subject: Subject, to: str, config: Any) -> Mark:
+    """The mark of one input in one format; `config` is a dataclass, of which `workers` changes nothing."""
+    options = {name: value for name, value in asdict(config).items() if name != "workers"}
+    words = {"format": to, "software": __version__, "fingerprint": subject.fingerprint, "grid": subject.grid, **options}
+    digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+    for file in _files_of(subject):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            while block := opened.read(BLOCK):
+                digest.update(block)
+    return Mark(f"wsi-attn-export-{digest.hexdigest()}")
+
+
+def _files_of(subject: Subject) -> Iterator[Path]:
+    """What an export depends on beside the slide's pixels, which the fingerprint stands for."""
+    if subject.prediction:
+        yield subject.path
+    elif subject.store:
+        yield subject.path / "zarr.json"
+        yield from sorted(file for file in (subject.path / "tiles" / subject.grid).rglob("*") if file.is_file())
