@@ -103,9 +103,9 @@ def otsu_rule(pixels: UInt8Array, readable: BoolArray) -> Rule:
     Stained tissue is more colourful than glass; a grey picture is darker than glass; fluorescence is brighter
     than a black background.
     """
-    seen = pixels[readable]
+    seen = pixels if readable.all() else pixels[readable]
     brightest, chroma = measure_of(seen, "brightness"), measure_of(seen, "chroma")
-    glass = np.mean(seen.min(axis=-1) > GLASS_GREY - 20)
+    glass = np.mean(brightest - chroma > GLASS_GREY - 20)
     darkest = float(np.percentile(brightest, 10))
     if darkest < BLACK and glass < 0.05:
         low = max(BRIGHTNESS_RANGE[0], round(darkest) + 12)

@@ -60,6 +60,8 @@ class TissueMask:
 
     def unknown(self, regions0: Regions0) -> NDArray[np.float32]:
         """Share of each region whose view could not be read, measured as `coverage` is."""
+        if self.readable.all():
+            return np.zeros(len(regions0), np.float32)
         return raster_coverage(~self.readable, self.frame, self.size0, regions0)
 
 

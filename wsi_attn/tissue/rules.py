@@ -30,15 +30,22 @@ class Rule(NamedTuple):
 
 def measure_of(pixels: UInt8Array, measure: str) -> UInt8Array:
     """One of `MEASURES` for each pixel; uint8 (..., 3) to uint8 (...)."""
-    brightest = pixels.max(axis=-1)
+    if not pixels.size:
+        return np.zeros(pixels.shape[:-1], np.uint8)
+    red, green, blue = cv2.split(pixels.reshape(-1, 1, 3))  # ten times faster than reducing the last axis
+    found = cv2.max(cv2.max(red, green), blue)
     if measure == "chroma":
-        return np.asarray(brightest - pixels.min(axis=-1))
-    return np.asarray(brightest if measure == "brightness" else 255 - brightest)
+        found = found - cv2.min(cv2.min(red, green), blue)
+    elif measure == "darkness":
+        found = 255 - found
+    return np.asarray(found, np.uint8).reshape(pixels.shape[:-1])
 
 
 def apply_rule(pixels: UInt8Array, rule: Rule) -> BoolArray:
     """Where the rule holds; uint8 (..., 3) to bool (...)."""
-    return np.asarray(measure_of(pixels, rule.measure).astype(np.int16) > rule.threshold)
+    if rule.threshold < 0:
+        return np.ones(pixels.shape[:-1], np.bool_)
+    return np.asarray(measure_of(pixels, rule.measure) > rule.threshold)
 
 
 def fit_rule(pixels: UInt8Array, mask: BoolArray, known: BoolArray) -> Rule:
@@ -85,9 +92,9 @@ def smooth(pixels: UInt8Array, readable: BoolArray) -> UInt8Array:
     Unreadable pixels carry the fill value; averaging them in would pale the tissue beside them.
     """
     box = (SMOOTHING, SMOOTHING)
-    source = np.where(readable[..., None], pixels, 0).astype(np.uint8)
     if readable.all():
-        return np.asarray(cv2.blur(source, box, borderType=cv2.BORDER_REPLICATE))
+        return np.asarray(cv2.blur(pixels, box, borderType=cv2.BORDER_REPLICATE))
+    source = np.where(readable[..., None], pixels, 0).astype(np.uint8)
     weight = cv2.blur(readable.astype(np.float32), box, borderType=cv2.BORDER_REPLICATE)
     total = cv2.blur(source.astype(np.float32), box, borderType=cv2.BORDER_REPLICATE)
     mean = np.rint(total / np.maximum(weight, 1e-6)[..., None]).clip(0, 255)
