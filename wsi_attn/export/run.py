@@ -16,12 +16,13 @@ from wsi_attn.export.html import MOST_PATCHES, SLIDE_SIDE, write_html
 from wsi_attn.export.ome_tiff import Layout, write_picture, write_values
 from wsi_attn.export.ome_zarr import write_ome_zarr
 from wsi_attn.export.pyramid import Colours, Painter
-from wsi_attn.export.subject import NO_LAYER, SCORE, Subject
+from wsi_attn.export.subject import NO_LAYER, SCORE, TISSUE, Subject
 from wsi_attn.export.table import write_csv, write_parquet
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import Layer, Mode
 from wsi_attn.heatmaps.picture import colours_alone, draw_layer, png_bytes
 from wsi_attn.slides.view import read_view
+from wsi_attn.tissue.polygons import tissue_to_geojson
 
 Format = Literal["png", "geojson", "ome-tiff", "ome-zarr", "csv", "parquet", "dzi", "html"]
 
@@ -182,10 +183,10 @@ def _layer(subject: Subject, to: Format, config: ExportConfig) -> Layer:
     return subject.layer(of)
 
 
-def _frame(subject: Subject, config: ExportConfig, side: int | None) -> Frame:
+def _frame(subject: Subject, config: ExportConfig, side: int | None, least: float = 1.0) -> Frame:
+    """Of pictures: as asked for, else `side` pixels along the longer side but at least `least` level-0 pixels each."""
     size = config.size or side
-    fitting = max(1.0, max(subject.size0) / size) if size else 1.0
-    downsample = config.downsample or fitting
+    downsample = config.downsample or max(least, max(subject.size0) / size if size else 1.0)
     return Frame.covering(subject.size0, downsample, downsample)
 
 
@@ -204,6 +205,9 @@ def _geojson(subject: Subject, path: Path, config: ExportConfig) -> dict[str, An
         found = to_geojson(subject.prediction, kind)["features"]
         return {"features": write_features(path, found, subject.mark)}
     of = _of(subject, "geojson", config)
+    if subject.store and of == TISSUE:
+        found = tissue_to_geojson(subject.tissue(), subject.fingerprint, subject.mpp)["features"]
+        return {"of": of, "features": write_features(path, found, subject.mark)}
     if subject.store and of.startswith(SCORE) and of in subject.layers:
         tiles, shown = subject.tiles(), of.removeprefix(SCORE)
     else:
@@ -260,10 +264,12 @@ def _pyramid(subject: Subject, to: Format, path: Path, config: ExportConfig, pro
             raise ExportError(f"{subject.path} has no numbers; --values needs a prediction or the scores of a store")
         write_values(path, layer, subject.mpp, subject.origin, config.pyramid)
         return {"of": of, "downsample": [layer.frame.downsample_x, layer.frame.downsample_y]}
-    frame = _frame(subject, config, TIFF_SIDE if to == "ome-tiff" and layer else None)
     colours = Colours(layer, config.mode, config.alpha, config.colour) if layer else None
     origin = {**subject.origin, "of": of}
     with subject.pixels() as slide:
+        finest = slide.info.levels[0]  # of a store, which may be coarser than the slide
+        least = max(1.0, min(finest.downsample_x, finest.downsample_y))
+        frame = _frame(subject, config, TIFF_SIDE if to == "ome-tiff" and layer else None, least)
         painter = Painter(slide, frame, colours)
         if to == "dzi":
             write_dzi(path, painter, origin, workers=config.workers, progress=progress)

@@ -27,7 +27,9 @@ from wsi_attn.heatmaps.raster import FloatArray
 from wsi_attn.provenance import software
 from wsi_attn.registry import unknown_name
 from wsi_attn.store.predictions import SUFFIX, AttendedRegion, SlidePrediction, read_prediction
+from wsi_attn.store.schema import TISSUE_VALUE, UNREADABLE_LABEL
 from wsi_attn.store.tile_store import TileStore
+from wsi_attn.tissue.mask import TissueMask
 
 NO_LAYER = "slide"
 """The name that asks for the slide's own pixels and no colours."""
@@ -160,6 +162,21 @@ class Subject:
             boxes = np.concatenate([coords, np.broadcast_to(extent, coords.shape)], axis=1).astype(np.float64)
             names = [name.removeprefix(SCORE) for name in self.layers if name.startswith(SCORE)]
             return Tiles(boxes, {name: store.scores(self.grid, name).astype(np.float64) for name in names})
+
+    def tissue(self) -> TissueMask:
+        """A store's tissue mask."""
+        with TileStore.open(self.path) as store:
+            values, frame = store.tissue_label()
+            rule = store.meta.tissue
+        return TissueMask(
+            mask=values == TISSUE_VALUE,
+            frame=frame,
+            method=rule.method,
+            measure=rule.measure,
+            threshold=rule.threshold,
+            readable=values != UNREADABLE_LABEL,
+            size0=self.size0,
+        )
 
     def cells(self, name: str | None = None) -> Tiles:
         """Cells of a layer that were looked at, clipped to the slide, with their value."""

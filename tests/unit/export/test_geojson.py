@@ -6,11 +6,14 @@ import uuid
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_attn.export.geojson import to_geojson, write_geojson
+from wsi_attn.export.geojson import tile_features, to_geojson, write_features, write_geojson
+from wsi_attn.export.subject import Tiles
 from wsi_attn.geometry import Frame, Size
+from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
 
 
@@ -104,3 +107,55 @@ def test_ids_follow_from_slide_and_rectangle_alone():
 
 def test_no_regions_give_an_empty_collection():
     assert to_geojson(prediction_of([])) == {"type": "FeatureCollection", "features": []}
+
+
+QUPATH_TYPES = {"annotation", "detection", "tile", "cell", "tmaCore", "root"}
+
+
+def accepted_by_qupath(feature):
+    """QuPath's rules for one object, from its documentation: refuse what it would not read as meant."""
+    properties = feature["properties"]
+    assert feature["type"] == "Feature"
+    assert str(uuid.UUID(feature["id"])) == feature["id"]
+    assert properties["objectType"] in QUPATH_TYPES
+    for colour in (properties["classification"]["color"], properties.get("color", [0, 0, 0])):
+        assert len(colour) == 3
+        assert all(isinstance(value, int) and 0 <= value <= 255 for value in colour)
+    assert isinstance(properties["classification"]["name"], str)
+    assert all(isinstance(name, str) and np.isfinite(value) for name, value in properties["measurements"].items())
+    for ring in feature["geometry"]["coordinates"]:
+        assert ring[0] == ring[-1]
+        assert len(ring) >= 4
+    return True
+
+
+def tiles_of(values, **more):
+    boxes = np.array([(10.4 * i, 20.6 * i, 10.4, 20.6) for i in range(len(values))], np.float64).reshape(-1, 4)
+    return Tiles(boxes, {"shown": np.array(values, np.float64), **more})
+
+
+@pytest.mark.parametrize("kind", ["annotation", "detection"])
+def test_every_object_is_as_qupath_reads_it(kind):
+    prediction = prediction_of([AttendedRegion(10, 20, 30, 40, 1.0)])
+    assert all(map(accepted_by_qupath, to_geojson(prediction, kind)["features"]))
+    tiles = tiles_of([0.5, np.nan, -2, 7], other=np.array([1, 2, np.nan, 4]))
+    assert all(map(accepted_by_qupath, tile_features("f", tiles, "shown", 9, "viridis", kind)))
+
+
+def test_the_highest_tiles_come_first_and_nan_never():
+    tiles = tiles_of([0.5, np.nan, -2, 7], other=np.array([1, 2, np.nan, 4]))
+    found = list(tile_features("f" * 64, tiles, "shown", 2, "viridis"))
+    assert [feature["properties"]["measurements"]["shown"] for feature in found] == [7, 0.5]
+    assert found[0]["properties"]["color"] == lookup_table("viridis")[255].tolist()
+    assert found[0]["geometry"]["coordinates"][0][0] == [31, 62]  # rounded to level-0 pixels
+    everything = list(tile_features("f" * 64, tiles, "shown", 99, "viridis"))
+    assert len({feature["id"] for feature in everything}) == 3
+    assert "other" not in everything[-1]["properties"]["measurements"]
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [3.0], [3.0, 3.0]])
+def test_few_or_equal_tiles(values, tmp_path):
+    features = tile_features("f", tiles_of(values), "shown", 5, "viridis")
+    assert write_features(tmp_path / "t.geojson", features, "mark") == np.isfinite(values).sum()
+    collection = json.loads((tmp_path / "t.geojson").read_text())
+    assert (collection["type"], collection["wsi_attn"]) == ("FeatureCollection", "mark")

@@ -10,12 +10,12 @@ import pytest
 import tifffile
 import zarr
 
-from tests.slides import ArraySlide
+from tests.slides import ArraySlide, stained
 from tests.unit.export.marks import MARK, MPP, SIZE, centre, darkness_at, marked
 from wsi_attn.errors import OutputExistsError, UnknownNameError, UsageError
 from wsi_attn.export.run import ExportConfig, export_subject, target_of
 from wsi_attn.export.subject import open_subject, subject_paths
-from wsi_attn.geometry import Region
+from wsi_attn.geometry import Mpp, Region
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.write import tile_slide
 
@@ -131,6 +131,30 @@ def test_what_lies_there_is_kept(subject, tmp_path):
     (tmp_path / "mine.csv").mkdir()
     with pytest.raises(OutputExistsError, match="folder"):
         export_subject(subject, "csv", tmp_path / "mine.csv", config, overwrite=True)
+
+
+def test_tissue_is_outlined(tmp_path):
+    slide = ArraySlide(stained(900, 700), levels=(1.0, 4.0), mpp=MPP)
+    tile_slide(slide, tmp_path / "s.zarr", TileConfig(tile_size=64, workers=1))
+    subject = open_subject(tmp_path / "s.zarr")
+    path = export(subject, "geojson", tmp_path, of=("tissue",))
+    (feature,) = json.loads(path.read_text())["features"]
+    outline = np.array(feature["geometry"]["coordinates"][0])
+    assert np.abs(outline.min(axis=0) - (0.15 * 900, 0.15 * 700)).max() < 20
+    assert np.abs(outline.max(axis=0) - (0.85 * 900, 0.85 * 700)).max() < 20
+    assert feature["properties"]["objectType"] == "annotation"
+
+
+def test_a_coarse_store_is_exported_as_fine_as_it_is(tmp_path):
+    slide = ArraySlide(marked(), levels=(1.0, 4.0), mpp=Mpp(0.5, 0.5))
+    tile_slide(slide, tmp_path / "c.zarr", TileConfig(tile_size=64, mpp=1.3, tissue="none", workers=1))
+    subject = open_subject(tmp_path / "c.zarr")
+    config = ExportConfig(workers=1)
+    record = export_subject(subject, "ome-tiff", tmp_path / "c.ome.tiff", config)
+    assert record["downsample"] == pytest.approx([2.6, 2.6])
+    with tifffile.TiffFile(tmp_path / "c.ome.tiff") as tiff:
+        picture = tiff.series[0].levels[0].asarray()
+    assert np.abs(np.subtract(darkness_at(picture, (2.6, 2.6)), centre())).max() <= 2.6
 
 
 def test_new_scores_are_another_export(subject, tmp_path):
