@@ -93,7 +93,7 @@ def simplified(polygon: Polygon, tolerance: float) -> Polygon:
 def _simplified(ring: Ring, tolerance: float) -> Ring:
     origin = ring.min(axis=0)  # float32 of OpenCV is exact enough near zero
     fewer = cv2.approxPolyDP((ring - origin).astype(np.float32).reshape(-1, 1, 2), tolerance, closed=True)
-    kept = np.asarray(fewer, np.float64).reshape(-1, 2) + origin
+    kept: Ring = np.asarray(np.asarray(fewer, np.float64).reshape(-1, 2) + origin)
     if len(kept) < 3 or ring_area(kept) * ring_area(ring) <= 0:
         return ring
     return kept

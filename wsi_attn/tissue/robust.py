@@ -40,8 +40,9 @@ GREY_CHROMA = 1
 GLASS_GREY = 200
 """A grey picture's glass is at least this bright."""
 
-DIM_GLASS, GLASS_CHROMA = 140, 24
-"""The glass of a colour picture is at least this bright and at most this colourful."""
+DIM_GLASS, GLASS_CHROMA, WARM_CHROMA = 140, 24, 32
+"""The glass of a colour picture is at least this bright and at most this colourful; a warm lamp makes it yellower
+than any stain that is as pale, so that more is allowed where blue is the darkest channel."""
 
 GLASS_TEXTURE = 2.0
 """Standard deviation of glass, grey values of the smoothed view, over `TEXTURE` squared pixels at most."""
@@ -53,8 +54,15 @@ GLASS_SHARE = 0.002
 
 WHITE = 240.0
 
-SATURATION_RANGE = (0.022, 0.11)
-"""Allowed threshold on saturation, natural logarithms: about 5 and 25 grey values on bright glass."""
+SATURATION_RANGE = (0.022, 0.08)
+"""Allowed threshold on saturation, natural logarithms: about 5 and 20 grey values on bright glass."""
+
+FAINT, SMOOTH = 0.06, 2.5
+"""Plain is a pixel of less saturation than the one that is yellow, or has less texture than so many times that of
+glass."""
+
+PLAIN_SHARE = 0.6
+"""A piece of which more than this share is plain is no tissue."""
 
 NOISE = 6.0
 """Standard deviations of glass, by its median deviation, that tissue stands out at least."""
@@ -99,7 +107,7 @@ def find_robustly(pixels: UInt8Array, readable: BoolArray) -> Found:
     ink = _ink(density, light)
     saturation = density.max(axis=-1) - density.min(axis=-1)
     threshold = _threshold(saturation, light & ~ink, is_glass & ~ink)
-    mask = (saturation > threshold) & light & ~ink
+    mask = _textured((saturation > threshold) & light & ~ink, density, _texture(brightest), is_glass)
     return Found(mask, fit_rule(pixels, mask, light & ~ink), padding | ink)
 
 
@@ -163,14 +171,15 @@ def _padding(brightest: UInt8Array, readable: BoolArray) -> BoolArray:
     _, labels = cv2.connectedComponents(dark.astype(np.uint8), connectivity=8)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     touching = np.isin(labels, np.unique(edge[edge > 0]))
-    return np.asarray(cv2.dilate(touching.astype(np.uint8), np.ones((7, 7), np.uint8)), np.bool_) & readable
+    return np.asarray(cv2.dilate(touching.astype(np.uint8), np.ones((9, 9), np.uint8)), np.bool_) & readable
 
 
 def _glass(pixels: UInt8Array, light: BoolArray) -> tuple[FloatArray, BoolArray]:
     """Colour of glass, the mode of what is bright and hardly coloured, and which pixels are like it."""
     brightest, chroma = measure_of(pixels, "brightness"), measure_of(pixels, "chroma")
     top = float(np.percentile(brightest[light], 99.5))
-    likely = light & (brightest >= max(DIM_GLASS, top - 40)) & (chroma <= GLASS_CHROMA)
+    most = np.where(pixels.argmin(axis=-1) == 2, WARM_CHROMA, GLASS_CHROMA)
+    likely = light & (brightest >= max(DIM_GLASS, top - 40)) & (chroma <= most)
     likely &= _texture(brightest) < GLASS_TEXTURE
     if likely.sum() < max(1.0, GLASS_SHARE * light.sum()):
         return np.full(3, max(WHITE, top), np.float32), np.zeros_like(light)
@@ -188,6 +197,21 @@ def _texture(values: UInt8Array) -> FloatArray:
     box, real = (TEXTURE, TEXTURE), values.astype(np.float32)
     variance = cv2.blur(real**2, box) - cv2.blur(real, box) ** 2
     return np.asarray(np.sqrt(np.maximum(variance, 0)), np.float32)
+
+
+def _textured(mask: BoolArray, density: FloatArray, texture: FloatArray, glass: BoolArray) -> BoolArray:
+    """The mask without its plain pieces: mountant, and glass under another coverslip."""
+    if not glass.any():
+        return mask
+    smooth = texture < SMOOTH * max(float(np.median(texture[glass])), 0.2)
+    yellow = density.argmax(axis=-1) == 2
+    faint = density.max(axis=-1) - density.min(axis=-1) < FAINT
+    plain = faint & (smooth | yellow)
+    core = cv2.erode(mask.astype(np.uint8), np.ones((TEXTURE, TEXTURE), np.uint8)) > 0  # its border is never smooth
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    pixels = np.bincount(labels[core], minlength=count)
+    drop = np.bincount(labels[core], plain[core], minlength=count) > PLAIN_SHARE * pixels
+    return np.asarray(mask & ~drop[labels])
 
 
 def _threshold(saturation: FloatArray, judged: BoolArray, glass: BoolArray) -> float:
