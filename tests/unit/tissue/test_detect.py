@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from wsi_attn.errors import UnknownNameError
+from wsi_attn.data.sources import open_source
+from wsi_attn.errors import MissingMppError, UnknownNameError
 from wsi_attn.geometry import Frame, Mpp, Size
-from wsi_attn.tissue.detect import CHROMA_RANGE, detect_tissue, drop_specks, fill_holes
+from wsi_attn.slides.view import read_view
+from wsi_attn.tissue.detect import CHROMA_RANGE, detect_tissue, drop_specks, fill_holes, view_downsamples
 
 GLASS, EOSIN, NUCLEI = (242, 241, 243), (225, 160, 195), (110, 70, 150)
 
@@ -128,3 +131,89 @@ def test_area_thresholds_are_physical():
     fine, coarse = Mpp(0.1, 0.1), Mpp(1.0, 1.0)
     assert not detect_tissue(pixels, frame_of(pixels), fine).mask.any()  # 290 µm²
     assert detect_tissue(pixels, frame_of(pixels), coarse).mask.any()  # 29,000 µm²
+
+
+def full_view(size0, downsample, colour=EOSIN):
+    """The view that `read_view` makes of a slide all tissue: its last pixels are partly fill."""
+    frame = Frame.covering(size0, downsample, downsample)
+    pixels = noisy(colour, (frame.size.height, frame.size.width)).astype(np.float64)
+    for axis, (extent, count) in enumerate(zip(size0[::-1], frame.size[::-1], strict=True)):
+        share = extent / downsample - (count - 1)
+        last = [slice(None)] * 2
+        last[axis] = -1
+        pixels[tuple(last)] = pixels[tuple(last)] * share + 255 * (1 - share)
+    return pixels.round().astype(np.uint8), frame
+
+
+@pytest.mark.parametrize("method", ["otsu", "robust", "none"])
+@pytest.mark.parametrize("size0", [Size(1601, 1203), Size(1600, 1200), Size(1615, 1214)])
+def test_a_slide_all_tissue_is_so_to_its_last_pixel(method, size0):
+    for colour in (EOSIN, (230, 190, 214)):
+        pixels, frame = full_view(size0, 16.0, colour)
+        assert detect_tissue(pixels, frame, Mpp(0.5, 0.5), method=method, size0=size0).fraction == 1.0
+
+
+@pytest.mark.parametrize("method", ["otsu", "robust"])
+def test_fill_beyond_the_edge_of_fluorescence_is_no_tissue(method):
+    size0 = Size(1601, 1203)
+    pixels, frame = full_view(size0, 16.0, (5, 5, 9))
+    assert detect_tissue(pixels, frame, Mpp(0.5, 0.5), method=method, size0=size0).fraction == 0.0
+
+
+@pytest.mark.parametrize("method", ["otsu", "robust", "none"])
+def test_nothing_readable_is_no_tissue(method):
+    pixels = np.full((9, 7, 3), 255, np.uint8)
+    found = detect_tissue(pixels, frame_of(pixels), None, np.zeros((9, 7), bool), method)
+    assert (found.fraction, found.mask.shape) == (0.0, (9, 7))
+    assert found.unknown(np.array([[0, 0, 112, 144]])).tolist() == [1.0]
+
+
+def test_areas_can_be_chosen():
+    pixels, truth = with_disc(noisy(GLASS, (200, 200)), EOSIN, radius=30)
+    pixels[95:105, 95:105] = GLASS
+    frame, mpp = frame_of(pixels), Mpp(0.5, 0.5)  # 8 µm: the disc is 181,000 µm², its hole 6,400 µm²
+    assert detect_tissue(pixels, frame, mpp).mask[100, 100]
+    open_hole = detect_tissue(pixels, frame, mpp, max_hole_um2=1_000).mask
+    assert not open_hole[100, 100]
+    assert open_hole.any()
+    assert not detect_tissue(pixels, frame, mpp, min_area_um2=250_000).mask.any()
+    assert overlap(detect_tissue(pixels, frame, mpp, min_area_um2=0, max_hole_um2=1e9).mask, truth) > 0.9
+    for areas in ({"min_area_um2": 1.0}, {"max_hole_um2": 1.0}):
+        with pytest.raises(MissingMppError, match="--slide-mpp"):
+            detect_tissue(pixels, frame, None, **areas)
+
+
+def test_a_single_pixel_and_a_single_row():
+    for shape in ((1, 1), (1, 40), (40, 1)):
+        for colour, share in ((EOSIN, 1.0), ((244, 244, 244), 0.0)):
+            pixels = np.full((*shape, 3), colour, np.uint8)
+            for method in ("otsu", "robust"):
+                assert detect_tissue(pixels, frame_of(pixels), Mpp(0.5, 0.5), method=method).fraction == share
+
+
+def test_view_downsamples():
+    assert view_downsamples(Size(10_000, 20_000), Mpp(0.5, 0.25)) == (16.0, 32.0)
+    assert view_downsamples(Size(100_000, 50_000), Mpp(0.25, 0.25)) == (100_000 / 2560,) * 2
+    assert view_downsamples(Size(100_000, 50_000), Mpp(0.25, 0.25), 4.0) == (16.0, 16.0)
+    assert view_downsamples(Size(100, 100), Mpp(20.0, 20.0)) == (1.0, 1.0)
+    assert view_downsamples(Size(4096, 100), None) == (2.0, 2.0)
+    with pytest.raises(MissingMppError, match="--slide-mpp"):
+        view_downsamples(Size(4096, 100), None, 8.0)
+
+
+@pytest.mark.parametrize("method", ["otsu", "robust"])
+def test_slides_without_a_pyramid(method, demo_slide, tmp_path):
+    """One level only, as image and as tiled slide: the same tissue."""
+    with open_source(demo_slide) as slide:
+        assert len(slide.info.levels) == 1
+        factors = view_downsamples(slide.info.size0, slide.info.mpp)
+        view = read_view(slide, *factors, workers=1)
+        first = detect_tissue(view.pixels, view.frame, slide.info.mpp, method=method, size0=slide.info.size0)
+        width, height = slide.info.size0
+        Image.fromarray(slide.read_region((0, 0), 0, (width, height))).save(tmp_path / "flat.png")
+        mpp = slide.info.mpp
+    with open_source(tmp_path / "flat.png", mpp) as image:
+        view = read_view(image, *factors, workers=1)
+        second = detect_tissue(view.pixels, view.frame, mpp, method=method, size0=image.info.size0)
+    assert 0.25 < first.fraction < 0.5
+    np.testing.assert_array_equal(first.mask, second.mask)

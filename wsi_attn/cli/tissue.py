@@ -1,0 +1,227 @@
+"""`wsi-attn tissue`: where tissue is, as outlines for QuPath and as a picture."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsi_attn import files
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
+from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
+
+if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
+    from wsi_attn.contract import Slide
+    from wsi_attn.slides.view import View
+    from wsi_attn.tissue.mask import TissueMask
+
+Folder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder for STEM.tissue.geojson and STEM.tissue.png; without it none."),
+]
+Method = Annotated[
+    str,
+    typer.Option("--method", help="otsu; robust, which copes with ink, padding and pale stain; none for the whole."),
+]
+ViewMpp = Annotated[
+    float | None, typer.Option("--mpp", help="µm/px at which tissue is looked for; 8 by default, coarser if large.")
+]
+MinArea = Annotated[
+    float | None,
+    typer.Option("--min-area", min=0, metavar="UM2", help="Smaller pieces are dropped, µm²; 2500 by default."),
+]
+MaxHole = Annotated[
+    float | None,
+    typer.Option("--max-hole", min=0, metavar="UM2", help="Smaller holes are filled, µm²; 10000 by default."),
+]
+Simplify = Annotated[
+    float, typer.Option("--simplify", min=0, help="Level-0 pixels that outlines may move to have fewer corners.")
+]
+
+LARGEST_VIEW = 20_000
+"""Longer side of the view, pixels: 1.2 GB for a square slide."""
+
+
+def tissue(
+    slides: Slides,
+    output: Folder = None,
+    method: Method = "otsu",
+    mpp: ViewMpp = None,
+    slide_mpp: SlideMpp = None,
+    min_area: MinArea = None,
+    max_hole: MaxHole = None,
+    simplify: Simplify = 0.0,
+    overwrite: Overwrite = False,
+    workers: Workers = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find where tissue is on slides, stores or images, and write its outlines for QuPath and a picture."""
+    from wsi_attn.data.sources import open_source
+    from wsi_attn.tissue.detect import METHODS, detect_tissue
+
+    METHODS.get(method)
+    if mpp is not None and not 0 < mpp < float("inf"):
+        raise UsageError(f"--mpp takes a positive number, not {mpp:g}")
+    paths, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
+    parameters = {"method": method, "mpp": mpp, "min_area_um2": min_area, "max_hole_um2": max_hole}
+    parameters["simplify"] = simplify
+    talk = Talk(quiet=quiet, total=len(paths))
+    claimed: dict[Path, Path] = {}
+    for path in paths:
+        try:
+            with open_source(path, own_mpp) as slide:
+                targets = _targets(output, slide, path, claimed)
+                made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
+                if targets and not overwrite and (done := _finished(*targets, made_of)):
+                    record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
+                    talk.say(f"{targets[0]} is there already; --overwrite finds tissue anew")
+                else:
+                    view = _view(slide, path, mpp, workers)
+                    found = detect_tissue(
+                        view.pixels,
+                        view.frame,
+                        slide.info.mpp,
+                        view.readable,
+                        method,
+                        size0=slide.info.size0,
+                        min_area_um2=min_area,
+                        max_hole_um2=max_hole,
+                    )
+                    result = _write(targets, slide, view, found, made_of, simplify)
+                    record = {
+                        "slide": str(path),
+                        **result,
+                        **_names(targets),
+                        "state": "written" if targets else "found",
+                    }
+        except WsiAttnError as error:
+            talk.fail(error)
+            continue
+        except OSError as error:
+            talk.fail(TissueError(f"Cannot write the tissue of {path} into {output}: {error.strerror or error}"))
+            continue
+        _warn(talk, record)
+        data_json(record) if json else data(_line(record))
+    raise typer.Exit(talk.exit_code())
+
+
+def _targets(output: Path | None, slide: Slide, path: Path, claimed: dict[Path, Path]) -> tuple[Path, Path] | None:
+    """The outlines and the picture to write, if any; an error where another input of this run has the same name."""
+    if output is None:
+        return None
+    geojson = output / f"{slide.info.name}.tissue.geojson"
+    if (other := claimed.setdefault(geojson, path)) is not path:
+        raise UsageError(f"{path} and {other} would both write {geojson}; find their tissue into two folders")
+    return geojson, output / f"{slide.info.name}.tissue.png"
+
+
+def _names(targets: tuple[Path, Path] | None) -> dict[str, str | None]:
+    geojson, png = targets or (None, None)
+    return {"geojson": str(geojson) if geojson else None, "picture": str(png) if png else None}
+
+
+def _finished(geojson: Path, png: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier run found, where it is all there, of the same slide and parameters, and nobody changed it."""
+    from wsi_attn.tissue.polygons import features_digest
+
+    if not geojson.exists():
+        if png.exists():
+            raise OutputExistsError(f"{png} is in the way; add --overwrite, or name another folder")
+        return None
+    try:
+        document = json_module.loads(geojson.read_bytes())
+        origin = document["wsi_attn"]
+        changed = features_digest(document) != origin["features_sha256"]
+        same = origin["made_of"] == json_module.loads(json_module.dumps(made_of))
+        found: dict[str, Any] = origin["found"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputExistsError(
+            f"{geojson} is in the way and was not written by this command, or was saved by another program since; "
+            "add --overwrite to lose it, or name another folder"
+        ) from error
+    if changed or not same:
+        what = "was changed since it was written" if changed else "is of another slide or other parameters"
+        raise OutputExistsError(f"{geojson} {what}; add --overwrite to lose it, or name another folder")
+    return found if png.exists() else None
+
+
+def _view(slide: Slide, path: Path, mpp: float | None, workers: int | None) -> View:
+    from wsi_attn.slides.view import read_view
+    from wsi_attn.tissue.detect import view_downsamples
+
+    factors = view_downsamples(slide.info.size0, slide.info.mpp, mpp)
+    side = max(slide.info.size0.width / factors[0], slide.info.size0.height / factors[1])
+    if mpp is not None and side > LARGEST_VIEW:
+        raise TissueError(
+            f"Cannot look at {path} at {mpp:g} µm/px: that is {side:.0f} pixels a side, {LARGEST_VIEW} are the most; "
+            "choose a larger --mpp"
+        )
+    view = read_view(slide, *factors, workers=workers)
+    if not view.readable.any():
+        raise TissueError(f"Nothing of {path} can be decoded; whether there is tissue is not known")
+    return view
+
+
+def _write(
+    targets: tuple[Path, Path] | None,
+    slide: Slide,
+    view: View,
+    mask: TissueMask,
+    made_of: dict[str, Any],
+    simplify: float,
+) -> dict[str, Any]:
+    """Write both files, the picture first, and say what they hold."""
+    from wsi_attn.provenance import software
+    from wsi_attn.tissue.picture import draw_tissue
+    from wsi_attn.tissue.polygons import features_digest, tissue_to_geojson
+
+    info = slide.info
+    collection = tissue_to_geojson(mask, info.fingerprint, info.mpp, simplify)
+    area = mask.fraction * info.size0.width * info.size0.height
+    found = {
+        "tissue_fraction": round(mask.fraction, 6),
+        "polygons": len(collection["features"]),
+        "area_mm2": round(area * info.mpp.x * info.mpp.y * 1e-6, 6) if info.mpp else None,
+        "unreadable_fraction": round(float(mask.unknown(_whole(info.size0))[0]), 6),
+        "method": mask.method,
+        "measure": mask.measure,
+        "threshold": mask.threshold,
+        "mpp": list(info.mpp) if info.mpp else None,
+        "downsample": [view.frame.downsample_x, view.frame.downsample_y],
+    }
+    if targets:
+        geojson, png = targets
+        origin = {"made_of": made_of, "found": found, "features_sha256": features_digest(collection)}
+        files.write_bytes(png, draw_tissue(view.pixels, mask))
+        files.write_json(geojson, {**collection, "wsi_attn": {**origin, "software": software()}})
+    return found
+
+
+def _whole(size0: tuple[int, int]) -> Any:
+    import numpy as np
+
+    return np.array([[0, 0, *size0]])
+
+
+def _warn(talk: Talk, record: dict[str, Any]) -> None:
+    path = record["slide"]
+    if record["unreadable_fraction"]:
+        talk.say(
+            f"warning: {path}: {record['unreadable_fraction']:.1%} could not be decoded; that is no tissue, nor glass"
+        )
+    if not record["polygons"]:
+        talk.say(f"warning: {path}: no tissue was found; --method robust finds paler stain, none takes the whole slide")
+    if record["mpp"] is None:
+        talk.say(f"warning: {path}: no pixel size is known, so there is no area in mm²; --slide-mpp gives one")
+
+
+def _line(record: dict[str, Any]) -> str:
+    pieces = record["polygons"]
+    area = "-" if record["area_mm2"] is None else f"{record['area_mm2']:.3f} mm²"
+    what = "1 polygon" if pieces == 1 else f"{pieces} polygons"
+    return f"{record['slide']}\t{record['tissue_fraction']:.3f} tissue\t{what}\t{area}\t{record['geojson'] or '-'}"
