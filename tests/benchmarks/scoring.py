@@ -77,7 +77,7 @@ def score_with_opencv(tile: np.ndarray) -> list[float]:
     chroma = cv2.subtract(high, low)
     green_red, blue_red = cv2.subtract(green, red), cv2.subtract(blue, red)
     teal = cv2.bitwise_and(cv2.compare(green_red, 30, cv2.CMP_GT), cv2.compare(blue_red, 90, cv2.CMP_GT))
-    violet = cv2.compare(cv2.subtract(blue, cv2.max(red, green)), 110, cv2.CMP_GT)
+    violet = cv2.compare(cv2.subtract(blue, cv2.max(red, green)), 130, cv2.CMP_GT)
     over_blue = cv2.compare(cv2.subtract(green, blue), 10, cv2.CMP_GT)
     grass = cv2.bitwise_and(cv2.compare(green_red, 30, cv2.CMP_GT), over_blue)
     crimson = cv2.compare(cv2.subtract(red, cv2.max(green, blue)), 110, cv2.CMP_GT)
@@ -112,7 +112,7 @@ def score_with_numpy(tile: np.ndarray) -> list[float]:
     means = DENSITY[cells].mean(axis=(0, 1))
     red, green, blue = np.moveaxis(cells.astype(np.int16), 2, 0)
     high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    ink = ((green - red > 30) & (blue - red > 90)) | (blue - np.maximum(red, green) > 110)
+    ink = ((green - red > 30) & (blue - red > 90)) | (blue - np.maximum(red, green) > 130)
     ink |= ((green - red > 30) & (green - blue > 10)) | (red - np.maximum(green, blue) > 110)
     ink |= (high < 50) & (high - low < 15)
     fold = np.count_nonzero(high - low > BRIGHT[high]) / high.size

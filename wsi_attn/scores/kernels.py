@@ -45,7 +45,7 @@ FULL_PRODUCT = 7
 
 ROOT2, TWO_OVER_LN2 = math.sqrt(2), 2 / math.log(2)
 
-INK_BLUE, INK_VIOLET, INK_GREEN, INK_RED = 90, 110, 30, 110
+INK_BLUE, INK_VIOLET, INK_GREEN, INK_RED = 90, 130, 30, 110
 """Least differences between channels of ink, in grey values; `docs/scores.md` has the rules in words."""
 
 INK_TEAL, INK_GREENER = 30, 10

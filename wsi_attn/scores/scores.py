@@ -48,6 +48,9 @@ def _unmixing() -> NDArray[np.float64]:
 
 UNMIXING = _unmixing()
 
+WEIGHTS = {"optical_density": np.full(3, 1 / 3), "haematoxylin": UNMIXING[:, 0], "eosin": UNMIXING[:, 1]}
+"""Scores that are sums of the mean densities of red, green and blue."""
+
 
 def _stain_score(name: str, column: int) -> ScoreInfo:
     weights = UNMIXING[:, column] * MAX_DENSITY
@@ -151,34 +154,40 @@ def score_tiles(
     rows = np.ascontiguousarray(tiles).reshape(len(tiles), tiles.shape[1], 3 * tiles.shape[2])
     kernel = kernels.sum_parallel if parallel else kernels.sum_serial
     kernel(rows, extents, groups, MEASURE_CODES[measure], int(threshold), sums)
-    return {name: _finish(name, sums, extents).astype(np.float32) for name in names}
+    return _finish(sums, extents, names)
 
 
-def _finish(name: str, sums: NDArray[np.float64], extents: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One score (N,) from what the kernels summed up (N, SUMS)."""
+def _finish(
+    sums: NDArray[np.float64], extents: NDArray[np.int64], names: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
+    """Scores (N,) from what the kernels summed up (N, SUMS); few calls, as batches of tiles may be small."""
     from wsi_attn.scores import kernels
 
-    pixels = np.maximum(extents.prod(axis=1), 1)
-    cells = np.maximum(((extents + 1) // 2).prod(axis=1), 1)
-    empty = extents.min(axis=1) == 0
-    if name in ("optical_density", "haematoxylin", "eosin"):
-        logs = sums[:, kernels.LOG2_RED : kernels.LOG2_BLUE + 1] / cells[:, None]
-        densities = (8 - logs) * math.log10(2)  # -log10((v + 1) / 256), averaged
-        densities[empty] = 0
-        if name == "optical_density":
-            return np.asarray(densities.mean(axis=1).clip(0, MAX_DENSITY))
-        return np.asarray(densities @ UNMIXING[:, int(name == "eosin")])
-    if name == "entropy":
-        return np.asarray(sums[:, kernels.ENTROPY_BITS])
-    if name == "sharpness":
-        return np.asarray(np.maximum(sums[:, kernels.VOLLATH] / (4 * pixels), 0))
-    column = {
+    columns = {
         "tissue": kernels.COUNT_TISSUE,
         "focus": kernels.SQUARES_LAPLACE,
+        "sharpness": kernels.VOLLATH,
+        "entropy": kernels.ENTROPY_BITS,
         "pen": kernels.COUNT_PEN,
         "fold": kernels.COUNT_FOLD,
-    }[name]
-    return np.asarray(sums[:, column] / (cells if name in ("pen", "fold") else pixels))
+    }
+    width, height = extents[:, 0], extents[:, 1]
+    pixels = np.maximum(width * height, 1)
+    cells = np.maximum(((width + 1) >> 1) * ((height + 1) >> 1), 1)
+    areas = {"tissue": pixels, "focus": pixels, "sharpness": 4 * pixels, "entropy": 1, "pen": cells, "fold": cells}
+    # -log10((v + 1) / 256) of each channel, averaged; 0 where nothing is valid
+    logs = sums[:, kernels.LOG2_RED : kernels.LOG2_BLUE + 1] / cells[:, None]
+    densities = (8 - logs) * (math.log10(2) * ((width > 0) & (height > 0)))[:, None]
+    found = {}
+    for name in names:
+        if name in WEIGHTS:  # not a matrix product: its rounding could depend on how many tiles come at once
+            values = sum(densities[:, channel] * WEIGHTS[name][channel] for channel in range(3))
+        else:
+            values = sums[:, columns[name]] / areas[name]
+        found[name] = np.asarray(values, np.float32)
+    for name in {"sharpness", "optical_density"} & found.keys():
+        np.maximum(found[name], 0, out=found[name])
+    return found
 
 
 def warm_up(names: Sequence[str]) -> None:

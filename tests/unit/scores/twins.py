@@ -51,7 +51,7 @@ def pen(pixels):
     red, green, blue = np.moveaxis(cells_of(pixels), -1, 0)
     brightest, darkest = cells_of(pixels).max(axis=-1), cells_of(pixels).min(axis=-1)
     teal = (green - red > 30) & (blue - red > 90)
-    violet = blue - np.maximum(red, green) > 110
+    violet = blue - np.maximum(red, green) > 130
     grass = (green - red > 30) & (green - blue > 10)
     crimson = red - np.maximum(green, blue) > 110
     black = (brightest < 50) & (brightest - darkest < 15)
