@@ -22,8 +22,8 @@ from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region
 from wsi_attn.slides.resample import resample_area
 
-BLOCK = 2048
-"""Source pixels along a side of what one read decodes: 12 MB, and few tiles decoded twice at its borders."""
+BLOCK = 1024
+"""Source pixels along a side of what one read decodes: 3 MB a thread, and few tiles decoded twice at its borders."""
 
 LEVEL_TOLERANCE = 1.01
 """A level at most this much coarser than what is wanted still serves it."""

@@ -47,8 +47,8 @@ from wsi_attn.tiling.select import (
 __all__ = ["TileConfig", "TileSummary", "tile_slide"]
 
 
-SHARDS_IN_MAKING = 2
-"""Shards that are read while another one is finished: all that is held of the slide."""
+SHARDS_IN_MAKING = 1
+"""Shards that are read while another one is finished: with that one all that is held of the slide."""
 
 
 def tile_slide(
@@ -180,7 +180,9 @@ class _Writer:
         assert tiles is not None  # noqa: S101 - levels that are passed through have tiles
 
         def copy(shard: Region) -> _ShardRecord:
-            return self._store_shard(index, plan, shard, [copy_chunks(tiles, wanted, shard)])
+            return self._store_shard(
+                index, plan, shard, *_encode_shard(plan, shard, [copy_chunks(tiles, wanted, shard)])
+            )
 
         return lambda shard: self.pool.submit(copy, shard).result
 
@@ -195,7 +197,12 @@ class _Writer:
                 self.pool.submit(encode_chunks, plan.level, plan.codec, read, wanted, block)
                 for block in blocks_of(plan.level, shard)
             ]
-            return lambda: self._store_shard(index, plan, shard, [future.result() for future in futures])
+
+            def finish() -> _ShardRecord:
+                parts = _encode_shard(plan, shard, [future.result() for future in futures])
+                return self._store_shard(index, plan, shard, *parts)
+
+            return finish
 
         return start
 
@@ -209,18 +216,13 @@ class _Writer:
         selection = select_tiles(self.mask, frame, grid.tile_size, grid.overlap, grid.min_tissue)
         return wanted | touched_chunks(origins_from0(selection.coords0, plan.level), grid.tile_size, plan.level)
 
-    def _store_shard(self, index: int, plan: LevelPlan, shard: Region, parts: list[Chunks]) -> _ShardRecord:
-        rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
-        cells = np.concatenate([part.cells for part in parts]) - np.array([shard.y, shard.x])
-        data = [chunk for part in parts for chunk in part.data]
-        numbers: NDArray[np.int64] = cells[:, 0] * columns + cells[:, 1]
-        order = np.argsort(numbers)  # blocks are not in the order of the shard
-        content = sharding.encode_shard(numbers[order], [data[chunk] for chunk in order.tolist()], rows * columns)
+    def _store_shard(
+        self, index: int, plan: LevelPlan, shard: Region, content: bytes | None, unreadable: list[tuple[int, int]]
+    ) -> _ShardRecord:
         place, size, crc = _place(plan, shard), 0, 0
         if content is not None:
             self.place.put(sharding.shard_key(index, *place), content)
             size, crc = len(content), sharding.crc32c(content)
-        unreadable = [(row, column) for part in parts for row, column in part.bad.tolist()]
         return _ShardRecord(index, *place, unreadable, size, crc)
 
     def _finish_shard(self, shard: Region, wait: Callable[[], _ShardRecord]) -> None:
@@ -265,6 +267,17 @@ def _shards(plan: LevelPlan) -> Iterator[Region]:
     for y in range(0, count_y, rows):
         for x in range(0, count_x, columns):
             yield Region(x, y, min(columns, count_x - x), min(rows, count_y - y))
+
+
+def _encode_shard(plan: LevelPlan, shard: Region, parts: list[Chunks]) -> tuple[bytes | None, list[tuple[int, int]]]:
+    """The file of a shard, and which chunks it lacks; what it was made of is free again when it goes to the disk."""
+    rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
+    cells = np.concatenate([part.cells for part in parts]) - np.array([shard.y, shard.x])
+    data = [chunk for part in parts for chunk in part.data]
+    numbers: NDArray[np.int64] = cells[:, 0] * columns + cells[:, 1]
+    order = np.argsort(numbers)  # blocks are not in the order of the shard
+    content = sharding.encode_shard(numbers[order], [data[chunk] for chunk in order.tolist()], rows * columns)
+    return content, [(row, column) for part in parts for row, column in part.bad.tolist()]
 
 
 def _place(plan: LevelPlan, shard: Region) -> tuple[int, int]:
