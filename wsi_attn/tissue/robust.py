@@ -244,7 +244,7 @@ def _ink(density: FloatArray, light: BoolArray) -> BoolArray:
 
 
 def _kinds_of_ink(density: FloatArray) -> Iterator[tuple[BoolArray, BoolArray]]:
-    """For black, blue, green and red: where ink is beyond doubt, and where it may be its soft edge.
+    """For black, blue, green, red and orange: where ink is beyond doubt, and where it may be its soft edge.
 
     In densities haematoxylin is about (0.65, 0.70, 0.29), eosin (0.07, 0.99, 0.11), DAB (0.27, 0.57, 0.78) (Ruifrok and
     Johnston, 2001). The bounds were set on scenes painted with the inks of `tests/unit/tissue/scenes.py`.
@@ -259,9 +259,14 @@ def _kinds_of_ink(density: FloatArray) -> Iterator[tuple[BoolArray, BoolArray]]:
         (red > 0.6) & (green < 0.75 * red) & (green < 1.15 * blue),
         (red > 0.08) & (green < 0.85 * red) & (green < 1.25 * blue),
     )
+    dense = (green > 1.3) & (blue > 0.7 * green) | (green > 1.7) & (blue > 0.58 * green)
     yield (
-        (green > 1.3) & (blue > 0.7 * green) & (red < 0.35 * green),
+        dense & (red < 0.35 * green),
         (green > 0.08) & (blue > 0.55 * green) & (red < 0.5 * green),
+    )
+    yield (
+        (blue > 1.0) & (blue > 1.3 * green) & (red < 0.2 * blue),
+        (blue > 0.08) & (blue > 1.1 * green) & (red < 0.4 * blue),
     )
 
 

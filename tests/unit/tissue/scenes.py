@@ -24,6 +24,19 @@ SHAPE = (420, 560)
 INKS = {"blue": (25, 50, 165), "green": (15, 130, 75), "red": (205, 25, 40), "black": (32, 30, 36)}
 """Colours of markers on glass, under a scanner."""
 
+OTHER_INKS = {
+    "navy": (30, 40, 110),
+    "sky blue": (40, 110, 200),
+    "turquoise": (20, 150, 160),
+    "lime": (90, 190, 60),
+    "dark green": (10, 80, 50),
+    "dark red": (140, 15, 40),
+    "orange": (230, 110, 20),
+    "thin black": (60, 58, 64),
+}
+PURPLE_INK = (110, 40, 140)
+"""As haematoxylin and eosin together: taken for tissue."""
+
 
 @dataclass(frozen=True)
 class Scene:
