@@ -276,5 +276,5 @@ def test_screenshot_of_the_docs(driver: Any, slide_path: Path, tmp_path: Path) -
         page = Page(driver, address, {}).open(size=(1280, 860))
         page.wait("return window.wsiAttn.overlay.heatmap")
         picture = Image.fromarray(page.screenshot())
-    picture.quantize(128, dither=Image.Dither.NONE).save(DOCS / "viewer.png", optimize=True)
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4).save(DOCS / "viewer.png", optimize=True)
     assert (DOCS / "viewer.png").stat().st_size < 300_000

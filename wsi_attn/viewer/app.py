@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -19,11 +20,11 @@ from typing import Any, TypeVar
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from wsi_attn import assets
-from wsi_attn.errors import PredictionError, WsiAttnError
+from wsi_attn.errors import PredictionError, SlideNotFoundError, WsiAttnError
 from wsi_attn.geometry import Mpp
 from wsi_attn.store.predictions import read_prediction
 from wsi_attn.viewer import records
@@ -31,7 +32,8 @@ from wsi_attn.viewer.cache import ByteCache, Pool
 from wsi_attn.viewer.collection import Collection, Entry
 from wsi_attn.viewer.guard import Guard
 from wsi_attn.viewer.overlays import layer_png, layers_of, outline, polygons_of
-from wsi_attn.viewer.viewed import Tile, ViewedSlide
+from wsi_attn.viewer.tiles import TileApp
+from wsi_attn.viewer.viewed import ViewedSlide
 
 OPEN_SLIDES = 6
 """Slides that are held open: enough to go back and forth, few enough for their file handles and indexes."""
@@ -39,8 +41,6 @@ OPEN_SLIDES = 6
 CACHE_BYTES = 64 << 20
 """Rendered tiles that are kept, some two thousand."""
 
-FOR_EVER = "private, max-age=31536000, immutable"
-"""For addresses that hold the slide's version: what they answer can never change."""
 REVALIDATE = "private, no-cache"
 
 STATIC = {
@@ -55,6 +55,9 @@ STATIC = {
     "preview.js": "text/javascript",
 }
 OPENSEADRAGON = "openseadragon.js"
+
+BEGINNING = '<script type="application/json" id="beginning">{}'
+"""Where the page holds what it begins with."""
 
 Result = TypeVar("Result")
 
@@ -71,7 +74,9 @@ class Settings:
 
 def create_app(collection: Collection, settings: Settings) -> Guard:
     """The ASGI application."""
-    return Guard(Viewer(collection, settings).app, settings.token, settings.port)
+    viewer = Viewer(collection, settings)
+    tiles = TileApp(viewer.app, collection.entries, viewer.slides, viewer.threads)
+    return Guard(tiles, settings.token, settings.port)
 
 
 class Viewer:
@@ -85,15 +90,13 @@ class Viewer:
         self._static = _static_files()
         self.app = Starlette(
             routes=[
-                Route("/slides/{key}/tiles/{level:int}/{column:int}_{row:int}.jpg", self.tile),
-                Route("/slides/{key}_files/{level:int}/{column:int}_{row:int}.jpg", self.deepzoom_tile),
                 Route("/slides/{key}.dzi", self.deepzoom),
                 Route("/slides/{key}/layers/{index:int}.png", self.layer),
                 Route("/slides/{key}/tissue.json", self.tissue),
                 Route("/slides/{key}/polygons.json", self.polygons),
                 Route("/slides/{key}.json", self.slide),
                 Route("/slides.json", self.slide_list),
-                Route("/", self.static),
+                Route("/", self.page),
                 Route("/static/{name}", self.static),
                 Route("/favicon.ico", _no_icon),
             ],
@@ -122,7 +125,7 @@ class Viewer:
     def _open(self, key: str, slide_mpp: Mpp | None) -> ViewedSlide:
         path = self.collection.entries[key].path
         if path is None:
-            raise HTTPException(404, "the slide of this prediction was not found")
+            raise SlideNotFoundError("The slide of this prediction was not found: give its path too")
         return ViewedSlide(path, self.cache, slide_mpp)
 
     def _entry(self, request: Request) -> Entry:
@@ -130,6 +133,10 @@ class Viewer:
         if entry is None:
             raise HTTPException(404, "no such slide")
         return entry
+
+    def _list(self) -> dict[str, Any]:
+        found = [records.line(entry) for entry in self.collection.entries.values()]
+        return {"slides": found, "problems": [" ".join(str(problem).split()) for problem in self.collection.problems]}
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
@@ -141,9 +148,20 @@ class Viewer:
 
         return await self._run(use)
 
+    async def page(self, _request: Request) -> Response:
+        """The page, which holds the list and the first slide's record: its first tile need not wait for answers."""
+        beginning = self._list()
+        entry = next((entry for entry in self.collection.entries.values() if entry.path is not None), None)
+        if entry is not None:
+            with suppress(WsiAttnError):  # told when the page asks for it
+                beginning["record"] = await self._with_slide(entry, partial(records.with_pixels, entry))
+        text = json.dumps(beginning, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+        head, mark, tail = _page().partition(BEGINNING)
+        return HTMLResponse(f"{head}{mark[:-2]}{text}{tail}", headers={"Cache-Control": "private, no-store"})
+
     async def static(self, request: Request) -> Response:
-        """The page and its parts."""
-        name = request.path_params.get("name", "index.html")
+        """The parts of the page."""
+        name = request.path_params["name"]
         if name not in self._static:
             raise HTTPException(404, "no such file")
         content, kind = self._static[name]
@@ -155,9 +173,7 @@ class Viewer:
 
     async def slide_list(self, _request: Request) -> Response:
         """All entries: name, label, probabilities, uncertainty."""
-        found = [records.line(entry) for entry in self.collection.entries.values()]
-        problems = [" ".join(str(problem).split()) for problem in self.collection.problems]
-        return JSONResponse({"slides": found, "problems": problems}, headers={"Cache-Control": REVALIDATE})
+        return JSONResponse(self._list(), headers={"Cache-Control": REVALIDATE})
 
     async def slide(self, request: Request) -> Response:
         """One entry: its levels, its prediction, its layers."""
@@ -167,35 +183,6 @@ class Viewer:
         else:
             record = await self._with_slide(entry, partial(records.with_pixels, entry))
         return JSONResponse(record, headers={"Cache-Control": REVALIDATE})
-
-    async def tile(self, request: Request) -> Response:
-        """One tile of the viewer's own levels."""
-        return await self._tile(request, ViewedSlide.tile)
-
-    async def deepzoom_tile(self, request: Request) -> Response:
-        """One tile as DeepZoom numbers them."""
-        return await self._tile(request, ViewedSlide.deepzoom_tile)
-
-    async def _tile(self, request: Request, read: Callable[[ViewedSlide, int, int, int], Tile | None]) -> Response:
-        entry = self._entry(request)
-        place = request.path_params
-        known = request.headers.get("if-none-match")
-
-        def work(slide: ViewedSlide) -> tuple[str, Tile | None]:
-            etag = f'"{slide.version}"'
-            if known == etag:
-                return etag, None
-            return etag, read(slide, place["level"], place["column"], place["row"])
-
-        etag, tile = await self._with_slide(entry, work)
-        headers = {"ETag": etag, "Cache-Control": FOR_EVER if "v" in request.query_params else REVALIDATE}
-        if known == etag:
-            return Response(status_code=304, headers=headers)
-        if tile is None:
-            raise HTTPException(404, "no such tile")
-        if not tile.whole:
-            headers = {"X-Unreadable": "1", "Cache-Control": "no-store"}
-        return Response(tile.data, media_type="image/jpeg", headers=headers)
 
     async def deepzoom(self, request: Request) -> Response:
         """The DeepZoom descriptor."""
@@ -239,11 +226,15 @@ def _polygons(entry: Entry) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 @cache
+def _page() -> str:
+    return (files("wsi_attn.viewer") / "static" / "index.html").read_text(encoding="utf-8")
+
+
+@cache
 def _static_files() -> dict[str, tuple[bytes, str]]:
     """By name: content as gzip, which every browser takes, and media type."""
     folder = files("wsi_attn.viewer") / "static"
     found = {name: ((folder / name).read_bytes(), kind) for name, kind in STATIC.items()}
-    found["index.html"] = (folder / "index.html").read_bytes(), "text/html"
     found[OPENSEADRAGON] = assets.read_text(f"openseadragon/{OPENSEADRAGON}").encode(), "text/javascript"
     return {name: (gzip.compress(content, mtime=0), kind) for name, (content, kind) in found.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,20 @@ def keys(client: TestClient) -> dict[str, str]:
     return {slide["name"]: slide["id"] for slide in client.get("/slides.json").json()["slides"]}
 
 
+def test_page_holds_what_it_begins_with(client: TestClient, keys: dict[str, str]) -> None:
+    text = client.get("/").text
+    beginning = json.loads(text.partition('id="beginning">')[2].partition("</script>")[0])
+    assert [slide["id"] for slide in beginning["slides"]] == list(keys.values())
+    assert beginning["record"] == client.get(f"/slides/{keys['first.png']}.json").json()
+
+
+def test_names_cannot_end_the_data_of_the_page(image: Callable[..., Path]) -> None:
+    path = image("a.png")
+    evil = path.rename(path.with_name("a<script>alert(1)<.png"))
+    with TestClient(create_app(collect([evil]), Settings(8765)), base_url=HOST) as client:
+        assert "<script>alert" not in client.get("/").text
+
+
 def test_list(client: TestClient) -> None:
     first, second, gone = client.get("/slides.json").json()["slides"]
     assert (first["label"], first["probability"], first["uncertainty"]) == ("dense", 0.7, {"entropy": 0.88})
@@ -51,7 +66,7 @@ def test_prediction_without_slide(client: TestClient, keys: dict[str, str]) -> N
     slide = client.get(f"/slides/{keys['gone.svs']}.json").json()
     assert slide["label"] == "sparse"
     assert "not found" in slide["warnings"][0]
-    assert client.get(f"/slides/{keys['gone.svs']}/tiles/0/0_0.jpg").status_code == 404
+    assert client.get(f"/slides/{keys['gone.svs']}/tiles/0/0_0.jpg").status_code == 422
 
 
 def test_prediction_of_another_file_is_not_drawn(

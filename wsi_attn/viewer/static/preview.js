@@ -13,11 +13,12 @@ export const recordOf = (id) => fetchJson(`slides/${encodeURIComponent(id)}.json
 // What the page begins with: the list, the place asked for, the first slide's id, the promise of its record, its preview.
 export const beginning = begin();
 
+// The page itself holds the list and, where it could be opened, the record of the first slide: nothing to wait for.
 async function begin() {
-  const { slides, problems } = await fetchJson("slides.json");
+  const { slides, problems, record } = JSON.parse(document.getElementById("beginning").textContent);
   const place = readLink(location.hash);
-  const first = place.slide ?? slides.find((one) => one.pixels)?.id ?? slides[0]?.id;
-  const answer = recordOf(first);
+  const first = place.slide ?? slides.find((one) => one.pixels)?.id ?? slides[0].id;
+  const answer = record?.id === first ? Promise.resolve(record) : recordOf(first);
   const preview = await answer.then((slide) => (slide.pixels ? show(document.getElementById("stage"), slide, place) : null), () => null);
   return { slides, problems, place, first, answer, preview };
 }
