@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from tests.cli.runner import wsi_attn
@@ -163,6 +164,16 @@ def test_slide_and_store_agree(demo_slide: Path, tmp_path: Path) -> None:
     wsi_attn("tile", demo_slide, "-o", tmp_path)
     slide, store = wsi_attn("tissue", demo_slide, tmp_path / "cmu1_small_region.zarr", "--json").json()
     assert slide["tissue_fraction"] == pytest.approx(store["tissue_fraction"], abs=0.002)
+
+
+def test_tile_takes_the_outlines_back(demo_slide: Path, tmp_path: Path) -> None:
+    """Found by `tissue` and read by `tile`, or found by `tile` itself: the same mask, pixel by pixel."""
+    (record,) = wsi_attn("tissue", demo_slide, "-o", tmp_path, "--json").json()
+    masks = []
+    for name, tissue in (("file.zarr", record["geojson"]), ("own.zarr", "otsu")):
+        wsi_attn("tile", demo_slide, "--tissue", tissue, "-o", tmp_path / name)
+        masks.append(zarr.open_group(tmp_path / name, mode="r")["labels/tissue/0"][:])
+    np.testing.assert_array_equal(*masks)
 
 
 @pytest.mark.parametrize(

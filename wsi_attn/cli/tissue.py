@@ -152,15 +152,21 @@ def _finished(geojson: Path, png: Path, made_of: dict[str, Any]) -> dict[str, An
 
 def _view(slide: Slide, path: Path, mpp: float | None, workers: int | None) -> View:
     from wsi_attn.slides.view import read_view
+    from wsi_attn.tiling.config import TileConfig
+    from wsi_attn.tiling.prepare import view_downsamples as tiling_downsamples
     from wsi_attn.tissue.detect import view_downsamples
 
-    factors = view_downsamples(slide.info.size0, slide.info.mpp, mpp)
-    side = max(slide.info.size0.width / factors[0], slide.info.size0.height / factors[1])
-    if mpp is not None and side > LARGEST_VIEW:
-        raise TissueError(
-            f"Cannot look at {path} at {mpp:g} µm/px: that is {side:.0f} pixels a side, {LARGEST_VIEW} are the most; "
-            "choose a larger --mpp"
-        )
+    info = slide.info
+    if mpp is None:  # as `tile` looks for it, so that both find the same
+        factors = tiling_downsamples(slide, info.levels[0], TileConfig().tile_size)
+    else:
+        factors = view_downsamples(info.mpp, mpp)
+        side = max(info.size0.width / factors[0], info.size0.height / factors[1])
+        if side > LARGEST_VIEW:
+            raise TissueError(
+                f"Cannot look at {path} at {mpp:g} µm/px: that is {side:.0f} pixels a side, {LARGEST_VIEW} are the "
+                "most; choose a larger --mpp"
+            )
     view = read_view(slide, *factors, workers=workers)
     if not view.readable.any():
         raise TissueError(f"Nothing of {path} can be decoded; whether there is tissue is not known")

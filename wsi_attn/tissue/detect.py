@@ -73,10 +73,10 @@ EDGE_SHARE = 0.9
 """A pixel of the view of which the slide covers less than this shows fill as much as slide."""
 
 VIEW_MPP = 8.0
-"""µm per pixel of the view that tissue is looked for in."""
+"""µm per pixel at which tissue is looked for: 16 pixels along a tile of 256 at 0.5."""
 
 VIEW_SIDE, VIEW_SIDE_UNKNOWN = 2560, 2048
-"""Longer side of that view at most, and where the pixel size is not known."""
+"""Longer side of that view at most, and where the pixel size is not known; bounds its memory to some 200 MB."""
 
 METHODS: Registry[Callable[[UInt8Array, BoolArray], Found]] = Registry("tissue method")
 """Methods: smoothed uint8 (rows, columns, 3) and which of it is readable, to what is tissue before cleaning."""
@@ -175,31 +175,19 @@ def detect_tissue(
     return TissueMask(mask, frame, method, found.rule.measure, found.rule.threshold, seen, extent0)
 
 
-def view_downsamples(size0: Size, mpp: Mpp | None, wanted: float | None = None) -> tuple[float, float]:
-    """Level-0 pixels per pixel, along x and y, of a view in which tissue is well looked for.
-
-    Parameters
-    ----------
-    size0, mpp
-        Extent and pixel size of the slide.
-    wanted
-        µm per pixel of the view; by default `VIEW_MPP`, as far as `VIEW_SIDE` allows.
+def view_downsamples(mpp: Mpp | None, wanted: float) -> tuple[float, float]:
+    """Level-0 pixels per pixel, along x and y, of a view of `wanted` µm per pixel; never finer than level 0.
 
     Raises
     ------
-    MissingMppError : a resolution is wanted and the pixel size is not known.
+    MissingMppError : the slide's pixel size is not known.
     """
     if mpp is None:
-        if wanted is not None:
-            raise MissingMppError(
-                f"Cannot look for tissue at {wanted:g} µm/px: the slide's pixel size is not known; say it with "
-                "--slide-mpp X[,Y]"
-            )
-        factor = max(1.0, max(size0) / VIEW_SIDE_UNKNOWN)
-        return factor, factor
-    finest = max(size0) / VIEW_SIDE if wanted is None else 1.0
-    aim = wanted or VIEW_MPP
-    return max(1.0, finest, aim / mpp.x), max(1.0, finest, aim / mpp.y)
+        raise MissingMppError(
+            f"Cannot look for tissue at {wanted:g} µm/px: the slide's pixel size is not known; say it with "
+            "--slide-mpp X[,Y]"
+        )
+    return max(1.0, wanted / mpp.x), max(1.0, wanted / mpp.y)
 
 
 def drop_specks(mask: BoolArray, area: float) -> BoolArray:
