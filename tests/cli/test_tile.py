@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -120,6 +121,28 @@ def test_many_slides_go_on_after_a_bad_one(demo_slide: Path, tmp_path: Path) -> 
     assert [record["state"] for record in result.json()] == ["written", "written"]
     assert str(bad) in result.error()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cmu1_small_region.zarr", "second.zarr"]
+
+
+def test_tissue_corrected_by_hand(demo_slide: Path, tmp_path: Path) -> None:
+    wsi_attn("tissue", demo_slide, "-o", tmp_path / "found")
+    square = {"type": "Polygon", "coordinates": [[[512, 512], [1024, 512], [1024, 1024], [512, 1024], [512, 512]]]}
+    (tmp_path / "drawn").mkdir()
+    file = tmp_path / "drawn" / "cmu1_small_region.geojson"
+    file.write_text(json.dumps({"type": "Feature", "geometry": square, "properties": {"objectType": "annotation"}}))
+    arguments = ("tile", demo_slide, "--scores", "none", "--json", "-o")
+    (whole,) = wsi_attn(*arguments, tmp_path / "a.zarr").json()
+    (same,) = wsi_attn(*arguments, tmp_path / "b.zarr", "--tissue", tmp_path / "found").json()
+    (drawn,) = wsi_attn(*arguments, tmp_path / "c.zarr", "--tissue", file).json()
+    (again,) = wsi_attn(*arguments, tmp_path / "c.zarr", "--tissue", tmp_path / "drawn").json()
+    assert same["tiles"] == pytest.approx(whole["tiles"], abs=3)
+    assert same["tissue_fraction"] == pytest.approx(whole["tissue_fraction"], abs=0.02)
+    assert (drawn["tiles"], again["state"]) == (4, "skipped")
+    file.write_text(file.read_text().replace("1024", "900"))
+    assert "tissue" in wsi_attn(*arguments, tmp_path / "c.zarr", "--tissue", file, code=3).error()
+    assert "no such.geojson" in wsi_attn(*arguments, tmp_path / "d.zarr", "--tissue", "no such.geojson", code=3).error()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "has no cmu1" in wsi_attn(*arguments, tmp_path / "e.zarr", "--tissue", empty, code=3).error()
 
 
 def test_verify_finds_every_kind_of_damage(demo_slide: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
 from wsi_attn.cli.output import Talk, data, data_json, expand
-from wsi_attn.errors import StoreError, UsageError, WsiAttnError
+from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
 
 Store = Annotated[
     Path, typer.Option("--output", "-o", help="One store NAME.zarr, or a folder that receives STEM.zarr.")
@@ -22,7 +23,11 @@ Mpp = Annotated[
 MinTissue = Annotated[float, typer.Option("--min-tissue", help="Least tissue of a tile in the grid, 0 to 1.")]
 Background = Annotated[str, typer.Option("--background", help="keep, or skip to leave chunks without tissue out.")]
 Tissue = Annotated[
-    str, typer.Option("--tissue", help="Tissue detection: otsu, robust, none for the whole slide, or a GeoJSON file.")
+    str,
+    typer.Option(
+        "--tissue",
+        help="otsu, robust, none for the whole slide, a GeoJSON file in level-0 pixels, or a folder of STEM.geojson.",
+    ),
 ]
 Codec = Annotated[
     str,
@@ -64,7 +69,12 @@ def tile(
     one = output.suffix == ".zarr"
     if one and len(paths) > 1:
         raise UsageError(f"{output} is one store and {len(paths)} slides were given; name a folder")
-    config = TileConfig(tile_size, overlap, mpp, min_tissue, background, tissue, codec, quality, grid, scores, workers)
+    if Path(tissue).is_file() and len(paths) > 1:
+        raise UsageError(
+            f"--tissue {tissue} is of one slide and {len(paths)} were given; name a folder of STEM.geojson"
+        )
+    method = "otsu" if Path(tissue).is_dir() else tissue
+    config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores, workers)
     talk = Talk(quiet=quiet, total=len(paths))
     claimed: dict[Path, Path] = {}
     for path in paths:
@@ -73,7 +83,8 @@ def tile(
                 store = output if one else output / f"{slide.info.name}.zarr"
                 if (other := claimed.setdefault(store, path)) is not path:
                     raise UsageError(f"{path} and {other} would both be tiled into {store}; tile them into two folders")
-                summary = tile_slide(slide, store, config, overwrite=overwrite, progress=progress)
+                own = dataclasses.replace(config, tissue=_tissue_of(tissue, slide.info.name))
+                summary = tile_slide(slide, store, own, overwrite=overwrite, progress=progress)
         except WsiAttnError as error:
             talk.fail(error)
             continue
@@ -104,6 +115,17 @@ def tile(
             f"{summary.tissue_fraction:.3f} tissue\t{summary.unreadable_tiles} unreadable\t{summary.state}"
         )
     raise typer.Exit(talk.exit_code())
+
+
+def _tissue_of(tissue: str, name: str) -> str:
+    """The method, or the file of one slide where a folder is named."""
+    folder = Path(tissue)
+    if not folder.is_dir():
+        return tissue
+    for suffix in (".tissue.geojson", ".geojson"):
+        if (folder / f"{name}{suffix}").is_file():
+            return str(folder / f"{name}{suffix}")
+    raise TissueError(f"{folder} has no {name}.tissue.geojson and no {name}.geojson")
 
 
 def as_record(path: Path, summary: Any) -> dict[str, Any]:

@@ -20,14 +20,9 @@ from wsi_attn.store.schema import COMPLETE, WRITING, SourceInfo, StoreMeta, Tiss
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.levels import LEVEL_TOLERANCE, plan_levels
-from wsi_attn.tissue.detect import detect_tissue
+from wsi_attn.tissue.detect import VIEW_MPP, VIEW_SIDE, VIEW_SIDE_UNKNOWN, detect_tissue
 from wsi_attn.tissue.mask import TissueMask
-
-VIEW_MPP = 8.0
-"""µm per pixel at which tissue is looked for: 16 pixels along a tile of 256 at 0.5."""
-
-VIEW_SIDE, VIEW_SIDE_UNKNOWN = 2560, 2048
-"""Longer side of that view at most, and where the pixel size is not known; bounds its memory to some 200 MB."""
+from wsi_attn.tissue.polygons import tissue_from_geojson
 
 PIXELS_PER_TILE = 4
 """Pixels of the view along a tile at least, as far as its longest side allows."""
@@ -145,12 +140,10 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
 def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progress) -> TissueMask:
     """The slide's tissue, from a view of it at about `VIEW_MPP`, or from a file that says where it is."""
     factors = view_downsamples(slide, level0, config.tile_size)
+    view, size0 = read_view(slide, *factors, workers=config.threads(), progress=progress), slide.info.size0
     if (file := config.tissue_file) is not None:
-        from wsi_attn.tissue.polygons import tissue_from_geojson
-
-        return tissue_from_geojson(file, Frame.covering(slide.info.size0, *factors), slide.info.size0)
-    view = read_view(slide, *factors, workers=config.threads(), progress=progress)
-    return detect_tissue(view.pixels, view.frame, slide.info.mpp, view.readable, config.tissue, size0=slide.info.size0)
+        return tissue_from_geojson(file, view.frame, size0, pixels=view.pixels, readable=view.readable)
+    return detect_tissue(view.pixels, view.frame, slide.info.mpp, view.readable, config.tissue, size0=size0)
 
 
 def view_downsamples(slide: Slide, level0: Frame, tile: int) -> tuple[float, float]:
