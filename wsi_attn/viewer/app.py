@@ -26,12 +26,11 @@ from starlette.routing import Route
 from wsi_attn import assets
 from wsi_attn.errors import PredictionError, SlideNotFoundError, WsiAttnError
 from wsi_attn.geometry import Mpp
-from wsi_attn.store.predictions import read_prediction
 from wsi_attn.viewer import records
 from wsi_attn.viewer.cache import ByteCache, Pool
 from wsi_attn.viewer.collection import Collection, Entry
 from wsi_attn.viewer.guard import Guard
-from wsi_attn.viewer.overlays import layer_png, layers_of, outline, polygons_of
+from wsi_attn.viewer.overlays import drawn_from, layer_png, outline, polygons_of
 from wsi_attn.viewer.tiles import TileApp
 from wsi_attn.viewer.viewed import ViewedSlide
 
@@ -117,6 +116,7 @@ class Viewer:
             if entry.path is not None:
                 try:
                     with self.slides.use(key) as slide:
+                        records.with_pixels(entry, slide)
                         slide.tile(0, 0, 0)
                 except WsiAttnError:
                     continue  # told to whoever opens it
@@ -194,7 +194,7 @@ class Viewer:
         entry, index = self._entry(request), request.path_params["index"]
 
         def draw() -> bytes | None:
-            layers = layers_of(read_prediction(entry.prediction)) if entry.prediction else ()
+            layers = drawn_from(entry.prediction).layers if entry.prediction else ()
             return layer_png(layers[index]) if 0 <= index < len(layers) else None
 
         picture = await self._run(draw)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from wsi_attn.export.geojson import CLASS_NAME
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.colour import colourise
 from wsi_attn.heatmaps.layer import ATTENTION, Layer, shade
-from wsi_attn.store.predictions import SlidePrediction
+from wsi_attn.store.predictions import SlidePrediction, read_prediction
 
 FAINTEST = 0.2
 """Opacity of the least value as a share of the largest's, as in `heatmaps.picture`: what matters less hides less."""
+
+KEPT = 3
+"""Predictions held in memory; the maps of a large slide take some ten megabytes."""
 
 COLOUR = "viridis"
 BAR_STEPS = 32
@@ -31,14 +36,45 @@ OUTLINE_TOLERANCE = 0.75
 """Mask pixels by which an outline may be simplified."""
 
 
-def layers_of(prediction: SlidePrediction) -> tuple[Layer, ...]:
+@dataclass(frozen=True)
+class Drawn:
+    """What a prediction lays over its slide: `layers`, what the page is told of each, and the regions read."""
+
+    layers: tuple[Layer, ...]
+    records: list[dict[str, Any]]
+    regions: list[dict[str, Any]]
+
+
+def drawn_from(path: Path) -> Drawn:
+    """Of a prediction's file; the last few are kept, since a large one takes a second to read.
+
+    Raises
+    ------
+    PredictionError : it cannot be read.
+    """
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise PredictionError(f"Cannot read {path}: {error.strerror}") from error
+    return _drawn_from(path, changed)
+
+
+@lru_cache(maxsize=KEPT)
+def _drawn_from(path: Path, _changed: int) -> Drawn:
+    prediction = read_prediction(path)
+    layers = _layers_of(prediction)
+    regions = [vars(region) for region in prediction.attention]
+    return Drawn(layers, [_layer_record(layer) for layer in layers], regions)
+
+
+def _layers_of(prediction: SlidePrediction) -> tuple[Layer, ...]:
     """The attention map and whatever else the model says of each place."""
     attention = prediction.attention_map
     further = (Layer(name, value.frame, value.values) for name, value in prediction.maps.items())
     return Layer(ATTENTION, attention.frame, attention.values), *further
 
 
-def layer_record(layer: Layer) -> dict[str, Any]:
+def _layer_record(layer: Layer) -> dict[str, Any]:
     """What the page must know of a layer besides its picture: title, ticks, colours of its bar, and its frame."""
     shown = shade(layer)
     ramp = np.linspace(0, 1, BAR_STEPS, dtype=np.float32)[None]

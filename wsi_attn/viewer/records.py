@@ -8,10 +8,9 @@ from typing import Any
 from wsi_attn import __version__
 from wsi_attn.contract import SlideInfo
 from wsi_attn.errors import PredictionError
-from wsi_attn.store.predictions import SlidePrediction, read_prediction
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.viewer.collection import Entry
-from wsi_attn.viewer.overlays import layer_record, layers_of
+from wsi_attn.viewer.overlays import Drawn, drawn_from
 from wsi_attn.viewer.pyramid import TileLevel
 from wsi_attn.viewer.viewed import ViewedSlide
 
@@ -45,28 +44,28 @@ def without_pixels(entry: Entry) -> dict[str, Any]:
 def with_pixels(entry: Entry, slide: ViewedSlide) -> dict[str, Any]:
     """A slide: its pyramid, its prediction where that is of this very slide, and where all of it comes from."""
     info = slide.slide.info
-    prediction, problem = _prediction(entry, info)
+    drawn, problem = _drawn(entry, info)
     return {
         **line(entry),
         "version": slide.version,
         "size": list(info.size0),
         "mpp": list(info.mpp) if info.mpp else None,
         "levels": [_level(level) for level in slide.levels],
-        "layers": [layer_record(layer) for layer in layers_of(prediction)] if prediction else [],
-        "regions": [vars(region) for region in prediction.attention] if prediction else [],
+        "layers": drawn.records if drawn else [],
+        "regions": drawn.regions if drawn else [],
         "polygons": bool(entry.polygons),
         "warnings": [*problem, *_warnings(entry)],
         "provenance": [*_of_slide(info, slide), *_of_prediction(entry)],
     }
 
 
-def _prediction(entry: Entry, info: SlideInfo) -> tuple[SlidePrediction | None, list[str]]:
+def _drawn(entry: Entry, info: SlideInfo) -> tuple[Drawn | None, list[str]]:
     if entry.prediction is None:
         return None, []
     if entry.fingerprint != info.fingerprint:
         return None, ["The prediction is of another file of this name: what it looked at is not drawn."]
     try:
-        return read_prediction(entry.prediction), []
+        return drawn_from(entry.prediction), []
     except PredictionError as error:
         return None, [str(error)]
 

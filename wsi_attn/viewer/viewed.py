@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_attn.contract import EncodedTiles, Slide
 from wsi_attn.data.sources import open_source
-from wsi_attn.errors import NotEncodedError, TissueError
+from wsi_attn.errors import NotEncodedError, SlideReadError, TileDecodeError, TissueError
 from wsi_attn.geometry import Frame, Mpp
 from wsi_attn.slides.view import best_level, read_view
 from wsi_attn.store.tile_store import TileStore
@@ -123,9 +124,10 @@ class ViewedSlide:
             return None
         if level.passthrough and level.native is not None:
             tiles, completion = self._stored[level.native]
-            (data,) = tiles.read([(row, column)])
-            if len(data):
-                return Tile(completion.complete(data))
+            with suppress(SlideReadError, TileDecodeError):  # rendering marks what is damaged
+                (data,) = tiles.read([(row, column)])
+                if len(data):
+                    return Tile(completion.complete(data))
         key = (self.version, level.frame, region)
         cached = self._cache.get(key)
         if cached is not None:

@@ -1,0 +1,84 @@
+"""Tiles of a real store: stored ones go out as they are, damaged and absent ones are rendered."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.runner import wsi_attn
+from tests.conftest import DATA
+from wsi_attn.data.sources import open_source
+from wsi_attn.errors import SlideReadError
+from wsi_attn.viewer.cache import ByteCache
+from wsi_attn.viewer.viewed import ViewedSlide
+
+DEMO = DATA / "cmu1_small_region.svs"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "demo.zarr"
+    wsi_attn("tile", DEMO, "--output", path, "--codec", "passthrough", "--quiet")
+    return path
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.fixture(params=["slide", "store"])
+def viewed(request: pytest.FixtureRequest, store: Path) -> ViewedSlide:
+    return ViewedSlide(DEMO if request.param == "slide" else store, ByteCache(1 << 20))
+
+
+def test_passthrough_tiles_are_the_slides_pixels(viewed: ViewedSlide) -> None:
+    finest = len(viewed.levels) - 1
+    assert viewed.levels[finest].passthrough
+    with open_source(DEMO) as slide:
+        for column, row in [(3, 3), (9, 12)]:
+            tile = viewed.tile(finest, column, row)
+            assert tile is not None
+            inside = min(240, 2220 - column * 240), min(240, 2967 - row * 240)
+            expected = slide.read_region((column * 240, row * 240), 0, inside)
+            np.testing.assert_array_equal(pixels_of(tile.data)[: inside[1], : inside[0]], expected)
+
+
+def test_deepzoom_hands_out_the_same_bytes_inside_and_cuts_the_edge(viewed: ViewedSlide) -> None:
+    finest, highest = len(viewed.levels) - 1, viewed.deepzoom.highest
+    assert viewed.deepzoom_tile(highest, 3, 3) == viewed.tile(finest, 3, 3)
+    edge = viewed.deepzoom_tile(highest, 9, 12)
+    assert edge is not None
+    assert pixels_of(edge.data).shape == (2967 - 12 * 240, 2220 - 9 * 240, 3)
+
+
+def test_coarse_levels_show_the_whole_slide(viewed: ViewedSlide) -> None:
+    tile = viewed.tile(0, 0, 0)
+    assert tile is not None
+    with open_source(DEMO) as slide:
+        whole = slide.read_region((0, 0), 0, (2216, 2960)).reshape(370, 8, 277, 8, 3).mean(axis=(1, 3))
+    assert np.abs(pixels_of(tile.data)[:370, :277] - whole).mean() < 5
+
+
+def test_what_cannot_be_read_is_hatched(viewed: ViewedSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SlideReadError("damaged")
+
+    finest = len(viewed.levels) - 1
+    monkeypatch.setattr(viewed._stored[0][0], "read", fail)
+    monkeypatch.setattr(viewed.slide, "read_region", fail)
+    tile = viewed.tile(finest, 3, 3)
+    assert tile is not None
+    assert not tile.whole
+    assert pixels_of(tile.data).std() > 5
+
+
+def test_tissue_of_slide_and_store_agree(store: Path) -> None:
+    masks = []
+    for path in (DEMO, store):
+        mask, frame = ViewedSlide(path, ByteCache(0)).tissue()
+        masks.append(mask.sum() * frame.downsample_x * frame.downsample_y)
+    assert masks[0] == pytest.approx(masks[1], rel=0.15)
