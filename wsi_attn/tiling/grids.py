@@ -20,7 +20,6 @@ from wsi_attn.errors import SlideReadError, UsageError
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.scores.scores import SCORES, ScoreInfo, parse_names, score_tiles, warm_up
 from wsi_attn.slides.view import read_region_at
-from wsi_attn.store.create import write_grid
 from wsi_attn.store.schema import GridInfo
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig
@@ -76,6 +75,8 @@ def plan_grid(store: TileStore, config: TileConfig) -> tuple[GridInfo, Frame]:
 
 def add_grid(store: TileStore, mask: TissueMask, config: TileConfig, pool: Executor, progress: Progress) -> None:
     """Select the tiles of a grid, score them and write it into the store, where it appears whole."""
+    from wsi_attn.store.create import write_grid
+
     grid, frame = plan_grid(store, config)
     selection = select_tiles(mask, frame, grid.tile_size, grid.overlap, grid.min_tissue)
     rule = (mask.measure, mask.threshold)
@@ -107,7 +108,8 @@ def score_grid(
         for index, (x, y) in enumerate(origins.tolist() if store.meta.unreadable else []):
             readable[index] = not store.is_damaged(Region(x, y, grid.tile_size, grid.tile_size), 0)
         return ScoredGrid(readable, scores)
-    warm_up(grid.scores)  # threads that all want it compiled first would wait for each other
+    progress(0, 1, "compiling scores, once after installation")
+    warm_up(grid.scores)  # threads that all want it first would wait for each other
     scorer = _Scorer(store, grid, frame, rule)
     aligned = frame is level0 and not grid.overlap and level0.tile_size == Size(grid.tile_size, grid.tile_size)
     batches = list(scorer.chunk_batches(origins) if aligned else scorer.block_batches(origins))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import shutil
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +15,9 @@ from wsi_attn.contract import Progress, Slide, SlideInfo
 from wsi_attn.errors import StoreExistsError, StoreSchemaError
 from wsi_attn.geometry import Frame
 from wsi_attn.provenance import software
+from wsi_attn.scores.scores import parse_names, warm_up
 from wsi_attn.slides.view import best_level, read_view
 from wsi_attn.store import schema
-from wsi_attn.store.create import create_store
 from wsi_attn.store.schema import COMPLETE, WRITING, SourceInfo, StoreMeta, TissueInfo, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig
@@ -134,7 +136,20 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
     )
     label = np.where(mask.mask, schema.TISSUE_VALUE, schema.BACKGROUND_LABEL).astype(np.uint8)
     label[~mask.readable] = schema.UNREADABLE_LABEL
+    from wsi_attn.store.create import create_store  # loaded while tissue was looked for, see `load_ahead`
+
     create_store(output, meta, [plan.codec for plan in plans], label, mask.frame)
+
+
+def load_ahead(config: TileConfig) -> None:
+    """Start loading, in a thread, what is slow to load and wanted later: Zarr, and the compiled scores."""
+
+    def load() -> None:
+        importlib.import_module("wsi_attn.store.create")
+
+        warm_up(parse_names(config.scores))
+
+    threading.Thread(target=load, name="load", daemon=True).start()
 
 
 def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progress) -> TissueMask:

@@ -34,7 +34,7 @@ from wsi_attn.tiling.config import TileConfig, TileSummary
 from wsi_attn.tiling.grids import add_grid, plan_grid
 from wsi_attn.tiling.levels import HALVED, LevelPlan, plan_levels
 from wsi_attn.tiling.pixels import Chunks, blocks_of, copy_chunks, encode_chunks, halved_regions, reader_of
-from wsi_attn.tiling.prepare import find_existing, mask_from, prepare, remove_leftovers
+from wsi_attn.tiling.prepare import find_existing, load_ahead, mask_from, prepare, remove_leftovers
 from wsi_attn.tiling.select import (
     chunk_counts,
     grid_origins,
@@ -78,6 +78,8 @@ def tile_slide(
     with store_lock(output):
         found = find_existing(slide, output, config, overwrite=overwrite)
         remove_leftovers(output)
+        if found != "complete":
+            load_ahead(config)
         if found == "nothing":
             prepare(slide, output, config, progress)
         if found in ("nothing", "unfinished"):
