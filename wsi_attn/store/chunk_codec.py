@@ -23,8 +23,9 @@ from wsi_attn.geometry import Size
 ZSTD_LEVEL = 3
 """Levels above gain a few per cent on tissue and cost several times the time."""
 
+ZSTD_CHAIN: dict[str, Any] = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}}
 JPEG_NAME, JPEG2000_NAME = "imagecodecs_jpeg", "imagecodecs_jpeg2k"
-INTERLEAVED = {"name": "transpose", "configuration": {"order": [1, 2, 0]}}
+INTERLEAVED: dict[str, Any] = {"name": "transpose", "configuration": {"order": [1, 2, 0]}}
 """Axes c, y, x of the array to y, x, c of the streams."""
 
 
@@ -80,7 +81,7 @@ class ChunkCodec:
     def chain(self) -> list[dict[str, Any]]:
         """The codecs of a chunk as Zarr's metadata lists them."""
         if self.encoding is None:
-            return [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}}]
+            return [{"name": "bytes"}, ZSTD_CHAIN]
         if self.encoding.codec == JPEG2000:
             return [INTERLEAVED, {"name": JPEG2000_NAME}]
         configuration: dict[str, Any] = {"colorspace_data": "RGB", "colorspace_jpeg": self.encoding.colorspace}

@@ -40,4 +40,4 @@ class Journal:
 
     def remove(self) -> None:
         """Forget everything: the store is complete."""
-        self._place.delete([KEY])
+        self._place.delete(KEY)

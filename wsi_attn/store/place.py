@@ -1,34 +1,81 @@
-"""Where the bytes of a store go: by key, through Zarr's store interface, a folder or anything else that fulfils it.
+"""Where the bytes of a store go, by key: a folder, or anything that fulfils Zarr's store interface.
 
-A value appears whole or not at all, which Zarr's stores promise for `set`. Nothing is flushed to the disk by force:
-after a power cut a file may be short or empty, which the sizes and checksums in the metadata tell.
+A value appears whole or not at all: a folder renames it into place, and Zarr's stores promise it of `set`. Nothing is
+flushed to the disk by force: after a power cut a file may be short or empty, which the sizes and checksums in the
+metadata tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # loading Zarr takes a quarter of a second
     from zarr.abc.store import Store
 
 
-class Place:
+class Place(Protocol):
     """One store's keys and values."""
+
+    def get(self, key: str) -> bytes | None:
+        """A value, None where there is none."""
+        ...
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set a value, replacing what was there."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a value; that there is none is no error."""
+        ...
+
+
+class FolderPlace:
+    """The place of a store in a folder, with the files that Zarr's `LocalStore` would make."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> bytes | None:
+        """See `Place.get`."""
+        try:
+            return (self.folder / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put(self, key: str, value: bytes) -> None:
+        """See `Place.put`."""
+        path = self.folder / key
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            try:
+                file = temporary.open("wb", buffering=0)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = temporary.open("wb", buffering=0)
+            with file:
+                rest = memoryview(value)
+                while len(rest):  # a full disk may take a part, and refuse the rest
+                    rest = rest[file.write(rest) :]
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def delete(self, key: str) -> None:
+        """See `Place.delete`."""
+        (self.folder / key).unlink(missing_ok=True)
+
+
+class ZarrPlace:
+    """The place of a store in a store of Zarr's: object storage, memory, an archive."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    @classmethod
-    def of_folder(cls, path: Path) -> Place:
-        """The place of a store in a folder."""
-        from zarr.storage import LocalStore
-
-        return cls(LocalStore(path))
-
     def get(self, key: str) -> bytes | None:
-        """A value, None where there is none."""
+        """See `Place.get`."""
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
@@ -36,15 +83,14 @@ class Place:
         return found.to_bytes() if found is not None else None
 
     def put(self, key: str, value: bytes) -> None:
-        """Set a value, replacing what was there."""
+        """See `Place.put`."""
         from zarr.core.buffer.cpu import Buffer
         from zarr.core.sync import sync
 
         sync(self.store.set(key, Buffer.from_bytes(value)))
 
-    def delete(self, keys: Sequence[str]) -> None:
-        """Remove values; those that are not there are no error."""
+    def delete(self, key: str) -> None:
+        """See `Place.delete`."""
         from zarr.core.sync import sync
 
-        for key in keys:
-            sync(self.store.delete(key))
+        sync(self.store.delete(key))

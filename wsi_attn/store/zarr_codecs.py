@@ -106,8 +106,3 @@ class Jpeg2000Codec(_StreamCodec):
                 pixels, **{key: self.configuration[key] for key in keys if key in self.configuration}
             )
         )
-
-
-def of_stream(stream: dict[str, Any]) -> JpegCodec | Jpeg2000Codec:
-    """The codec that a chain of `ChunkCodec` ends in, from its metadata."""
-    return (JpegCodec if stream["name"] == JPEG_NAME else Jpeg2000Codec).from_dict(stream)

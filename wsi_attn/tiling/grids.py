@@ -20,6 +20,7 @@ from wsi_attn.errors import SlideReadError, UsageError
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.scores.scores import SCORES, ScoreInfo, parse_names, score_tiles, warm_up
 from wsi_attn.slides.view import read_region_at
+from wsi_attn.store.create import write_grid
 from wsi_attn.store.schema import GridInfo
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig
@@ -73,16 +74,15 @@ def plan_grid(store: TileStore, config: TileConfig) -> tuple[GridInfo, Frame]:
     return grid, frame
 
 
-def add_grid(store: TileStore, mask: TissueMask, config: TileConfig, pool: Executor, progress: Progress) -> None:
+def add_grid(store: TileStore, mask: TissueMask, config: TileConfig, pool: Executor, progress: Progress) -> ScoredGrid:
     """Select the tiles of a grid, score them and write it into the store, where it appears whole."""
-    from wsi_attn.store.create import write_grid
-
     grid, frame = plan_grid(store, config)
     selection = select_tiles(mask, frame, grid.tile_size, grid.overlap, grid.min_tissue)
     rule = (mask.measure, mask.threshold)
     scored = score_grid(store, grid, frame, selection.coords0, rule, pool, progress)
     attributes = {name: _attributes(SCORES[name]) for name in grid.scores}
     write_grid(store.path, grid, selection.coords0, scored.readable, scored.scores, attributes)
+    return scored
 
 
 def _attributes(score: ScoreInfo) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import shutil
 import threading
@@ -18,6 +17,7 @@ from wsi_attn.provenance import software
 from wsi_attn.scores.scores import parse_names, warm_up
 from wsi_attn.slides.view import best_level, read_view
 from wsi_attn.store import schema
+from wsi_attn.store.create import create_store
 from wsi_attn.store.schema import COMPLETE, WRITING, SourceInfo, StoreMeta, TissueInfo, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig
@@ -113,8 +113,8 @@ def remove_leftovers(output: Path) -> None:
                 entry.unlink(missing_ok=True)
 
 
-def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) -> None:
-    """Create the store in state "writing": levels and tissue decided, no pixels and no grid."""
+def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) -> TissueMask:
+    """Create the store in state "writing": levels and tissue decided, no pixels and no grid; returns the tissue."""
     info = slide.info
     plans = plan_levels(slide, config)
     mask = find_tissue(slide, config, plans[0].level, progress)
@@ -136,20 +136,13 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
     )
     label = np.where(mask.mask, schema.TISSUE_VALUE, schema.BACKGROUND_LABEL).astype(np.uint8)
     label[~mask.readable] = schema.UNREADABLE_LABEL
-    from wsi_attn.store.create import create_store  # loaded while tissue was looked for, see `load_ahead`
-
     create_store(output, meta, [plan.codec for plan in plans], label, mask.frame)
+    return mask
 
 
 def load_ahead(config: TileConfig) -> None:
-    """Start loading, in a thread, what is slow to load and wanted later: Zarr, and the compiled scores."""
-
-    def load() -> None:
-        importlib.import_module("wsi_attn.store.create")
-
-        warm_up(parse_names(config.scores))
-
-    threading.Thread(target=load, name="load", daemon=True).start()
+    """Start loading the compiled scores in a thread: it takes a second, and they are wanted last."""
+    threading.Thread(target=warm_up, args=(parse_names(config.scores),), name="load", daemon=True).start()
 
 
 def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progress) -> TissueMask:

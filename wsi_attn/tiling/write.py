@@ -27,7 +27,7 @@ from wsi_attn.geometry import Mpp, Region
 from wsi_attn.store import sharding
 from wsi_attn.store.journal import Journal
 from wsi_attn.store.lock import store_lock
-from wsi_attn.store.place import Place
+from wsi_attn.store.place import FolderPlace
 from wsi_attn.store.schema import ATTRIBUTE, COMPLETE, GROUP_FILE, FileInfo, StoreMeta, Unreadable, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig, TileSummary
@@ -43,6 +43,7 @@ from wsi_attn.tiling.select import (
     touched_chunks,
     wanted_chunks,
 )
+from wsi_attn.tissue.mask import TissueMask
 
 __all__ = ["TileConfig", "TileSummary", "tile_slide"]
 
@@ -80,18 +81,21 @@ def tile_slide(
         remove_leftovers(output)
         if found != "complete":
             load_ahead(config)
-        if found == "nothing":
-            prepare(slide, output, config, progress)
-        if found in ("nothing", "unfinished"):
-            with _pool(config.threads()) as pool:
-                _Writer(slide, output, config, pool, progress).run()
+        mask = prepare(slide, output, config, progress) if found == "nothing" else None
+        store = TileStore(output, read_meta(output))
+        mask = mask or mask_from(store)
+        if found in ("complete", "without grid"):
+            Journal(FolderPlace(output)).remove()  # its last run may have died between its last two steps
+        if found == "complete":
+            readable = store.readable(config.grid)
         else:
-            Journal(Place.of_folder(output)).remove()  # its last run may have died between its last two steps
-        if found == "without grid":
-            with TileStore.open(output) as store, _pool(config.threads()) as pool:
-                add_grid(store, mask_from(store), config, pool, progress)
+            with _pool(config.threads()) as pool:
+                if found != "without grid":
+                    store = _Writer(slide, store, mask, config, pool, progress).run()
+                readable = add_grid(store, mask, config, pool, progress).readable
+                _mark_complete(store)
     states = {"complete": "skipped", "unfinished": "resumed", "without grid": "added", "nothing": "written"}
-    return _summary(slide, output, config, states[found], started)
+    return _summary(slide, store, readable, config, states[found], started)
 
 
 @contextmanager
@@ -128,30 +132,32 @@ class _Writer:
     """One run over the pixels of one store; owns nothing that outlives it."""
 
     def __init__(
-        self, slide: Slide, path: Path, config: TileConfig, pool: ThreadPoolExecutor, progress: Progress
+        self,
+        slide: Slide,
+        store: TileStore,
+        mask: TissueMask,
+        config: TileConfig,
+        pool: ThreadPoolExecutor,
+        progress: Progress,
     ) -> None:
-        self.slide, self.path, self.config, self.pool, self.progress = slide, path, config, pool, progress
+        self.slide, self.store, self.mask, self.config = slide, store, mask, config
+        self.pool, self.progress = pool, progress
         self.plans = plan_levels(slide, config)
-        self.place = Place.of_folder(path)
+        self.place = FolderPlace(store.path)
         self.journal = Journal(self.place)
-        self.store = TileStore(path, read_meta(path))
-        self.mask = mask_from(self.store)
         self.states = [_LevelState(np.zeros(chunk_counts(plan.level), np.bool_)) for plan in self.plans]
         self.files: dict[str, FileInfo] = {}
         self.damage: list[list[Region]] = []
         self.done, self.total = 0, sum(math.prod(chunk_counts(plan.level)) for plan in self.plans)
 
-    def run(self) -> None:
-        """Write what the journal does not say is done, then the grid, then that the store is complete."""
+    def run(self) -> TileStore:
+        """Write what the journal does not say is done; returns the store with all of its pixels, not yet complete."""
         for entry in self.journal.read():
             self._replay(_ShardRecord(**entry))
         for index, plan in enumerate(self.plans):
             self._write_level(index, plan)
         self.journal.flush()  # scoring takes a while
-        store = TileStore(self.path, self._meta())  # reads what is there now
-        add_grid(store, self.mask, self.config, self.pool, self.progress)
-        self._complete()
-        self.journal.remove()
+        return TileStore(self.store.path, self._meta())
 
     def _replay(self, record: _ShardRecord) -> None:
         """Believe an entry whose shard is there and whole; a power cut may have taken it."""
@@ -254,12 +260,16 @@ class _Writer:
             for region in self.damage[index]
         ]
         shards = {key: self.files[key] for key in sorted(self.files, key=sharding.shard_of)}
-        return dataclasses.replace(read_meta(self.path), state=COMPLETE, unreadable=tuple(unreadable), files=shards)
+        return dataclasses.replace(self.store.meta, state=COMPLETE, unreadable=tuple(unreadable), files=shards)
 
-    def _complete(self) -> None:
-        group = json.loads((self.path / GROUP_FILE).read_text(encoding="utf-8"))
-        group["attributes"][ATTRIBUTE] = self._meta().to_json()
-        files.write_json(self.path / GROUP_FILE, group)
+
+def _mark_complete(store: TileStore) -> None:
+    """The last step: what the store says of itself, and that it is all there."""
+    document = json.loads((store.path / GROUP_FILE).read_text(encoding="utf-8"))
+    if document["attributes"][ATTRIBUTE]["state"] != COMPLETE:
+        document["attributes"][ATTRIBUTE] = store.meta.to_json()
+        files.write_json(store.path / GROUP_FILE, document)
+    Journal(FolderPlace(store.path)).remove()
 
 
 def _shards(plan: LevelPlan) -> Iterator[Region]:
@@ -299,22 +309,22 @@ def _rectangles(bad: NDArray[np.bool_], plan: LevelPlan) -> list[Region]:
     return found
 
 
-def _summary(slide: Slide, path: Path, config: TileConfig, state: str, started: float) -> TileSummary:
-    with TileStore.open(path) as store:
-        grid, frame = plan_grid(store, config)
-        mpp = slide.info.mpp
-        readable = store.readable(config.grid)
-        return TileSummary(
-            name=slide.info.name,
-            path=path,
-            state=state,
-            tiles=len(readable),
-            tiles_total=len(grid_origins(frame, grid.tile_size, grid.overlap)),
-            tissue_fraction=store.meta.tissue.fraction,
-            unreadable_tiles=int((~readable).sum()),
-            levels=len(store.meta.levels),
-            pixels=store.meta.pixels,
-            mpp=Mpp(mpp.x * frame.downsample_x, mpp.y * frame.downsample_y) if mpp else None,
-            bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-            seconds=time.perf_counter() - started,
-        )
+def _summary(
+    slide: Slide, store: TileStore, readable: NDArray[np.bool_], config: TileConfig, state: str, started: float
+) -> TileSummary:
+    grid, frame = plan_grid(store, config)
+    mpp = slide.info.mpp
+    return TileSummary(
+        name=slide.info.name,
+        path=store.path,
+        state=state,
+        tiles=len(readable),
+        tiles_total=len(grid_origins(frame, grid.tile_size, grid.overlap)),
+        tissue_fraction=store.meta.tissue.fraction,
+        unreadable_tiles=int((~readable).sum()),
+        levels=len(store.meta.levels),
+        pixels=store.meta.pixels,
+        mpp=Mpp(mpp.x * frame.downsample_x, mpp.y * frame.downsample_y) if mpp else None,
+        bytes=sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        seconds=time.perf_counter() - started,
+    )

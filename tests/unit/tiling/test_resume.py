@@ -11,7 +11,7 @@ from wsi_attn.errors import StoreIncompleteError
 from wsi_attn.geometry import Region
 from wsi_attn.store import sharding
 from wsi_attn.store.journal import Journal
-from wsi_attn.store.place import Place
+from wsi_attn.store.place import FolderPlace
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.write import TileConfig, tile_slide
 
@@ -28,7 +28,7 @@ from tests.unit.tiling import test_resume as case
 
 owner, name, after, when = sys.argv[2:6]
 target = {"files": wsi_attn.files, "slide": case.ArraySlide, "journal": wsi_attn.store.journal.Journal,
-          "place": wsi_attn.store.place.Place}[owner]
+          "place": wsi_attn.store.place.FolderPlace}[owner]
 original, calls = getattr(target, name), []
 
 def dying(*args, **options):
@@ -37,7 +37,7 @@ def dying(*args, **options):
     if fatal and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     if fatal and when == "torn":
-        (Path(sys.argv[1]) / "0" / "c" / "0" / "0" / "0.1234.partial").write_bytes(b"half a shard")
+        (Path(sys.argv[1]) / "0" / "c" / "0" / "0" / ".0.1234.tmp").write_bytes(b"half a shard")
         os.kill(os.getpid(), signal.SIGKILL)
     result = original(*args, **options)
     if fatal:
@@ -74,9 +74,10 @@ def uninterrupted(tmp_path_factory):
     [
         ("slide", "read_region", 1, "before"),  # nothing there yet
         ("slide", "read_region", 4, "before"),  # while pixels are read
-        ("place", "put", 3, "after"),  # a shard in place, the journal not told
-        ("place", "put", 4, "after"),  # and told
-        ("journal", "append", 3, "torn"),  # a temporary file of Zarr left
+        ("place", "put", 3, "after"),  # while the empty store is made
+        ("place", "put", 11, "after"),  # a shard in place, the journal not told
+        ("place", "put", 12, "after"),  # and told
+        ("journal", "append", 3, "torn"),  # a temporary file left
         ("journal", "append", 8, "after"),  # all of level 0 and some of level 1 done
         ("files", "write_json", 1, "before"),  # all but the last step
         ("files", "write_json", 1, "after"),  # complete, the journal still there
@@ -88,7 +89,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch, uninterrupted, owner, name, a
     killed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
     assert killed.returncode == -9, killed.stderr.decode()
     unfinished = output.exists() and (owner, name, when) != ("files", "write_json", "after")
-    done = len(Journal(Place.of_folder(output)).read()) if output.exists() else 0
+    done = len(Journal(FolderPlace(output)).read()) if output.exists() else 0
     if unfinished:
         with pytest.raises(StoreIncompleteError):
             TileStore.open(output)
@@ -105,7 +106,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch, uninterrupted, owner, name, a
 
 
 def test_unfinished_with_other_parameters_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("wsi_attn.tiling.write._Writer._complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("wsi_attn.tiling.write._mark_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         tile_slide(make_slide(), tmp_path / "s.zarr", CONFIG)
     with pytest.raises(FileExistsError, match="tile_size 32 instead of 64"):
