@@ -7,7 +7,7 @@ metadata tell.
 
 from __future__ import annotations
 
-import secrets
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -47,7 +47,7 @@ class FolderPlace:
     def put(self, key: str, value: bytes) -> None:
         """See `Place.put`."""
         path = self.folder / key
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
         try:
             try:
                 file = temporary.open("wb", buffering=0)

@@ -23,6 +23,9 @@ differ by as much, and resampling by so little only blurs."""
 SMALLEST_SIDE = 1024
 """Halving goes on until the larger side is at most this: what a viewer shows at once."""
 
+SMALL_ENOUGH = 4096
+"""A slide with a pyramid of its own, whose last level is at most this, needs no more levels."""
+
 
 PASSTHROUGH, COPIED, RESAMPLED, HALVED = "passthrough", "copied", "resampled", "halved"
 
@@ -51,7 +54,7 @@ class LevelPlan:
 
 
 def plan_levels(slide: Slide, config: TileConfig) -> tuple[LevelPlan, ...]:
-    """The levels of a store, finest first: those of the slide, and halves of the last until it is small.
+    """The levels of a store, finest first: those of the slide, and halves of the last until it is small enough.
 
     Raises
     ------
@@ -71,6 +74,8 @@ def plan_levels(slide: Slide, config: TileConfig) -> tuple[LevelPlan, ...]:
         reason = f"no level of the slide has {config.mpp:g} µm/px, its pixels are resampled"
         _refuse(config, info, reason)
         plans = [LevelPlan(Level(frame.size, downsample_x, downsample_y, chunk), RESAMPLED, 0, codec, reason)]
+    if len(plans) > 1 and max(plans[-1].level.size) <= SMALL_ENOUGH:
+        return tuple(plans)
     while max(plans[-1].level.size) > SMALLEST_SIDE:
         plans.append(_half(plans[-1].level, len(plans) - 1, codec, chunk))
     return tuple(plans)
