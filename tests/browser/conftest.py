@@ -212,5 +212,8 @@ def page(driver: Any, address: str) -> Iterator[Page]:
         slides = json.load(answer)["slides"]
     driver.get_log("browser")
     yield Page(driver, address, {slide["name"]: slide["id"] for slide in slides})
-    noise = [entry["message"] for entry in driver.get_log("browser") if "422 (Unprocessable" not in entry["message"]]
+    # OpenSeadragon warns of tiles that come after their slide was left; that is what leaving a slide looks like.
+    known = ("422 (Unprocessable", "Ignoring tile")
+    messages = [entry["message"] for entry in driver.get_log("browser")]
+    noise = [message for message in messages if not any(part in message for part in known)]
     assert noise == []
