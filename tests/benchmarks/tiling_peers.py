@@ -100,6 +100,12 @@ def dzsave(slide: str, _coords: np.ndarray, output: str) -> None:
 
 def tiatoolbox(slide: str, coords: np.ndarray, _output: str) -> None:
     """TIAToolbox's reader over these tiles; nothing is written."""
+    import torch
+
+    # Lets a torchvision without its compiled operators load; reading tiles uses none of them.
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from tiatoolbox.wsicore.wsireader import WSIReader
 
     reader = WSIReader.open(slide)

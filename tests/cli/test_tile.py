@@ -101,6 +101,25 @@ def test_killed_at_random_moments_ends_the_same(demo_slide: Path, tmp_path: Path
     assert left == whole
 
 
+def test_a_disk_that_takes_no_more(demo_slide: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: writing fails half way through a shard."""
+    output = tmp_path / "s.zarr"
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000));"
+        "from wsi_attn.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    )
+    arguments = ["tile", str(demo_slide), "-o", str(output), "--scores", "none"]
+    done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "cmu1_small_region.svs" in line
+    assert "run it again, it resumes" in line
+    assert not list(output.rglob("*.tmp"))
+    assert "never finished" in wsi_attn("verify", output, code=3).error()
+    assert "resumed" in wsi_attn(*arguments).stdout
+    assert "sound" in wsi_attn("verify", output).stdout
+
+
 def test_two_writers(demo_slide: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "wsi_attn", "tile", demo_slide, "-o", tmp_path / "s.zarr"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]

@@ -160,3 +160,19 @@ def test_real_fields(collection: Callable[[str], Path], tmp_path: Path) -> None:
         "train", index, "--output", tmp_path / "run", *TINY[2:], "--epochs", "1", "--patch-size", "64", "--json"
     ).json()
     assert record["n"] == 6
+
+
+def test_regions_drawn_in_qupath_say_where_to_look(manifest: Path, tmp_path: Path) -> None:
+    ring = [[16, 8], [80, 8], [80, 72], [16, 72], [16, 8]]
+    box = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    (tmp_path / "box.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [box]}))
+    header, *rows = manifest.read_text().splitlines()
+    drawn = [f"{manifest.parent / row},box.geojson" for row in rows]
+    (tmp_path / "drawn.csv").write_text("\n".join([f"{header},regions", *drawn]) + "\n")
+    wsi_attn("train", tmp_path / "drawn.csv", "--output", tmp_path / "run", *TINY)
+    (report,) = wsi_attn("evaluate", tmp_path / "run", tmp_path / "drawn.csv", "--split", "test", "--json").json()
+    assert report["n"] == 4
+    (tmp_path / "drawn.csv").write_text(f"{header},regions\n{drawn[0]}\n{drawn[1].replace('box', 'gone')}\n")
+    error = wsi_attn("train", tmp_path / "drawn.csv", "--output", tmp_path / "other", *TINY, code=3).error()
+    assert "row 3" in error
+    assert "gone.geojson of regions" in error

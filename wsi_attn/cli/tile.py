@@ -77,9 +77,10 @@ def tile(
     config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores, workers)
     talk = Talk(quiet=quiet, total=len(paths))
     claimed: dict[Path, Path] = {}
-    for path in paths:
+    for number, path in enumerate(paths, 1):
+        of_all = f"{number} of {len(paths)}, " if len(paths) > 1 else ""
         try:
-            with open_source(path, own_mpp) as slide, talk.progress(slide.info.name) as progress:
+            with open_source(path, own_mpp) as slide, talk.progress(of_all + slide.info.name) as progress:
                 store = output if one else output / f"{slide.info.name}.zarr"
                 if (other := claimed.setdefault(store, path)) is not path:
                     raise UsageError(f"{path} and {other} would both be tiled into {store}; tile them into two folders")

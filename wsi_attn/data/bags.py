@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.models.contract import BagBatch, PatchSource
 from wsi_attn.slides.view import View
 from wsi_attn.tissue.detect import detect_tissue
+from wsi_attn.tissue.polygons import tissue_from_geojson
 
 MIN_CELL_TISSUE = 0.1
 """A cell of the attention map may be looked at where at least this share of it is tissue."""
@@ -48,17 +50,26 @@ class Bag:
         return Bag(source.view(self.view), tissue, source.extent, source, self.unreadable)
 
 
-def make_bag(patches: SlidePatches, tissue: str, progress: Progress = no_progress) -> Bag:
+def make_bag(patches: SlidePatches, tissue: str, progress: Progress = no_progress, regions: Path | None = None) -> Bag:
     """Read a slide's coarse view and find its tissue.
 
     Parameters
     ----------
     tissue
         Method of detection; "none" takes the whole image.
+    regions
+        GeoJSON of boxes and polygons, drawn in QuPath say, that take the place of detection: nothing outside of them
+        is looked at.
+
+    Raises
+    ------
+    TissueError : the regions cannot be read, or none of them lies on the slide.
     """
     view = patches.coarse_view(progress)
     mask = view.readable
-    if tissue != "none":
+    if regions is not None:
+        mask = tissue_from_geojson(regions, view.frame, patches.slide.info.size0, readable=view.readable).mask
+    elif tissue != "none":
         mask = _find_tissue(view, patches.slide.info.mpp, tissue)
     return Bag(view.pixels, mask, patches.extent, patches, view.unreadable)
 

@@ -17,13 +17,17 @@ ALIASES = {
     "patient": ("patient", "case_id", "patient_id", "case", "group"),
     "split": ("split",),
     "mpp": ("mpp", "spacing_at_level_0"),
+    "regions": ("regions", "annotations", "roi"),
 }
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One slide of a manifest; `patient` is the path where no column names one, `split` empty where none is given."""
+    """One slide of a manifest; `patient` is the path where no column names one, `split` empty where none is given.
+
+    `regions` is a GeoJSON file of the boxes and polygons, in level-0 pixels, outside of which nothing is looked at.
+    """
 
     path: Path
     label: str
@@ -31,6 +35,7 @@ class Row:
     split: str
     mpp: Mpp | None
     number: int
+    regions: Path | None = None
 
 
 def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
@@ -96,7 +101,14 @@ def _row(manifest: Path, number: int, record: dict[str, str | None], columns: di
         split=split,
         mpp=_mpp(where, values.get("mpp", "")),
         number=number,
+        regions=_regions(where, manifest.parent, values.get("regions", "")),
     )
+
+
+def _regions(where: str, folder: Path, text: str) -> Path | None:
+    if text and not (folder / text).is_file():
+        raise ManifestError(f"{where}: there is no file {folder / text} of regions")
+    return folder / text if text else None
 
 
 def _mpp(where: str, text: str) -> Mpp | None:

@@ -50,7 +50,7 @@ def evaluate_manifest(
     for done, row in enumerate(rows, 1):
         try:
             with open_source(row.path, row.mpp) as slide:
-                prediction = predict_slide(slide, checkpoint, config)
+                prediction = predict_slide(slide, checkpoint, config, regions=row.regions)
             answered.append(row)
             probabilities.append(list(prediction.probabilities.values()))
         except WsiAttnError as error:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,11 +39,16 @@ class PredictConfig:
 
 @torch.inference_mode()
 def predict_slide(
-    slide: Slide, checkpoint: Checkpoint, config: PredictConfig, progress: Progress = no_progress
+    slide: Slide,
+    checkpoint: Checkpoint,
+    config: PredictConfig,
+    progress: Progress = no_progress,
+    regions: Path | None = None,
 ) -> SlidePrediction:
     """Answer one slide.
 
-    The coarse view is read whole, of the high resolution only the key instances.
+    The coarse view is read whole, of the high resolution only the key instances. With `regions`, a GeoJSON file,
+    nothing outside of them is looked at.
 
     Raises
     ------
@@ -60,7 +66,7 @@ def predict_slide(
             f"{slide.info.size0.width} x {slide.info.size0.height} px; choose a model with --model"
         )
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
-    bag = make_bag(patches, spec.tissue, progress)
+    bag = make_bag(patches, spec.tissue, progress, regions)
     if not bag.tissue.any():
         raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
     warnings = _check_fit(bag, checkpoint, str(path), ignore=config.ignore_fit)

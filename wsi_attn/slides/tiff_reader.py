@@ -91,7 +91,9 @@ class TiffReader:
                 for source in sources:
                     if source.page is not None:
                         refuse_tiles_beyond(path, source.page.offsets, source.page.lengths)
-                return _info_of_tags(path, tiff, slide_mpp, levels, sources), sources
+                # OpenSlide sees more where a pyramid lies in pages of its own, beside the one that OME-XML names.
+                if self._referee is None or len(levels) >= len(self._referee.info.levels):
+                    return _info_of_tags(path, tiff, slide_mpp, levels, sources), sources
         info = self._referee.info
         sources = sources_beside_openslide(tiff, info.vendor, info.levels)
         reader = "tifffile" if any(source.page is not None for source in sources) else info.reader

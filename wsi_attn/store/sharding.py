@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from wsi_attn.geometry import Size
 
-SHARD_BYTES = 128 << 20
-"""Most uncompressed bytes in a shard: large enough that a slide is dozens of files, small enough to hold two."""
+SHARD_BYTES = 64 << 20
+"""Most uncompressed bytes in a shard: large enough that a slide is some hundred files, small enough to hold a few."""
 
 CHANNELS = 3
 ABSENT = np.uint64(2**64 - 1)

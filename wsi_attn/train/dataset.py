@@ -95,14 +95,15 @@ class Dataset:
         if config.scale == 0:
             return self._plain(row, patches).augmented(generator, config.colour)
         change = float(np.exp(np.clip(generator.normal(0, config.scale), -LARGEST_CHANGE, LARGEST_CHANGE)))
-        return make_bag(patches.rescaled(change), config.tissue).augmented(generator, config.colour)
+        bag = make_bag(patches.rescaled(change), config.tissue, regions=row.regions)
+        return bag.augmented(generator, config.colour)
 
     def _plain(self, row: Row, patches: SlidePatches) -> Bag:
         """The image as it is; its coarse view and tissue are small and kept, its pixels are left to the cache."""
         if row.number in self._seen:
             view, tissue = self._seen[row.number]
             return Bag(view, tissue, patches.extent, patches)
-        bag = make_bag(patches, self.config.tissue)
+        bag = make_bag(patches, self.config.tissue, regions=row.regions)
         self._seen[row.number] = (bag.view, bag.tissue)
         return bag
 
