@@ -60,6 +60,14 @@ def test_evidence_for_a_label_with_a_contact_sheet(made: Path, tmp_path: Path) -
         assert min(sheet.size) > 400
 
 
+def test_uncertainty_of_every_place(made: Path, tmp_path: Path) -> None:
+    prediction = made / f"{STEM}.prediction.json"
+    (record,) = wsi_attn("heatmap", prediction, "--of", "uncertainty", "-o", tmp_path, "--size", "400", "--json").json()
+    assert record["heatmap"].endswith(f"{STEM}.uncertainty.heatmap.png")
+    drawn = picture(Path(record["heatmap"]))[:400].astype(int)
+    assert (np.ptp(drawn, axis=-1) > 60).any()
+
+
 def test_scores_of_a_store(made: Path, tmp_path: Path) -> None:
     store = made / f"{STEM}.zarr"
     (record,) = wsi_attn("heatmap", store, "--of", "score:tissue", "-o", tmp_path, "--size", "400", "--json").json()

@@ -91,7 +91,7 @@ def predict_slide(
         attention_map=_map(output.attention[0], batch.valid[0].numpy(), patches, network.config.cell),
         fingerprint=slide.info.fingerprint,
         warnings=tuple(warnings),
-        maps=_evidence_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.config.cell),
+        maps=_place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.config.cell),
     )
 
 
@@ -144,10 +144,14 @@ def _map(cells: torch.Tensor, valid: NDArray[np.bool_], patches: SlidePatches, c
     return AttentionMap(Frame(Size(columns, rows), cell * patches.downsample_x, cell * patches.downsample_y), values)
 
 
-def _evidence_maps(
+def _place_maps(
     output: SlideOutput, labels: Sequence[str], valid: NDArray[np.bool_], patches: SlidePatches, cell: int
 ) -> dict[str, AttentionMap]:
+    """What each place says for each label, and how undecided that is: entropy of its softmax, 0 to 1."""
     if output.evidence is None:
         return {}
-    by_label = zip(labels, output.evidence[0], strict=True)
-    return {f"evidence:{label}": _map(cells, valid, patches, cell) for label, cells in by_label}
+    evidence = output.evidence[0].float()  # (C, rows, columns)
+    shares = evidence.softmax(dim=0)
+    entropy = torch.special.entr(shares).sum(dim=0) / math.log(max(2, len(labels)))
+    maps = {f"evidence:{label}": cells for label, cells in zip(labels, evidence, strict=True)}
+    return {name: _map(cells, valid, patches, cell) for name, cells in {**maps, "uncertainty": entropy}.items()}

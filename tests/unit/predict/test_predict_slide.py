@@ -126,7 +126,12 @@ def test_prediction_survives_its_file(tmp_path: Path) -> None:
     write_prediction(found, tmp_path / "p.json")
     again = read_prediction(tmp_path / "p.json")
     assert replace(again, attention_map=found.attention_map, maps=found.maps) == found
-    assert list(again.maps) == list(found.maps) == [f"evidence:{label}" for label in found.probabilities]
+    names = [f"evidence:{label}" for label in found.probabilities]
+    assert list(again.maps) == list(found.maps) == [*names, "uncertainty"]
+    evidence = np.stack([found.maps[name].values for name in names])
+    shares = np.exp(evidence) / np.exp(evidence).sum(axis=0)
+    entropy = -(shares * np.log(shares)).sum(axis=0) / np.log(len(names))
+    np.testing.assert_allclose(found.maps["uncertainty"].values, entropy, atol=1e-5)
     pairs = zip((found.attention_map, *found.maps.values()), (again.attention_map, *again.maps.values()), strict=True)
     for ours, theirs in pairs:
         assert theirs.frame == ours.frame == found.attention_map.frame
