@@ -73,14 +73,17 @@ def test_passthrough_refuses_and_auto_says_why(demo_slide: Path, tmp_path: Path)
 
 def test_grids_are_added_and_others_refused(demo_slide: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
-    wsi_attn("tile", demo_slide, "-o", store)
+    wsi_attn("tile", demo_slide, "-o", store, "--codec", "passthrough")
     before = tree(store)
-    assert "skipped" in wsi_attn("tile", demo_slide, "-o", store).stdout
-    error = wsi_attn("tile", demo_slide, "-o", store, "--tile-size", "512", code=3).error()
+    assert "skipped" in wsi_attn("tile", demo_slide, "-o", store, "--codec", "passthrough").stdout
+    error = wsi_attn("tile", demo_slide, "-o", store, "--codec", "passthrough", "--tile-size", "512", code=3).error()
     assert "tile_size 256 instead of 512" in error
     assert "--grid NAME" in error
     (record,) = wsi_attn("tile", demo_slide, "-o", store, "--grid", "ten", "--mpp", "1", "--json").json()
     assert (record["state"], record["mpp"]) == ("added", pytest.approx([1.0, 1.0]))
+    error = wsi_attn("tile", demo_slide, "-o", store, "--grid", "other", "--codec", "zstd", code=3).error()
+    assert "codec passthrough instead of zstd" in error
+    assert "added" in wsi_attn("tile", store, "-o", store, "--grid", "late", "--tile-size", "512").stdout
     after = tree(store)
     assert {name: after[name] for name in before} == before
     assert zarr.open_group(store, mode="r")["tiles/ten/coords"].attrs["tile_extent0"][0] == pytest.approx(256 / 0.499)

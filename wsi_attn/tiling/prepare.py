@@ -87,8 +87,9 @@ def _differences(meta: StoreMeta, info: SlideInfo, wanted: dict[str, Any], confi
         found.append(f"slide mpp {_pair(meta.mpp)} instead of {_pair(info.mpp)}")
     theirs = {name: meta.parameters.get(name) for name in wanted}
     if meta.state == COMPLETE and config.grid != meta.parameters.get("grid"):
-        # The resolution of another grid is its own; that of the pixels is asked for by the grid they were made with.
-        theirs.pop("mpp"), wanted.pop("mpp")
+        # Another grid takes the pixels as they are: its resolution is its own, and only what was asked for must agree.
+        usual = TileConfig().pixel_parameters()
+        wanted = {name: value for name, value in wanted.items() if name != "mpp" and value != usual[name]}
     return found + _changes(theirs, wanted)
 
 
