@@ -123,6 +123,18 @@ def test_a_disk_that_takes_no_more(demo_slide: Path, tmp_path: Path) -> None:
     assert "sound" in wsi_attn("verify", output).stdout
 
 
+def test_interrupted_says_so_and_is_no_store(demo_slide: Path, tmp_path: Path) -> None:
+    output = tmp_path / "s.zarr"
+    command = [sys.executable, "-m", "wsi_attn", "tile", demo_slide, "-o", output, "--codec", "zstd", "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not output.exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == "wsi-attn: interrupted\n"
+    assert process.returncode == 130
+    assert wsi_attn("verify", output, code=3).error().endswith("was never finished; `wsi-attn tile` resumes it")
+
+
 def test_two_writers(demo_slide: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "wsi_attn", "tile", demo_slide, "-o", tmp_path / "s.zarr"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]

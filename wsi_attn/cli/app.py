@@ -106,6 +106,8 @@ def run(arguments: list[str]) -> int:
     DEBUG["on"] = False
     try:
         result = app(arguments, standalone_mode=False)
+        if result == ExitCode.INTERRUPTED:  # Typer takes Ctrl-C for itself and says nothing
+            print("wsi-attn: interrupted", file=sys.stderr)  # noqa: T201
         return int(result) if isinstance(result, int) else ExitCode.DONE
     except typer.Exit as finished:
         return finished.exit_code

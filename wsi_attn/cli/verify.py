@@ -38,7 +38,8 @@ def verify(
         for problem in verdict.problems[1:]:
             talk.say(problem)
         if verdict.problems:
-            talk.fail(StoreError(f"{verdict.problems[0]}; {len(verdict.problems)} problems, tile the slide again"))
+            more = f"; one of {len(verdict.problems)} problems" if len(verdict.problems) > 1 else ""
+            talk.fail(StoreError(verdict.problems[0] + more))
         record = {
             "store": str(path),
             "state": state,

@@ -194,36 +194,3 @@ def warm_up(names: Sequence[str]) -> None:
     """Load the kernels that score on the calling thread, compiled before or now, if any score is asked for."""
     if names:
         score_tiles(np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2), 2), names, ("chroma", 0), parallel=False)
-
-
-def tissue_scores(
-    tiles: NDArray[np.uint8],
-    valid: NDArray[np.int64],
-    measure: str,
-    threshold: int,
-    *,
-    parallel: bool = True,
-) -> NDArray[np.float32]:
-    """Share of each tile's pixels that are tissue, by the rule *measure > threshold* of a tissue mask.
-
-    Parameters
-    ----------
-    tiles
-        uint8 (N, H, W, 3), RGB.
-    valid
-        int64 (N, 2): width and height of the part of each tile that lies inside the slide, from its top left.
-    measure, threshold
-        The rule, as `TissueMask.measure` and `TissueMask.threshold` say it.
-    parallel
-        On all cores; without it on the calling thread, the GIL released, for callers that have threads of
-        their own. Not every threading layer of Numba may be entered from several threads at once.
-
-    Returns
-    -------
-    float32 (N,), 0 to 1; 0 for a tile without a valid pixel, (0,) for no tiles; never NaN.
-
-    Raises
-    ------
-    UsageError : shapes or types other than stated, or a valid part larger than the tile.
-    """
-    return score_tiles(tiles, valid, ("tissue",), (measure, threshold), parallel=parallel)["tissue"]

@@ -56,9 +56,8 @@ def verify_store(
             count += chunks
             problems += found
             progress(done, len(files), "verifying")
-    problems += _unknown_files(path, meta)
-    if meta.state == COMPLETE:
-        problems += _check_arrays(path)
+    if meta.state == COMPLETE:  # else what is there is nobody's yet
+        problems += [*_unknown_files(path, meta), *_check_arrays(path)]
     return Verdict(path, len(files), count, sum(file.bytes for file in files.values()), tuple(problems))
 
 

@@ -93,13 +93,6 @@ def touched_chunks(origins: NDArray[np.int64], tile: int, level: Level) -> NDArr
     return np.asarray(edges.cumsum(axis=0).cumsum(axis=1)[:rows, :columns] > 0)
 
 
-def touches_any(bad: NDArray[np.bool_], origins: NDArray[np.int64], tile: int, level: Level) -> NDArray[np.bool_]:
-    """Whether each tile (N,) reaches into any chunk that `bad`, bool (rows, columns), marks."""
-    sums = np.pad(bad.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    top, left, bottom, right = _chunks_under(origins, tile, level)
-    return np.asarray(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left] > 0)
-
-
 def _chunks_under(origins: NDArray[np.int64], tile: int, level: Level) -> tuple[NDArray[np.int64], ...]:
     """First row and column, and those after the last, of the chunks under each tile; each (N,)."""
     rows, columns = chunk_counts(level)

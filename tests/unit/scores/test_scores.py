@@ -16,7 +16,7 @@ from numba import config
 from tests.conftest import COLLECTION, DATA
 from tests.unit.scores.twins import STAINS, TWINS, twin
 from wsi_attn.errors import UnknownNameError, UsageError
-from wsi_attn.scores.scores import MEASURE_CODES, SCORES, parse_names, score_tiles, tissue_scores, warm_up
+from wsi_attn.scores.scores import MEASURE_CODES, SCORES, parse_names, score_tiles, warm_up
 from wsi_attn.tissue.detect import MEASURES
 
 NAMES = tuple(SCORES)
@@ -244,7 +244,10 @@ def test_folds_are_dark_and_saturated():
 def test_edge_tiles_count_only_what_is_inside():
     tiles = np.full((2, 4, 4, 3), 255, np.uint8)
     tiles[:, :2, :1] = (200, 100, 150)
-    assert tissue_scores(tiles, np.array([[1, 2], [4, 4]]), "chroma", 20).tolist() == [1.0, 0.125]
+    assert score_tiles(tiles, np.array([[1, 2], [4, 4]]), ("tissue",), ("chroma", 20))["tissue"].tolist() == [
+        1.0,
+        0.125,
+    ]
 
 
 def test_measures_are_those_of_masks_and_every_score_has_a_twin():
@@ -265,11 +268,11 @@ def test_names():
 def test_refuses_what_it_cannot_mean():
     tiles = np.zeros((1, 4, 4, 3), np.uint8)
     with pytest.raises(UsageError, match="uint8"):
-        tissue_scores(tiles.astype(np.float32), np.array([[4, 4]]), "chroma", 20)
+        score_tiles(tiles.astype(np.float32), np.array([[4, 4]]), ("tissue",), ("chroma", 20))["tissue"]
     with pytest.raises(UsageError, match="fit"):
-        tissue_scores(tiles, np.array([[5, 4]]), "chroma", 20)
+        score_tiles(tiles, np.array([[5, 4]]), ("tissue",), ("chroma", 20))["tissue"]
     with pytest.raises(UnknownNameError, match="chroma"):
-        tissue_scores(tiles, np.array([[4, 4]]), "croma", 20)
+        score_tiles(tiles, np.array([[4, 4]]), ("tissue",), ("croma", 20))["tissue"]
     with pytest.raises(UnknownNameError, match="focus"):
         score_tiles(tiles, np.array([[4, 4]]), ["focsu"], RULE)
 
