@@ -55,6 +55,30 @@ def group_weights(groups: Sequence[str], seed: int, resamples: int = RESAMPLES) 
     return draws[:, member].astype(np.float64)
 
 
+def ratio_interval(
+    numerator: FloatArray, denominator: FloatArray | None, weights: FloatArray, n_groups: int
+) -> Interval:
+    """Interval of a sum over a sum: a mean over images, or over those that `denominator` counts.
+
+    Parameters
+    ----------
+    numerator, denominator
+        float64 (n,), at least 0 in the denominator; None counts every image once.
+    weights, n_groups
+        float64 (R, n) of `group_weights`, and the number of groups.
+
+    Returns
+    -------
+    No value where nothing is counted; a resample that counts nothing is skipped.
+    """
+    counted = np.ones_like(numerator) if denominator is None else denominator
+    totals = weights @ counted
+    resampled = np.full(len(weights), np.nan)
+    np.divide(weights @ numerator, totals, out=resampled, where=totals > 0)
+    total = float(counted.sum())
+    return percentile_interval(float(numerator.sum()) / total if total > 0 else math.nan, resampled, n_groups)
+
+
 def percentile_interval(value: float, resampled: FloatArray, n_groups: int) -> Interval:
     """Interval of one metric.
 

@@ -1,0 +1,148 @@
+"""Sets of labels that hold the true one as often as was asked: split-conformal prediction.
+
+The score of a label is 1 minus its probability, and a set holds every label whose score is at most a threshold, the
+quantile of the true labels' scores on the validation part (LAC). Sadinle, Lei and Wasserman, Least Ambiguous
+Set-Valued Classifiers with Bounded Error Levels, JASA 2019: no other rule of that coverage has smaller sets on average
+where the probabilities are right. A set may be empty, which says that nothing fits.
+
+Where validation images and new ones are exchangeable, the true label is in the set with a probability of at least the
+coverage, averaged over images; not for each class, nor for each kind of image. What weakens this: several images
+of one patient, and that the epoch and the temperature were chosen on the same validation images. Hence `evaluate`
+measures the coverage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.errors import UsageError
+from wsi_attn.evaluate.intervals import ratio_interval
+from wsi_attn.evaluate.metrics import FloatArray, IntArray
+
+COVERAGES = (0.8, 0.9, 0.95)
+METHOD = "LAC"
+
+BoolArray = NDArray[np.bool_]
+
+
+def conformal_thresholds(labels: IntArray, probabilities: FloatArray) -> dict[str, float | None]:
+    """Threshold of each of `COVERAGES`, by the coverage as text.
+
+    Parameters
+    ----------
+    labels, probabilities
+        int64 (n,) and float64 (n, C) of images that the network was not trained on.
+
+    Returns
+    -------
+    Thresholds on the score, 0 to 1; None where the images are too few, see `conformal_quantile`.
+    """
+    scores = 1 - np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    return {str(coverage): conformal_quantile(scores, coverage) for coverage in COVERAGES}
+
+
+def conformal_quantile(scores: FloatArray, coverage: float) -> float | None:
+    """The k-th smallest of n scores, k = ceil((n + 1) coverage); None where k > n.
+
+    A coverage of 0.8 thus needs 4 images, 0.9 needs 9 and 0.95 needs 19. The + 1 is the correction for a finite
+    sample: a new score has n + 1 equally likely ranks among n scores. Vovk, Gammerman and Shafer, Algorithmic Learning
+    in a Random World, 2005, section 2.2; Angelopoulos and Bates, A Gentle Introduction to Conformal Prediction, 2021,
+    equation 1.
+    """
+    # A fraction of the decimal that was written: 20 * 0.95 is 19, in floating point it is more, and k would be 20.
+    rank = math.ceil((scores.size + 1) * Fraction(str(coverage)))
+    return float(np.sort(scores)[rank - 1]) if rank <= scores.size else None
+
+
+def threshold_of(calibration: Mapping[str, Any], coverage: float, model: str) -> float:
+    """The threshold that a checkpoint keeps for one coverage.
+
+    Raises
+    ------
+    UsageError : the model was not calibrated, not for this coverage, or on too few images for it.
+    """
+    known = calibration.get("conformal")
+    if not known:
+        raise UsageError(f"{model} was trained without conformal thresholds: predict without --coverage")
+    ready = [name for name, threshold in known.items() if threshold is not None]
+    threshold = known.get(str(coverage))
+    if threshold is None:
+        reason = "was validated on too few images for" if str(coverage) in known else "has no threshold for"
+        instead = f"choose one of {', '.join(ready)}" if ready else "predict without --coverage"
+        raise UsageError(f"{model} {reason} a coverage of {coverage:g}; {instead}")
+    return float(threshold)
+
+
+def in_set(probabilities: FloatArray, threshold: float) -> BoolArray:
+    """Which labels are in the set: bool, shape of `probabilities` (..., C)."""
+    members: BoolArray = 1 - probabilities <= threshold
+    return members
+
+
+def conformal_section(
+    labels: IntArray,
+    probabilities: FloatArray,
+    thresholds: Mapping[str, float | None],
+    weights: FloatArray,
+    n_groups: int,
+) -> dict[str, Any]:
+    """Measured coverage and size of the sets.
+
+    Parameters
+    ----------
+    labels, probabilities
+        int64 (n,) and float64 (n, C) of the evaluated part.
+    thresholds
+        What `conformal_thresholds` gave, of the validation part.
+    weights, n_groups
+        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+
+    Returns
+    -------
+    `method`, and in `coverages` for each coverage its `threshold` and, as `{value, low, high}`, the measured
+    `coverage`, the mean `set_size` and the share `unsure` of sets that do not hold exactly one label; only
+    `threshold`, null, where validation images were too few.
+    """
+    return {
+        "method": METHOD,
+        "coverages": {
+            name: {"threshold": threshold, **_measured(labels, probabilities, threshold, weights, n_groups)}
+            for name, threshold in thresholds.items()
+        },
+    }
+
+
+def _measured(
+    labels: IntArray, probabilities: FloatArray, threshold: float | None, weights: FloatArray, n_groups: int
+) -> dict[str, Any]:
+    if threshold is None:
+        return {}
+    members = in_set(probabilities, threshold)
+    size = members.sum(axis=1)
+    per_image = {
+        "coverage": np.take_along_axis(members, labels[:, None], axis=1)[:, 0],
+        "set_size": size,
+        "unsure": size != 1,
+    }
+    return {
+        name: ratio_interval(values.astype(np.float64), None, weights, n_groups).record()
+        for name, values in per_image.items()
+    }
+
+
+def mean_thresholds(members: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Thresholds of several networks that answer together: their mean, None where one of them has none.
+
+    The mean carries no guarantee: read the measured coverage.
+    """
+    means: dict[str, float | None] = {}
+    for name in members[0]:
+        values = [value for member in members if (value := member.get(name)) is not None]
+        means[name] = float(np.mean(values)) if len(values) == len(members) else None
+    return means
