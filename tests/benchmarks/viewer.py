@@ -140,12 +140,12 @@ def memory(store: Path) -> list[float]:
     for index in range(MEMORY_TILES):
         column, row = index // 2 % columns, index // 2 // columns % rows
         if index % 2:
-            slide.tile(finest, column, row)
+            slide.tile(slide.levels[finest], column, row)
         else:
             number = slide.deepzoom.highest - 1
             level = slide.deepzoom.level(number)
             assert level is not None
-            slide.deepzoom_tile(number, column % level.grid[0], row % level.grid[1])
+            slide.tile(level, column % level.grid[0], row % level.grid[1])
         if (index + 1) % (MEMORY_TILES // 10) == 0:
             found.append(round(resident_mb(), 1))
     slide.close()
@@ -199,7 +199,7 @@ def main(path: Path) -> None:
         columns, rows = min(columns, reference.grid[0]), min(rows, reference.grid[1])
         cells = [(index % columns, index // columns % rows) for index in range(TILES)]
         functions = in_turn(
-            lambda: rate(lambda index: slide.tile(finest, *cells[index]), TILES),
+            lambda: rate(lambda index: slide.tile(slide.levels[finest], *cells[index]), TILES),
             lambda: rate(lambda index: reference.tile(*cells[index]), TILES),
         )
         collection = collect([store])

@@ -117,7 +117,7 @@ class Viewer:
                 try:
                     with self.slides.use(key) as slide:
                         records.with_pixels(entry, slide)
-                        slide.tile(0, 0, 0)
+                        slide.tile(slide.levels[0], 0, 0)
                 except WsiAttnError:
                     continue  # told to whoever opens it
                 return

@@ -74,9 +74,7 @@ class Pool(Generic[Item]):
     def use(self, key: str) -> Iterator[Item]:
         """The item of a key, open for as long as the block runs."""
         with self._lock:
-            slot = self._slots.setdefault(key, _Slot())
-            self._slots.move_to_end(key)
-            slot.users += 1
+            slot = self._take(self._slots.setdefault(key, _Slot()), key)
         try:
             if slot.item is None:
                 with slot.lock:  # one opens, the others wait
@@ -84,11 +82,34 @@ class Pool(Generic[Item]):
                         slot.item = self._open(key)
             yield slot.item
         finally:
-            with self._lock:
-                slot.users -= 1
-                retired = self._retire()
-            for item in retired:
-                item.close()
+            self._release(slot)
+
+    @contextmanager
+    def use_if_open(self, key: str) -> Iterator[Item | None]:
+        """The item of a key where it is open already, else None: never waits for a file to be opened."""
+        with self._lock:
+            slot = self._slots.get(key)
+            if slot is None or slot.item is None:
+                slot = None
+            else:
+                self._take(slot, key)
+        try:
+            yield slot.item if slot else None
+        finally:
+            if slot:
+                self._release(slot)
+
+    def _take(self, slot: _Slot[Item], key: str) -> _Slot[Item]:
+        self._slots.move_to_end(key)
+        slot.users += 1
+        return slot
+
+    def _release(self, slot: _Slot[Item]) -> None:
+        with self._lock:
+            slot.users -= 1
+            retired = self._retire()
+        for item in retired:
+            item.close()
 
     def close(self) -> None:
         """Close all that nobody uses; what is in use is closed when it is released."""

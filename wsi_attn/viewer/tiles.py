@@ -10,29 +10,44 @@ import asyncio
 import re
 from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wsi_attn.errors import WsiAttnError
 from wsi_attn.viewer.cache import Pool
+from wsi_attn.viewer.pyramid import TileLevel
 from wsi_attn.viewer.viewed import Tile, ViewedSlide
 
 ADDRESS = re.compile(r"/slides/([0-9a-f]{1,64})(/tiles|_files)/(\d{1,9})/(\d{1,9})_(\d{1,9})\.jpg")
-READERS: dict[str, Callable[[ViewedSlide, int, int, int], Tile | None]] = {
-    "/tiles": ViewedSlide.tile,
-    "_files": ViewedSlide.deepzoom_tile,
+LEVELS: dict[str, Callable[[ViewedSlide, int, int, int], TileLevel | None]] = {
+    "/tiles": ViewedSlide.level,
+    "_files": ViewedSlide.deepzoom_level,
 }
 
 FOR_EVER = b"private, max-age=31536000, immutable"
 """For addresses that hold the slide's version: what they answer can never change."""
 REVALIDATE = b"private, no-cache"
 
-Headers = list[tuple[bytes, bytes]]
-Answer = tuple[int, Headers, bytes]
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A tile that is asked for; `known`: the etag that the browser has, `versioned`: its address names the version."""
+
+    key: str
+    kind: str
+    place: tuple[int, int, int]
+    known: bytes
+    versioned: bool
 
 
 class TileApp:
     """ASGI application that answers tiles and hands everything else on.
+
+    Stored tiles of open slides are answered at once: a read of some kilobytes takes less time than handing it to a
+    thread. Opening and rendering take threads.
 
     Parameters
     ----------
@@ -52,40 +67,49 @@ class TileApp:
         found = ADDRESS.fullmatch(scope["path"]) if scope["type"] == "http" else None
         if found is None:
             return await self.app(scope, receive, send)
-        key, kind, *numbers = found.groups()
-        level, column, row = map(int, numbers)
-        answer: Answer = (404, [], b"no such slide")
-        if key in self.keys:
-            known = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
-            versioned = scope["query_string"].startswith(b"v=")
-            answer = await asyncio.get_running_loop().run_in_executor(
-                self.threads, self._read, key, READERS[kind], (level, column, row), known, versioned
-            )
+        wanted = _wanted(found, scope)
+        answer: Answer | None = (404, [], b"no such slide")
+        if wanted.key in self.keys:
+            answer = self._at_once(wanted)
+            if answer is None:
+                answer = await asyncio.get_running_loop().run_in_executor(self.threads, self._read, wanted)
         status, headers, body = answer
         headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
         return None
 
-    def _read(
-        self,
-        key: str,
-        read: Callable[[ViewedSlide, int, int, int], Tile | None],
-        place: tuple[int, int, int],
-        known: bytes,
-        versioned: bool,
-    ) -> Answer:
+    def _at_once(self, wanted: Wanted) -> Answer | None:
+        with self.slides.use_if_open(wanted.key) as slide:
+            return _answer(slide, wanted, ViewedSlide.stored_tile) if slide else None
+
+    def _read(self, wanted: Wanted) -> Answer:
         try:
-            with self.slides.use(key) as slide:
-                etag = f'"{slide.version}"'.encode()
-                headers = [(b"etag", etag), (b"cache-control", FOR_EVER if versioned else REVALIDATE)]
-                if known == etag:
-                    return 304, headers, b""
-                tile = read(slide, *place)
+            with self.slides.use(wanted.key) as slide:
+                return _answer(slide, wanted, ViewedSlide.tile) or (404, [], b"no such tile")
         except WsiAttnError as error:
             return 422, [(b"cache-control", b"no-store")], " ".join(str(error).split()).encode()
-        if tile is None:
-            return 404, [], b"no such tile"
-        if not tile.whole:
-            headers = [(b"x-unreadable", b"1"), (b"cache-control", b"no-store")]
-        return 200, [(b"content-type", b"image/jpeg"), *headers], tile.data
+
+
+def _wanted(found: re.Match[str], scope: Scope) -> Wanted:
+    key, kind, *numbers = found.groups()
+    level, column, row = map(int, numbers)
+    known = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
+    return Wanted(key, kind, (level, column, row), known, scope["query_string"].startswith(b"v="))
+
+
+def _answer(
+    slide: ViewedSlide, wanted: Wanted, read: Callable[[ViewedSlide, TileLevel, int, int], Tile | None]
+) -> Answer | None:
+    """The tile, as far as `read` can give it."""
+    etag = f'"{slide.version}"'.encode()
+    headers = [(b"etag", etag), (b"cache-control", FOR_EVER if wanted.versioned else REVALIDATE)]
+    if wanted.known == etag:
+        return 304, headers, b""
+    level = LEVELS[wanted.kind](slide, *wanted.place)
+    tile = read(slide, level, *wanted.place[1:]) if level else None
+    if tile is None:
+        return None
+    if not tile.whole:
+        headers = [(b"x-unreadable", b"1"), (b"cache-control", b"no-store")]
+    return 200, [(b"content-type", b"image/jpeg"), *headers], tile.data

@@ -74,23 +74,34 @@ class ViewedSlide:
         """Changes when the slide does; part of addresses, so that a browser never shows a tile of another file."""
         return self.slide.info.fingerprint[:12]
 
-    def tile(self, index: int, column: int, row: int) -> Tile | None:
-        """One tile of `levels`; None where there is none."""
-        if not 0 <= index < len(self.levels):
-            return None
-        return self._tile(self.levels[index], column, row)
+    def level(self, index: int, column: int, row: int) -> TileLevel | None:
+        """The level of `levels` that a tile is of; None where there is no such tile."""
+        level = self.levels[index] if 0 <= index < len(self.levels) else None
+        return level if level and level.region(column, row) else None
 
-    def deepzoom_tile(self, number: int, column: int, row: int) -> Tile | None:
-        """One tile of the DeepZoom pyramid; None where there is none."""
+    def deepzoom_level(self, number: int, column: int, row: int) -> TileLevel | None:
+        """The level that has a tile of the DeepZoom pyramid: a stored one where its tile is the same."""
         level = self.deepzoom.level(number)
-        if level is None:
+        region = level.region(column, row) if level else None
+        if level is None or region is None:
             return None
         same = same_tiles(level, self.levels)
-        region = level.region(column, row)
         # A stored tile at the edge is padded, one of DeepZoom is cut off.
-        if same is not None and region is not None and (region.width, region.height) == level.tile:
-            return self._tile(self.levels[same], column, row)
-        return self._tile(level, column, row)
+        return self.levels[same] if same is not None and (region.width, region.height) == level.tile else level
+
+    def tile(self, level: TileLevel, column: int, row: int) -> Tile:
+        """One tile of a level: as it is stored, else rendered."""
+        return self.stored_tile(level, column, row) or self._rendered(level, column, row)
+
+    def stored_tile(self, level: TileLevel, column: int, row: int) -> Tile | None:
+        """One tile as the file has it, in microseconds; None where it has to be rendered."""
+        if level.passthrough and level.native is not None:
+            tiles, completion = self._stored[level.native]
+            with suppress(SlideReadError, TileDecodeError):  # rendering marks what is damaged
+                (data,) = tiles.read([(row, column)])
+                if len(data):
+                    return Tile(completion.complete(data))
+        return None
 
     def tissue(self) -> tuple[NDArray[np.bool_], Frame]:
         """Where tissue lies: the store's mask, else found in an overview.
@@ -118,16 +129,9 @@ class ViewedSlide:
         """Close the slide."""
         self.slide.close()
 
-    def _tile(self, level: TileLevel, column: int, row: int) -> Tile | None:
+    def _rendered(self, level: TileLevel, column: int, row: int) -> Tile:
         region = level.region(column, row)
-        if region is None:
-            return None
-        if level.passthrough and level.native is not None:
-            tiles, completion = self._stored[level.native]
-            with suppress(SlideReadError, TileDecodeError):  # rendering marks what is damaged
-                (data,) = tiles.read([(row, column)])
-                if len(data):
-                    return Tile(completion.complete(data))
+        assert region is not None  # noqa: S101 - levels are asked for by tiles that they have
         key = (self.version, level.frame, region)
         cached = self._cache.get(key)
         if cached is not None:

@@ -60,6 +60,22 @@ def test_pool_never_closes_what_is_in_use() -> None:
     assert first.closed
 
 
+def test_what_is_not_open_is_not_opened() -> None:
+    pool: Pool[Item] = Pool(Item, 1)
+    with pool.use_if_open("a") as nothing:
+        assert nothing is None
+    with pool.use("a") as opened:
+        pass
+    with pool.use_if_open("a") as same:
+        assert same is opened
+        with pool.use("b"):
+            pass
+        assert not opened.closed
+    assert len(pool) == 1
+    pool.close()
+    assert opened.closed
+
+
 def test_an_item_is_opened_once_by_many_threads() -> None:
     def slow(key: str) -> Item:
         time.sleep(0.02)

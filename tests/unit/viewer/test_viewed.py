@@ -40,8 +40,7 @@ def test_passthrough_tiles_are_the_slides_pixels(viewed: ViewedSlide) -> None:
     assert viewed.levels[finest].passthrough
     with open_source(DEMO) as slide:
         for column, row in [(3, 3), (9, 12)]:
-            tile = viewed.tile(finest, column, row)
-            assert tile is not None
+            tile = viewed.tile(viewed.levels[finest], column, row)
             inside = min(240, 2220 - column * 240), min(240, 2967 - row * 240)
             expected = slide.read_region((column * 240, row * 240), 0, inside)
             np.testing.assert_array_equal(pixels_of(tile.data)[: inside[1], : inside[0]], expected)
@@ -49,15 +48,23 @@ def test_passthrough_tiles_are_the_slides_pixels(viewed: ViewedSlide) -> None:
 
 def test_deepzoom_hands_out_the_same_bytes_inside_and_cuts_the_edge(viewed: ViewedSlide) -> None:
     finest, highest = len(viewed.levels) - 1, viewed.deepzoom.highest
-    assert viewed.deepzoom_tile(highest, 3, 3) == viewed.tile(finest, 3, 3)
-    edge = viewed.deepzoom_tile(highest, 9, 12)
+    assert viewed.deepzoom_level(highest, 3, 3) is viewed.level(finest, 3, 3)
+    edge = viewed.deepzoom_level(highest, 9, 12)
     assert edge is not None
-    assert pixels_of(edge.data).shape == (2967 - 12 * 240, 2220 - 9 * 240, 3)
+    assert viewed.stored_tile(edge, 9, 12) is None
+    assert pixels_of(viewed.tile(edge, 9, 12).data).shape == (2967 - 12 * 240, 2220 - 9 * 240, 3)
+
+
+def test_there_are_no_tiles_beyond_the_edges(viewed: ViewedSlide) -> None:
+    finest, highest = len(viewed.levels) - 1, viewed.deepzoom.highest
+    assert viewed.level(finest, 10, 0) is None
+    assert viewed.level(finest + 1, 0, 0) is None
+    assert viewed.deepzoom_level(highest, 0, 13) is None
+    assert viewed.deepzoom_level(highest + 1, 0, 0) is None
 
 
 def test_coarse_levels_show_the_whole_slide(viewed: ViewedSlide) -> None:
-    tile = viewed.tile(0, 0, 0)
-    assert tile is not None
+    tile = viewed.tile(viewed.levels[0], 0, 0)
     with open_source(DEMO) as slide:
         whole = slide.read_region((0, 0), 0, (2216, 2960)).reshape(370, 8, 277, 8, 3).mean(axis=(1, 3))
     assert np.abs(pixels_of(tile.data)[:370, :277] - whole).mean() < 5
@@ -70,8 +77,7 @@ def test_what_cannot_be_read_is_hatched(viewed: ViewedSlide, monkeypatch: pytest
     finest = len(viewed.levels) - 1
     monkeypatch.setattr(viewed._stored[0][0], "read", fail)
     monkeypatch.setattr(viewed.slide, "read_region", fail)
-    tile = viewed.tile(finest, 3, 3)
-    assert tile is not None
+    tile = viewed.tile(viewed.levels[finest], 3, 3)
     assert not tile.whole
     assert pixels_of(tile.data).std() > 5
 
