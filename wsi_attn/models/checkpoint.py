@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 
 from wsi_attn import files
 from wsi_attn.errors import CheckpointError
-from wsi_attn.models.deep_attention import DeepAttention
+from wsi_attn.models.contract import SlideModel
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.provenance import sha256_of
 
@@ -42,6 +42,9 @@ class ModelSpec:
         Method of tissue detection (see `tissue`), "none" where the whole image counts.
     appearance
         What inputs looked like in training (see `data.appearance`); empty checks nothing.
+    calibration
+        Temperature, conformal thresholds and operating points of the validation part (see `evaluate.calibration`);
+        empty leaves probabilities as the network gives them.
     """
 
     labels: tuple[str, ...]
@@ -49,6 +52,7 @@ class ModelSpec:
     stain: str
     tissue: str
     appearance: dict[str, list[float] | float] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Checkpoint:
     sha256: str
     system: str
     spec: ModelSpec
-    network: DeepAttention
+    network: SlideModel
 
 
 def save_checkpoint(
@@ -67,7 +71,7 @@ def save_checkpoint(
     *,
     name: str,
     system: str,
-    network: DeepAttention,
+    network: SlideModel,
     spec: ModelSpec,
     card: str,
     provenance: dict[str, Any],

@@ -6,13 +6,14 @@ file: pixels at the places it picks come from a `PatchSource`, so it runs as wel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsi_attn.contract import UInt8Array
 
@@ -55,6 +56,9 @@ class BagBatch:
         Source of randomness while training; None draws nothing.
     coarse_size
         int64 (B, 2), width and height of each view without its padding; None where none is padded.
+    prior
+        float (B, h, w), at least 0: weight of each cell from its tissue share and the scores of its patches. Attention
+        is proportional to prior_t exp(e_t); None weighs all valid cells alike.
     """
 
     coarse: Tensor
@@ -63,6 +67,7 @@ class BagBatch:
     sources: tuple[PatchSource, ...]
     generator: torch.Generator | None = None
     coarse_size: Tensor | None = None
+    prior: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,15 @@ class SlideOutput:
     attention
         float (B, h, w), softmax over the valid cells; 0 elsewhere.
     patch_xy
-        int64 (B, K, 2), top-left corners of the patches read, high-resolution pixels.
+        int64 (B, K, 2), top-left corners of the patches read, high-resolution pixels; K is 0 where none is read.
+    patch_size
+        int64 (B, K), sides of the patches in high-resolution pixels.
     patch_mask
         bool (B, K), False for padding and for patches that could not be decoded.
     patch_attention
         float (B, K), softmax over the patches read.
     global_logits, instance_logits
-        float (B, C), the answers of either branch alone.
+        float (B, C), the answers of either branch alone; None where a system has no such branch.
     unreadable
         int64 (B,), patches that could not be decoded.
     evidence
@@ -93,21 +100,73 @@ class SlideOutput:
     logits: Tensor
     attention: Tensor
     patch_xy: Tensor
+    patch_size: Tensor
     patch_mask: Tensor
     patch_attention: Tensor
-    global_logits: Tensor
-    instance_logits: Tensor
+    global_logits: Tensor | None
+    instance_logits: Tensor | None
     unreadable: Tensor
     evidence: Tensor | None = None
 
 
-class SlideModel(Protocol):
-    """A network that labels slides; `losses` are named terms that the training loop sums."""
+class NetworkConfig(Protocol):
+    """What the configuration of every system says; each is a frozen dataclass with fields of its own beside these."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        ...
+
+    @property
+    def coarse_factor(self) -> int:
+        """High-resolution pixels per pixel of the coarse view, along a side."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Channel means of the input, 0 to 1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Channel deviations of the input."""
+        ...
+
+
+class SlideModel(nn.Module, ABC):
+    """A network that labels slides: what training, checkpoints and prediction know of every system."""
+
+    config: NetworkConfig
 
     def __call__(self, batch: BagBatch) -> SlideOutput:
-        """Answer B slides."""
-        ...
+        """`forward`, with its type."""
+        output: SlideOutput = super().__call__(batch)
+        return output
 
-    def losses(self, output: SlideOutput, labels: Tensor) -> dict[str, Tensor]:
-        """Weighted terms of the loss for int64 labels (B,)."""
-        ...
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Coarse pixels per cell of the attention map, along a side."""
+
+    @property
+    def cell(self) -> int:
+        """Side of an attention cell in high-resolution pixels."""
+        return self.config.coarse_factor * self.stride
+
+    @abstractmethod
+    def forward(self, batch: BagBatch) -> SlideOutput:
+        """Answer B slides."""
+
+    @abstractmethod
+    def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Named terms that the training loop sums; "fused" is the cross-entropy of `output.logits`.
+
+        Parameters
+        ----------
+        labels
+            int64 (B,).
+        class_weights
+            float (C,), weight of each class in the cross-entropies; equal by default.
+        """

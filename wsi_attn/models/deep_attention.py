@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attn.models.contract import BagBatch, SlideOutput
+from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput
 from wsi_attn.nn.attention import GatedAttention, masked_softmax
 from wsi_attn.nn.backbones import SmallResNet
 from wsi_attn.nn.filters import RADIUS, smooth
@@ -81,19 +81,30 @@ class DeepAttentionConfig:
     """Channel means of the input, 0 to 1."""
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     """Channel deviations of the input."""
+    selection: str = "top-k"
+    """How key instances are chosen: "top-k", "threshold" or "sample"."""
+    threshold: float = 0.5
+    """tau of the selection "threshold", on the map scaled to 0 to 1."""
+    heads: int = 1
+    """J, attention maps."""
+    gated: bool = True
+    """Whether the sigmoid gate is in (2)."""
+    branches: str = "both"
+    """What is fused: "both", "global" (no patch is read) or "local" (z is left out of the fusion)."""
+    sampling: str = "attention"
+    """What instances are drawn by: "attention", or "uniform" over the valid cells."""
+    backbone: str = "small"
+    """Network of the coarse view, phi: "small" or "timm:NAME"."""
+    patch_backbone: str = "small"
+    """Network of the patches, psi: "small" or "timm:NAME"."""
 
-    @property
-    def cell(self) -> int:
-        """Side of an attention cell in high-resolution pixels."""
-        return int(self.coarse_factor * 2 ** len(self.coarse_widths))
 
-
-class DeepAttention(nn.Module):
+class DeepAttention(SlideModel):
     """The network of equations (1) to (9)."""
 
     def __init__(self, config: DeepAttentionConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: DeepAttentionConfig = config
         self.phi = SmallResNet(config.coarse_widths)
         self.psi = SmallResNet(config.patch_widths)
         self.coarse_gate = GatedAttention(self.phi.out_channels, config.hidden)
@@ -106,6 +117,11 @@ class DeepAttention(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    @property
+    def stride(self) -> int:
+        """Coarse pixels per cell of the attention map."""
+        return self.phi.stride
 
     def forward(self, batch: BagBatch) -> SlideOutput:
         """Answer B slides; reads K patches of each through its source."""
@@ -126,6 +142,7 @@ class DeepAttention(nn.Module):
             logits=self.fused_head(torch.cat([z, r], dim=1)),  # equation (9)
             attention=attention.view(size, height, width),
             patch_xy=patch_xy,
+            patch_size=torch.full_like(patch_xy[..., 0], self.config.patch_size),
             patch_mask=readable,
             patch_attention=patch_attention,
             global_logits=self.global_head(z),
@@ -147,13 +164,14 @@ class DeepAttention(nn.Module):
         config = self.config
         attention = output.attention.flatten(1)
         entropy = -(attention * torch.log(attention + 1e-6)).sum(dim=1).mean()
-        return {
-            "fused": functional.cross_entropy(output.logits, labels, class_weights),
-            "global": config.global_weight * functional.cross_entropy(output.global_logits, labels, class_weights),
-            "instance": config.instance_weight
-            * functional.cross_entropy(output.instance_logits, labels, class_weights),
-            "entropy": -config.entropy_weight * entropy,
-        }
+        terms = {"fused": functional.cross_entropy(output.logits, labels, class_weights)}
+        for name, weight, logits in (
+            ("global", config.global_weight, output.global_logits),
+            ("instance", config.instance_weight, output.instance_logits),
+        ):
+            if logits is not None:
+                terms[name] = weight * functional.cross_entropy(logits, labels, class_weights)
+        return {**terms, "entropy": -config.entropy_weight * entropy}
 
     def encode(self, coarse: Tensor) -> Tensor:
         """Coarse features of uint8 views, equation (1).
@@ -220,7 +238,7 @@ class DeepAttention(nn.Module):
         if self.training and config.exploration > 0 and batch.generator is not None:
             uniform = torch.rand(scores.shape, generator=batch.generator).clamp_(1e-9, 1 - 1e-9).to(scores.device)
             scores = scores - config.exploration * torch.log(-torch.log(uniform))
-        radius = max(1.0, config.spacing * config.patch_size / config.cell)
+        radius = max(1.0, config.spacing * config.patch_size / self.cell)
         size, _, width = logits.shape
         device = logits.device
         picked = torch.zeros((size, config.instances), dtype=torch.int64)
@@ -229,7 +247,7 @@ class DeepAttention(nn.Module):
         for index in range(size):
             cells = top_cells(scores[index], batch.valid[index].to(device), config.instances, radius).cpu()
             count = len(cells)
-            centre = (cells.flip(1) * config.cell) + config.cell // 2  # (k, 2), x and y
+            centre = (cells.flip(1) * self.cell) + self.cell // 2  # (k, 2), x and y
             corner = centre - config.patch_size // 2
             limit = (batch.extent[index].cpu() - config.patch_size).clamp(min=0)
             picked[index, :count] = cells[:, 0] * width + cells[:, 1]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from wsi_attn.models.contract import NetworkConfig, SlideModel
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.registry import Registry
 
-SYSTEMS: Registry[tuple[type[DeepAttention], type[DeepAttentionConfig]]] = Registry("attention system")
+SYSTEMS: Registry[tuple[Callable[[Any], SlideModel], type[NetworkConfig]]] = Registry("attention system")
 SYSTEMS.register("deep-attention")((DeepAttention, DeepAttentionConfig))
 
 
-def build_network(system: str, config: dict[str, Any]) -> DeepAttention:
+def build_network(system: str, config: dict[str, Any]) -> SlideModel:
     """The network of a system from its plain configuration.
 
     Raises
@@ -25,6 +27,6 @@ def build_network(system: str, config: dict[str, Any]) -> DeepAttention:
     return network(config_class(**known))
 
 
-def plain_config(config: DeepAttentionConfig) -> dict[str, Any]:
+def plain_config(config: NetworkConfig) -> dict[str, Any]:
     """The configuration as JSON values."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}

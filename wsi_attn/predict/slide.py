@@ -70,10 +70,10 @@ def predict_slide(
     if not bag.tissue.any():
         raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
     warnings = _check_fit(bag, checkpoint, str(path), ignore=config.ignore_fit)
-    batch = collate([bag], 2 ** len(network.config.coarse_widths))
+    batch = collate([bag], network.stride)
     output: SlideOutput = network(batch)
-    if not output.patch_mask.any():
-        raise SlideReadError(f"{path}: none of the {network.config.instances} places to look at could be decoded")
+    if output.patch_mask.numel() and not output.patch_mask.any():
+        raise SlideReadError(f"{path}: none of the {output.patch_mask.shape[1]} places to look at could be decoded")
     probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
     return SlidePrediction(
         slide=str(path),
@@ -83,15 +83,15 @@ def predict_slide(
         uncertainty=uncertainty_of(probabilities),
         tissue_fraction=round(float(bag.tissue.mean()), 6),
         unreadable_tiles=len(bag.unreadable) + int(output.unreadable[0]),
-        attention=_regions(output, patches, network.config.patch_size),
+        attention=_regions(output, patches),
         model={"name": checkpoint.name, "sha256": checkpoint.sha256},
         mpp=(slide.info.mpp.x, slide.info.mpp.y) if slide.info.mpp else None,
         seconds=round(time.perf_counter() - started, 3),
         software=software(),
-        attention_map=_map(output.attention[0], batch.valid[0].numpy(), patches, network.config.cell),
+        attention_map=_map(output.attention[0], batch.valid[0].numpy(), patches, network.cell),
         fingerprint=slide.info.fingerprint,
         warnings=tuple(warnings),
-        maps=_place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.config.cell),
+        maps=_place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.cell),
     )
 
 
@@ -123,15 +123,16 @@ def _check_fit(bag: Bag, checkpoint: Checkpoint, path: str, *, ignore: bool) -> 
     return [said]
 
 
-def _regions(output: SlideOutput, patches: SlidePatches, size: int) -> tuple[AttendedRegion, ...]:
+def _regions(output: SlideOutput, patches: SlidePatches) -> tuple[AttendedRegion, ...]:
     """The key instances in level-0 pixels, clipped to the slide, by falling weight."""
     mask = output.patch_mask[0].cpu()
     corners = output.patch_xy[0][mask].cpu().tolist()
+    sizes = output.patch_size[0].cpu()[mask].tolist()
     weights = output.patch_attention[0].cpu()[mask].tolist()
     frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
     size0 = patches.slide.info.size0
     regions = []
-    for (x, y), weight in zip(corners, weights, strict=True):
+    for (x, y), size, weight in zip(corners, sizes, weights, strict=True):
         region = frame.region0_from(x, y, size, size)
         width, height = min(region.x1, size0.width) - region.x, min(region.y1, size0.height) - region.y
         regions.append(AttendedRegion(region.x, region.y, width, height, weight))

@@ -8,6 +8,7 @@ from typing import Any
 
 from wsi_attn.data.manifest import Row
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.systems import plain_config
 from wsi_attn.train.card import METRICS, NOT_FOR
 
 
@@ -24,7 +25,7 @@ def recipe_card(
     seed: int,
 ) -> str:
     """The card as Markdown."""
-    spec, network = checkpoint.spec, checkpoint.network.config
+    spec, network = checkpoint.spec, plain_config(checkpoint.network.config)
     resolution = f"{spec.mpp:g} µm/px" if spec.mpp else "the image's own pixels; the pixel size was unknown in training"
     labels = spec.labels
     lines = [f"# {name}", "", *(text for paragraph in about for text in (paragraph, ""))]
@@ -33,7 +34,7 @@ def recipe_card(
         f"- Labels: {', '.join(labels)}",
         f"- Stain: {spec.stain}",
         f"- Resolution: {resolution}",
-        f"- Key instances: {network.instances}; smoothing: {network.smoothing:g} px",
+        f"- Key instances: {network['instances']}; smoothing: {network['smoothing']:g} px",
         f"- Made by: `{command}` (seed {seed})",
         "",
         "## Split",

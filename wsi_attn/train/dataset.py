@@ -17,8 +17,7 @@ from wsi_attn.contract import Slide, UInt8Array
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.sources import SlidePatches, open_source
-from wsi_attn.models.contract import BagBatch
-from wsi_attn.models.deep_attention import DeepAttentionConfig
+from wsi_attn.models.contract import BagBatch, SlideModel
 from wsi_attn.train.config import TrainConfig
 
 CACHE_BYTES = 3 << 30
@@ -74,7 +73,7 @@ class Dataset:
         self,
         rows: Sequence[Row],
         labels: Sequence[str],
-        network: DeepAttentionConfig,
+        network: SlideModel,
         config: TrainConfig,
         cache: SlideCache,
     ) -> None:
@@ -89,7 +88,7 @@ class Dataset:
     def bag(self, row: Row, generator: np.random.Generator | None) -> Bag:
         """One image; augmented where a generator is given."""
         config = self.config
-        patches = SlidePatches(self.cache.get(row), config.mpp, self.network.coarse_factor, workers=1)
+        patches = SlidePatches(self.cache.get(row), config.mpp, self.network.config.coarse_factor, workers=1)
         if generator is None:
             return self._plain(row, patches)
         if config.scale == 0:
@@ -143,7 +142,7 @@ class Dataset:
             ]
             draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + step) if training else None
             labels = torch.tensor([self.label_index[row.label] for row in rows])
-            return Step(collate(bags, 2 ** len(self.network.coarse_widths), draw), labels, tuple(rows))
+            return Step(collate(bags, self.network.stride, draw), labels, tuple(rows))
 
         with ThreadPoolExecutor(WORKERS) as pool:
             waiting = [pool.submit(prepare, step) for step in range(min(2 * WORKERS, len(groups)))]

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_attn.contract import Progress
 from wsi_attn.errors import DivergedError
-from wsi_attn.models.deep_attention import DeepAttention
+from wsi_attn.models.contract import SlideModel
 from wsi_attn.train.config import TrainConfig
 from wsi_attn.train.dataset import Dataset
 from wsi_attn.train.state import Progression, load_state, save_state
@@ -35,7 +35,7 @@ class Answers:
 
 
 def fit(
-    network: DeepAttention,
+    network: SlideModel,
     training: Dataset,
     validation: Dataset,
     config: TrainConfig,
@@ -48,7 +48,7 @@ def fit(
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     smoothing = get_ema_multi_avg_fn(config.averaging)  # type: ignore[no-untyped-call]
     average = AveragedModel(network, multi_avg_fn=smoothing, use_buffers=True)
-    smooth = cast(DeepAttention, average.module)
+    smooth = cast(SlideModel, average.module)
     progression = load_state(state_folder, network, average, optimizer)
     for record in progression.history:
         log(record)
@@ -78,7 +78,7 @@ def fit(
 
 
 def train_epoch(
-    network: DeepAttention,
+    network: SlideModel,
     average: AveragedModel,
     dataset: Dataset,
     optimizer: torch.optim.Optimizer,
@@ -111,7 +111,7 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def answer(network: DeepAttention, dataset: Dataset, class_weights: Tensor) -> Answers:
+def answer(network: SlideModel, dataset: Dataset, class_weights: Tensor) -> Answers:
     """Answer every row without augmentation, noise or dropout."""
     network.eval()
     labels, probabilities, losses = [], [], []

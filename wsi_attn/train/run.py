@@ -103,7 +103,7 @@ def train(
     network = build_network(config.system, {"classes": len(labels), **(network_options or {})}).to(config.device)
     cache = SlideCache()
     training, validation = (
-        Dataset([row for row in rows if row.split == split], labels, network.config, config, cache)
+        Dataset([row for row in rows if row.split == split], labels, network, config, cache)
         for split in ("train", "val")
     )
     weights = class_weights(training, len(labels)).to(config.device)

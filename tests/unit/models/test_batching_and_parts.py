@@ -81,7 +81,7 @@ def test_order_of_a_batch_changes_nothing() -> None:
 def test_a_hot_cell_of_any_field_gives_a_patch_around_it(width: int, height: int) -> None:
     """Wherever the patch fits around the cell; elsewhere it is shifted inside and no further."""
     network, batch = build(instances=1), batch_of([image(width, height)])
-    cell, half = network.config.cell, network.config.patch_size // 2
+    cell, half = network.cell, network.config.patch_size // 2
     rows, columns = batch.valid.shape[1:]
     for row in range(rows):
         for column in range(columns):

@@ -127,8 +127,8 @@ def test_one_hot_cell_gives_a_patch_around_its_centre(monkeypatch: pytest.Monkey
         scores[0, row, column] = 1
         _, corner, _ = network._select(scores, batch)
         centre = corner[0, 0] + 16
-        wanted = torch.tensor([(column + 0.5) * network.config.cell, (row + 0.5) * network.config.cell])
-        assert (centre - wanted).abs().max() <= network.config.cell / 2
+        wanted = torch.tensor([(column + 0.5) * network.cell, (row + 0.5) * network.cell])
+        assert (centre - wanted).abs().max() <= network.cell / 2
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.8])
@@ -164,7 +164,7 @@ def test_entropy_term_against_closed_form(cells: int) -> None:
     attention = torch.zeros(1, 4, 4)
     attention.view(-1)[:cells] = 1 / cells
     empty = torch.zeros(1, 2)
-    output = SlideOutput(empty, attention, *(torch.zeros(1, 3),) * 3, empty, empty, torch.zeros(1))
+    output = SlideOutput(empty, attention, *(torch.zeros(1, 3),) * 4, empty, empty, torch.zeros(1))
     terms = network.losses(output, torch.tensor([0]))
     assert terms["entropy"].item() == pytest.approx(-0.3 * math.log(cells), abs=1e-3)
     assert terms["fused"].item() == pytest.approx(math.log(2))

@@ -40,7 +40,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 
 def dataset(rows: list[Row], **options: object) -> Dataset:
-    return Dataset(rows, ("a", "b"), NETWORK, TrainConfig(**{"batch_size": 4, **options}), SlideCache())
+    return Dataset(rows, ("a", "b"), DeepAttention(NETWORK), TrainConfig(**{"batch_size": 4, **options}), SlideCache())
 
 
 def network() -> DeepAttention:
