@@ -18,7 +18,12 @@ ALIASES = {
     "split": ("split",),
     "mpp": ("mpp", "spacing_at_level_0"),
     "regions": ("regions", "annotations", "roi"),
+    "boxes": ("boxes",),
+    "mask": ("mask", "mask_path"),
 }
+BOX_FILES = (".xml", ".json", ".geojson")
+"""What ends the name of a file of boxes; any other text is the boxes themselves."""
+
 SPLITS = ("train", "val", "test")
 
 
@@ -26,7 +31,19 @@ SPLITS = ("train", "val", "test")
 class Row:
     """One slide of a manifest; `patient` is the path where no column names one, `split` empty where none is given.
 
-    `regions` is a GeoJSON file of the boxes and polygons, in level-0 pixels, outside of which nothing is looked at.
+    Attributes
+    ----------
+    path
+        The slide; of several images that make one field, the first.
+    regions
+        GeoJSON of the boxes and polygons, in level-0 pixels, outside of which nothing is looked at.
+    boxes
+        Where the finding is: `x1 y1 x2 y2` in level-0 pixels, several separated by `;`, or the path of a file of them
+        (see `data.regions_of`); empty where nothing is said.
+    mask
+        The same as an image, not 0 where the finding is.
+    paths
+        All images of the row: just `path`, or those that are laid out as one field.
     """
 
     path: Path
@@ -36,6 +53,12 @@ class Row:
     mpp: Mpp | None
     number: int
     regions: Path | None = None
+    boxes: str = ""
+    mask: Path | None = None
+    paths: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", self.paths or (self.path,))
 
 
 def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
@@ -50,8 +73,8 @@ def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
 
     Raises
     ------
-    ManifestError : missing file, column, label or image, a split that is none, one patient in two splits. The
-        message names the file and the row, counted as a spreadsheet does, the header being row 1.
+    ManifestError : missing file, column, label or image, a split that is none, boxes that are no boxes, one patient
+        in two splits. The message names the file and the row, counted as a spreadsheet does, the header being row 1.
     """
     if not path.is_file():
         raise ManifestError(f"There is no manifest {path}")
@@ -88,27 +111,73 @@ def _row(manifest: Path, number: int, record: dict[str, str | None], columns: di
     for name in ("path", "label"):
         if name in values and not values[name]:
             raise ManifestError(f"{where}: the {name} is empty")
-    image = manifest.parent / values["path"]
-    if not image.exists():
-        raise ManifestError(f"{where}: there is no file {image}")
+    images = _images(where, manifest.parent, values["path"])
     split = values.get("split", "").lower()
     if split and split not in SPLITS:
         raise ManifestError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
     return Row(
-        path=image,
+        path=images[0],
         label=values.get("label", ""),
         patient=values.get("patient") or values["path"],
         split=split,
         mpp=_mpp(where, values.get("mpp", "")),
         number=number,
-        regions=_regions(where, manifest.parent, values.get("regions", "")),
+        regions=_file(where, manifest.parent, values.get("regions", ""), "regions"),
+        boxes=_boxes(where, manifest.parent, values.get("boxes", "")),
+        mask=_file(where, manifest.parent, values.get("mask", ""), "the mask"),
+        paths=images,
     )
 
 
-def _regions(where: str, folder: Path, text: str) -> Path | None:
+def _images(where: str, folder: Path, text: str) -> tuple[Path, ...]:
+    """The image of a row, or several that are separated by `;`."""
+    if (folder / text).exists():  # a name may hold a semicolon
+        return (folder / text,)
+    images = tuple(folder / part.strip() for part in text.split(";"))
+    for image in images:
+        if image == folder:
+            raise ManifestError(f"{where}: an empty name among the images {text!r}")
+        if not image.exists():
+            raise ManifestError(f"{where}: there is no file {image}")
+    if len(set(images)) < len(images):
+        raise ManifestError(f"{where}: an image is named twice in {text!r}")
+    return images
+
+
+def _file(where: str, folder: Path, text: str, what: str) -> Path | None:
     if text and not (folder / text).is_file():
-        raise ManifestError(f"{where}: there is no file {folder / text} of regions")
+        raise ManifestError(f"{where}: there is no file {folder / text} of {what}")
     return folder / text if text else None
+
+
+def _boxes(where: str, folder: Path, text: str) -> str:
+    """The text of the column, checked; a file's name becomes its path."""
+    if text.lower().endswith(BOX_FILES):
+        return str(_file(where, folder, text, "boxes"))
+    parse_boxes(where, text)
+    return text
+
+
+def parse_boxes(where: str, text: str) -> list[tuple[float, float, float, float]]:
+    """Boxes `x1 y1 x2 y2`, several separated by `;`.
+
+    Raises
+    ------
+    ManifestError : not four finite numbers, or an empty or inverted box; the message begins with `where`.
+    """
+    boxes = []
+    for number, part in enumerate(filter(None, map(str.strip, text.split(";"))), 1):
+        try:
+            sides = [float(side) for side in part.split()]
+        except ValueError:
+            sides = []
+        if len(sides) != 4 or not all(map(math.isfinite, sides)):
+            raise ManifestError(f"{where}: box {number} ({part}) is not four numbers x1 y1 x2 y2 in pixels")
+        x1, y1, x2, y2 = sides
+        if x1 >= x2 or y1 >= y2:
+            raise ManifestError(f"{where}: box {number} ({part}) is empty or inverted: x1 < x2 and y1 < y2 are needed")
+        boxes.append((x1, y1, x2, y2))
+    return boxes
 
 
 def _mpp(where: str, text: str) -> Mpp | None:
@@ -126,7 +195,8 @@ def _mpp(where: str, text: str) -> Mpp | None:
 def _check_leakage(path: Path, rows: Sequence[Row]) -> None:
     seen: dict[tuple[str, str], Row] = {}
     for row in rows:
-        for what, name in (("patient", row.patient), ("file", str(row.path.resolve()))):
+        files = [("file", str(image.resolve())) for image in row.paths]
+        for what, name in [("patient", row.patient), *files]:
             first = seen.setdefault((what, name), row)
             before, now = first.split or "train", row.split or "train"  # rows without a split count as training
             if before != now:

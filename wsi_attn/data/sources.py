@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.contract import BACKGROUND, Progress, Slide, UInt8Array, no_progress
+from wsi_attn.data.manifest import Row
 from wsi_attn.errors import MissingMppError, ModelMismatchError, SlideReadError
 from wsi_attn.geometry import Mpp
+from wsi_attn.slides.mosaic import Mosaic
 from wsi_attn.slides.open import open_slide
+from wsi_attn.slides.tile_cache import TileCache
 from wsi_attn.slides.view import View, read_region_at, read_view
 from wsi_attn.store.tile_store import TileStore
 
@@ -25,6 +28,19 @@ def open_source(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     if (path / "zarr.json").is_file() or path.suffix == ".zarr":
         return TileStore.open(path, slide_mpp)
     return open_slide(path, slide_mpp)
+
+
+def open_row(row: Row, cache: TileCache | None = None) -> Slide:
+    """What a row of a manifest holds: a slide, a store, an image, or several images as one field.
+
+    Parameters
+    ----------
+    cache
+        Where a field of several images keeps what it has decoded.
+    """
+    if len(row.paths) > 1:
+        return Mosaic(row.paths, row.mpp, cache)
+    return open_source(row.path, row.mpp)
 
 
 LEVEL_TOLERANCE = 0.02

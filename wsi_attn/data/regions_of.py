@@ -1,0 +1,207 @@
+"""Where the finding is: the boxes, polygons or mask that a manifest's row gives, as a raster of the whole slide.
+
+Training does not look at them; they are what attention is judged against.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.data.manifest import Row, parse_boxes
+from wsi_attn.errors import ManifestError, SlideError, TissueError
+from wsi_attn.geometry import Frame, Size
+from wsi_attn.slides.mosaic import image_size
+from wsi_attn.slides.open import open_slide
+from wsi_attn.tissue.polygons import Regions, read_regions
+from wsi_attn.tissue.rings import Polygon, fill_polygons
+
+MAX_XML_BYTES = 4 << 20
+"""Largest VOC file; annotations of one image are kilobytes."""
+
+XML_DECLARATIONS = re.compile(rb"<!\s*(DOCTYPE|ENTITY)|\x00", re.IGNORECASE)
+"""What a VOC file has no need of and an attack has: entities, and encodings that would hide them."""
+
+VOC_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in level-0 pixels."""
+
+
+def region_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """The marked regions of a row on a raster that spans the whole slide.
+
+    Parameters
+    ----------
+    row
+        Its `boxes` or else its `mask` is used.
+    size0
+        Width and height of the slide, level-0 pixels.
+    shape
+        Rows and columns of the raster; its pixels need be neither square nor a whole number of level-0 pixels.
+
+    Returns
+    -------
+    bool (rows, columns), True where any part of a pixel lies in a box, or any pixel of the mask that is not 0; of a
+    polygon where the pixel's middle or a corner of the outline does. None where the row marks nothing.
+
+    Raises
+    ------
+    ManifestError : boxes that are empty, inverted, or reach outside the image; a file that cannot be read or holds
+        no annotation of this image; a mask of another shape than the image. The message names the row, and the file.
+    """
+    if row.boxes:
+        if row.boxes.lower().endswith((".json", ".geojson")) and not _is_coco(row):
+            return _polygon_mask(row, size0, shape)
+        return _box_mask(_boxes(row, size0), size0, shape)
+    return _image_mask(row, row.mask, size0, shape) if row.mask else None
+
+
+def _boxes(row: Row, size0: Size) -> list[Box]:
+    where = f"row {row.number}"
+    name = row.boxes.lower()
+    if name.endswith(".xml"):
+        found, where = _voc_boxes(row), f"{where}, {row.boxes}"
+    elif name.endswith((".json", ".geojson")):
+        found, where = _coco_boxes(row), f"{where}, {row.boxes}"
+    else:
+        found = parse_boxes(where, row.boxes)
+    for number, (x1, y1, x2, y2) in enumerate(found, 1):
+        said = f"{where}: box {number} ({x1:g} {y1:g} {x2:g} {y2:g})"
+        if x2 <= x1 or y2 <= y1:
+            raise ManifestError(f"{said} is empty or inverted; a box is x1 y1 x2 y2 with x1 < x2 and y1 < y2")
+        if min(x1, y1) < 0 or x2 > size0.width or y2 > size0.height:
+            raise ManifestError(f"{said} reaches outside {row.path}, which is {size0.width} x {size0.height} px")
+    return found
+
+
+def _box_mask(boxes: list[Box], size0: Size, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, np.bool_)
+    scale_y, scale_x = shape[0] / size0.height, shape[1] / size0.width
+    for x1, y1, x2, y2 in boxes:
+        rows = slice(math.floor(y1 * scale_y), math.ceil(y2 * scale_y))
+        columns = slice(math.floor(x1 * scale_x), math.ceil(x2 * scale_x))
+        mask[rows, columns] = True
+    return mask
+
+
+def _polygon_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    try:
+        regions: Regions = read_regions(Path(row.boxes))
+    except TissueError as error:
+        raise ManifestError(f"row {row.number}: {error}") from error
+    corners = [polygon.exterior for polygon in regions.tissue]
+    if any((ring < 0).any() or (ring > size0).any() for ring in corners):
+        raise ManifestError(
+            f"row {row.number}: {row.boxes} reaches outside {row.path}, which is {size0.width} x {size0.height} px"
+        )
+    downsample = (size0.width / shape[1], size0.height / shape[0])
+    frame = Frame(Size(shape[1], shape[0]), *downsample)
+    mask = fill_polygons(regions.tissue, frame, size0) | _corner_mask(regions.tissue, downsample, shape)
+    return np.asarray(mask & ~fill_polygons(regions.background, frame, size0))
+
+
+def _corner_mask(
+    polygons: tuple[Polygon, ...], downsample: tuple[float, float], shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Pixels with a corner of an outline in them, without which a region smaller than a pixel would be lost."""
+    mask = np.zeros(shape, np.bool_)
+    for polygon in polygons:
+        columns, rows = np.floor(polygon.exterior / downsample).astype(np.int64).T
+        mask[rows.clip(0, shape[0] - 1), columns.clip(0, shape[1] - 1)] = True
+    return mask
+
+
+def _image_mask(row: Row, path: Path, size0: Size, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    where = f"row {row.number}: mask {path}"
+    try:
+        marked = _mask_pixels(path)
+    except (SlideError, OSError) as error:
+        raise ManifestError(f"{where} cannot be read: {error}") from error
+    rows, columns = marked.shape
+    if abs(rows * size0.width - columns * size0.height) > max(size0):  # within a pixel of the same shape
+        raise ManifestError(
+            f"{where} is {columns} x {rows} px and the image {size0.width} x {size0.height}: it is no mask of the whole"
+        )
+    ys, xs = np.nonzero(marked)
+    mask = np.zeros(shape, np.bool_)
+    first = (ys * shape[0] // rows, xs * shape[1] // columns)
+    last = (((ys + 1) * shape[0] - 1) // rows, ((xs + 1) * shape[1] - 1) // columns)
+    for y in (first[0], last[0]):
+        for x in (first[1], last[1]):
+            mask[y, x] = True
+    if shape[0] > 2 * rows or shape[1] > 2 * columns:  # a raster finer than the mask has pixels between the corners
+        enlarged = cv2.resize(marked.view(np.uint8), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+        mask |= enlarged.view(np.bool_)
+    return mask
+
+
+def _mask_pixels(path: Path) -> NDArray[np.bool_]:
+    """Pixels of a mask that are not 0; of any depth, since instance masks count beyond 255."""
+    image_size(path)  # refuses what is no image, in words
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        with open_slide(path) as slide:
+            pixels = slide.read_region((0, 0), 0, slide.info.size0)
+    return np.asarray((pixels[..., :3] if pixels.ndim == 3 else pixels[..., None]).any(axis=2))
+
+
+def _voc_boxes(row: Row) -> list[Box]:
+    """Boxes of a Pascal VOC file.
+
+    Read with the standard library's parser, after a check that there is nothing in the file that could make it expand:
+    no document type, no entity, no encoding in which these would hide, and no more than `MAX_XML_BYTES`.
+    """
+    where = f"row {row.number}, {row.boxes}"
+    data = Path(row.boxes).read_bytes()
+    if len(data) > MAX_XML_BYTES or XML_DECLARATIONS.search(data):
+        raise ManifestError(f"{where}: no VOC file: larger than 4 MB, not UTF-8, or with a document type")
+    try:
+        root = ElementTree.fromstring(data)  # noqa: S314 - checked above
+    except ElementTree.ParseError as error:
+        raise ManifestError(f"{where}: not XML: {error}") from error
+    boxes = []
+    for number, found in enumerate(root.iter("bndbox"), 1):
+        try:
+            x1, y1, x2, y2 = (float(found.findtext(side, "")) for side in VOC_SIDES)
+        except ValueError as error:
+            raise ManifestError(f"{where}: box {number} lacks one of {', '.join(VOC_SIDES)} as a number") from error
+        boxes.append((x1, y1, x2, y2))
+    return boxes
+
+
+def _json(row: Row) -> Any:
+    try:
+        return json.loads(Path(row.boxes).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ManifestError(f"row {row.number}, {row.boxes}: cannot be read as JSON: {error}") from error
+
+
+def _is_coco(row: Row) -> bool:
+    document = _json(row)
+    return isinstance(document, dict) and "annotations" in document and "images" in document
+
+
+def _coco_boxes(row: Row) -> list[Box]:
+    """Boxes of this image in a COCO file, found by file name; `bbox` is x, y, width, height."""
+    where = f"row {row.number}, {row.boxes}"
+    document = _json(row)
+    try:
+        names = {image["id"]: Path(image["file_name"]).name for image in document["images"]}
+        wanted = [key for key, name in names.items() if name == row.path.name]
+        if not wanted:
+            raise ManifestError(f"{where}: names no image {row.path.name}")
+        boxes = [found["bbox"] for found in document["annotations"] if found["image_id"] in wanted]
+        return [(float(x), float(y), float(x) + float(w), float(y) + float(h)) for x, y, w, h in boxes]
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ManifestError):
+            raise
+        raise ManifestError(f"{where}: not COCO: {error!r}") from error
