@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_attn.contract import BACKGROUND, Progress, UInt8Array, no_progress
 from wsi_attn.data.augment import AugmentedPatches, random_colour, random_symmetry
+from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.models.contract import BagBatch, PatchSource
@@ -24,6 +26,9 @@ from wsi_attn.tissue.polygons import tissue_from_geojson
 MIN_CELL_TISSUE = 0.1
 """A cell of the attention map may be looked at where at least this share of it is tissue."""
 
+LEAST_PRIOR = 0.01
+"""Least prior of a cell that may be looked at: what tiles are scored by must not forbid what the network finds."""
+
 TISSUE_PIXELS = 8_000_000
 """Largest view that tissue is looked for on; 16 µm/px for the largest slide that fits a scanner."""
 
@@ -33,7 +38,8 @@ class Bag:
     """One slide as a network sees it.
 
     `view` is uint8 (rows, columns, 3), coarse; `tissue` bool of the same shape; `extent` width and height in
-    high-resolution pixels; `unreadable` level-0 regions of the coarse view that could not be decoded.
+    high-resolution pixels; `unreadable` level-0 regions of the coarse view that could not be decoded; `weights` the
+    prior of each coarse pixel (see `data.prior`), bool, or uint8 in 1/255; None weighs all alike.
     """
 
     view: UInt8Array
@@ -41,16 +47,28 @@ class Bag:
     extent: tuple[int, int]
     source: PatchSource
     unreadable: tuple[Region, ...] = ()
+    weights: NDArray[np.bool_] | UInt8Array | None = None
 
     def augmented(self, generator: np.random.Generator, colour: float) -> Bag:
         """The same slide in another orientation and colour."""
         change = random_colour(generator, colour) if colour > 0 else None
         source = AugmentedPatches(self.source, self.extent, random_symmetry(generator), change)
-        tissue = source.symmetry.apply(self.tissue[..., None].view(np.uint8))[..., 0].view(np.bool_)
-        return Bag(source.view(self.view), tissue, source.extent, source, self.unreadable)
+
+        def turned(raster: NDArray[Any]) -> NDArray[Any]:
+            return source.symmetry.apply(raster[..., None].view(np.uint8))[..., 0].view(raster.dtype)
+
+        weights = None if self.weights is None else turned(self.weights)
+        tissue = turned(self.tissue)
+        return Bag(source.view(self.view), tissue, source.extent, source, self.unreadable, weights)
 
 
-def make_bag(patches: SlidePatches, tissue: str, progress: Progress = no_progress, regions: Path | None = None) -> Bag:
+def make_bag(
+    patches: SlidePatches,
+    tissue: str,
+    progress: Progress = no_progress,
+    regions: Path | None = None,
+    prior: str = "none",
+) -> Bag:
     """Read a slide's coarse view and find its tissue.
 
     Parameters
@@ -60,6 +78,8 @@ def make_bag(patches: SlidePatches, tissue: str, progress: Progress = no_progres
     regions
         GeoJSON of boxes and polygons, drawn in QuPath say, that take the place of detection: nothing outside of them
         is looked at.
+    prior
+        One of `data.prior.PRIORS`.
 
     Raises
     ------
@@ -71,7 +91,11 @@ def make_bag(patches: SlidePatches, tissue: str, progress: Progress = no_progres
         mask = tissue_from_geojson(regions, view.frame, patches.slide.info.size0, readable=view.readable).mask
     elif tissue != "none":
         mask = _find_tissue(view, patches.slide.info.mpp, tissue)
-    return Bag(view.pixels, mask, patches.extent, patches, view.unreadable)
+    weights: NDArray[np.bool_] | UInt8Array | None = mask if prior != "none" else None
+    if prior == "scores":
+        scored = score_weights(patches.slide, view.frame, mask.shape)
+        weights = mask if scored is None else scored * mask
+    return Bag(view.pixels, mask, patches.extent, patches, view.unreadable, weights)
 
 
 def _find_tissue(view: View, mpp: Mpp | None, method: str) -> NDArray[np.bool_]:
@@ -98,15 +122,27 @@ def valid_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
     bool (ceil(rows/stride), ceil(columns/stride)). The share is of the part of the cell inside the image. Where tissue
     exists but no cell holds enough, those that hold any count.
     """
-    rows, columns = tissue.shape
-    height, width = -(-rows // stride), -(-columns // stride)
-    padded = np.zeros((height * stride, width * stride), np.bool_)
-    padded[:rows, :columns] = tissue
-    counts = padded.reshape(height, stride, width, stride).sum(axis=(1, 3))
-    inside = np.outer(_inside(rows, stride), _inside(columns, stride))
-    share = counts / inside
+    share = cell_means(tissue, stride)
     enough = share >= MIN_CELL_TISSUE
     return np.asarray(enough if enough.any() else share > 0, np.bool_)
+
+
+def cell_means(raster: NDArray[np.bool_] | UInt8Array, stride: int) -> NDArray[np.float64]:
+    """Mean of a raster over the part of each cell inside the image: (ceil(rows/stride), ceil(columns/stride))."""
+    rows, columns = raster.shape
+    height, width = -(-rows // stride), -(-columns // stride)
+    padded = np.zeros((height * stride, width * stride), raster.dtype)
+    padded[:rows, :columns] = raster
+    sums = padded.reshape(height, stride, width, stride).sum(axis=(1, 3), dtype=np.int64)
+    return np.asarray(sums / np.outer(_inside(rows, stride), _inside(columns, stride)))
+
+
+def prior_cells(bag: Bag, stride: int) -> NDArray[np.float32]:
+    """Prior of each cell, float32 (h, w): `LEAST_PRIOR` to 1; 1 everywhere where the bag has no weights."""
+    if bag.weights is None:
+        return np.ones([-(-extent // stride) for extent in bag.tissue.shape], np.float32)
+    means = cell_means(bag.weights, stride) / (1 if bag.weights.dtype == np.bool_ else 255)
+    return np.maximum(means, LEAST_PRIOR).astype(np.float32)
 
 
 def _inside(extent: int, stride: int) -> NDArray[np.int64]:
@@ -128,6 +164,10 @@ def collate(bags: Sequence[Bag], stride: int, generator: torch.Generator | None 
     for index, bag in enumerate(bags):
         cells = valid_cells(bag.tissue, stride)
         valid[index, : cells.shape[0], : cells.shape[1]] = cells
+    prior = np.zeros(valid.shape, np.float32)
+    for index, bag in enumerate(bags):
+        cell_prior = prior_cells(bag, stride)
+        prior[index, : cell_prior.shape[0], : cell_prior.shape[1]] = cell_prior
     return BagBatch(
         coarse=torch.from_numpy(coarse).permute(0, 3, 1, 2),
         valid=torch.from_numpy(valid),
@@ -135,6 +175,7 @@ def collate(bags: Sequence[Bag], stride: int, generator: torch.Generator | None 
         sources=tuple(bag.source for bag in bags),
         generator=generator,
         coarse_size=_padded_sizes(bags),
+        prior=torch.from_numpy(prior) if any(bag.weights is not None for bag in bags) else None,
     )
 
 

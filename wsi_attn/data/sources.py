@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,10 @@ class SlidePatches:
         Microns per pixel of the high resolution; None takes the slide's own pixels.
     coarse_factor
         High-resolution pixels per coarse pixel.
+    workers
+        Threads that read; all cores by default.
+    pool
+        Reads patches in place of threads of its own, which would be started anew for every few patches.
 
     Raises
     ------
@@ -65,11 +69,20 @@ class SlidePatches:
     ModelMismatchError : the slide is far coarser than wanted.
     """
 
-    def __init__(self, slide: Slide, mpp: float | None, coarse_factor: int, *, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        slide: Slide,
+        mpp: float | None,
+        coarse_factor: int,
+        *,
+        workers: int | None = None,
+        pool: Executor | None = None,
+    ) -> None:
         self.slide = slide
         self.downsample_x, self.downsample_y = _downsamples(slide, mpp)
         self.coarse_factor = coarse_factor
         self.workers = workers
+        self.pool = pool
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -102,7 +115,9 @@ class SlidePatches:
             except SlideReadError:
                 readable[index] = False
 
-        if len(xy) < 2 or self.workers == 1:
+        if self.pool is not None and len(xy) > 1:
+            list(self.pool.map(read, range(len(xy))))
+        elif len(xy) < 2 or self.workers == 1:
             for index in range(len(xy)):
                 read(index)
         else:

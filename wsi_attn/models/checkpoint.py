@@ -45,6 +45,8 @@ class ModelSpec:
     calibration
         Temperature, conformal thresholds and operating points of the validation part (see `evaluate.calibration`);
         empty leaves probabilities as the network gives them.
+    prior
+        What weighs the places before the network has seen them (see `data.prior`).
     """
 
     labels: tuple[str, ...]
@@ -53,6 +55,7 @@ class ModelSpec:
     tissue: str
     appearance: dict[str, list[float] | float] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    prior: str = "none"
 
 
 @dataclass(frozen=True)

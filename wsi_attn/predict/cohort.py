@@ -9,7 +9,7 @@ import numpy as np
 
 from wsi_attn.contract import Progress, no_progress
 from wsi_attn.data.manifest import read_manifest
-from wsi_attn.data.sources import open_source
+from wsi_attn.data.sources import open_row
 from wsi_attn.errors import ManifestError, WsiAttnError
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.checkpoint import Checkpoint
@@ -49,7 +49,7 @@ def evaluate_manifest(
     answered, probabilities, failures = [], [], []
     for done, row in enumerate(rows, 1):
         try:
-            with open_source(row.path, row.mpp) as slide:
+            with open_row(row) as slide:
                 prediction = predict_slide(slide, checkpoint, config, regions=row.regions)
             answered.append(row)
             probabilities.append(list(prediction.probabilities.values()))

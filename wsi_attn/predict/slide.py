@@ -66,7 +66,7 @@ def predict_slide(
             f"{slide.info.size0.width} x {slide.info.size0.height} px; choose a model with --model"
         )
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
-    bag = make_bag(patches, spec.tissue, progress, regions)
+    bag = make_bag(patches, spec.tissue, progress, regions, spec.prior)
     if not bag.tissue.any():
         raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
     warnings = _check_fit(bag, checkpoint, str(path), ignore=config.ignore_fit)

@@ -13,7 +13,7 @@ import numpy as np
 from wsi_attn import files
 from wsi_attn.contract import Progress, no_progress
 from wsi_attn.data.manifest import Row, read_manifest
-from wsi_attn.data.sources import open_source
+from wsi_attn.data.sources import open_row
 from wsi_attn.evaluate.baseline import thumbnail_svm
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.checkpoint import CARD, CONFIG, Checkpoint, load_checkpoint, read_config
@@ -197,6 +197,6 @@ def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> 
 
 
 def _thumbnail(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    with open_source(row.path, row.mpp) as slide:
+    with open_row(row) as slide:
         pixels = slide.read_region((0, 0), 0, slide.info.size0)
     return np.asarray(cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA), np.uint8)

@@ -146,7 +146,7 @@ def test_masks_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ManifestError, match="no mask of the whole"):
         region_mask(row_of(tmp_path, "mask", "mask.png"), SIZE, (8, 10))
     (tmp_path / "mask.png").write_text("no image")
-    with pytest.raises(ManifestError, match="row 2: mask .* cannot be read"):
+    with pytest.raises(ManifestError, match=r"row 2: mask .* cannot be read"):
         region_mask(row_of(tmp_path, "mask", "mask.png"), SIZE, (8, 10))
 
 

@@ -1,0 +1,94 @@
+"""A slide whose decoded blocks are kept while memory allows, for passes that come back to the same places."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Self
+
+import numpy as np
+
+from wsi_attn.contract import BACKGROUND, EncodedTiles, Slide, SlideInfo, UInt8Array
+from wsi_attn.errors import SlideReadError
+from wsi_attn.geometry import Region
+from wsi_attn.slides.tile_cache import TileCache
+
+BLOCK = 512
+"""Side of a kept block in pixels of its level: 0.75 MB, a few tiles of most slides."""
+
+
+class CachedSlide:
+    """A slide read block by block through a cache that slides may share; gives the pixels that the slide gives.
+
+    Parameters
+    ----------
+    slide
+        Read from, and closed with this.
+    cache
+        Where blocks are kept.
+    key
+        Tells this slide's blocks from those of others.
+    """
+
+    def __init__(self, slide: Slide, cache: TileCache, key: Hashable) -> None:
+        self.slide = slide
+        self._cache = cache
+        self._key = key
+
+    @property
+    def info(self) -> SlideInfo:
+        """Of the slide."""
+        return self.slide.info
+
+    def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
+        """Pixels of one region; see `Slide.read_region`."""
+        if not 0 <= level < len(self.info.levels) or min(size) <= 0:
+            return self.slide.read_region(xy0, level, size)  # which says what is wrong
+        frame = self.info.levels[level]
+        wanted = Region(round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y), *size)
+        inside = wanted.intersection(Region(0, 0, *frame.size))
+        pixels = np.full((size[1], size[0], 3), BACKGROUND, np.uint8)
+        if inside is None:
+            return pixels
+        try:
+            for top in range(inside.y // BLOCK * BLOCK, inside.y1, BLOCK):
+                for left in range(inside.x // BLOCK * BLOCK, inside.x1, BLOCK):
+                    self._paste(pixels, wanted, level, Region(left, top, BLOCK, BLOCK))
+        except SlideReadError:  # the damage may lie in a block but outside the region
+            return self.slide.read_region(xy0, level, size)
+        return pixels
+
+    def _paste(self, pixels: UInt8Array, wanted: Region, level: int, block: Region) -> None:
+        frame = self.info.levels[level]
+        key = (self._key, level, block.x, block.y)
+        found = self._cache.get(key)
+        if found is None:
+            corner0 = (round(block.x * frame.downsample_x), round(block.y * frame.downsample_y))
+            size = (min(BLOCK, frame.size.width - block.x), min(BLOCK, frame.size.height - block.y))
+            found = self.slide.read_region(corner0, level, size)
+            self._cache.put(key, found)
+        shared = wanted.intersection(Region(block.x, block.y, found.shape[1], found.shape[0]))
+        if shared:
+            rows = slice(shared.y - block.y, shared.y1 - block.y)
+            columns = slice(shared.x - block.x, shared.x1 - block.x)
+            pixels[shared.y - wanted.y : shared.y1 - wanted.y, shared.x - wanted.x : shared.x1 - wanted.x] = found[
+                rows, columns
+            ]
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        """Of the slide; see `Slide.encoded_tiles`."""
+        return self.slide.encoded_tiles(level)
+
+    def close(self) -> None:
+        """Close the slide."""
+        self.slide.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def uncached(slide: Slide) -> Slide:
+    """The slide behind its cache, or the slide itself where there is none."""
+    return slide.slide if isinstance(slide, CachedSlide) else slide
