@@ -76,6 +76,38 @@ def mass_in_region(attention: ArrayLike, mask: ArrayLike) -> float | None:
     return float((weights * area_resample(np.asarray(mask, np.float64), weights.shape)).sum() / total)
 
 
+def attention_auprc(attention: ArrayLike, share: ArrayLike, area: ArrayLike) -> float | None:
+    """Average precision of the attention as a score of every pixel, the region's pixels being the positives.
+
+    Parameters
+    ----------
+    attention
+        float (rows, columns); NaN where nothing was looked at: those cells are left out.
+    share, area
+        float (rows, columns), 0 to 1 and at least 0: how much of a cell the region covers, and how large the cell is.
+        All pixels of a cell have its attention, and equal attention is one step of the curve.
+
+    Returns
+    -------
+    0 to 1; None where no looked-at cell touches the region. Equal attention everywhere gives the region's share of
+    what was looked at.
+
+    Notes
+    -----
+    sum_k (R_k - R_(k-1)) P_k over falling attention, as scikit-learn's `average_precision_score` has it.
+    """
+    score, of_cell, size = (np.asarray(values, np.float64).ravel() for values in (attention, share, area))
+    seen = ~np.isnan(score)
+    order = np.argsort(-score[seen], kind="stable")
+    falling, weight = score[seen][order], size[seen][order]
+    marked = weight * of_cell[seen][order]
+    if not marked.sum() > 0:
+        return None
+    starts = np.flatnonzero(np.diff(falling, prepend=np.inf))
+    found, taken = np.add.reduceat(marked, starts), np.add.reduceat(weight, starts).cumsum()
+    return float((found * found.cumsum() / np.maximum(taken, np.finfo(np.float64).tiny)).sum() / marked.sum())
+
+
 def area_resample(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     """Mean of `values` (rows, columns) over each cell of a grid of `shape` that covers the same rectangle.
 

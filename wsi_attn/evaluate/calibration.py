@@ -15,8 +15,11 @@ from numpy.typing import ArrayLike
 
 from wsi_attn.errors import PredictionError
 from wsi_attn.evaluate.conformal import METHOD, conformal_thresholds
-from wsi_attn.evaluate.metrics import FloatArray, IntArray, checked
+from wsi_attn.evaluate.curves import reliability
+from wsi_attn.evaluate.intervals import percentile_interval, ratio_interval
+from wsi_attn.evaluate.metrics import FloatArray, IntArray, checked, expected_calibration_error, squared_errors
 from wsi_attn.evaluate.operating_point import sensitivity_thresholds
+from wsi_attn.evaluate.resampled import resampled_scores
 
 FEWEST_IMAGES = 10
 """Of fewer images a temperature says more about chance than about the model: it stays 1."""
@@ -66,6 +69,42 @@ def fit_calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, An
         "conformal": conformal_thresholds(y, after),
         "conformal_method": METHOD,
         "operating_points": sensitivity_thresholds(y, after),
+    }
+
+
+def calibration_section(
+    labels: IntArray, before: FloatArray, after: FloatArray, weights: FloatArray, n_groups: int
+) -> dict[str, Any]:
+    """What the temperature did on the evaluated part.
+
+    Parameters
+    ----------
+    labels, before, after
+        int64 (n,), and float64 (n, C) as the network gives them and at its temperature.
+    weights, n_groups
+        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+
+    Returns
+    -------
+    `before` and `after`, each with `ece`, `brier` and `nll` as `{value, low, high}` and the `reliability` bins.
+    """
+    return {
+        name: {
+            **_errors(labels, probabilities, weights, n_groups),
+            "reliability": reliability(labels, probabilities),
+        }
+        for name, probabilities in (("before", before), ("after", after))
+    }
+
+
+def _errors(labels: IntArray, probabilities: FloatArray, weights: FloatArray, n_groups: int) -> dict[str, Any]:
+    called = probabilities.argmax(axis=1) == labels
+    error = expected_calibration_error(called, probabilities.max(axis=1))
+    resampled, _ = resampled_scores(labels, probabilities, weights)
+    means = {"brier": squared_errors(labels, probabilities), "nll": log_losses(labels, probabilities)}
+    return {
+        "ece": percentile_interval(error, resampled["ece"], n_groups).record(),
+        **{name: ratio_interval(values, None, weights, n_groups).record() for name, values in means.items()},
     }
 
 

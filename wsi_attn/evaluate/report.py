@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from wsi_attn import provenance
 from wsi_attn.errors import PredictionError
+from wsi_attn.evaluate.curves import curves, reliability
 from wsi_attn.evaluate.intervals import LEVEL, RESAMPLES, Interval, group_weights, percentile_interval
 from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS, checked, classification_scores
 from wsi_attn.evaluate.resampled import resampled_scores
@@ -39,8 +40,9 @@ def evaluate_predictions(
     -------
     A JSON object: `n`, `split`, `groups` (how many), `labels`, `seed`, `command`, `model`, `software`; each metric of
     `OVERALL` as `{value, low, high}`; `per_class` by name, each with `support` and the metrics of `PER_CLASS` in the
-    same form; `confusion_matrix`, rows true, columns called; `intervals`, how they were made and how many resamples
-    each metric had to skip. What is undefined is null, never NaN.
+    same form; `confusion_matrix`, rows true, columns called; `reliability` and `curves`, see `evaluate.curves`;
+    `intervals`, how they were made and how many resamples each metric had to skip. What is undefined is null, never
+    NaN.
 
     Raises
     ------
@@ -69,6 +71,8 @@ def evaluate_predictions(
         **{key: interval.record() for key, interval in intervals.items()},
         "per_class": per_class,
         "confusion_matrix": scores.confusion_matrix.tolist(),
+        "reliability": reliability(y, p),
+        "curves": curves(y, p, names),
         "intervals": _method(intervals),
         "software": provenance.software(),
     }

@@ -1,0 +1,44 @@
+"""A report with every section, for the tests of the page."""
+
+import numpy as np
+
+from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section
+from wsi_attn.evaluate.calibration import calibration_section, with_temperature
+from wsi_attn.evaluate.conformal import conformal_section
+from wsi_attn.evaluate.intervals import group_weights
+from wsi_attn.evaluate.operating_point import operating_section
+from wsi_attn.evaluate.report import evaluate_predictions
+
+LABELS = ["lung", "skin", "colon"]
+
+
+def whole_report():
+    """What `wsi-attn evaluate` gives at its fullest, from drawn answers."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    before = generator.dirichlet(np.ones(3), 60) + 0.7 * np.eye(3)[labels]
+    before /= before.sum(axis=1, keepdims=True)
+    after = with_temperature(before, 1.7)
+    groups = [str(index // 3) for index in range(60)]
+    weights = group_weights(groups, 0)
+    scores = [AttentionScores({"pointing_game": 1.0, "auprc": 0.4}, {"pointing_game": 0.1, "auprc": 0.1})] * 5
+    return {
+        **evaluate_predictions(labels, after, LABELS, groups, "test", 0, "wsi-attn evaluate run", {"name": "m"}),
+        "calibration": {
+            "temperature": 1.7,
+            "note": "Fitted on 30 validation images.",
+            **calibration_section(labels, before, after, weights, 20),
+        },
+        "conformal": {
+            **conformal_section(labels, after, {"0.9": 0.6, "0.95": None}, weights, 20),
+            "note": "Thresholds from 12 validation images.",
+        },
+        "operating_point": {
+            "positive": "skin",
+            "wanted_sensitivity": 0.95,
+            "chosen_on": "12 validation images",
+            **operating_section(labels == 1, after[:, 1], 0.3, weights, 20),
+        },
+        "attention": attention_section(scores, groups[:5], 7, 0),
+        "unanswered": ["Cannot read bad.png: it ends early"],
+    }

@@ -1,0 +1,154 @@
+"""Attention of a cohort against its annotated regions: every measure beside what chance would give.
+
+Chance is attention without preference: equal over all cells that were looked at, and as many places read, drawn
+among those cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.evaluate.attention_quality import attention_auprc, mass_in_region, pointing_game
+from wsi_attn.evaluate.intervals import group_weights, ratio_interval
+from wsi_attn.evaluate.metrics import FloatArray
+from wsi_attn.geometry import Size
+from wsi_attn.store.predictions import AttendedRegion, AttentionMap
+
+MEASURES = ("pointing_game", "mass_in_region", "auprc", "places_hit")
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class AttentionScores:
+    """One image's value of each of `MEASURES`, and chance's; a measure that does not apply is left out."""
+
+    values: dict[str, float]
+    chance: dict[str, float]
+
+
+def score_attention(
+    attention: AttentionMap, places: Sequence[AttendedRegion], region: BoolArray, size0: Size
+) -> AttentionScores | None:
+    """Compare one image's attention with its annotated region.
+
+    Parameters
+    ----------
+    attention, places
+        The map, and the places that were read at high resolution.
+    region
+        bool (rows, columns) over the whole image, at any resolution.
+    size0
+        Size of the image, level-0 pixels.
+
+    Returns
+    -------
+    `pointing_game`, 1 where the strongest cell touches the region and 0 elsewhere (the map points no finer than its
+    cells); `mass_in_region` and `auprc`, see `attention_quality`; `places_hit`, 1 where a place that was read touches
+    the region. None where fewer than two cells were looked at, or the region touches none of them.
+    """
+    weights = attention.values.astype(np.float64)
+    seen = ~np.isnan(weights)
+    share, area = _cells(attention, region, size0)
+    touched = share > 0
+    if seen.sum() < 2 or not (touched & seen).any():
+        return None
+    even = np.where(seen, 1.0, np.nan)
+    row, column = np.unravel_index(np.nanargmax(weights), seen.shape)
+    values, chance = (_measures(each, share, area) for each in (weights, even))
+    values["pointing_game"] = float(pointing_game([(column + 0.5, row + 0.5)], [touched]).hits)
+    chance["pointing_game"] = float(touched[seen].mean())
+    if places:
+        values["places_hit"], chance["places_hit"] = _places_hit(attention, places, region, size0)
+    return AttentionScores(values, chance)
+
+
+def attention_section(
+    scores: Sequence[AttentionScores], groups: Sequence[str], annotated: int, seed: int
+) -> dict[str, Any]:
+    """Means over images, with intervals that resample patients.
+
+    Parameters
+    ----------
+    scores, groups
+        n images that could be scored, and their patients.
+    annotated
+        Images that have a region, scored or not.
+    seed
+        Seed of the resampling.
+
+    Returns
+    -------
+    `n`, `skipped` (annotated, yet not scored), and each of `MEASURES` as `{value, low, high, chance}`; a measure that
+    no image has is left out.
+    """
+    section: dict[str, Any] = {"n": len(scores), "skipped": annotated - len(scores)}
+    for measure in MEASURES:
+        having = [index for index, score in enumerate(scores) if measure in score.values]
+        if having:
+            members = [groups[index] for index in having]
+            values = np.array([scores[index].values[measure] for index in having])
+            found = ratio_interval(values, None, group_weights(members, seed), len(set(members)))
+            chance = float(np.mean([scores[index].chance[measure] for index in having]))
+            section[measure] = {**found.record(), "chance": chance}
+    return section
+
+
+def _measures(attention: FloatArray, share: FloatArray, area: FloatArray) -> dict[str, float]:
+    found = {"mass_in_region": mass_in_region(attention, share), "auprc": attention_auprc(attention, share, area)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _cells(attention: AttentionMap, region: BoolArray, size0: Size) -> tuple[FloatArray, FloatArray]:
+    """Share of each cell's part inside the image that the region covers, and that part's area in level-0 pixels."""
+    rows, columns = attention.values.shape
+    high = _overlap(region.shape[0], size0.height, rows, attention.frame.downsample_y)
+    wide = _overlap(region.shape[1], size0.width, columns, attention.frame.downsample_x)
+    area = np.outer(high.sum(axis=1), wide.sum(axis=1))
+    covered = high @ region.astype(np.float64) @ wide.T
+    return np.divide(covered, area, out=np.zeros_like(covered), where=area > 0), area
+
+
+def _overlap(pixels: int, extent: int, cells: int, cell: float) -> FloatArray:
+    """Length that each cell shares with each mask pixel along one axis, level-0 pixels: (cells, pixels)."""
+    pixel_edge = np.arange(pixels + 1) * (extent / pixels)
+    cell_edge = np.arange(cells + 1) * cell  # the last cells may lie beyond the image
+    low = np.maximum(cell_edge[:-1, None], pixel_edge[None, :-1])
+    high = np.minimum(cell_edge[1:, None], pixel_edge[None, 1:])
+    shared: FloatArray = np.maximum(high - low, 0)
+    return shared
+
+
+def _places_hit(
+    attention: AttentionMap, places: Sequence[AttendedRegion], region: BoolArray, size0: Size
+) -> tuple[float, float]:
+    """Whether a place touches the region, and how often K places of that size would, centred on K of the cells seen."""
+    boxes = np.array([(place.x, place.y, place.x + place.width, place.y + place.height) for place in places], float)
+    rows, columns = np.nonzero(~np.isnan(attention.values))
+    centres = np.stack([columns + 0.5, rows + 0.5], axis=1) * (
+        attention.frame.downsample_x,
+        attention.frame.downsample_y,
+    )
+    half = np.median(boxes[:, 2:] - boxes[:, :2], axis=0) / 2
+    touching = int(_touch(np.hstack([centres - half, centres + half]), region, size0).sum())
+    drawn = min(len(places), len(centres))
+    missing = math.comb(len(centres) - touching, drawn) / math.comb(len(centres), drawn)
+    return float(_touch(boxes, region, size0).any()), 1 - missing
+
+
+def _touch(boxes: FloatArray, region: BoolArray, size0: Size) -> BoolArray:
+    """Whether each box (x0, y0, x1, y1), level-0 pixels, holds a marked pixel: bool (n,)."""
+    sums = np.zeros((region.shape[0] + 1, region.shape[1] + 1), np.int64)
+    sums[1:, 1:] = region.cumsum(axis=0).cumsum(axis=1)
+    scale = np.array([region.shape[1] / size0.width, region.shape[0] / size0.height])
+    last = np.array(region.shape[::-1])
+    x0, y0 = np.clip(np.floor(boxes[:, :2] * scale), 0, last).astype(np.int64).T
+    x1, y1 = np.clip(np.ceil(boxes[:, 2:] * scale), 0, last).astype(np.int64).T
+    inside: BoolArray = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0] > 0
+    return inside
