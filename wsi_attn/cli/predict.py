@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,10 +24,20 @@ from wsi_attn.cli.options import (
 from wsi_attn.cli.output import Talk, data, data_json, expand
 from wsi_attn.models.zoo import DEFAULT, find_model
 
+if TYPE_CHECKING:
+    from wsi_attn.store.predictions import SlidePrediction
+
 Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run or a checkpoint folder.")]
 IgnoreFit = Annotated[
     bool,
     typer.Option("--ignore-fit", help="Answer inputs whose colours the model was not trained on; the record warns."),
+]
+
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        "--coverage", help="Also give the set of labels that holds the true one this often: 0.8, 0.9 or 0.95."
+    ),
 ]
 
 
@@ -36,6 +47,7 @@ def predict(
     model: Model = DEFAULT,
     slide_mpp: SlideMpp = None,
     ignore_fit: IgnoreFit = False,
+    coverage: Coverage = None,
     json: Json = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -45,14 +57,17 @@ def predict(
 ) -> None:
     """Label slides, stores or images, and write one prediction file each into --output."""
     paths, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
+    from wsi_attn.evaluate.conformal import threshold_of
     from wsi_attn.models.checkpoint import load_checkpoint
     from wsi_attn.predict.batch import predict_paths
     from wsi_attn.predict.slide import PredictConfig
 
     checkpoint = load_checkpoint(folder, resolve_device(device))
+    if coverage is not None:
+        threshold_of(checkpoint.spec.calibration, coverage, checkpoint.name)  # refused before any slide is opened
     talk = Talk(quiet=quiet, total=len(paths))
     talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
-    config = PredictConfig(ignore_fit=ignore_fit, workers=workers)
+    config = PredictConfig(ignore_fit=ignore_fit, workers=workers, coverage=coverage)
     with talk.progress("predict") as progress:
         for outcome in predict_paths(
             paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
@@ -70,11 +85,18 @@ def predict(
                 )
             if outcome.state == "skipped":
                 talk.say(f"{outcome.file} is there already; --overwrite predicts anew")
-            share = found.probabilities[found.label]
-            data_json(found.record()) if json else data(f"{found.slide}\t{found.label}\t{share:.3f}\t{outcome.file}")
+            data_json(found.record()) if json else data(as_line(found, outcome.file))
     if peak := peak_memory_mb():
         talk.say(f"peak memory {peak:.0f} MB")
     raise typer.Exit(talk.exit_code())
+
+
+def as_line(found: SlidePrediction, file: Path | None) -> str:
+    """Slide, label, its probability, file; with a coverage also the prediction set, and whether it is unsure."""
+    line = f"{found.slide}\t{found.label}\t{found.probabilities[found.label]:.3f}\t{file}"
+    if found.prediction_set is None:
+        return line
+    return f"{line}\t{'|'.join(found.prediction_set) or '-'}\t{'unsure' if found.unsure else 'sure'}"
 
 
 def peak_memory_mb() -> float | None:

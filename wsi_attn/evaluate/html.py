@@ -72,9 +72,8 @@ def _origin(report: Mapping[str, Any]) -> list[str]:
         "command": report["command"],
         "software": ", ".join(f"{name} {version}" for name, version in report["software"].items()),
     }
-    rows = [
-        f'<tr><td>{name}</td><td class="text">{escape(str(fact))}</td></tr>' for name, fact in facts.items() if fact
-    ]
+    said = {name: escape(str(fact)) for name, fact in facts.items() if fact != ""}
+    rows = [f'<tr><td>{name}</td><td class="text">{fact}</td></tr>' for name, fact in said.items()]
     return ["<table>", *rows, "</table>"]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_attn.contract import Progress, no_progress
+from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, PredictionError, WsiAttnError
 from wsi_attn.geometry import Mpp
@@ -46,7 +46,7 @@ def predict_paths(
                     raise OutputExistsError(
                         f"{path} and {other} would both write {file}; predict them into two folders"
                     )
-                done = None if overwrite else _finished(file, slide.info.fingerprint, checkpoint, slide.info.mpp)
+                done = None if overwrite else _finished(file, slide, checkpoint, config)
                 if done is not None:
                     yield Outcome(path, "skipped", done, file)
                     continue
@@ -60,8 +60,8 @@ def predict_paths(
             yield Outcome(path, "failed", error=reason)
 
 
-def _finished(file: Path, fingerprint: str, checkpoint: Checkpoint, mpp: Mpp | None) -> SlidePrediction | None:
-    """The prediction that lies there already, if it is of the same slide and model."""
+def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictConfig) -> SlidePrediction | None:
+    """The prediction that lies there already, if it is of the same slide, model and coverage."""
     if not file.exists():
         return None
     try:
@@ -70,8 +70,10 @@ def _finished(file: Path, fingerprint: str, checkpoint: Checkpoint, mpp: Mpp | N
         raise OutputExistsError(
             f"{file} is in the way and no prediction of ours; add --overwrite to replace it"
         ) from error
-    if found.fingerprint != fingerprint or found.model["sha256"] != checkpoint.sha256 or found.mpp != mpp:
+    there = found.fingerprint, found.model["sha256"], found.mpp, found.coverage
+    if there != (slide.info.fingerprint, checkpoint.sha256, slide.info.mpp, config.coverage):
         raise OutputExistsError(
-            f"{file} holds a prediction of another slide, model or pixel size; add --overwrite, or name another folder"
+            f"{file} holds a prediction of another slide, model, pixel size or coverage; add --overwrite, or name "
+            "another folder"
         )
     return found

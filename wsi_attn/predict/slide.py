@@ -17,6 +17,8 @@ from wsi_attn.data.appearance import DOUBTFUL, appearance_distance, describe_app
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError
+from wsi_attn.evaluate.calibration import calibrated
+from wsi_attn.evaluate.conformal import in_set, threshold_of
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.contract import SlideOutput
@@ -35,6 +37,10 @@ class PredictConfig:
     """Answer inputs that do not look like the training set, with a warning in the record."""
     workers: int | None = None
     """Threads that read; all cores by default."""
+    calibrate: bool = True
+    """Give probabilities at the checkpoint's temperature, where it has one."""
+    coverage: float | None = None
+    """Also give the set of labels that holds the true one this often; see `evaluate.conformal`."""
 
 
 @torch.inference_mode()
@@ -56,9 +62,11 @@ def predict_slide(
     ModelMismatchError : pixel size or colour lie outside what the model was trained on.
     TissueError : there is nothing to look at.
     SlideReadError : none of the key instances could be decoded.
+    UsageError : the checkpoint has no threshold for the coverage that is asked for.
     """
     started = time.perf_counter()
     spec, network = checkpoint.spec, checkpoint.network
+    threshold = None if config.coverage is None else threshold_of(spec.calibration, config.coverage, checkpoint.name)
     path = slide.info.path
     if spec.mpp is None and math.prod(slide.info.size0) > MAX_NATIVE_PIXELS:
         raise ModelMismatchError(
@@ -75,6 +83,8 @@ def predict_slide(
     if output.patch_mask.numel() and not output.patch_mask.any():
         raise SlideReadError(f"{path}: none of the {output.patch_mask.shape[1]} places to look at could be decoded")
     probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
+    if config.calibrate:
+        probabilities = calibrated(probabilities, spec.calibration)
     return SlidePrediction(
         slide=str(path),
         size0=slide.info.size0,
@@ -92,7 +102,15 @@ def predict_slide(
         fingerprint=slide.info.fingerprint,
         warnings=tuple(warnings),
         maps=_place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.cell),
+        coverage=config.coverage,
+        prediction_set=None if threshold is None else _set_of(spec.labels, probabilities, threshold),
     )
+
+
+def _set_of(labels: Sequence[str], probabilities: NDArray[np.float64], threshold: float) -> tuple[str, ...]:
+    """The labels in the prediction set, likeliest first."""
+    members = in_set(probabilities, threshold)
+    return tuple(labels[c] for c in np.argsort(-probabilities, kind="stable") if members[c])
 
 
 def uncertainty_of(probabilities: NDArray[np.float64]) -> dict[str, float]:

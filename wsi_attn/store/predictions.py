@@ -53,7 +53,8 @@ class SlidePrediction:
     `probabilities` sums to 1 over the model's labels; `attention` is ordered by falling weight, weights sum
     to 1; `mpp` is the slide's own pixel size at level 0, or None; `seconds` is wall time. `maps` holds further
     quantities over the slide, where the model has them: "evidence:LABEL" for what each place says for a label,
-    "uncertainty"; any real values, NaN where nothing was looked at.
+    "uncertainty"; any real values, NaN where nothing was looked at. `prediction_set` holds the labels that cannot be
+    ruled out at `coverage`, likeliest first, perhaps none; both are None where no coverage was asked for.
     """
 
     slide: str
@@ -72,6 +73,13 @@ class SlidePrediction:
     fingerprint: str
     warnings: tuple[str, ...] = field(default=())
     maps: Mapping[str, AttentionMap] = field(default_factory=dict)
+    coverage: float | None = None
+    prediction_set: tuple[str, ...] | None = None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether there is a prediction set and it does not hold exactly one label."""
+        return self.prediction_set is not None and len(self.prediction_set) != 1
 
     def record(self) -> dict[str, Any]:
         """The public JSON object: one line of `predict --json`, without the map."""
@@ -88,7 +96,13 @@ class SlidePrediction:
             "seconds": self.seconds,
             "software": self.software,
             "warnings": list(self.warnings),
+            **self._set_record(),
         }
+
+    def _set_record(self) -> dict[str, Any]:
+        if self.prediction_set is None:
+            return {}
+        return {"coverage": self.coverage, "prediction_set": list(self.prediction_set), "unsure": self.unsure}
 
 
 def write_prediction(prediction: SlidePrediction, path: Path) -> None:
@@ -137,6 +151,8 @@ def read_prediction(path: Path) -> SlidePrediction:
             fingerprint=data["fingerprint"],
             warnings=tuple(data["warnings"]),
             maps={name: _map_from_json(value) for name, value in data.get("maps", {}).items()},
+            coverage=data.get("coverage"),
+            prediction_set=tuple(data["prediction_set"]) if "prediction_set" in data else None,
         )
     except FileNotFoundError as error:
         raise PredictionError(f"There is no prediction at {path}; `wsi-attn predict` writes one") from error
