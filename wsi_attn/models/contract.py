@@ -109,6 +109,25 @@ class SlideOutput:
     evidence: Tensor | None = None
 
 
+def without_patches(
+    logits: Tensor, attention: Tensor, global_logits: Tensor | None = None, evidence: Tensor | None = None
+) -> SlideOutput:
+    """The output of a system, or a branch, that reads no patch: K is 0."""
+    none = torch.zeros((len(logits), 0), dtype=torch.int64, device=logits.device)
+    return SlideOutput(
+        logits=logits,
+        attention=attention,
+        patch_xy=none[..., None].expand(-1, -1, 2),
+        patch_size=none,
+        patch_mask=none.bool(),
+        patch_attention=none.to(logits.dtype),
+        global_logits=global_logits,
+        instance_logits=None,
+        unreadable=torch.zeros(len(logits), dtype=torch.int64, device=logits.device),
+        evidence=evidence,
+    )
+
+
 class NetworkConfig(Protocol):
     """What the configuration of every system says; each is a frozen dataclass with fields of its own beside these."""
 

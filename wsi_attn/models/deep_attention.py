@@ -2,45 +2,77 @@
 
 Fan, Chakraborti, Chang, Xu, Rittscher, "Microscopic Fine-Grained Instance Classification Through Deep
 Attention", MICCAI 2020, doi 10.1007/978-3-030-59722-1_47. What is certain of the paper: an attention module
-over a coarse view points at key instances, these are cropped from the full-resolution input, one shared network
-reads them, and their features and the image-level feature are fused into one label, end to end and from image
-labels alone. The equations below are a reconstruction; the gate is that of Ilse et al. (ICML 2018).
+over a coarse view points at key instances by a threshold, these are cropped from the full-resolution input and resized,
+one shared network reads them, and all their features and the image-level feature are concatenated into one label, end
+to end and from image labels alone. The equations below are a reconstruction; the gate is that of Ilse et al. (ICML
+2018), the sampling that of Katharopoulos and Fleuret (ICML 2019).
 
 (1)  F = phi(x_lo)                                         coarse features of T cells
-(2)  e_t = w^T ( tanh(V f_t) * sigmoid(U f_t) )            attention logits
-(3)  a = softmax_t(e)                                      attention map, over tissue only
-(4)  z = sum over the M strongest cells of a'_t f_t        global feature, a' the softmax over those M
-(5)  c_1..c_K = patches of x_hi at the K strongest cells   key instances, not overlapping
+(2)  e_jt = w_j^T ( tanh(V f_t) * sigmoid(U f_t) )         attention logits of J heads
+(3)  a_j = softmax_t(e_jt + log p_t),  a = mean_j a_j      attention maps, over tissue only; p the prior of a cell
+(4)  z = [ sum_t a'_jt f_t ]_j                             global feature, a'_j the softmax over its M strongest cells
+(5)  c_1..c_K from x_hi, by a                              key instances
 (6)  r_k = mean(psi(c_k))                                  one shared network reads them
-(7)  g = softmax_k( gate(r_k) + e_k )                      weight of each instance
-(8)  r = sum_k g_k r_k                                     local feature
+(7)  weights of the instances, (8) local feature r         both by the selection, below
 (9)  o = W [z ; r] + b                                     fused label
 (10) L = CE(o) + lambda_g CE(W_g z) + lambda_i CE(W_i r) + lambda_e sum_t a_t log a_t
 
-Departures. Instances are the K strongest separated cells and not the components of a thresholded map, and are
-pooled by (7, 8) and not concatenated, so that slides with any number of them fit. While training, Gumbel noise on
-e_t draws them without replacement, so that every place is tried. M bounds (4) so that the feature
-means the same on a field of fifty cells and on a slide of a hundred thousand. e_k inside (7) lets the fused loss
-reach the attention, which the crops alone would cut off; the global head's own loss keeps it trained.
+Selection "top-k", the default:
+(5a) patches at the K strongest cells that do not overlap; while training Gumbel noise on log a draws them
+(7a) g = softmax_k( gate(r_k) + log a_k )
+(8a) r = sum_k g_k r_k
+
+Selection "sample":
+(5b) patches at K cells drawn from a <- (1 - s) a + s/n without replacement, by Gumbel top-k, in the order of drawing
+(7b) g = softmax_k( gate(r_k) )
+(8b) r = [ Phi ; sum_k g_k r_k ],  Phi = mean_k F_k,  F_k = sum_{j<k} a_j f_j + R_k f_k,  f = r / |r|
+
+Selection "threshold", as published:
+(5c) squares around the K heaviest 8-connected components of (a - min a) / (max a - min a) >= tau, resized to one size
+(7c) g_k = 1; with `coupling` the attention that the component holds
+(8c) r = [g_1 r_1 ; .. ; g_K r_K], zero where there are fewer than K
+
+Departures from what the paper states. Instances are by default the K strongest separated cells and pooled by (7a, 8a),
+not the components of a thresholded map and concatenated, so that slides with any number of them fit; "threshold" is the
+published rule. M bounds (4) so that the feature means the same on a field of fifty cells and on a slide of a hundred
+thousand. log a_k inside (7a) lets the fused loss reach the attention, which the crops alone would cut off; the global
+head's own loss keeps it trained.
+
+Reconstructions, where the paper's text could not be had. The gate, the heads' shared V and U, min-max scaling, the
+component rules of `nn.components`, the lambdas. The instance head reads the pooled r, and in "threshold" the mean of
+r_k, whose logits are the mean of the instances' logits. A cell is exactly `coarse_factor * stride` pixels wide, so the
+last ones may reach over the edge. The prior and the entropy of the mean map are ours. The gradient of (8b) is the
+unbiased one of `nn.sampling` and not the reference code's.
+
+Ablations. `branches="global"` reads no patches and fuses z alone; "local" leaves z out of (9) and trains the attention
+by the global head and by (7, 8). `sampling="uniform"` draws the places of (5a) by chance, without regard to a, and in
+"sample" takes the uniform distribution for a in (5b) and (8b).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput
-from wsi_attn.nn.attention import GatedAttention, masked_softmax
-from wsi_attn.nn.backbones import SmallResNet
-from wsi_attn.nn.filters import RADIUS, smooth
-from wsi_attn.nn.selection import strongest, top_cells
+from wsi_attn.errors import UsageError
+from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
+from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput, without_patches
+from wsi_attn.models.instances import Instances, Look, Sample, Selection, Threshold, TopK, read_instances
+from wsi_attn.nn.attention import GatedAttention, masked_log_softmax, masked_softmax
+from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
+from wsi_attn.nn.selection import Strongest
+from wsi_attn.registry import unknown_name
 
-BLOCK_CELLS = 128
-"""Side, in attention cells, of the blocks in which a large coarse view is encoded: bounds memory on slides."""
+CHOICES = {
+    "selection": ("top-k", "threshold", "sample"),
+    "branches": ("both", "global", "local"),
+    "sampling": ("attention", "uniform"),
+}
+"""What the options of these names may be."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +98,9 @@ class DeepAttentionConfig:
     dropout: float = 0.25
     """Dropout on the features before each head."""
     spacing: float = 0.75
-    """Distance between two instances, as a share of the patch side."""
+    """Distance between two instances of "top-k", as a share of the patch side."""
     exploration: float = 1.0
-    """Scale of the Gumbel noise that draws instances while training; 0 takes the strongest."""
+    """Scale of the Gumbel noise that draws instances of "top-k" while training; 0 takes the strongest."""
     global_weight: float = 0.5
     """lambda_g of (10)."""
     instance_weight: float = 0.5
@@ -97,6 +129,40 @@ class DeepAttentionConfig:
     """Network of the coarse view, phi: "small" or "timm:NAME"."""
     patch_backbone: str = "small"
     """Network of the patches, psi: "small" or "timm:NAME"."""
+    coupling: bool = False
+    """Whether an instance of "threshold" is multiplied by its attention, (7c)."""
+    attention_smoothing: float = 1e-4
+    """s of (5b), share of the attention that "sample" spreads evenly."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises
+        ------
+        UnknownNameError : a choice that there is not.
+        UsageError : a number out of range, or a combination that means nothing.
+        """
+        for option, known in CHOICES.items():
+            if getattr(self, option) not in known:
+                raise unknown_name(option, getattr(self, option), known)
+        if not 0 < self.threshold <= 1:
+            raise UsageError(f"threshold is {self.threshold:g}; it must lie above 0 and be at most 1")
+        if not 0 <= self.attention_smoothing < 1:
+            raise UsageError(f"attention_smoothing is {self.attention_smoothing:g}; it must be from 0 to below 1")
+        if min(self.heads, self.instances, self.focus) < 1:
+            raise UsageError("heads, instances and focus must be at least 1")
+        if self.selection == "threshold" and self.sampling == "uniform":
+            raise UsageError("selection threshold draws nothing: uniform sampling needs top-k or sample")
+
+
+def selection_of(config: DeepAttentionConfig) -> Selection:
+    """The rule that a configuration names."""
+    uniform = config.sampling == "uniform"
+    if config.selection == "threshold":
+        return Threshold(config.instances, config.patch_size, config.threshold, config.coupling)
+    if config.selection == "sample":
+        return Sample(config.instances, config.patch_size, config.attention_smoothing, uniform)
+    return TopK(config.instances, config.patch_size, config.spacing, config.exploration, uniform)
 
 
 class DeepAttention(SlideModel):
@@ -105,18 +171,19 @@ class DeepAttention(SlideModel):
     def __init__(self, config: DeepAttentionConfig) -> None:
         super().__init__()
         self.config: DeepAttentionConfig = config
-        self.phi = SmallResNet(config.coarse_widths)
-        self.psi = SmallResNet(config.patch_widths)
-        self.coarse_gate = GatedAttention(self.phi.out_channels, config.hidden)
-        self.patch_gate = GatedAttention(self.psi.out_channels, config.hidden)
+        self.normalise = Normalise(config.mean, config.std, config.smoothing)
         self.dropout = nn.Dropout(config.dropout)
-        self.global_head = nn.Linear(self.phi.out_channels, config.classes)
-        self.instance_head = nn.Linear(self.psi.out_channels, config.classes)
-        self.fused_head = nn.Linear(self.phi.out_channels + self.psi.out_channels, config.classes)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.phi = build_backbone(config.backbone, config.coarse_widths, ATTENTION_STRIDE)
+        self.coarse_gate = GatedAttention(self.phi.out_channels, config.hidden, config.heads, gated=config.gated)
+        width, local = config.heads * self.phi.out_channels, 0
+        self.global_head = nn.Linear(width, config.classes)
+        if config.branches != "global":
+            self.psi = build_backbone(config.patch_backbone, config.patch_widths)
+            self.selection = selection_of(config)
+            self.patch_gate = GatedAttention(self.psi.out_channels, config.hidden, gated=config.gated)
+            local, summary = self.selection.widths(self.psi.out_channels)
+            self.instance_head = nn.Linear(summary, config.classes)
+        self.fused_head = nn.Linear(local + (width if config.branches != "local" else 0), config.classes)
 
     @property
     def stride(self) -> int:
@@ -124,35 +191,35 @@ class DeepAttention(SlideModel):
         return self.phi.stride
 
     def forward(self, batch: BagBatch) -> SlideOutput:
-        """Answer B slides; reads K patches of each through its source."""
-        features = self._encode_batch(batch)  # (B, D, h, w), equation (1)
-        size, height, width = batch.valid.shape
-        cells = features.flatten(2).transpose(1, 2)  # (B, T, D)
-        valid = batch.valid.flatten(1).to(self.mean.device)  # (B, T)
-        logits = self.coarse_gate(cells)  # (B, T), equation (2)
-        attention = masked_softmax(logits, valid)  # (B, T), equation (3)
-        focused = masked_softmax(logits, strongest(logits, valid, self.config.focus))
-        z = torch.einsum("bt,btd->bd", focused, cells)  # (B, D), equation (4)
+        """Answer B slides; reads at most K patches of each through its source."""
+        log_attention, z, evidence = self._overview(batch)
+        valid, _ = allowed_cells(batch, z.device)
+        look = Look(log_attention, valid, batch.extent, self.cell)
+        z = self.dropout(z)
+        attention = log_attention.exp().to(z.dtype).view(valid.shape)
+        if self.config.branches == "global":
+            return without_patches(self.fused_head(z), attention, self.global_head(z), evidence)
 
-        picked, patch_xy, patch_mask = self._select(logits.view(size, height, width), batch)
-        r, patch_attention, readable = self._read(logits, picked, patch_xy, patch_mask, batch)
-
-        z, r = self.dropout(z), self.dropout(r)
+        instances = self.selection.choose(look, batch.generator if self.training else None)  # equation (5)
+        r, readable = self._read(instances, batch)
+        local, summary, weights = self.selection.pool(look, instances, r, readable, self.patch_gate)
+        local = self.dropout(local)
+        fused = local if self.config.branches == "local" else torch.cat([z, local], dim=1)
         return SlideOutput(
-            logits=self.fused_head(torch.cat([z, r], dim=1)),  # equation (9)
-            attention=attention.view(size, height, width),
-            patch_xy=patch_xy,
-            patch_size=torch.full_like(patch_xy[..., 0], self.config.patch_size),
+            logits=self.fused_head(fused),  # equation (9)
+            attention=attention,
+            patch_xy=instances.xy,
+            patch_size=instances.size,
             patch_mask=readable,
-            patch_attention=patch_attention,
+            patch_attention=weights,
             global_logits=self.global_head(z),
-            instance_logits=self.instance_head(r),
-            unreadable=(patch_mask & ~readable).sum(dim=1),
-            evidence=None if self.training else self._evidence(cells).view(size, -1, height, width),
+            instance_logits=self.instance_head(self.dropout(summary)),
+            unreadable=(instances.mask & ~readable).sum(dim=1),
+            evidence=evidence,
         )
 
     def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
-        """The terms of equation (10), weighted.
+        """The terms of equation (10), weighted; those of branches that there are.
 
         Parameters
         ----------
@@ -173,105 +240,57 @@ class DeepAttention(SlideModel):
                 terms[name] = weight * functional.cross_entropy(logits, labels, class_weights)
         return {**terms, "entropy": -config.entropy_weight * entropy}
 
-    def encode(self, coarse: Tensor) -> Tensor:
-        """Coarse features of uint8 views, equation (1).
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        """Equation (6): uint8 (n, 3, S, S) to float (n, D); no patches, no features."""
+        if not len(pixels):
+            return self.normalise.mean.new_zeros((0, self.psi.out_channels))
+        features: Tensor = self.psi(self.normalise(pixels)).mean(dim=(2, 3))
+        return features.to(self.normalise.mean.dtype)
 
-        In evaluation a large view is encoded block by block, each with the margin that the convolutions see, so
-        the result equals that of one pass while memory stays flat.
+    def _overview(self, batch: BagBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Equations (1) to (4): log a, float64 (B, T); z (B, J D); evidence (B, C, h, w) in evaluation.
 
-        Parameters
-        ----------
-        coarse
-            uint8 (B, 3, H, W).
-
-        Returns
-        -------
-        float (B, D, ceil(H/stride), ceil(W/stride)).
+        Of the features only those of the strongest cells are kept, so that a slide costs its maps and one block.
         """
-        stride = self.phi.stride
-        height, width = (-(-extent // stride) for extent in coarse.shape[2:])
-        if self.training or max(height, width) <= BLOCK_CELLS:
-            whole: Tensor = self.phi(self._normalise(coarse))
-            return whole.float()
-        margin = -(-(self.phi.halo + RADIUS) // stride)
-        features = self.mean.new_empty((len(coarse), self.phi.out_channels, height, width))
-        for top in range(0, height, BLOCK_CELLS):
-            for left in range(0, width, BLOCK_CELLS):
-                first_row, first_column = max(0, top - margin), max(0, left - margin)
-                bottom, right = min(height, top + BLOCK_CELLS), min(width, left + BLOCK_CELLS)
-                rows = slice(first_row * stride, (bottom + margin) * stride)
-                columns = slice(first_column * stride, (right + margin) * stride)
-                block = self.phi(self._normalise(coarse[:, :, rows, columns]))
-                features[:, :, top:bottom, left:right] = block[
-                    :, :, top - first_row : bottom - first_row, left - first_column : right - first_column
-                ]
-        return features
-
-    def _encode_batch(self, batch: BagBatch) -> Tensor:
-        """Coarse features of a batch; in evaluation padding changes none of them."""
-        if self.training or batch.coarse_size is None:
-            return self.encode(batch.coarse)
-        # One by one: a convolution beside padding sees other values than beside an edge.
-        features = self.mean.new_zeros((len(batch.coarse), self.phi.out_channels, *batch.valid.shape[1:]))
-        for index, (width, height) in enumerate(batch.coarse_size.tolist()):
-            part = self.encode(batch.coarse[index : index + 1, :, :height, :width])
-            features[index, :, : part.shape[2], : part.shape[3]] = part[0]
-        return features
+        config, device = self.config, self.normalise.mean.device
+        valid, log_prior = allowed_cells(batch, device)
+        size, height, width = valid.shape
+        logits = self.normalise.mean.new_zeros((size, config.heads, height, width))
+        evidence = None
+        if not self.training and config.branches != "local":
+            evidence = logits.new_zeros((size, config.classes, height, width))
+        global_features = []
+        for slides, view in views(batch, training=self.training):
+            focus = Strongest.empty(logits[slides], self.phi.out_channels)
+            for rows, columns, features in encode_blocks(self.phi, self.normalise, view):
+                where = (slides, slice(None), rows, columns)
+                cells = features.flatten(2).transpose(1, 2)  # (b, n, D), equation (1)
+                e = self.coarse_gate(cells).transpose(1, 2).reshape(logits[where].shape)  # equation (2)
+                e = e + log_prior[:, None][where]
+                logits[where] = e
+                allowed = e.masked_fill(~valid[:, None][where], -torch.inf)
+                focus = focus.merged(allowed.flatten(2), cells, config.focus)
+                if evidence is not None:
+                    evidence[where] = self._evidence(cells).view(evidence[where].shape)
+            weights = masked_softmax(focus.logits, focus.logits.isfinite())
+            global_features.append(torch.einsum("bjm,bjmd->bjd", weights, focus.features).flatten(1))  # equation (4)
+        log_maps = masked_log_softmax(logits.flatten(2).double(), valid.flatten(1)[:, None])  # (B, J, T), equation (3)
+        return log_maps.logsumexp(dim=1) - math.log(config.heads), torch.cat(global_features), evidence
 
     def _evidence(self, cells: Tensor) -> Tensor:
         """What each cell would add to the logits of (9) if it alone were the focus of (4): (B, T, D) to (B, C, T).
 
         Above the mean of the labels, since softmax sees only differences. Averaged over the focus by a', and with the
-        part of the patches and the bias, it is the logits themselves.
+        part of the patches and the bias, it is the logits themselves where there is one head.
         """
-        coarse = self.fused_head.weight[:, : self.phi.out_channels]  # (C, D), the part of W that reads z
+        heads, channels = self.config.heads, self.phi.out_channels
+        coarse = self.fused_head.weight[:, : heads * channels].reshape(-1, heads, channels).sum(dim=1)  # (C, D)
         return torch.einsum("cd,btd->bct", coarse - coarse.mean(dim=0), cells)
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        light = smooth(pixels.to(self.mean.device).float(), self.config.smoothing)
-        return (light - self.mean) / self.std
-
-    def _select(self, logits: Tensor, batch: BagBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells, patch corners and mask of the key instances, equation (5): (B, K), (B, K, 2), (B, K)."""
-        config = self.config
-        scores = logits.detach()
-        if self.training and config.exploration > 0 and batch.generator is not None:
-            uniform = torch.rand(scores.shape, generator=batch.generator).clamp_(1e-9, 1 - 1e-9).to(scores.device)
-            scores = scores - config.exploration * torch.log(-torch.log(uniform))
-        radius = max(1.0, config.spacing * config.patch_size / self.cell)
-        size, _, width = logits.shape
-        device = logits.device
-        picked = torch.zeros((size, config.instances), dtype=torch.int64)
-        patch_xy = torch.zeros((size, config.instances, 2), dtype=torch.int64)
-        patch_mask = torch.zeros((size, config.instances), dtype=torch.bool)
-        for index in range(size):
-            cells = top_cells(scores[index], batch.valid[index].to(device), config.instances, radius).cpu()
-            count = len(cells)
-            centre = (cells.flip(1) * self.cell) + self.cell // 2  # (k, 2), x and y
-            corner = centre - config.patch_size // 2
-            limit = (batch.extent[index].cpu() - config.patch_size).clamp(min=0)
-            picked[index, :count] = cells[:, 0] * width + cells[:, 1]
-            patch_xy[index, :count] = torch.minimum(corner.clamp(min=0), limit)  # shifted inside, never shrunk
-            patch_mask[index, :count] = True
-        return picked.to(device), patch_xy.to(device), patch_mask.to(device)
-
-    def _read(
-        self, logits: Tensor, picked: Tensor, patch_xy: Tensor, patch_mask: Tensor, batch: BagBatch
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Local feature, instance weights and readable mask, equations (6) to (8): (B, D), (B, K), (B, K)."""
-        readable = patch_mask.clone()
-        pixels = []
-        for index, source in enumerate(batch.sources):
-            corners = patch_xy[index][patch_mask[index]].cpu().numpy().astype(np.int64)
-            patches, decoded = source.read_patches(corners, self.config.patch_size)
-            readable[index, : len(corners)] = torch.from_numpy(decoded).to(readable.device)
-            pixels.append(torch.from_numpy(patches[decoded]))
-        features = logits.new_zeros((*patch_mask.shape, self.psi.out_channels))
-        stacked = torch.cat(pixels)
-        if len(stacked):
-            stacked = stacked.permute(0, 3, 1, 2)
-            # Only real crops pass through psi: empty ones would pollute its batch statistics.
-            features[readable] = self.psi(self._normalise(stacked)).float().mean(dim=(2, 3))
-        e = logits.gather(1, picked)
-        weights = masked_softmax(self.patch_gate(features) + e, readable)  # (B, K), equation (7)
-        return torch.einsum("bk,bkd->bd", weights, features), weights, readable  # equation (8)
+    def _read(self, instances: Instances, batch: BagBatch) -> tuple[Tensor, Tensor]:
+        """Equation (6): features (B, K, D), 0 where there are none, and bool (B, K), which could be decoded."""
+        pixels, readable = read_instances(batch.sources, instances, self.config.patch_size)
+        r = self.normalise.mean.new_zeros((*readable.shape, self.psi.out_channels))
+        # Only real crops pass through psi: empty ones would pollute its batch statistics.
+        r[readable] = self.encode_patches(pixels)
+        return r, readable

@@ -6,25 +6,61 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from wsi_attn.errors import UsageError
+from wsi_attn.models.cnn import Cnn, CnnConfig
 from wsi_attn.models.contract import NetworkConfig, SlideModel
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.nn.backbones import TimmBackbone, normalisation_of
 from wsi_attn.registry import Registry
 
 SYSTEMS: Registry[tuple[Callable[[Any], SlideModel], type[NetworkConfig]]] = Registry("attention system")
 SYSTEMS.register("deep-attention")((DeepAttention, DeepAttentionConfig))
+SYSTEMS.register("cnn")((Cnn, CnnConfig))
+
+NO_WEIGHTS = "none"
+"""Begin with random weights."""
 
 
-def build_network(system: str, config: dict[str, Any]) -> SlideModel:
+def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS) -> SlideModel:
     """The network of a system from its plain configuration.
+
+    Parameters
+    ----------
+    config
+        Fields of the system's configuration. Where it names a backbone of timm and no `mean` and `std`, those that its
+        weights were trained with are taken.
+    weights
+        What backbones of timm begin with: "none" for random weights, "pretrained", or a `.safetensors` file.
 
     Raises
     ------
-    UnknownNameError : there is no such system.
+    UnknownNameError : there is no such system, backbone or choice.
     TypeError : the configuration has keys that the system does not know, or lacks one.
+    UsageError : options contradict each other, or weights are given and no backbone takes them.
+    CheckpointError : the weights cannot be had, or do not fit.
+    MissingExtraError : timm is wanted and not installed.
     """
     network, config_class = SYSTEMS.get(system)
     known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    return network(config_class(**known))
+    built = network(config_class(**_normalised(known)))
+    if weights != NO_WEIGHTS:
+        backbones = [module for module in built.modules() if isinstance(module, TimmBackbone)]
+        if not backbones:
+            raise UsageError(f"Weights {weights} need a backbone of timm, as --backbone timm:resnet18")
+        for backbone in backbones:
+            backbone.load(weights)
+    return built
+
+
+def _normalised(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the normalisation of its backbone, the coarse one first, unless it says its own."""
+    if "mean" in config or "std" in config:
+        return config
+    for name in (config.get("backbone"), config.get("patch_backbone")):
+        found = normalisation_of(name) if name else None
+        if found:
+            return {**config, "mean": found[0], "std": found[1]}
+    return config
 
 
 def plain_config(config: NetworkConfig) -> dict[str, Any]:

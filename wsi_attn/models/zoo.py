@@ -43,3 +43,16 @@ def find_model(name_or_folder: str) -> Path:
     if folder.parent != Path():
         raise CheckpointError(f"There is no checkpoint at {folder}")
     raise unknown_name("model", name_or_folder, shipped)
+
+
+def find_models(name_or_folder: str) -> tuple[Path, ...]:
+    """The checkpoint folders of a run of folds, in order of their numbers; else the one of `find_model`."""
+    folds = [folder / "checkpoint" for folder in Path(name_or_folder).glob("fold-*")]
+    ready = [folder for folder in folds if (folder / "config.json").is_file()]
+    if ready and len(ready) < len(folds):
+        raise CheckpointError(
+            f"{name_or_folder} has {len(ready)} finished folds of {len(folds)}; finish it with `wsi-attn train`"
+        )
+    return tuple(sorted(ready, key=lambda path: (len(path.parent.name), path.parent.name))) or (
+        find_model(name_or_folder),
+    )

@@ -1,6 +1,6 @@
 """Attention over a bag: masked softmax and the gated score of Ilse et al.
 
-Letters: B slides, N instances (padded), D features, L hidden units.
+Letters: B slides, N instances (padded), D features, L hidden units, J attention maps.
 """
 
 from __future__ import annotations
@@ -28,23 +28,47 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     return weights * mask  # a fully masked bag: uniform, then zero
 
 
-class GatedAttention(nn.Module):
-    """Attention logit of every instance.
+def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logarithm of `masked_softmax`, exact where the softmax itself would round to 0.
 
-    e_n = w^T ( tanh(V h_n + b_V) * sigmoid(U h_n + b_U) ) + b_w
+    Returns
+    -------
+    float (..., N); the lowest finite number where invalid, so that sums and gradients stay finite.
+    """
+    lowest = torch.finfo(logits.dtype).min
+    return torch.log_softmax(logits.masked_fill(~mask, lowest), dim=-1).masked_fill(~mask, lowest)
+
+
+class GatedAttention(nn.Module):
+    """Attention logits of every instance, one for each of J maps.
+
+    e_nj = w_j^T ( tanh(V h_n + b_V) * sigmoid(U h_n + b_U) ) + b_j
 
     Equation 9 of Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018, with
-    the biases of its reference code.
+    the biases of its reference code, whose parallel branches share V and U as here.
+
+    Parameters
+    ----------
+    in_features
+        D.
+    hidden
+        L.
+    heads
+        J.
+    gated
+        Without it the sigmoid is left out: equation 8 of the paper.
     """
 
-    def __init__(self, in_features: int, hidden: int = 128) -> None:
+    def __init__(self, in_features: int, hidden: int = 128, heads: int = 1, *, gated: bool = True) -> None:
         super().__init__()
         self.V = nn.Linear(in_features, hidden)
-        self.U = nn.Linear(in_features, hidden)
-        self.w = nn.Linear(hidden, 1)
+        self.U = nn.Linear(in_features, hidden) if gated else None
+        self.w = nn.Linear(hidden, heads)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Float (..., N, D) to logits (..., N)."""
-        gated = torch.tanh(self.V(h)) * torch.sigmoid(self.U(h))  # (..., N, L)
-        logits: Tensor = self.w(gated).squeeze(-1)
+        """Float (..., N, D) to logits (..., N, J)."""
+        units = torch.tanh(self.V(h))  # (..., N, L)
+        if self.U is not None:
+            units = units * torch.sigmoid(self.U(h))
+        logits: Tensor = self.w(units)
         return logits

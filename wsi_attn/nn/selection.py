@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -43,21 +45,40 @@ def top_cells(scores: Tensor, mask: Tensor, count: int, radius: float) -> Tensor
     return torch.tensor(taken, dtype=torch.int64, device=scores.device).reshape(-1, 2)
 
 
-def strongest(logits: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Mask of the `count` largest valid entries of each row.
+@dataclass(frozen=True)
+class Strongest:
+    """The strongest positions seen so far, of J maps over B slides.
 
-    Parameters
+    Attributes
     ----------
     logits
-        float (B, T).
-    mask
-        bool (B, T).
-
-    Returns
-    -------
-    bool (B, T); all valid entries where there are at most `count`.
+        float (B, J, m), -inf where a place is not taken.
+    features
+        float (B, J, m, D).
     """
-    if logits.shape[1] <= count:
-        return mask
-    kept = logits.detach().masked_fill(~mask, -torch.inf).topk(count, dim=1).indices
-    return torch.zeros_like(mask).scatter_(1, kept, True) & mask
+
+    logits: Tensor
+    features: Tensor
+
+    @staticmethod
+    def empty(maps: Tensor, channels: int) -> Strongest:
+        """Nothing yet, for maps (B, J, ...) and D features."""
+        nothing = maps.new_zeros((*maps.shape[:2], 0))
+        return Strongest(nothing, nothing[..., None].expand(*nothing.shape, channels))
+
+    def merged(self, logits: Tensor, features: Tensor, count: int) -> Strongest:
+        """With further positions, the `count` strongest of all; differentiable in both.
+
+        Parameters
+        ----------
+        logits
+            float (B, J, n), -inf where invalid.
+        features
+            float (B, n, D).
+        """
+        top, places = logits.topk(min(count, logits.shape[2]), dim=2)
+        index = places[..., None].expand(*places.shape, features.shape[2])  # (B, J, k, D)
+        found = features[:, None].expand(-1, logits.shape[1], -1, -1).gather(2, index)
+        top, found = torch.cat([self.logits, top], dim=2), torch.cat([self.features, found], dim=2)
+        top, places = top.topk(min(count, top.shape[2]), dim=2)
+        return Strongest(top, found.gather(2, places[..., None].expand(*places.shape, found.shape[3])))

@@ -22,6 +22,7 @@ from wsi_attn.errors import CheckpointError, UnknownNameError
 from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, read_config, save_checkpoint
 from wsi_attn.models.contract import BagBatch
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.models.instances import Look
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.models.zoo import find_model
 
@@ -87,13 +88,14 @@ def test_a_hot_cell_of_any_field_gives_a_patch_around_it(width: int, height: int
         for column in range(columns):
             scores = torch.zeros(1, rows, columns)
             scores[0, row, column] = 1
-            _, corner, mask = network._select(scores, batch)
-            assert mask.all()
-            for found, place, extent in [(corner[0, 0, 0], column, width), (corner[0, 0, 1], row, height)]:
+            found = network.selection.choose(Look(scores.flatten(1), batch.valid, batch.extent, cell), None)
+            corner = found.xy
+            assert found.mask.all()
+            for edge, place, extent in [(corner[0, 0, 0], column, width), (corner[0, 0, 1], row, height)]:
                 wanted = max(half, min((place + 0.5) * cell, extent - half))
-                assert found >= 0
-                assert found + 2 * half <= max(extent, 2 * half)
-                assert extent < 2 * half or abs(found.item() + half - wanted) <= cell / 2
+                assert edge >= 0
+                assert edge + 2 * half <= max(extent, 2 * half)
+                assert extent < 2 * half or abs(edge.item() + half - wanted) <= cell / 2
 
 
 def test_two_passes_in_evaluation_are_equal() -> None:

@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.errors import CheckpointError
-from wsi_attn.models import deep_attention
+from wsi_attn.models import coarse as coarse_view
 from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
+from wsi_attn.models.coarse import encode_blocks
 from wsi_attn.models.contract import BagBatch, SlideOutput
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.models.instances import Look
 
 SMALL: dict[str, Any] = {
     "coarse_factor": 4,
@@ -125,8 +127,8 @@ def test_one_hot_cell_gives_a_patch_around_its_centre(monkeypatch: pytest.Monkey
     for row, column in [(4, 5), (8, 13), (11, 10)]:
         scores = torch.zeros(1, *batch.valid.shape[1:])
         scores[0, row, column] = 1
-        _, corner, _ = network._select(scores, batch)
-        centre = corner[0, 0] + 16
+        look = Look(scores.flatten(1), batch.valid, batch.extent, network.cell)
+        centre = network.selection.choose(look, None).xy[0, 0] + 16
         wanted = torch.tensor([(column + 0.5) * network.cell, (row + 0.5) * network.cell])
         assert (centre - wanted).abs().max() <= network.cell / 2
 
@@ -135,9 +137,12 @@ def test_one_hot_cell_gives_a_patch_around_its_centre(monkeypatch: pytest.Monkey
 def test_encoding_in_blocks_equals_one_pass(smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None:
     network = build(coarse_widths=(8, 8, 8), smoothing=smoothing)
     coarse = torch.randint(0, 256, (1, 3, 203, 349), dtype=torch.uint8)
-    whole = network.encode(coarse)
-    monkeypatch.setattr(deep_attention, "BLOCK_CELLS", 7)
-    assert torch.allclose(network.encode(coarse), whole, atol=1e-5)
+    (whole,) = encode_blocks(network.phi, network.normalise, coarse)
+    monkeypatch.setattr(coarse_view, "BLOCK_CELLS", 7)
+    found = torch.full_like(whole.features, torch.nan)
+    for rows, columns, features in encode_blocks(network.phi, network.normalise, coarse):
+        found[:, :, rows, columns] = features
+    assert torch.allclose(found, whole.features, atol=1e-5)
 
 
 def test_every_parameter_gets_a_gradient() -> None:

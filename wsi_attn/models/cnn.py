@@ -1,0 +1,87 @@
+"""The plain baseline: one network over the coarse view, averaged, and a linear head.
+
+(1)  F = phi(x_lo)                 features of T cells
+(2)  z = 1/n sum_t m_t f_t         global average pooling over the n cells that may be looked at, m_t in {0, 1}
+(3)  o = W z + b                   label
+(4)  L = CE(o)
+
+It sees the whole image at `coarse_factor` (1 is the high resolution itself) and reads no patch, so what it lacks
+against another system on the same coarse view is what that system's patches give. Its map of evidence is the class
+activation map of Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, equation 2.
+
+Departures from a network over whole images: cells without tissue and padding are left out of (2). A prior decides which
+cells count, and weighs none. The attention that is reported is that of (2), even over its cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
+from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput, without_patches
+from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
+
+
+@dataclass(frozen=True)
+class CnnConfig:
+    """Everything that rebuilds the network."""
+
+    classes: int
+    """Number of labels."""
+    coarse_factor: int = 8
+    """High-resolution pixels per pixel of the view, along a side."""
+    coarse_widths: tuple[int, ...] = (24, 48, 96)
+    """Channels of phi; its stride is 2 to the power of their number."""
+    dropout: float = 0.25
+    """Dropout on the pooled features."""
+    smoothing: float = 0.0
+    """Deviation, in pixels, of a Gaussian over every view."""
+    backbone: str = "small"
+    """Network phi: "small" or "timm:NAME"."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Channel means of the input, 0 to 1."""
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    """Channel deviations of the input."""
+
+
+class Cnn(SlideModel):
+    """The network of equations (1) to (3)."""
+
+    def __init__(self, config: CnnConfig) -> None:
+        super().__init__()
+        self.config: CnnConfig = config
+        self.normalise = Normalise(config.mean, config.std, config.smoothing)
+        self.phi = build_backbone(config.backbone, config.coarse_widths, ATTENTION_STRIDE)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.phi.out_channels, config.classes)
+
+    @property
+    def stride(self) -> int:
+        """Coarse pixels per cell of the maps."""
+        return self.phi.stride
+
+    def forward(self, batch: BagBatch) -> SlideOutput:
+        """Answer B slides."""
+        valid, _ = allowed_cells(batch, self.normalise.mean.device)
+        share = valid / valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)  # (B, h, w)
+        share = share.to(self.normalise.mean.dtype)
+        evidence = None if self.training else share.new_zeros((len(share), self.config.classes, *share.shape[1:]))
+        weight = self.head.weight - self.head.weight.mean(dim=0)  # (C, D), above the mean of the labels
+        pooled = []
+        for slides, view in views(batch, training=self.training):
+            z = share.new_zeros((slides.stop - slides.start, self.phi.out_channels))
+            for rows, columns, features in encode_blocks(self.phi, self.normalise, view):  # equation (1)
+                z = z + torch.einsum("bhw,bdhw->bd", share[slides, rows, columns], features)  # equation (2)
+                if evidence is not None:
+                    evidence[slides, :, rows, columns] = torch.einsum("cd,bdhw->bchw", weight, features)
+            pooled.append(z)
+        logits = self.head(self.dropout(torch.cat(pooled)))  # equation (3)
+        return without_patches(logits, share, evidence=evidence)
+
+    def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Equation (4); see `SlideModel.losses`."""
+        return {"fused": functional.cross_entropy(output.logits, labels, class_weights)}

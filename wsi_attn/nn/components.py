@@ -1,0 +1,116 @@
+"""Which instances a thresholded attention map shows: its connected components, and the square around each.
+
+Fan et al., MICCAI 2020 (see `models.deep_attention`), threshold the map into a binary mask and crop what it shows. What
+they state ends there; scaling, connectivity, squares and ranking are a reconstruction.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Component:
+    """Connected cells of a mask.
+
+    Attributes
+    ----------
+    cells
+        int64 (n,), flat indices in reading order.
+    top, bottom, left, right
+        Rows and columns that they span, the ends excluded.
+    """
+
+    cells: NDArray[np.int64]
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def hot_mask(attention: NDArray[np.float64], valid: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
+    """Cells whose attention, scaled to 0 to 1 over the valid cells, reaches a threshold.
+
+    A_t = (a_t - min a) / (max a - min a),   M_t = [A_t >= tau]
+
+    The scale makes tau independent of the number of cells, on which the height of a softmax depends.
+
+    Parameters
+    ----------
+    attention
+        float64 (h, w).
+    valid
+        bool (h, w).
+    threshold
+        tau, above 0, at most 1.
+
+    Returns
+    -------
+    bool (h, w), within `valid`. Of a constant map, which has no scale, the first valid cell.
+    """
+    mask = np.zeros(valid.shape, np.bool_)
+    if not valid.any():
+        return mask
+    values = attention[valid]
+    low, high = values.min(), values.max()
+    if low == high:
+        mask.flat[valid.argmax()] = True
+    else:
+        mask[valid] = (values - low) / (high - low) >= threshold
+    return mask
+
+
+def components(mask: NDArray[np.bool_]) -> list[Component]:
+    """The 8-connected components of a mask, by their first cell in reading order."""
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    flat = labels.reshape(-1)
+    cells = flat.nonzero()[0]
+    grouped = cells[np.argsort(flat[cells], kind="stable")]
+    parts = np.split(grouped, np.cumsum(np.bincount(flat[cells], minlength=count)[1:])[:-1]) if count > 1 else []
+    found = [
+        Component(part.astype(np.int64), int(top), int(top + height), int(left), int(left + width))
+        for part, (left, top, width, height, _) in zip(parts, boxes[1:], strict=True)
+    ]
+    return sorted(found, key=lambda component: int(component.cells[0]))
+
+
+def heaviest(found: list[Component], attention: NDArray[np.float64], count: int) -> list[Component]:
+    """The components that hold most attention, by falling mass; ties in reading order."""
+    flat = attention.reshape(-1)
+    return sorted(found, key=lambda component: (-flat[component.cells].sum(), component.cells[0]))[:count]
+
+
+def crop_around(
+    component: Component, cell: int, extent: tuple[int, int], smallest: int, largest: int
+) -> tuple[int, int, int]:
+    """The square of pixels that a component is read from.
+
+    Its bounding box, enlarged to a square of at least `smallest`, shifted inside the field and not shrunk at its edges.
+
+    Parameters
+    ----------
+    component
+        In cells.
+    cell
+        Side of a cell in pixels. Cells count from the top left corner; the last ones may reach over the edge.
+    extent
+        Width and height of the field in pixels.
+    smallest, largest
+        Bounds of the side. A component larger than `largest`, or than the field is wide or high, is read around its
+        centre. A field smaller than `smallest` is read beyond its edge, as its source pads it.
+
+    Returns
+    -------
+    x and y of the top left corner, and the side.
+    """
+    width, height = extent
+    left, right = component.left * cell, min(component.right * cell, width)
+    top, bottom = component.top * cell, min(component.bottom * cell, height)
+    side = max(min(max(right - left, bottom - top), largest, width, height), smallest)
+    x, y = math.floor((left + right - side) / 2), math.floor((top + bottom - side) / 2)
+    return max(0, min(x, width - side)), max(0, min(y, height - side)), side
