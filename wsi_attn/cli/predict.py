@@ -39,6 +39,13 @@ Coverage = Annotated[
         "--coverage", help="Also give the set of labels that holds the true one this often: 0.8, 0.9 or 0.95."
     ),
 ]
+Exhaustive = Annotated[
+    bool,
+    typer.Option(
+        "--exhaustive",
+        help="Also read every tissue tile at high resolution, for a heatmap that leaves nothing out; takes far longer.",
+    ),
+]
 
 
 def predict(
@@ -48,6 +55,7 @@ def predict(
     slide_mpp: SlideMpp = None,
     ignore_fit: IgnoreFit = False,
     coverage: Coverage = None,
+    exhaustive: Exhaustive = False,
     json: Json = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -67,7 +75,7 @@ def predict(
         threshold_of(checkpoint.spec.calibration, coverage, checkpoint.name)  # refused before any slide is opened
     talk = Talk(quiet=quiet, total=len(paths))
     talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
-    config = PredictConfig(ignore_fit=ignore_fit, workers=workers, coverage=coverage)
+    config = PredictConfig(ignore_fit=ignore_fit, workers=workers, coverage=coverage, exhaustive=exhaustive)
     with talk.progress("predict") as progress:
         for outcome in predict_paths(
             paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress

@@ -11,6 +11,7 @@ from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, PredictionError, WsiAttnError
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.predict.exhaustive import ATTENTION as EXHAUSTIVE
 from wsi_attn.predict.slide import PredictConfig, predict_slide
 from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction, write_prediction
 
@@ -76,4 +77,6 @@ def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictC
             f"{file} holds a prediction of another slide, model, pixel size or coverage; add --overwrite, or name "
             "another folder"
         )
+    if config.exhaustive and EXHAUSTIVE not in found.maps:
+        return None  # the same answer, with less than is asked for
     return found

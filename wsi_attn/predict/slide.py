@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.data.appearance import DOUBTFUL, appearance_distance, describe_appearance
 from wsi_attn.data.bags import Bag, collate, make_bag
+from wsi_attn.data.large import LargeBag, is_large, make_large_bag
 from wsi_attn.data.sources import SlidePatches
-from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError
+from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError, UsageError
 from wsi_attn.evaluate.calibration import calibrated
 from wsi_attn.evaluate.conformal import in_set, threshold_of
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.models.contract import SlideOutput
+from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput
+from wsi_attn.predict.exhaustive import PatchScorer, score_tiles
 from wsi_attn.provenance import software
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
+from wsi_attn.tissue.mask import raster_coverage
 
 MAX_NATIVE_PIXELS = 300_000_000
 """A model without mpp reads images at their own pixels; beyond this an input is a slide and not a photograph."""
@@ -41,6 +44,8 @@ class PredictConfig:
     """Give probabilities at the checkpoint's temperature, where it has one."""
     coverage: float | None = None
     """Also give the set of labels that holds the true one this often; see `evaluate.conformal`."""
+    exhaustive: bool = False
+    """Also score every tissue tile at high resolution; see `predict.exhaustive`."""
 
 
 @torch.inference_mode()
@@ -53,8 +58,8 @@ def predict_slide(
 ) -> SlidePrediction:
     """Answer one slide.
 
-    The coarse view is read whole, of the high resolution only the key instances. With `regions`, a GeoJSON file,
-    nothing outside of them is looked at.
+    The coarse view is read wherever there is tissue, of the high resolution only the key instances. With `regions`, a
+    GeoJSON file, nothing outside of them is looked at.
 
     Raises
     ------
@@ -62,7 +67,8 @@ def predict_slide(
     ModelMismatchError : pixel size or colour lie outside what the model was trained on.
     TissueError : there is nothing to look at.
     SlideReadError : none of the key instances could be decoded.
-    UsageError : the checkpoint has no threshold for the coverage that is asked for.
+    UsageError : the checkpoint has no threshold for the coverage that is asked for, or no patch network and exhaustive
+        scores are asked for.
     """
     started = time.perf_counter()
     spec, network = checkpoint.spec, checkpoint.network
@@ -74,17 +80,30 @@ def predict_slide(
             f"{slide.info.size0.width} x {slide.info.size0.height} px; choose a model with --model"
         )
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
-    bag = make_bag(patches, spec.tissue, progress, regions, spec.prior)
+    if config.exhaustive and not isinstance(network, PatchScorer):
+        raise UsageError(f"{checkpoint.name} ({checkpoint.system}) has no patch network to score tiles with")
+    bag: Bag | LargeBag
+    if is_large(patches):
+        bag = make_large_bag(patches, network.stride, spec.tissue, progress, regions, spec.prior)
+    else:
+        bag = make_bag(patches, spec.tissue, progress, regions, spec.prior)
     if not bag.tissue.any():
         raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
     warnings = _check_fit(bag, checkpoint, str(path), ignore=config.ignore_fit)
-    batch = collate([bag], network.stride)
-    output: SlideOutput = network(batch)
+    batch, output = _look(bag, network)
     if output.patch_mask.numel() and not output.patch_mask.any():
         raise SlideReadError(f"{path}: none of the {output.patch_mask.shape[1]} places to look at could be decoded")
     probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
     if config.calibrate:
         probabilities = calibrated(probabilities, spec.calibration)
+    unreadable = len(bag.unreadable) + int(output.unreadable[0])
+    maps = _place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.cell)
+    if isinstance(bag, LargeBag):
+        unreadable += len(bag.view.damaged)
+    if config.exhaustive and isinstance(network, PatchScorer):
+        tiles = score_tiles(patches, network, spec.labels, _coverage(bag, patches), progress)
+        maps |= tiles.maps
+        unreadable += tiles.unreadable
     return SlidePrediction(
         slide=str(path),
         size0=slide.info.size0,
@@ -92,7 +111,7 @@ def predict_slide(
         probabilities=dict(zip(spec.labels, probabilities.tolist(), strict=True)),
         uncertainty=uncertainty_of(probabilities),
         tissue_fraction=round(float(bag.tissue.mean()), 6),
-        unreadable_tiles=len(bag.unreadable) + int(output.unreadable[0]),
+        unreadable_tiles=unreadable,
         attention=_regions(output, patches),
         model={"name": checkpoint.name, "sha256": checkpoint.sha256},
         mpp=(slide.info.mpp.x, slide.info.mpp.y) if slide.info.mpp else None,
@@ -101,10 +120,30 @@ def predict_slide(
         attention_map=_map(output.attention[0], batch.valid[0].numpy(), patches, network.cell),
         fingerprint=slide.info.fingerprint,
         warnings=tuple(warnings),
-        maps=_place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.cell),
+        maps=maps,
         coverage=config.coverage,
         prediction_set=None if threshold is None else _set_of(spec.labels, probabilities, threshold),
     )
+
+
+def _look(bag: Bag | LargeBag, network: SlideModel) -> tuple[BagBatch, SlideOutput]:
+    """The network's answer; of a large slide that turns out to be damaged, that without the cells concerned."""
+    batch = bag.batch() if isinstance(bag, LargeBag) else collate([bag], network.stride)
+    output = network(batch)
+    if isinstance(bag, LargeBag) and (sound := bag.without_damage()) is not None:
+        batch = sound.batch()
+        output = network(batch)
+    return batch, output
+
+
+def _coverage(bag: Bag | LargeBag, patches: SlidePatches) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
+    """Share of tissue of level-0 regions, from the mask that the network was given."""
+    factor, size0 = patches.coarse_factor, patches.slide.info.size0
+    if isinstance(bag, LargeBag):
+        frame = bag.frame
+    else:
+        frame = Frame.covering(size0, patches.downsample_x * factor, patches.downsample_y * factor)
+    return lambda regions0: raster_coverage(bag.tissue, frame, size0, regions0)
 
 
 def _set_of(labels: Sequence[str], probabilities: NDArray[np.float64], threshold: float) -> tuple[str, ...]:
@@ -123,11 +162,12 @@ def uncertainty_of(probabilities: NDArray[np.float64]) -> dict[str, float]:
     return {"entropy": float(max(0.0, -(positive * np.log(positive)).sum())), "margin": float(1 - (first - second))}
 
 
-def _check_fit(bag: Bag, checkpoint: Checkpoint, path: str, *, ignore: bool) -> list[str]:
+def _check_fit(bag: Bag | LargeBag, checkpoint: Checkpoint, path: str, *, ignore: bool) -> list[str]:
     spec = checkpoint.spec
     if not spec.appearance:
         return []
-    distance = appearance_distance(describe_appearance(bag.view, bag.tissue), spec.appearance)
+    pixels, tissue = bag.sample() if isinstance(bag, LargeBag) else (bag.view, bag.tissue)
+    distance = appearance_distance(describe_appearance(pixels, tissue), spec.appearance)
     if distance <= DOUBTFUL:
         return []
     if distance <= 1:

@@ -111,26 +111,11 @@ def read_view(
     unreadable: list[Region] = []
 
     def read(block: Region) -> list[Region]:
-        try:
-            found = read_region_at(
-                slide,
-                (block.x * downsample_x, block.y * downsample_y),
-                downsample_x,
-                downsample_y,
-                (block.width, block.height),
-            )
-        except SlideReadError:
-            if max(block.width, block.height) <= smallest:
-                return [block]
-            return [damaged for quarter in _quarters(block) for damaged in read(quarter)]
+        found, damaged = read_block(slide, downsample_x, downsample_y, block)
         pixels[block.y : block.y1, block.x : block.x1] = found
-        return []
+        return damaged
 
-    level = slide.info.levels[best_level(slide, downsample_x, downsample_y)]
-    ratio = max(downsample_x / level.downsample_x, downsample_y / level.downsample_y)
-    smallest = max(1, math.ceil(min(level.tile_size) / ratio))
-    side = max(1, int(BLOCK / max(1.0, ratio)))
-    blocks = list(_blocks(frame, side))
+    blocks = list(_blocks(frame, max(1, int(BLOCK / max(1.0, _ratio(slide, downsample_x, downsample_y))))))
     threads = min(workers or os.cpu_count() or 1, len(blocks))
     single = threadpool_limits(1, "blas")  # else each reader's matrix products start threads of their own
     with single, ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
@@ -140,6 +125,45 @@ def read_view(
                 unreadable.append(frame.region0_from(*block))
             progress(done, len(blocks), "reading")
     return View(pixels, frame, readable, tuple(unreadable))
+
+
+def read_block(
+    slide: Slide, downsample_x: float, downsample_y: float, block: Region
+) -> tuple[UInt8Array, list[Region]]:
+    """One block of the view at a low resolution, and the parts of it that cannot be decoded.
+
+    Parameters
+    ----------
+    block
+        In pixels of the view.
+
+    Returns
+    -------
+    uint8 (height, width, 3), background where nothing could be decoded; those parts in pixels of the view, as small as
+    the tiles of the level that is read.
+    """
+    corner0 = (block.x * downsample_x, block.y * downsample_y)
+    size = (block.width, block.height)
+    try:
+        return read_region_at(slide, corner0, downsample_x, downsample_y, size), []
+    except SlideReadError:
+        pixels = np.full((block.height, block.width, 3), BACKGROUND, np.uint8)
+        level = slide.info.levels[best_level(slide, downsample_x, downsample_y)]
+        smallest = max(1, math.ceil(min(level.tile_size) / _ratio(slide, downsample_x, downsample_y)))
+        if max(size) <= smallest:
+            return pixels, [block]
+        damaged = []
+        for part in _quarters(block):
+            found, unreadable = read_block(slide, downsample_x, downsample_y, part)
+            pixels[part.y - block.y : part.y1 - block.y, part.x - block.x : part.x1 - block.x] = found
+            damaged += unreadable
+        return pixels, damaged
+
+
+def _ratio(slide: Slide, downsample_x: float, downsample_y: float) -> float:
+    """Pixels of the level that is read for one pixel of a view, along the axis where they are more."""
+    level = slide.info.levels[best_level(slide, downsample_x, downsample_y)]
+    return max(downsample_x / level.downsample_x, downsample_y / level.downsample_y)
 
 
 def _blocks(frame: Frame, side: int) -> Iterator[Region]:

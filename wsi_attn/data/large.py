@@ -1,0 +1,208 @@
+"""Bags of slides whose coarse view is too large to be held: it is read block by block, where there is tissue.
+
+Tissue is looked for on a view of at most `TISSUE_PIXELS`, taken from the level of the pyramid that suffices for it.
+What is held then is that view's mask and a few numbers for each attention cell, never the coarse view.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_attn.contract import Progress, UInt8Array, no_progress
+from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, TISSUE_PIXELS
+from wsi_attn.data.prior import score_weights
+from wsi_attn.data.sources import SlidePatches
+from wsi_attn.geometry import Frame, Region
+from wsi_attn.models.contract import BagBatch
+from wsi_attn.slides.view import read_block, read_view
+from wsi_attn.tissue.detect import detect_tissue
+from wsi_attn.tissue.mask import raster_coverage
+from wsi_attn.tissue.polygons import tissue_from_geojson
+
+SAMPLE_BLOCKS, SAMPLE_SIDE = 32, 256
+"""Blocks of the coarse view, and their side in its pixels, that colours are judged by: two million pixels."""
+
+PART = 512
+"""Side, in pixels of the coarse view, of what one thread reads at a time."""
+
+
+class BlockView:
+    """The coarse view of a slide, read where it is looked at: of an array, it has the shape and gives slices.
+
+    Attributes
+    ----------
+    shape
+        (1, 3, H, W).
+    damaged
+        Regions in pixels of the view, met so far, that could not be decoded and read as background.
+    """
+
+    def __init__(self, patches: SlidePatches, progress: Progress = no_progress) -> None:
+        factor = patches.coarse_factor
+        self._slide = patches.slide
+        self._downsamples = patches.downsample_x * factor, patches.downsample_y * factor
+        self._threads = patches.workers or os.cpu_count() or 1
+        self.frame = Frame.covering(patches.slide.info.size0, *self._downsamples)
+        self.shape = (1, 3, self.frame.size.height, self.frame.size.width)
+        self.damaged: set[Region] = set()
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, where: tuple[slice, ...]) -> torch.Tensor:
+        """`view[:, :, rows, columns]`, uint8 (1, 3, rows, columns); all of it for `view[:, :]`."""
+        height, width = self.shape[2:]
+        rows, columns = where[2:] or (slice(None), slice(None))
+        top, bottom, _ = rows.indices(height)
+        left, right, _ = columns.indices(width)
+        pixels = self.read(Region(left, top, right - left, bottom - top))
+        return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+    def read(self, region: Region) -> UInt8Array:
+        """Pixels of a region inside the view, uint8 (height, width, 3); parts of it are read in parallel."""
+        pixels = np.empty((region.height, region.width, 3), np.uint8)
+
+        def read(part: Region) -> list[Region]:
+            found, damaged = read_block(self._slide, *self._downsamples, part)
+            pixels[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x] = found
+            return damaged
+
+        parts = [
+            Region(x, y, min(PART, region.x1 - x), min(PART, region.y1 - y))
+            for y in range(region.y, region.y1, PART)
+            for x in range(region.x, region.x1, PART)
+        ]
+        with ThreadPoolExecutor(min(self._threads, len(parts))) as pool:
+            for damaged in pool.map(read, parts):
+                self.damaged.update(damaged)
+        return pixels
+
+
+@dataclass(frozen=True)
+class LargeBag:
+    """One large slide as a network sees it.
+
+    `valid` is bool (h, w), cells of `stride` coarse pixels that may be looked at; `prior` float32 (h, w) or None;
+    `tissue` bool (rows, columns) over `frame`, the view that tissue was looked for on; `unreadable` its level-0 regions
+    that could not be decoded.
+    """
+
+    view: BlockView
+    patches: SlidePatches
+    valid: NDArray[np.bool_]
+    prior: NDArray[np.float32] | None
+    tissue: NDArray[np.bool_]
+    frame: Frame
+    stride: int
+    unreadable: tuple[Region, ...]
+
+    def batch(self) -> BagBatch:
+        """A batch of this slide alone."""
+        return BagBatch(
+            coarse=cast(torch.Tensor, self.view),  # networks take its shape and slices of it
+            valid=torch.from_numpy(self.valid)[None],
+            extent=torch.tensor([self.patches.extent], dtype=torch.int64),
+            sources=(self.patches,),
+            prior=None if self.prior is None else torch.from_numpy(self.prior)[None],
+        )
+
+    def without_damage(self) -> LargeBag | None:
+        """The same without the cells that touch what could not be decoded; None where none does."""
+        damaged = np.zeros_like(self.valid)
+        for part in self.view.damaged:
+            damaged[
+                part.y // self.stride : -(-part.y1 // self.stride), part.x // self.stride : -(-part.x1 // self.stride)
+            ] = True
+        left = self.valid & ~damaged
+        return None if (left == self.valid).all() else replace(self, valid=left)
+
+    def sample(self) -> tuple[UInt8Array, NDArray[np.bool_]]:
+        """Coarse pixels of blocks all over the tissue, uint8 (1, n, 3), and which of them are tissue, bool (1, n)."""
+        height, width = self.view.shape[2:]
+        cells = np.argwhere(self.valid)  # (n, 2), row and column
+        chosen = cells[np.linspace(0, len(cells) - 1, min(SAMPLE_BLOCKS, len(cells))).astype(int)]
+        pixels, tissue = [], []
+        for row, column in (chosen * self.stride).tolist():
+            top, left = max(0, min(row, height - SAMPLE_SIDE)), max(0, min(column, width - SAMPLE_SIDE))
+            found = self.view.read(Region(left, top, min(SAMPLE_SIDE, width), min(SAMPLE_SIDE, height)))
+            rows = np.arange(top, top + found.shape[0]) * self.tissue.shape[0] // height
+            columns = np.arange(left, left + found.shape[1]) * self.tissue.shape[1] // width
+            pixels.append(found.reshape(1, -1, 3))
+            tissue.append(self.tissue[np.ix_(rows, columns)].reshape(1, -1))
+        return np.concatenate(pixels, axis=1), np.concatenate(tissue, axis=1)
+
+
+def is_large(patches: SlidePatches) -> bool:
+    """Whether a slide's coarse view has more than `TISSUE_PIXELS` pixels."""
+    width, height = patches.extent
+    return width * height > TISSUE_PIXELS * patches.coarse_factor**2
+
+
+def make_large_bag(
+    patches: SlidePatches,
+    stride: int,
+    tissue: str,
+    progress: Progress = no_progress,
+    regions: Path | None = None,
+    prior: str = "none",
+) -> LargeBag:
+    """Find the tissue of a large slide; parameters and errors as of `data.bags.make_bag`.
+
+    Parameters
+    ----------
+    stride
+        Coarse pixels along a cell.
+    """
+    view = BlockView(patches)
+    factor = math.ceil(math.sqrt(math.prod(view.frame.size) / TISSUE_PIXELS))
+    size0 = patches.slide.info.size0
+    seen = read_view(
+        patches.slide,
+        view.frame.downsample_x * factor,
+        view.frame.downsample_y * factor,
+        workers=patches.workers,
+        progress=progress,
+    )
+    mask = seen.readable
+    if regions is not None:
+        mask = tissue_from_geojson(regions, seen.frame, size0, readable=seen.readable).mask
+    elif tissue != "none":
+        mask = detect_tissue(
+            seen.pixels, seen.frame, patches.slide.info.mpp, readable=seen.readable, method=tissue, size0=size0
+        ).mask
+    height, width = (-(-extent // stride) for extent in view.shape[2:])
+    cells0 = _cells0(view.frame, stride, height, width)
+    share = raster_coverage(mask, seen.frame, size0, cells0).reshape(height, width)
+    enough = share >= MIN_CELL_TISSUE
+    weights = share if prior != "none" else None
+    scored = score_weights(patches.slide, seen.frame, mask.shape) if prior == "scores" else None
+    if scored is not None:
+        weights = cv2.resize((scored * mask).astype(np.float32) / 255, (width, height), interpolation=cv2.INTER_AREA)
+    return LargeBag(
+        view=view,
+        patches=patches,
+        valid=enough if enough.any() else share > 0,
+        prior=None if weights is None else np.maximum(weights, LEAST_PRIOR).astype(np.float32),
+        tissue=mask,
+        frame=seen.frame,
+        stride=stride,
+        unreadable=seen.unreadable,
+    )
+
+
+def _cells0(frame: Frame, stride: int, height: int, width: int) -> NDArray[np.float64]:
+    """Cells in reading order as level-0 regions, (h * w, 4)."""
+    extent = stride * frame.downsample_x, stride * frame.downsample_y
+    rows, columns = np.mgrid[:height, :width].reshape(2, -1)
+    sides = np.broadcast_to(extent, (len(rows), 2))
+    return np.concatenate([np.stack([columns * extent[0], rows * extent[1]], axis=1), sides], axis=1)

@@ -1,0 +1,152 @@
+"""Every tissue tile read at high resolution and scored by the patch network: a heatmap that leaves nothing out.
+
+The label is not changed by it. Tiles are the squares that the network reads as key instances, laid edge to edge. Memory
+does not depend on the slide but for a few numbers a tile: blocks of tiles are read by threads a little ahead of the
+network, which scores them in batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsi_attn.contract import Progress, UInt8Array, no_progress
+from wsi_attn.data.sources import SlidePatches
+from wsi_attn.errors import SlideReadError
+from wsi_attn.geometry import Frame, Size
+from wsi_attn.slides.view import read_region_at
+from wsi_attn.store.predictions import AttentionMap
+
+BLOCK_TILES = 8
+"""Tiles along a side of what one read decodes."""
+
+MIN_TISSUE = 0.1
+"""A tile is scored where at least this share of it is tissue."""
+
+ATTENTION, EVIDENCE = "exhaustive:attention", "exhaustive:evidence:"
+"""Names of the maps; a label follows the second."""
+
+
+@runtime_checkable
+class PatchScorer(Protocol):
+    """A network that scores single patches."""
+
+    def patch_side(self) -> int:
+        """Side of a patch in high-resolution pixels."""
+        ...
+
+    def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention logits (N,) and evidence (N, C) of uint8 patches (N, 3, side, side)."""
+        ...
+
+
+@dataclass(frozen=True)
+class TileScores:
+    """Maps by name, and how many tiles were scored and how many could not be decoded."""
+
+    maps: dict[str, AttentionMap]
+    scored: int
+    unreadable: int
+
+
+@torch.inference_mode()
+def score_tiles(
+    patches: SlidePatches,
+    network: PatchScorer,
+    labels: Sequence[str],
+    coverage: Callable[[NDArray[np.float64]], NDArray[np.float32]],
+    progress: Progress = no_progress,
+) -> TileScores:
+    """Score every tile that holds tissue.
+
+    Parameters
+    ----------
+    coverage
+        Share of tissue of level-0 regions (N, 4), x, y, width, height; see `TissueMask.coverage`.
+
+    Returns
+    -------
+    "exhaustive:attention" is the patch gate's logit, any real, comparable within one model; "exhaustive:evidence:LABEL"
+    what the tile says for the label, in logits above the mean of the labels. NaN where a tile holds no tissue or could
+    not be decoded.
+    """
+    side = network.patch_side()
+    columns, rows = (-(-extent // side) for extent in patches.extent)
+    frame = Frame(Size(columns, rows), side * patches.downsample_x, side * patches.downsample_y)
+    wanted = coverage(_regions0(frame)).reshape(rows, columns) >= MIN_TISSUE
+    values = np.full((1 + len(labels), rows, columns), np.nan, np.float32)
+    readable, done, total = 0, 0, int(wanted.sum())
+    for cells, pixels in _read_blocks(patches, wanted, side):
+        done += len(cells)
+        decoded = np.array([tile is not None for tile in pixels])
+        found = [tile for tile in pixels if tile is not None]
+        if found:
+            stacked = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
+            logits, evidence = network.score_patches(stacked)
+            at = cells[decoded]
+            values[:, at[:, 0], at[:, 1]] = torch.cat([logits[:, None], evidence], dim=1).T.float().cpu().numpy()
+            readable += len(found)
+        progress(done, total, "tiles")
+    names = [ATTENTION, *(EVIDENCE + label for label in labels)]
+    maps = {name: AttentionMap(frame, layer) for name, layer in zip(names, values, strict=True)}
+    return TileScores(maps, readable, total - readable)
+
+
+def _regions0(frame: Frame) -> NDArray[np.float64]:
+    """Tiles in reading order as level-0 regions, (N, 4)."""
+    rows, columns = np.mgrid[: frame.size.height, : frame.size.width].reshape(2, -1)
+    width, height = frame.downsample_x, frame.downsample_y
+    return np.stack([columns * width, rows * height, np.full(len(rows), width), np.full(len(rows), height)], axis=1)
+
+
+def _read_blocks(
+    patches: SlidePatches, wanted: NDArray[np.bool_], side: int
+) -> Iterator[tuple[NDArray[np.int64], list[UInt8Array | None]]]:
+    """Cells (n, 2), row and column, and pixels of the wanted tiles, block by block; None where one is unreadable."""
+    blocks = []
+    for top in range(0, wanted.shape[0], BLOCK_TILES):
+        for left in range(0, wanted.shape[1], BLOCK_TILES):
+            cells = np.argwhere(wanted[top : top + BLOCK_TILES, left : left + BLOCK_TILES]) + np.array([top, left])
+            if len(cells):
+                blocks.append(cells)
+    threads = patches.workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[list[UInt8Array | None]]] = deque()
+        for index, cells in enumerate(blocks):
+            while len(waiting) <= threads and index + len(waiting) < len(blocks):
+                waiting.append(pool.submit(_read_tiles, patches, blocks[index + len(waiting)], side))
+            yield cells, waiting.popleft().result()
+
+
+def _read_tiles(patches: SlidePatches, cells: NDArray[np.int64], side: int) -> list[UInt8Array | None]:
+    """Tiles cut out of one read around them all, or read one by one where that cannot be decoded."""
+    first = cells.min(axis=0)
+    height, width = ((cells.max(axis=0) + 1 - first) * side).tolist()
+    try:
+        block = _read(patches, first, side, (width, height))
+    except SlideReadError:
+        return [_read_or_none(patches, cell, side) for cell in cells]
+    corners = ((cells - first) * side).tolist()
+    return [block[y : y + side, x : x + side] for y, x in corners]
+
+
+def _read(patches: SlidePatches, cell: NDArray[np.int64], side: int, size: tuple[int, int]) -> UInt8Array:
+    row, column = cell.tolist()
+    corner0 = (column * side * patches.downsample_x, row * side * patches.downsample_y)
+    return read_region_at(patches.slide, corner0, patches.downsample_x, patches.downsample_y, size)
+
+
+def _read_or_none(patches: SlidePatches, cell: NDArray[np.int64], side: int) -> UInt8Array | None:
+    try:
+        return _read(patches, cell, side, (side, side))
+    except SlideReadError:
+        return None
