@@ -196,7 +196,7 @@ class DeepAttention(SlideModel):
         valid, _ = allowed_cells(batch, z.device)
         look = Look(log_attention, valid, batch.extent, self.cell)
         z = self.dropout(z)
-        attention = log_attention.exp().to(z.dtype).view(valid.shape)
+        attention = log_attention.to(self.normalise.mean.dtype).exp().view(valid.shape)
         if self.config.branches == "global":
             return without_patches(self.fused_head(z), attention, self.global_head(z), evidence)
 
@@ -247,6 +247,30 @@ class DeepAttention(SlideModel):
         features: Tensor = self.psi(self.normalise(pixels)).mean(dim=(2, 3))
         return features.to(self.normalise.mean.dtype)
 
+    def patch_side(self) -> int:
+        """Side of a key instance in high-resolution pixels; 0 where none is read."""
+        return 0 if self.config.branches == "global" else self.config.patch_size
+
+    def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """What the instance branch says of single patches, as if each were the only one.
+
+        Parameters
+        ----------
+        patches
+            uint8 (n, 3, S, S).
+
+        Returns
+        -------
+        Gate of (7), float (n,), NaN for "threshold", which asks no gate; logits of the instance head above the mean of
+        the labels, float (n, C).
+        """
+        r = self.encode_patches(patches)
+        gate = self.patch_gate(r).squeeze(-1)
+        if isinstance(self.selection, Threshold):
+            gate = torch.full_like(gate, torch.nan)
+        logits = self.instance_head(self.selection.alone(r))
+        return gate, logits - logits.mean(dim=1, keepdim=True)
+
     def _overview(self, batch: BagBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Equations (1) to (4): log a, float64 (B, T); z (B, J D); evidence (B, C, h, w) in evaluation.
 
@@ -262,7 +286,7 @@ class DeepAttention(SlideModel):
         global_features = []
         for slides, view in views(batch, training=self.training):
             focus = Strongest.empty(logits[slides], self.phi.out_channels)
-            for rows, columns, features in encode_blocks(self.phi, self.normalise, view):
+            for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides]):
                 where = (slides, slice(None), rows, columns)
                 cells = features.flatten(2).transpose(1, 2)  # (b, n, D), equation (1)
                 e = self.coarse_gate(cells).transpose(1, 2).reshape(logits[where].shape)  # equation (2)
