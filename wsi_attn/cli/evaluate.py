@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from wsi_attn.cli.options import Debug, Device, Json, Quiet, Seed, Workers, resolve_device
+from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Workers, resolve_device
 from wsi_attn.cli.output import Talk, data, data_json, interval
-from wsi_attn.models.zoo import find_model
+from wsi_attn.errors import ExitCode, UsageError
+from wsi_attn.models.zoo import find_models
 
 Model = Annotated[
-    str, typer.Argument(metavar="RUN", help="A training run, a checkpoint folder, or a shipped model's name.")
+    str,
+    typer.Argument(
+        metavar="RUN", help="A training run, a run of folds, a checkpoint folder, or a shipped model's name."
+    ),
 ]
 Manifest = Annotated[Path, typer.Argument(help="CSV with path, label and split.")]
 Split = Annotated[str, typer.Option("--split", help="train, val, test, or all rows with `all`.")]
+Sensitivity = Annotated[
+    float | None,
+    typer.Option("--sensitivity", help="Call --positive so readily that this share of it was found in validation."),
+]
+Positive = Annotated[
+    str | None, typer.Option("--positive", metavar="LABEL", help="The label that --sensitivity is of.")
+]
+Report = Annotated[
+    Path | None, typer.Option("--report", metavar="FOLDER", help="Write report.html, report.json and answers.csv here.")
+]
 
 
 def evaluate(
     model: Model,
     manifest: Manifest,
     split: Split = "test",
+    sensitivity: Sensitivity = None,
+    positive: Positive = None,
+    report: Report = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     json: Json = False,
     device: Device = "auto",
@@ -32,30 +51,39 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Compare a model's answers with the labels of a manifest; intervals resample patients."""
-    folder = find_model(model)
+    if (sensitivity is None) != (positive is None):
+        raise UsageError("--sensitivity and --positive belong together: give both, or neither")
+    folders = find_models(model)
     from wsi_attn.models.checkpoint import load_checkpoint
-    from wsi_attn.predict.cohort import evaluate_manifest
+    from wsi_attn.predict.evaluation import Evaluation, evaluate_into
     from wsi_attn.predict.slide import PredictConfig
 
     talk = Talk(quiet=quiet)
-    config = PredictConfig(ignore_fit=True, workers=workers)
-    command = shlex.join(["wsi-attn", *sys.argv[1:]])
+    wanted = Evaluation(manifest, split, seed, sensitivity, positive, shlex.join(["wsi-attn", *sys.argv[1:]]))
     with talk.progress("evaluate") as progress:
-        checkpoint = load_checkpoint(folder, resolve_device(device))
-        report, failures = evaluate_manifest(
-            checkpoint, manifest, split, config, seed=seed, command=command, progress=progress
-        )
-    talk.total = report["n"] + len(failures)
+        place = resolve_device(device)
+        checkpoints = [load_checkpoint(folder, place) for folder in folders]
+        config = PredictConfig(ignore_fit=True, workers=workers)
+        found, failures = evaluate_into(report, checkpoints, wanted, config, overwrite=overwrite, progress=progress)
     for error in failures:
         talk.fail(error)
-    data_json(report) if json else data(as_text(report))
-    raise typer.Exit(talk.exit_code())
+    if report is not None:
+        talk.say(f"report: {report / 'report.html'}")
+    data_json(found) if json else data("\n".join(as_text(found)))
+    raise typer.Exit(ExitCode.SOME_FAILED if found["unanswered"] else ExitCode.DONE)
 
 
-def as_text(report: dict[str, Any]) -> str:
+def as_text(report: Mapping[str, Any]) -> Iterator[str]:
     """One line a metric: name, value, interval."""
-    lines = [f"n\t{report['n']}\tgroups\t{report['groups']}\tsplit\t{report['split']}"]
-    for name, found in report.items():
-        if isinstance(found, dict) and {"value", "low", "high"} <= set(found):
-            lines.append(f"{name}\t{interval(found)}")
-    return "\n".join(lines)
+    yield f"n\t{report['n']}\tgroups\t{report['groups']}\tsplit\t{report['split']}"
+    yield from _lines(report, "")
+
+
+def _lines(section: Mapping[str, Any], before: str) -> Iterator[str]:
+    for name, found in section.items():
+        if isinstance(found, dict) and name != "per_class":
+            if {"value", "low", "high"} <= set(found):
+                chance = f"\tchance\t{found['chance']:.3f}" if "chance" in found else ""
+                yield f"{before}{name}\t{interval(found)}{chance}"
+            else:
+                yield from _lines(found, f"{before}{name} ")

@@ -69,6 +69,17 @@ def score_attention(
     return AttentionScores(values, chance)
 
 
+def mean_scores(scores: Sequence[AttentionScores | None]) -> AttentionScores | None:
+    """The mean over several networks that answer together; None where one of them could not be scored."""
+    known = [score for score in scores if score is not None]
+    if not known or len(known) < len(scores):
+        return None
+    return AttentionScores(
+        {name: float(np.mean([score.values[name] for score in known])) for name in known[0].values},
+        {name: float(np.mean([score.chance[name] for score in known])) for name in known[0].chance},
+    )
+
+
 def attention_section(
     scores: Sequence[AttentionScores], groups: Sequence[str], annotated: int, seed: int
 ) -> dict[str, Any]:

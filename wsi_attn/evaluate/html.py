@@ -66,7 +66,7 @@ def _origin(report: Mapping[str, Any]) -> list[str]:
         "images": f"{report['n']} of {report['groups']} patients or groups, split {report['split']}",
         "labels": ", ".join(report["labels"]),
         "model": " ".join(str(value) for value in report["model"].values()),
-        "folds": report.get("folds", ""),
+        "folds, whose probabilities are averaged": ", ".join(fold["name"] for fold in report.get("folds", ())),
         "intervals": f"{intervals['level']:.0%}, {intervals['method']}, {intervals['resamples']} resamples",
         "seed": report["seed"],
         "command": report["command"],

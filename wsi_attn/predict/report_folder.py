@@ -1,0 +1,83 @@
+"""The folder of `evaluate --report`: `report.json`, `report.html`, and `answers.csv` with a line for every image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wsi_attn import files
+from wsi_attn.errors import OutputExistsError
+from wsi_attn.evaluate.conformal import in_set
+from wsi_attn.evaluate.html import write_html_report
+from wsi_attn.predict.cohort import Answer
+from wsi_attn.predict.slide import uncertainty_of
+
+REPORT, PAGE, ANSWERS = "report.json", "report.html", "answers.csv"
+
+
+def finished_report(folder: Path, inputs: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
+    """The report that lies in `folder`, if it is of the same `inputs`; None where one may be written.
+
+    Raises
+    ------
+    OutputExistsError : something else lies there, and it may not be overwritten.
+    """
+    if overwrite or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        found: dict[str, Any] = json.loads((folder / REPORT).read_text())
+        same = found["inputs"] == json.loads(json.dumps(inputs))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise OutputExistsError(f"{folder} exists and is no report; name another folder or add --overwrite") from None
+    if not same:
+        raise OutputExistsError(
+            f"{folder} holds a report on another model, manifest or setting; name another folder or add --overwrite"
+        )
+    return found
+
+
+def write_report_folder(folder: Path, report: dict[str, Any], answers: Sequence[Answer], manifest: Path) -> None:
+    """Write the folder, whole or not at all, replacing what was there."""
+    with files.new_folder(folder) as temporary:
+        files.write_json(temporary / REPORT, report)
+        write_html_report(temporary / PAGE, report)
+        files.write_text(temporary / ANSWERS, answers_table(answers, report, manifest))
+
+
+def answers_table(answers: Sequence[Answer], report: dict[str, Any], manifest: Path) -> str:
+    """A CSV with a header and a line for every answered row.
+
+    Columns: `path` (relative to the manifest, several images separated by `;`), `patient`, `label` (true), `called`,
+    `probability:LABEL` for each label, `entropy`, `margin`, and `set:COVERAGE`, the labels of the prediction set
+    separated by `|`, for each coverage with a threshold.
+    """
+    labels = report["labels"]
+    coverages = report.get("conformal", {}).get("coverages", {})
+    thresholds = {name: at["threshold"] for name, at in coverages.items() if at["threshold"] is not None}
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    names = [f"probability:{label}" for label in labels]
+    sets = [f"set:{coverage}" for coverage in thresholds]
+    writer.writerow(["path", "patient", "label", "called", *names, "entropy", "margin", *sets])
+    for answer in answers:
+        p, uncertainty = answer.probabilities, uncertainty_of(answer.probabilities)
+        members = [in_set(p, threshold) for threshold in thresholds.values()]
+        writer.writerow(
+            [
+                ";".join(_relative(path, manifest.parent) for path in answer.row.paths),
+                answer.row.patient,
+                answer.row.label,
+                labels[int(p.argmax())],
+                *(f"{value:.6g}" for value in (*p, uncertainty["entropy"], uncertainty["margin"])),
+                *("|".join(label for label, held in zip(labels, of, strict=True) if held) for of in members),
+            ]
+        )
+    return table.getvalue()
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
