@@ -15,6 +15,7 @@ from wsi_attn import __version__
 from wsi_attn.cli import evaluate, export, heatmap, info, models, predict, tile, tissue, train, verify, view
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report
+from wsi_attn.cli.panels import Grouped
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ app.command("info")(info.info)
 app.command("tissue")(tissue.tissue)
 app.command("tile")(tile.tile)
 app.command("verify")(verify.verify)
-app.command("train")(train.train)
+app.command("train", cls=Grouped)(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("heatmap")(heatmap.heatmap)

@@ -2,34 +2,213 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, resolve_device
 from wsi_attn.cli.output import Talk, data, data_json, interval
+from wsi_attn.errors import UsageError
 
-Manifest = Annotated[Path, typer.Argument(help="CSV with path and label, and where they apply split, patient, mpp.")]
+DATA, NETWORK, STEPS, MACHINE = "Data", "Network", "Training", "Machine and logs"
+"""Panels of `--help`."""
+
+Manifest = Annotated[
+    Path, typer.Argument(help="CSV with path and label, and where they apply split, patient, mpp, regions.")
+]
 System = Annotated[str, typer.Option("--model", "-m", help="Attention system to train.")]
 Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the model; the run folder's by default.")]
-Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training part.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images of one step.")]
-Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
-Mpp = Annotated[
-    float | None, typer.Option("--mpp", help="Resolution to read at, µm/px; the images' own pixels by default.")
+
+Validation = Annotated[
+    float,
+    typer.Option("--validation", min=0.01, max=0.9, help="Share of patients to validate on.", rich_help_panel=DATA),
 ]
-Tissue = Annotated[str, typer.Option("--tissue", help="Tissue detection: otsu, or none to look everywhere.")]
-Stain = Annotated[str, typer.Option("--stain", help="Stain of the images, in words, stored with the model.")]
-PatchSize = Annotated[int, typer.Option("--patch-size", min=16, help="Side of a key instance, high-resolution pixels.")]
-CoarseFactor = Annotated[int, typer.Option("--coarse-factor", min=1, help="High-resolution pixels per coarse pixel.")]
-Instances = Annotated[int, typer.Option("--instances", min=1, help="Most key instances that are read.")]
-Colour = Annotated[float, typer.Option("--colour", min=0, help="Strength of colour augmentation; 0 is none.")]
-Scale = Annotated[float, typer.Option("--scale", min=0, help="Strength of scale augmentation; 0 is none.")]
-Validation = Annotated[float, typer.Option("--validation", min=0.01, max=0.9, help="Share of patients to validate on.")]
+Folds = Annotated[
+    int, typer.Option("--folds", min=0, help="Parts of a cross-validation by patient; 0 is none.", rich_help_panel=DATA)
+]
+Mpp = Annotated[
+    float | None,
+    typer.Option(
+        "--mpp", help="Resolution to read at, µm/px; the images' own pixels by default.", rich_help_panel=DATA
+    ),
+]
+Tissue = Annotated[
+    str, typer.Option("--tissue", help="Tissue detection: otsu, or none to look everywhere.", rich_help_panel=DATA)
+]
+Prior = Annotated[
+    str,
+    typer.Option(
+        "--prior",
+        help="What weighs places before they are seen: tissue, scores (of a store's tiles) or none.",
+        rich_help_panel=DATA,
+    ),
+]
+Stain = Annotated[
+    str, typer.Option("--stain", help="Stain of the images, in words, stored with the model.", rich_help_panel=DATA)
+]
+Colour = Annotated[
+    float,
+    typer.Option("--colour", min=0, help="Strength of colour augmentation; 0 is none.", rich_help_panel=DATA),
+]
+Scale = Annotated[
+    float, typer.Option("--scale", min=0, help="Strength of scale augmentation; 0 is none.", rich_help_panel=DATA)
+]
+
+CoarseFactor = Annotated[
+    int | None,
+    typer.Option("--coarse-factor", min=1, help="High-resolution pixels per coarse pixel.", rich_help_panel=NETWORK),
+]
+PatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--patch-size", min=16, help="Side of a key instance, high-resolution pixels.", rich_help_panel=NETWORK
+    ),
+]
+Instances = Annotated[
+    int | None,
+    typer.Option("--instances", min=1, help="Most key instances that are read.", rich_help_panel=NETWORK),
+]
+Selection = Annotated[
+    str | None,
+    typer.Option(
+        "--selection", help="How key instances are chosen: top-k, threshold or sample.", rich_help_panel=NETWORK
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", min=0, max=1, help="Of --selection threshold, on the map from 0 to 1.", rich_help_panel=NETWORK
+    ),
+]
+Heads = Annotated[int | None, typer.Option("--heads", min=1, help="Attention maps.", rich_help_panel=NETWORK)]
+NoGate = Annotated[bool, typer.Option("--no-gate", help="Attention without the sigmoid gate.", rich_help_panel=NETWORK)]
+Branches = Annotated[
+    str | None,
+    typer.Option("--branches", help="What is fused into the label: both, global or local.", rich_help_panel=NETWORK),
+]
+UniformSampling = Annotated[
+    bool,
+    typer.Option("--uniform-sampling", help="Draw instances uniformly and not by attention.", rich_help_panel=NETWORK),
+]
+Exploration = Annotated[
+    float | None,
+    typer.Option(
+        "--exploration", min=0, help="Noise that draws instances while training; 0 is none.", rich_help_panel=NETWORK
+    ),
+]
+EntropyWeight = Annotated[
+    float | None,
+    typer.Option("--entropy-weight", help="Weight of the term that spreads attention.", rich_help_panel=NETWORK),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone", metavar="NAME", help="Network of the coarse view: small or timm:NAME.", rich_help_panel=NETWORK
+    ),
+]
+PatchBackbone = Annotated[
+    str | None,
+    typer.Option(
+        "--patch-backbone", metavar="NAME", help="Network of the patches: small or timm:NAME.", rich_help_panel=NETWORK
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        metavar="none|pretrained|FILE",
+        help="What timm backbones begin with; FILE is safetensors.",
+        rich_help_panel=NETWORK,
+    ),
+]
+CoarseWidths = Annotated[
+    str | None,
+    typer.Option("--coarse-widths", metavar="N,N,...", help="Channels of small, coarse view.", rich_help_panel=NETWORK),
+]
+PatchWidths = Annotated[
+    str | None,
+    typer.Option("--patch-widths", metavar="N,N,...", help="Channels of small, patches.", rich_help_panel=NETWORK),
+]
+Dropout = Annotated[
+    float | None,
+    typer.Option("--dropout", min=0, max=0.95, help="Dropout before each head.", rich_help_panel=NETWORK),
+]
+
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training part.", rich_help_panel=STEPS)]
+Patience = Annotated[
+    int,
+    typer.Option(
+        "--patience",
+        min=0,
+        help="Epochs without a lower validation loss after which training ends; 0 never ends it.",
+        rich_help_panel=STEPS,
+    ),
+]
+WarmUp = Annotated[
+    int,
+    typer.Option(
+        "--warm-up-epochs", min=0, help="First epochs that train the global head only.", rich_help_panel=STEPS
+    ),
+]
+Batch = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images of one step, on each device.", rich_help_panel=STEPS)
+]
+Accumulate = Annotated[
+    int,
+    typer.Option("--accumulate", min=1, help="Batches that one change of the weights sums.", rich_help_panel=STEPS),
+]
+Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.", rich_help_panel=STEPS)]
+Schedule = Annotated[
+    str,
+    typer.Option(
+        "--schedule", help="Course of the learning rate: one-cycle, cosine or constant.", rich_help_panel=STEPS
+    ),
+]
+Decay = Annotated[float, typer.Option("--weight-decay", min=0, help="Decoupled weight decay.", rich_help_panel=STEPS)]
+Averaging = Annotated[
+    float,
+    typer.Option(
+        "--averaging",
+        min=0,
+        max=0.99999,
+        help="Decay of the moving average of the weights; 0 is none.",
+        rich_help_panel=STEPS,
+    ),
+]
+Clip = Annotated[float, typer.Option("--clip", min=1e-6, help="Largest norm of the gradient.", rich_help_panel=STEPS)]
+Balance = Annotated[
+    str,
+    typer.Option(
+        "--class-weights",
+        help="Weight of a class: balanced (inverse frequency), root (of that) or none.",
+        rich_help_panel=STEPS,
+    ),
+]
+
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="32, bf16-mixed or 16-mixed; auto is bf16-mixed on CUDA, else 32.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", min=1, help="Threads that prepare batches and read patches.", rich_help_panel=MACHINE),
+]
+CacheMb = Annotated[
+    int,
+    typer.Option("--cache-mb", min=1, help="Decoded pixels that are kept, in megabytes.", rich_help_panel=MACHINE),
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write the log for TensorBoard too.", rich_help_panel=MACHINE)
+]
 
 
 def train(
@@ -37,70 +216,146 @@ def train(
     output: Run,
     model: System = "deep-attention",
     name: Name = None,
-    epochs: Epochs = 40,
-    batch_size: Batch = 8,
-    learning_rate: Rate = 1e-3,
+    validation: Validation = 0.2,
+    folds: Folds = 0,
     mpp: Mpp = None,
     tissue: Tissue = "none",
+    prior: Prior = "tissue",
     stain: Stain = "unspecified",
-    patch_size: PatchSize = 128,
-    coarse_factor: CoarseFactor = 8,
-    instances: Instances = 8,
     colour: Colour = 1.0,
     scale: Scale = 0.0,
-    validation: Validation = 0.2,
+    coarse_factor: CoarseFactor = None,
+    patch_size: PatchSize = None,
+    instances: Instances = None,
+    selection: Selection = None,
+    threshold: Threshold = None,
+    heads: Heads = None,
+    no_gate: NoGate = False,
+    branches: Branches = None,
+    uniform_sampling: UniformSampling = False,
+    exploration: Exploration = None,
+    entropy_weight: EntropyWeight = None,
+    backbone: Backbone = None,
+    patch_backbone: PatchBackbone = None,
+    weights: Weights = "none",
+    coarse_widths: CoarseWidths = None,
+    patch_widths: PatchWidths = None,
+    dropout: Dropout = None,
+    epochs: Epochs = 40,
+    patience: Patience = 0,
+    warm_up_epochs: WarmUp = 0,
+    batch_size: Batch = 8,
+    accumulate: Accumulate = 1,
+    learning_rate: Rate = 1e-3,
+    schedule: Schedule = "one-cycle",
+    weight_decay: Decay = 1e-3,
+    averaging: Averaging = 0.99,
+    clip: Clip = 1.0,
+    class_weights: Balance = "root",
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = 2,
+    cache_mb: CacheMb = 3072,
+    tensorboard: TensorBoard = False,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a model on the images of a manifest, split by patient."""
-    from wsi_attn.models.systems import SYSTEMS
-    from wsi_attn.train.config import TrainConfig
+    """Train a model on the images of a manifest, split by patient. Options of the network that are left out are
+    those of the system. On several devices: torchrun --nproc-per-node N -m wsi_attn train ...
+    """
+    network = {
+        "coarse_factor": coarse_factor,
+        "patch_size": patch_size,
+        "instances": instances,
+        "selection": selection,
+        "threshold": threshold,
+        "heads": heads,
+        "gated": False if no_gate else None,
+        "branches": branches,
+        "sampling": "uniform" if uniform_sampling else None,
+        "exploration": exploration,
+        "entropy_weight": entropy_weight,
+        "backbone": backbone,
+        "patch_backbone": patch_backbone,
+        "coarse_widths": _widths("--coarse-widths", coarse_widths),
+        "patch_widths": _widths("--patch-widths", patch_widths),
+        "dropout": dropout,
+    }
+    from wsi_attn.train.config import Resources, TrainConfig
+    from wsi_attn.train.folds import cross_validate
     from wsi_attn.train.run import train as train_run
 
-    SYSTEMS.get(model)
     config = TrainConfig(
         system=model,
         epochs=epochs,
         batch_size=batch_size,
+        accumulate=accumulate,
         learning_rate=learning_rate,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        averaging=averaging,
+        clip=clip,
+        warm_up_epochs=warm_up_epochs,
+        patience=patience,
+        class_weights=class_weights,
         colour=colour,
         scale=scale,
         validation=validation,
+        folds=folds,
         mpp=mpp,
         tissue=tissue,
+        prior=prior,
         stain=stain,
         seed=seed,
         device=resolve_device(device),
+        precision=precision,
     )
-    network = {"patch_size": patch_size, "coarse_factor": coarse_factor, "instances": instances}
-    talk = Talk(quiet=quiet)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun started, one talks
+    talk = Talk(quiet=quiet or not first)
     with talk.progress("train") as progress:
-        summary = train_run(
-            manifest,
-            output,
-            config,
-            network,
-            name=name,
-            command=shlex.join(["wsi-attn", *sys.argv[1:]]),
-            overwrite=overwrite,
-            progress=progress,
-            log=lambda record: talk.say(as_line(record)),
-        )
+        arguments: dict[str, Any] = {
+            "weights": weights,
+            "name": name,
+            "command": shlex.join(["wsi-attn", *sys.argv[1:]]),
+            "overwrite": overwrite,
+            "resources": Resources(workers, cache_mb, tensorboard),
+            "progress": progress,
+            "log": lambda record: talk.say(as_line(record)),
+        }
+        options = {key: value for key, value in network.items() if value is not None}
+        summary = (cross_validate if folds else train_run)(manifest, output, config, options, **arguments)
+    if first:
+        report(summary, talk, json=json)
+
+
+def report(summary: Any, talk: Talk, *, json: bool) -> None:
+    """What a run came to: on stderr where its parts lie, on stdout its metrics."""
+    checkpoints = [folder / "checkpoint" for folder in getattr(summary, "folds", [summary.run])]
     if summary.state == "skipped":
-        talk.say(f"{output} is complete already; --overwrite trains anew")
-    talk.say(f"checkpoint: {summary.checkpoint}")
+        talk.say(f"{summary.run} is complete already; --overwrite trains anew")
+    for checkpoint in checkpoints:
+        talk.say(f"checkpoint: {checkpoint}")
+    place = {"checkpoint": str(checkpoints[0])} if len(checkpoints) == 1 else {"checkpoints": [*map(str, checkpoints)]}
     if json:
-        data_json(
-            {"run": str(summary.run), "checkpoint": str(summary.checkpoint), "state": summary.state, **summary.metrics}
-        )
+        data_json({"run": str(summary.run), **place, "state": summary.state, **summary.metrics})
     else:
-        data(f"{summary.checkpoint}\tbalanced_accuracy\t{interval(summary.metrics['balanced_accuracy'])}")
+        said = checkpoints[0] if len(checkpoints) == 1 else summary.run
+        data(f"{said}\tbalanced_accuracy\t{interval(summary.metrics['balanced_accuracy'])}")
 
 
 def as_line(record: dict[str, float]) -> str:
     """One epoch's record for people."""
     return "  ".join(f"{key} {value:.4g}" for key, value in record.items())
+
+
+def _widths(option: str, text: str | None) -> list[int] | None:
+    """Channels of a small network, at least one number, all above 0."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"{option} takes whole numbers above 0 with commas between, not {text!r}")
+    return [int(part) for part in parts]

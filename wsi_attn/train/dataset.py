@@ -6,68 +6,100 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Slide, UInt8Array
+from wsi_attn.contract import Slide, SlideInfo
 from wsi_attn.data.bags import Bag, collate, make_bag
+from wsi_attn.data.blocks import CachedSlide
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.sources import SlidePatches, open_source
+from wsi_attn.data.sources import SlidePatches, open_row
 from wsi_attn.models.contract import BagBatch, SlideModel
-from wsi_attn.train.config import TrainConfig
-
-CACHE_BYTES = 3 << 30
-"""Decoded plain images kept in memory; slides and stores are read on demand and cost next to nothing here."""
+from wsi_attn.slides.image_reader import ArraySlide
+from wsi_attn.slides.mosaic import Mosaic
+from wsi_attn.slides.tile_cache import TileCache
+from wsi_attn.train.clock import EpochClock, TimedPatches
+from wsi_attn.train.config import Resources, TrainConfig
 
 LARGEST_CHANGE = 0.7
 """Bound of the log of a random change of scale."""
 
+OPEN_SLIDES = 32
+"""Slides and stores held open; each holds a file and, of a TIFF, a few decoded tiles."""
+
 WINDOW = 16
 """Batches among which images are sorted by size."""
 
-WORKERS = 2
-"""Threads that prepare batches ahead of the network."""
-
 
 class SlideCache:
-    """Open slides, the least recently used closed first once their pixels exceed a bound."""
+    """Slides of a run by row: what they decode is kept in one cache, bounded in bytes, which all of them share."""
 
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        self._limit = limit
-        self._open: OrderedDict[int, tuple[Slide, int]] = OrderedDict()
+    def __init__(self, limit: int) -> None:
+        self.pixels = TileCache(limit)
+        self._infos: dict[int, SlideInfo] = {}
+        self._open: OrderedDict[int, Slide] = OrderedDict()
         self._lock = Lock()
 
     def get(self, row: Row) -> Slide:
-        """The row's slide, opened if it is not."""
+        """The row's slide, opened if it is not; never to be closed by who asks."""
         with self._lock:
             if row.number in self._open:
                 self._open.move_to_end(row.number)
-                return self._open[row.number][0]
-        slide = open_source(row.path, row.mpp)
-        pixels = getattr(slide, "pixels", None)
-        size = 1 << 20 if pixels is None else pixels.nbytes
+                return self._open[row.number]
+        if row.number in self._infos and (kept := self.pixels.get(("image", row.number))) is not None:
+            return ArraySlide(kept, self._infos[row.number])
+        slide = open_row(row, self.pixels)
+        if isinstance(slide, ArraySlide):
+            self._infos[row.number] = slide.info
+            self.pixels.put(("image", row.number), slide.pixels)
+            return slide
+        kept_slide = slide if isinstance(slide, Mosaic) else CachedSlide(slide, self.pixels, row.number)
         with self._lock:
-            self._open[row.number] = (slide, size)
-            while sum(size for _, size in self._open.values()) > self._limit and len(self._open) > 1:
+            self._open[row.number] = kept_slide
+            while len(self._open) > OPEN_SLIDES:
                 self._open.popitem(last=False)  # closed when its last reader lets go of it
-        return slide
+        return kept_slide
 
 
-@dataclass(frozen=True)
 class Step:
-    """One batch: the bags, int64 labels (B,), and the rows they come from."""
+    """One batch on its way through the network: a plain class, since Fabric takes dataclasses apart.
 
-    batch: BagBatch
-    labels: torch.Tensor
-    rows: tuple[Row, ...]
+    Attributes
+    ----------
+    batch
+        The bags.
+    labels
+        int64 (B,).
+    rows
+        Where they come from.
+    patches
+        How many patches the network read for them, once it has.
+    """
+
+    def __init__(self, batch: BagBatch, labels: torch.Tensor, rows: tuple[Row, ...]) -> None:
+        self.batch = batch
+        self.labels = labels
+        self.rows = rows
+        self.patches = 0
 
 
 class Dataset:
-    """Rows of one split as batches."""
+    """Rows of one split as batches.
+
+    Parameters
+    ----------
+    rows, labels
+        Images, and the class names in the order of the logits.
+    network
+        Says how coarse the view and its cells are.
+    rank, ranks
+        This process and how many there are: each gets every `ranks`-th batch.
+    """
 
     def __init__(
         self,
@@ -76,49 +108,72 @@ class Dataset:
         network: SlideModel,
         config: TrainConfig,
         cache: SlideCache,
+        resources: Resources | None = None,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.rows = list(rows)
         self.label_index = {name: index for index, name in enumerate(labels)}
-        self.network = network
+        self.coarse_factor, self.stride = network.config.coarse_factor, network.stride
         self.config = config
         self.cache = cache
+        self.workers = (resources or Resources()).workers
+        self.rank, self.ranks = rank, ranks
         self._areas: NDArray[np.int64] | None = None
-        self._seen: dict[int, tuple[UInt8Array, NDArray[np.bool_]]] = {}
+        self._readers = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
+
+    def steps(self) -> int:
+        """Batches of one training epoch on each rank."""
+        return len(self._groups(np.random.default_rng(0)))
 
     def bag(self, row: Row, generator: np.random.Generator | None) -> Bag:
         """One image; augmented where a generator is given."""
         config = self.config
-        patches = SlidePatches(self.cache.get(row), config.mpp, self.network.config.coarse_factor, workers=1)
+        slide = self.cache.get(row)
+        readers = None if isinstance(slide, ArraySlide) else self._readers  # a crop of an array is no work
+        patches = SlidePatches(slide, config.mpp, self.coarse_factor, workers=1, pool=readers)
         if generator is None:
             return self._plain(row, patches)
         if config.scale == 0:
             return self._plain(row, patches).augmented(generator, config.colour)
         change = float(np.exp(np.clip(generator.normal(0, config.scale), -LARGEST_CHANGE, LARGEST_CHANGE)))
-        bag = make_bag(patches.rescaled(change), config.tissue, regions=row.regions)
+        bag = make_bag(patches.rescaled(change), config.tissue, regions=row.regions, prior=config.prior)
         return bag.augmented(generator, config.colour)
 
     def _plain(self, row: Row, patches: SlidePatches) -> Bag:
-        """The image as it is; its coarse view and tissue are small and kept, its pixels are left to the cache."""
-        if row.number in self._seen:
-            view, tissue = self._seen[row.number]
-            return Bag(view, tissue, patches.extent, patches)
-        bag = make_bag(patches, self.config.tissue, regions=row.regions)
-        self._seen[row.number] = (bag.view, bag.tissue)
+        """The image as it is; its coarse view, tissue and weights are kept while memory allows."""
+        keys = [(part, row.number) for part in ("view", "tissue", "weights")]
+        view, tissue, weights = (self.cache.pixels.get(key) for key in keys)
+        if view is not None and tissue is not None and (weights is not None or self.config.prior != "scores"):
+            plain = tissue.view(np.bool_)
+            return Bag(view, plain, patches.extent, patches, weights=self._weights(plain, weights))
+        bag = make_bag(patches, self.config.tissue, regions=row.regions, prior=self.config.prior)
+        self.cache.pixels.put(keys[0], bag.view)
+        self.cache.pixels.put(keys[1], bag.tissue.view(np.uint8))
+        if self.config.prior == "scores" and bag.weights is not None:
+            scored = bag.weights.astype(np.uint8) * (255 if bag.weights.dtype == np.bool_ else 1)
+            self.cache.pixels.put(keys[2], scored)
+            return replace(bag, weights=scored)
         return bag
+
+    def _weights(self, tissue: NDArray[np.bool_], scored: NDArray[np.uint8] | None) -> NDArray[Any] | None:
+        return {"none": None, "tissue": tissue, "scores": scored}[self.config.prior]
 
     def plain_bags(self) -> Iterator[Bag]:
         """Every image as it is, in manifest order."""
         return (self.bag(row, None) for row in self.rows)
 
     def _groups(self, generator: np.random.Generator | None) -> list[NDArray[np.int64]]:
-        """Row indices of each batch; in manifest order without a generator, else at random among images of like size.
+        """Row indices of each batch of this rank; in manifest order without a generator, else at random among images
+        of like size.
 
         A batch is padded to its largest image, so one large field among small ones would cost as much as all large.
         """
         size = self.config.batch_size
         order = np.arange(len(self.rows))
         if generator is None:
-            return [order[start : start + size] for start in range(0, len(order), size)]
+            return [order[start : start + size] for start in range(0, len(order), size)][self.rank :: self.ranks]
         if self._areas is None:
             self._areas = np.array([math.prod(self.cache.get(row).info.size0) for row in self.rows])
         order = generator.permutation(order)
@@ -128,27 +183,35 @@ class Dataset:
             window = window[np.argsort(self._areas[window], kind="stable")]
             groups += [window[first : first + size] for first in range(0, len(window), size)]
         groups = [group for group in groups if len(group) > 1] or groups  # batch statistics of one image mean nothing
-        return [groups[index] for index in generator.permutation(len(groups))]
+        groups = [groups[index] for index in generator.permutation(len(groups))]
+        while len(groups) % self.ranks:  # every rank takes as many steps: the first batches come twice
+            groups.append(groups[len(groups) % self.ranks - 1])
+        return groups[self.rank :: self.ranks]
 
-    def batches(self, epoch: int, *, training: bool) -> Iterator[Step]:
+    def batches(self, epoch: int, *, training: bool, clock: EpochClock | None = None) -> Iterator[Step]:
         """Batches of one epoch, prepared ahead by a few threads; shuffled and augmented while training."""
         seed = self.config.seed
         groups = self._groups(np.random.default_rng([seed, epoch]) if training else None)
+        clock = clock or EpochClock()
 
         def prepare(step: int) -> Step:
             rows = [self.rows[index] for index in groups[step]]
             bags = [
                 self.bag(row, np.random.default_rng([seed, epoch, row.number]) if training else None) for row in rows
             ]
-            draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + step) if training else None
+            bags = [replace(bag, source=TimedPatches(bag.source, clock)) for bag in bags]
+            place = step * self.ranks + self.rank
+            draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + place) if training else None
             labels = torch.tensor([self.label_index[row.label] for row in rows])
-            return Step(collate(bags, self.network.stride, draw), labels, tuple(rows))
+            return Step(collate(bags, self.stride, draw), labels, tuple(rows))
 
-        with ThreadPoolExecutor(WORKERS) as pool:
-            waiting = [pool.submit(prepare, step) for step in range(min(2 * WORKERS, len(groups)))]
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting = [pool.submit(prepare, step) for step in range(min(2 * self.workers, len(groups)))]
             for step in range(len(groups)):
                 following = step + len(waiting)
                 ready = waiting.pop(0)
                 if following < len(groups):
                     waiting.append(pool.submit(prepare, following))
-                yield ready.result()
+                with clock.waiting():
+                    item = ready.result()
+                yield item

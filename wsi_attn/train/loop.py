@@ -6,35 +6,79 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_attn.contract import Progress
 from wsi_attn.errors import DivergedError
 from wsi_attn.models.contract import SlideModel
+from wsi_attn.train.clock import EpochClock
 from wsi_attn.train.config import TrainConfig
-from wsi_attn.train.dataset import Dataset
+from wsi_attn.train.dataset import Dataset, Step
+from wsi_attn.train.distributed import gathered, share_buffers
 from wsi_attn.train.state import Progression, load_state, save_state
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
+"""Share of the steps in which the learning rate of "one-cycle" rises."""
+
+GLOBAL_TERMS = ("global", "entropy")
+"""Terms of the loss that count in the first epochs of `warm_up_epochs`: those that crops have no part in."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A split's answers: int64 labels (n,), float64 probabilities (n, C), mean loss."""
+    """A split's answers, in the order of its rows: int64 labels (n,), float64 logits (n, C)."""
 
     labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    loss: float
+    logits: NDArray[np.float64]
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """float64 (n, C), softmax of the logits."""
+        return np.exp(self._log_probabilities())
+
+    def loss(self, class_weights: NDArray[np.float64]) -> float:
+        """Cross-entropy, each image by the weight (C,) of its class."""
+        weights = class_weights[self.labels]
+        losses = -self._log_probabilities()[np.arange(len(self.labels)), self.labels]
+        return float((weights * losses).sum() / weights.sum())
+
+    def balanced_accuracy(self) -> float:
+        """Mean recall over the classes that occur."""
+        called = self.logits.argmax(axis=1)
+        return float(np.mean([(called[self.labels == c] == c).mean() for c in np.unique(self.labels)]))
+
+    def _log_probabilities(self) -> NDArray[np.float64]:
+        shifted = self.logits - self.logits.max(axis=1, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+class Objective(nn.Module):
+    """A batch in, the named terms of its loss out: the one module that Fabric spreads over devices and precisions."""
+
+    def __init__(self, network: SlideModel, class_weights: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.class_weights: Tensor
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """Terms of the loss of one batch; notes in `step` how many patches were read."""
+        output = self.network(step.batch)
+        step.patches = int(output.patch_mask.sum())
+        return self.network.losses(output, step.labels.to(output.logits.device), self.class_weights)
 
 
 def fit(
+    fabric: Fabric,
     network: SlideModel,
     training: Dataset,
     validation: Dataset,
@@ -44,88 +88,149 @@ def fit(
     progress: Progress,
     log: Callable[[dict[str, float]], None],
 ) -> Progression:
-    """Train to the end, from the last whole epoch if there was one; the best weights are in the result."""
+    """Train to the end, from the last whole epoch if there was one; the best weights are in the result.
+
+    Files and the log are those of the first rank. `log` is told every epoch, those of before a kill too.
+    """
+    fabric.to_device(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     smoothing = get_ema_multi_avg_fn(config.averaging)  # type: ignore[no-untyped-call]
     average = AveragedModel(network, multi_avg_fn=smoothing, use_buffers=True)
     smooth = cast(SlideModel, average.module)
-    progression = load_state(state_folder, network, average, optimizer)
+    scaling = fabric.strategy.precision
+    progression = load_state(state_folder, network, average, optimizer, scaling)
+    module, stepper = fabric.setup(Objective(network, class_weights), optimizer)
     for record in progression.history:
         log(record)
-    while progression.epoch < config.epochs:
+    while progression.epoch < config.epochs and not _has_stalled(progression, config.patience):
         epoch = progression.epoch
-        torch.manual_seed(config.seed * 7919 + epoch)  # dropout; a resumed epoch draws what it would have drawn
-        terms = train_epoch(network, average, training, optimizer, config, class_weights, epoch, progress)
-        answers = answer(smooth, validation, class_weights)
-        recalls = [
-            float((answers.probabilities[answers.labels == c].argmax(axis=1) == c).mean())
-            for c in np.unique(answers.labels)
-        ]
+        # Dropout: a resumed epoch draws what it would have drawn, and every rank draws its own.
+        torch.manual_seed(config.seed * 7919 + epoch + 15_485_863 * fabric.global_rank)
+        terms = train_epoch(fabric, module, stepper, average, training, config, progression, progress)
+        share_buffers(fabric, smooth)
+        answers = answer(fabric, smooth, validation)
+        loss = answers.loss(class_weights.double().numpy())
         record = {
             "epoch": epoch + 1,
             **terms,
-            "val_loss": answers.loss,
-            "val_balanced_accuracy": float(np.mean(recalls)),
+            "val_loss": loss,
+            "val_balanced_accuracy": answers.balanced_accuracy(),
         }
         progression.history.append(record)
         progression.epoch = epoch + 1
-        if answers.loss < progression.best_loss:
-            progression.best_loss = answers.loss
+        if loss < progression.best_loss:
+            progression.best_loss = loss
             progression.best = {key: value.detach().clone() for key, value in smooth.state_dict().items()}
-        save_state(state_folder, network, average, optimizer, progression)
+        if fabric.is_global_zero:
+            save_state(state_folder, network, average, optimizer, scaling, progression)
         log(record)
     return progression
 
 
 def train_epoch(
-    network: SlideModel,
+    fabric: Fabric,
+    module: Any,
+    stepper: Any,
     average: AveragedModel,
     dataset: Dataset,
-    optimizer: torch.optim.Optimizer,
     config: TrainConfig,
-    class_weights: Tensor,
-    epoch: int,
+    progression: Progression,
     progress: Progress,
 ) -> dict[str, float]:
-    """One pass over the training part; the mean of every loss term."""
-    network.train()
-    steps = math.ceil(len(dataset.rows) / config.batch_size)
+    """One pass over the training part: the mean of every loss term, the last learning rate, and how fast it went.
+
+    Parameters
+    ----------
+    module, stepper
+        `Objective` and optimizer as Fabric has set them up.
+    """
+    module.train()
+    epoch, steps = progression.epoch, dataset.steps()
+    clock = EpochClock()
     sums: dict[str, float] = {}
-    for step, item in enumerate(dataset.batches(epoch, training=True)):
-        rate = learning_rate((epoch * steps + step) / (config.epochs * steps), config.learning_rate)
-        for group in optimizer.param_groups:
+    for step, item in enumerate(dataset.batches(epoch, training=True, clock=clock)):
+        rate = learning_rate((epoch * steps + step) / (config.epochs * steps), config.learning_rate, config.schedule)
+        for group in stepper.param_groups:
             group["lr"] = rate
-        terms = network.losses(network(item.batch), item.labels.to(config.device), class_weights)
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise DivergedError(f"The loss became {loss.item()} in epoch {epoch + 1}; lower --learning-rate")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        optimizer.step()
-        average.update_parameters(network)
+        first = step // config.accumulate * config.accumulate
+        together = min(config.accumulate, steps - first)
+        last = step == first + together - 1
+        with fabric.no_backward_sync(module, enabled=not last):
+            terms = module(item)
+            if epoch < config.warm_up_epochs:
+                terms = {name: term for name, term in terms.items() if name in GLOBAL_TERMS}
+            loss = torch.stack(list(terms.values())).sum()
+            if not torch.isfinite(loss):
+                raise DivergedError(f"The loss became {loss.item()} in epoch {epoch + 1}; lower --learning-rate")
+            fabric.backward(loss / together)
+        if last:
+            fabric.clip_gradients(module, stepper, max_norm=config.clip, error_if_nonfinite=False)
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
+            average.update_parameters(module.module.network)
         for name, value in {"loss": loss, **terms}.items():
             sums[name] = sums.get(name, 0.0) + value.item()
-        progress(step + 1, steps, f"epoch {epoch + 1}/{config.epochs}, loss {loss.item():.3f}")
-    return {name: total / (step + 1) for name, total in sums.items()}
+        clock.images += len(item.rows)
+        clock.patches += item.patches
+        clock.sample(step, fabric.device)
+        progress(step + 1, steps, _said(progression, config.epochs, loss.item()))
+    means = {name: total / steps for name, total in sums.items()}
+    return _over_ranks(fabric, means, clock.record()) | {"learning_rate": rate}
 
 
 @torch.inference_mode()
-def answer(network: SlideModel, dataset: Dataset, class_weights: Tensor) -> Answers:
-    """Answer every row without augmentation, noise or dropout."""
+def answer(fabric: Fabric, network: SlideModel, dataset: Dataset) -> Answers:
+    """Answer every row without augmentation, noise or dropout; each rank its share."""
     network.eval()
-    labels, probabilities, losses = [], [], []
+    mine = []
     for item in dataset.batches(0, training=False):
-        output = network(item.batch)
-        targets = item.labels.to(output.logits.device)
-        losses.append(network.losses(output, targets, class_weights)["fused"].item() * len(targets))
-        labels.append(item.labels.numpy())
-        probabilities.append(torch.softmax(output.logits.double(), dim=1).cpu().numpy())
-    return Answers(np.concatenate(labels), np.concatenate(probabilities), sum(losses) / len(dataset.rows))
+        with fabric.autocast():
+            logits = network(item.batch).logits.double().cpu().numpy()
+        mine += [
+            (row.number, label, values)
+            for row, label, values in zip(item.rows, item.labels.tolist(), logits, strict=True)
+        ]
+    found = {number: (label, values) for number, label, values in gathered(fabric, mine)}
+    answers = [found[row.number] for row in dataset.rows]
+    return Answers(np.array([label for label, _ in answers], np.int64), np.stack([values for _, values in answers]))
 
 
-def learning_rate(done: float, peak: float) -> float:
-    """Linear rise over the first tenth, then half a cosine to zero; `done` runs from 0 to 1."""
+def learning_rate(done: float, peak: float, schedule: str = "one-cycle") -> float:
+    """Learning rate when a share `done` of all steps is taken, 0 to 1.
+
+    "one-cycle" rises linearly over the first tenth and then falls by half a cosine to zero; "cosine" falls from the
+    beginning; "constant" is `peak`.
+    """
+    if schedule == "constant":
+        return peak
+    if schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * done))
     if done < WARM_UP:
         return peak * (done + 1e-3) / (WARM_UP + 1e-3)
     return peak * 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+
+
+def _has_stalled(progression: Progression, patience: int) -> bool:
+    """Whether the validation loss has not fallen for so many epochs; never with patience 0."""
+    if not patience or not progression.history:
+        return False
+    losses = [record["val_loss"] for record in progression.history]
+    return len(losses) - 1 - int(np.argmin(losses)) >= patience
+
+
+def _said(progression: Progression, epochs: int, loss: float) -> str:
+    """Epoch, loss and, after the first epoch, the last validation, for the progress bar."""
+    said = f"epoch {progression.epoch + 1}/{epochs}, loss {loss:.3f}"
+    if not progression.history:
+        return said
+    last = progression.history[-1]
+    return f"{said}, validation {last['val_loss']:.3f}, balanced accuracy {last['val_balanced_accuracy']:.2f}"
+
+
+def _over_ranks(fabric: Fabric, means: dict[str, float], timing: dict[str, float]) -> dict[str, float]:
+    """Means over all ranks; rates are summed, since ranks work at the same time."""
+    records = gathered(fabric, [means | timing])
+    return {
+        name: float(sum(record[name] for record in records)) / (1 if name.endswith("_per_second") else len(records))
+        for name in records[0]
+    }

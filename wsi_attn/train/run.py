@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,22 +21,33 @@ from wsi_attn.data.appearance import describe_appearance, fit_appearance
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.splits import with_validation
 from wsi_attn.errors import ManifestError, OutputExistsError
+from wsi_attn.evaluate.calibration import fit_calibration
+from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
-from wsi_attn.models.systems import build_network, plain_config
+from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.train.card import write_card
-from wsi_attn.train.config import TrainConfig
+from wsi_attn.train.config import Resources, TrainConfig
 from wsi_attn.train.dataset import Dataset, SlideCache
+from wsi_attn.train.distributed import finish, make_fabric
+from wsi_attn.train.log import EpochLog, check_tensorboard
 from wsi_attn.train.loop import Answers, answer, fit
+from wsi_attn.train.start import NO_WEIGHTS, check_options, new_network, weights_record
 
-RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS = (
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS, PREDICTIONS, REPORT, BOARD = (
     "run.json",
     "state",
     "checkpoint",
     "metrics.json",
     "log.csv",
     "splits.csv",
+    "predictions.csv",
+    "report.html",
+    "tensorboard",
 )
 
 
@@ -49,15 +61,43 @@ class TrainSummary:
     metrics: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Job:
+    """What all models of a run have in common; see `train`."""
+
+    manifest: Path
+    config: TrainConfig
+    options: dict[str, Any]
+    weights: str
+    command: str
+    resources: Resources
+    fabric: Fabric
+    cache: SlideCache
+    progress: Progress
+    log: Callable[[dict[str, float]], None]
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        return {
+            "format": "wsi-attn run",
+            "manifest_sha256": sha256_of(self.manifest),
+            "config": asdict(self.config),
+            "network": self.options,
+            "weights": weights_record(self.weights),
+        }
+
+
 def train(
     manifest: Path,
     run: Path,
     config: TrainConfig,
     network_options: dict[str, Any] | None = None,
     *,
+    weights: str = NO_WEIGHTS,
     name: str | None = None,
     command: str = "",
     overwrite: bool = False,
+    resources: Resources | None = None,
     progress: Progress = no_progress,
     log: Callable[[dict[str, float]], None] = lambda record: None,
 ) -> TrainSummary:
@@ -71,12 +111,16 @@ def train(
         Folder that receives configuration, splits, log, metrics and checkpoint.
     network_options
         Fields of the network's configuration that differ from their defaults.
+    weights
+        What timm backbones begin with, see `start.new_network`.
     name
         Name of the model; that of the run's folder by default.
     command
         The command line, for the card.
     overwrite
         Replace what lies at `run`.
+    resources
+        Threads, memory and extra logs.
     log
         Told the losses of every finished epoch.
 
@@ -84,65 +128,129 @@ def train(
     ------
     ManifestError : the manifest cannot be used, or has fewer than two classes.
     OutputExistsError : `run` holds something else.
+    UsageError : options that the system does not have, or a precision that the device does not.
+    MissingExtraError : TensorBoard or a timm backbone is wanted and not installed.
     """
     rows = with_validation(read_manifest(manifest), config.validation, config.seed)
     labels = sorted({row.label for row in rows if row.split == "train"})
-    _check(manifest, rows, labels)
-    settings = {
-        "format": "wsi-attn run",
-        "manifest_sha256": sha256_of(manifest),
-        "config": asdict(config),
-        "network": network_options or {},
-    }
-    state = _claim(run, settings, overwrite=overwrite)
+    check_rows(manifest, rows, labels)
+    with job_of(manifest, config, network_options, weights, command, resources, progress, log) as job:
+        return train_rows(job, run, rows, labels, name=name or run.name, overwrite=overwrite)
+
+
+@contextmanager
+def job_of(
+    manifest: Path,
+    config: TrainConfig,
+    network_options: dict[str, Any] | None,
+    weights: str,
+    command: str,
+    resources: Resources | None,
+    progress: Progress,
+    log: Callable[[dict[str, float]], None],
+) -> Iterator[Job]:
+    """Check the options and start the devices; all ranks end together."""
+    options = network_options or {}
+    resources = resources or Resources()
+    check_options(config.system, options, warm_up=config.warm_up_epochs > 0)
+    if resources.tensorboard:
+        check_tensorboard()
+    fabric = make_fabric(config)
+    cache = SlideCache(resources.cache_mb << 20)
+    yield Job(manifest, config, options, weights, command, resources, fabric, cache, progress, log)
+    finish(fabric)
+
+
+def train_rows(
+    job: Job,
+    run: Path,
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    *,
+    name: str,
+    overwrite: bool = False,
+    part: dict[str, Any] | None = None,
+    held_out: bool = False,
+) -> TrainSummary:
+    """Train one model on rows that have their splits.
+
+    Parameters
+    ----------
+    part
+        Further settings that must be the same for the run to go on.
+    held_out
+        Answer the rows of split `test` too, in `predictions.csv`.
+    """
+    config, fabric = job.config, job.fabric
+    settings = job.settings() | (part or {})
+    state = claim_together(fabric, run, settings, overwrite=overwrite)
     if state == "skipped":
         return TrainSummary(run, run / CHECKPOINT, state, json.loads((run / METRICS).read_text()))
-    files.write_text(run / SPLITS, _splits_table(manifest, rows))
+    if fabric.is_global_zero:
+        files.write_text(run / SPLITS, _splits_table(job.manifest, rows))
 
-    torch.manual_seed(config.seed)
-    network = build_network(config.system, {"classes": len(labels), **(network_options or {})}).to(config.device)
-    cache = SlideCache()
-    training, validation = (
-        Dataset([row for row in rows if row.split == split], labels, network, config, cache)
-        for split in ("train", "val")
-    )
-    weights = class_weights(training, len(labels)).to(config.device)
-    table = _Log(run / LOG, log)
-    progression = fit(network, training, validation, config, weights, run / STATE, progress, table)
+    network = new_network(config.system, {"classes": len(labels), **job.options}, job.weights, config.seed)
+
+    def part_of(split: str) -> Dataset:
+        chosen = [row for row in rows if row.split == split]
+        places = {"rank": fabric.global_rank, "ranks": fabric.world_size}
+        return Dataset(chosen, labels, network, config, job.cache, job.resources, **places)
+
+    training, validation = part_of("train"), part_of("val")
+    balance = class_weights(training, len(labels), config.class_weights)
+    board = run / BOARD if job.resources.tensorboard else None
+    table = EpochLog(run / LOG if fabric.is_global_zero else None, board, job.log)
+    progression = fit(fabric, network, training, validation, config, balance, run / STATE, job.progress, table)
+    table.close()
     network.load_state_dict(progression.best)
-    answers = answer(network, validation, weights)
-    metrics = _validation_metrics(answers, labels, validation.rows, config, command, name or run.name)
-    spec = ModelSpec(
-        labels=tuple(labels),
-        mpp=config.mpp,
-        stain=config.stain,
-        tissue=config.tissue,
-        appearance=fit_appearance([describe_appearance(bag.view, bag.tissue) for bag in training.plain_bags()]),
-    )
-    model_name = name or run.name
-    save_checkpoint(
-        run / CHECKPOINT,
-        name=model_name,
-        system=config.system,
-        network=network,
-        spec=spec,
-        card=write_card(model_name, rows, labels, spec, config, metrics, command),
-        provenance={**settings, "network": plain_config(network.config), "command": command, "software": software()},
-    )
-    files.write_json(run / METRICS, metrics)  # last: its presence says that the run is complete
-    shutil.rmtree(run / STATE)
-    return TrainSummary(run, run / CHECKPOINT, state, metrics)
+    answers = answer(fabric, network, validation)
+    held = part_of("test") if held_out else None
+    held_answers = answer(fabric, network, held) if held else None
+    if fabric.is_global_zero:
+        metrics = _validation_metrics(answers, labels, validation.rows, config, job.command, name)
+        answered = [(validation.rows, answers)] + ([(held.rows, held_answers)] if held and held_answers else [])
+        files.write_text(run / PREDICTIONS, _predictions_table(job.manifest, labels, answered))
+        spec = _specification(config, labels, training, answers)
+        save_checkpoint(
+            run / CHECKPOINT,
+            name=name,
+            system=config.system,
+            network=network,
+            spec=spec,
+            card=write_card(name, rows, labels, spec, config, metrics, job.command),
+            provenance={
+                **settings,
+                "network": plain_config(network.config),
+                "command": job.command,
+                "software": software(),
+            },
+        )
+        write_html_report(run / REPORT, metrics)
+        files.write_json(run / METRICS, metrics)  # last: its presence says that the run is complete
+        shutil.rmtree(run / STATE)
+    fabric.barrier()
+    return TrainSummary(run, run / CHECKPOINT, state, json.loads((run / METRICS).read_text()))
 
 
-def class_weights(dataset: Dataset, classes: int) -> torch.Tensor:
-    """Weight of each class in the loss: the root of its inverse frequency, mean 1 over the images."""
+def class_weights(dataset: Dataset, classes: int, kind: str = "root") -> torch.Tensor:
+    """Weight of each class in the loss, float32 (C,), mean 1 over the images.
+
+    "balanced" is the inverse of its frequency, so that all classes count alike; "root" is the root of that, halfway
+    between; "none" is 1.
+    """
     index = [dataset.label_index[row.label] for row in dataset.rows]
     counts = np.bincount(index, minlength=classes)
-    weights = np.sqrt(1 / counts)
+    weights = (1 / counts) ** {"none": 0.0, "root": 0.5, "balanced": 1.0}[kind]
     return torch.tensor(weights / (weights[index].mean()), dtype=torch.float32)
 
 
-def _check(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
+def check_rows(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
+    """Make sure that rows with splits can be trained on.
+
+    Raises
+    ------
+    ManifestError : fewer than two classes, nothing to validate on, or a label without a training row.
+    """
     if len(labels) < 2:
         raise ManifestError(f"{manifest} has {len(labels)} label among its training rows; at least two are needed")
     if not any(row.split == "val" for row in rows):
@@ -152,6 +260,12 @@ def _check(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
     for row in rows:
         if row.label not in labels:
             raise ManifestError(f"{manifest}, row {row.number}: label {row.label!r} has no training row")
+
+
+def claim_together(fabric: Fabric, run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
+    """Make the run folder ours, on the first rank; every rank learns the state, see `_claim`."""
+    found = _claim(run, settings, overwrite=overwrite) if fabric.is_global_zero else ""
+    return str(fabric.broadcast(found))
 
 
 def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
@@ -179,13 +293,43 @@ def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
     return "resumed"
 
 
+def _specification(
+    config: TrainConfig, labels: Sequence[str], training: Dataset, validation_answers: Answers
+) -> ModelSpec:
+    return ModelSpec(
+        labels=tuple(labels),
+        mpp=config.mpp,
+        stain=config.stain,
+        tissue=config.tissue,
+        appearance=fit_appearance([describe_appearance(bag.view, bag.tissue) for bag in training.plain_bags()]),
+        calibration=fit_calibration(validation_answers.labels, validation_answers.probabilities),
+        prior=config.prior,
+    )
+
+
+def path_in(manifest: Path, row: Row) -> str:
+    """The row's path as a manifest writes it: relative to its folder where it lies there, `;` between several."""
+    folder = manifest.parent
+    inside = (path.relative_to(folder) if path.is_relative_to(folder) else path for path in row.paths)
+    return ";".join(path.as_posix() for path in inside)
+
+
 def _splits_table(manifest: Path, rows: Sequence[Row]) -> str:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", "patient", "split"])
-    for row in rows:
-        path = row.path.relative_to(manifest.parent) if row.path.is_relative_to(manifest.parent) else row.path
-        writer.writerow([path.as_posix(), row.label, row.patient, row.split])
+    writer.writerows([path_in(manifest, row), row.label, row.patient, row.split] for row in rows)
+    return table.getvalue()
+
+
+def _predictions_table(manifest: Path, labels: Sequence[str], answered: Sequence[tuple[Sequence[Row], Answers]]) -> str:
+    """Rows and their probabilities, before calibration, in one column `p:LABEL` a label."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["path", "label", "patient", "split", *(f"p:{label}" for label in labels)])
+    for rows, answers in answered:
+        for row, shares in zip(rows, answers.probabilities.tolist(), strict=True):
+            writer.writerow([path_in(manifest, row), row.label, row.patient, row.split, *shares])
     return table.getvalue()
 
 
@@ -202,21 +346,3 @@ def _validation_metrics(
         command=command,
         model={"name": name, "sha256": ""},
     )
-
-
-class _Log:
-    """The CSV of losses, written anew after each epoch so that a resumed run leaves no gap and no repeat."""
-
-    def __init__(self, path: Path, tell: Callable[[dict[str, float]], None]) -> None:
-        self.path = path
-        self.tell = tell
-        self.records: list[dict[str, float]] = []
-
-    def __call__(self, record: dict[str, float]) -> None:
-        self.records.append(record)
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(record), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: f"{value:.6g}" for key, value in entry.items()} for entry in self.records)
-        files.write_text(self.path, table.getvalue())
-        self.tell(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,8 +36,25 @@ class Progression:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+class Scaling(Protocol):
+    """What keeps numbers of its own between steps: the loss scaling of half precision, nothing elsewhere."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        ...
+
+
 def save_state(
-    folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, progression: Progression
+    folder: Path,
+    network: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaling: Scaling,
+    progression: Progression,
 ) -> None:
     """Write everything that a continued run needs, whole or not at all."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
@@ -50,12 +67,19 @@ def save_state(
             {key: value.detach().contiguous().clone() for key, value in tensors.items()},
             temporary / "state.safetensors",
         )
-        record = {"epoch": progression.epoch, "best_loss": progression.best_loss, "history": progression.history}
+        record = {
+            "epoch": progression.epoch,
+            "best_loss": progression.best_loss,
+            "history": progression.history,
+            "scaling": scaling.state_dict(),
+        }
         files.write_json(temporary / "state.json", record)
 
 
-def load_state(folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> Progression:
-    """Restore network, average and optimizer; the beginning where there is no state."""
+def load_state(
+    folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, scaling: Scaling
+) -> Progression:
+    """Restore network, average, optimizer and loss scaling; the beginning where there is no state."""
     if not (folder / "state.json").is_file():
         return Progression()
     record = json.loads((folder / "state.json").read_text())
@@ -68,6 +92,8 @@ def load_state(folder: Path, network: nn.Module, average: nn.Module, optimizer: 
         moments.setdefault(int(index), {})[name] = value
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    if record["scaling"]:
+        scaling.load_state_dict(record["scaling"])
     return Progression(record["epoch"], record["best_loss"], _under("best.", tensors), record["history"])
 
 

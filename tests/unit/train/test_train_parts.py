@@ -10,15 +10,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning_fabric import Fabric
 from PIL import Image
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_attn.data.manifest import Row
+from wsi_attn.data.prior import PRIORS
+from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.train import config as settings
 from wsi_attn.train.card import METRICS, metrics_table
-from wsi_attn.train.config import TrainConfig
+from wsi_attn.train.clock import EpochClock
+from wsi_attn.train.config import Resources, TrainConfig
 from wsi_attn.train.dataset import Dataset, SlideCache
-from wsi_attn.train.loop import WARM_UP, answer, learning_rate
+from wsi_attn.train.distributed import gathered, make_fabric
+from wsi_attn.train.loop import WARM_UP, Answers, answer, learning_rate
 from wsi_attn.train.run import class_weights
 from wsi_attn.train.state import Progression, load_state, save_state
 
@@ -39,8 +45,19 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return made
 
 
-def dataset(rows: list[Row], **options: object) -> Dataset:
-    return Dataset(rows, ("a", "b"), DeepAttention(NETWORK), TrainConfig(**{"batch_size": 4, **options}), SlideCache())
+LIMIT = 1 << 24
+
+
+def dataset(rows: list[Row], rank: int = 0, ranks: int = 1, workers: int = 2, **options: object) -> Dataset:
+    config = TrainConfig(**{"batch_size": 4, **options})
+    return Dataset(
+        rows, ("a", "b"), network(), config, SlideCache(LIMIT), Resources(workers=workers), rank=rank, ranks=ranks
+    )
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Fabric:
+    return make_fabric(TrainConfig())
 
 
 def network() -> DeepAttention:
@@ -61,6 +78,11 @@ def test_learning_rate_at_its_corners() -> None:
     assert learning_rate(WARM_UP, 1) == pytest.approx(1)
     assert learning_rate(0.55, 1) == pytest.approx(0.5)
     assert learning_rate(1, 1) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("schedule", "wanted"), [("cosine", [1, 0.5, 0]), ("constant", [1, 1, 1])])
+def test_other_schedules_at_their_corners(schedule: str, wanted: list[float]) -> None:
+    assert [learning_rate(done, 1, schedule) for done in (0, 0.5, 1)] == pytest.approx(wanted)
 
 
 def test_an_epoch_sees_every_image_once_and_the_next_in_another_order(rows: list[Row]) -> None:
@@ -84,7 +106,7 @@ def test_every_batch_size_trains(rows: list[Row], size: int) -> None:
 
 def test_batches_hold_images_of_like_size(rows: list[Row]) -> None:
     steps = list(dataset(rows, batch_size=3).batches(0, training=True))
-    assert [len({source.extent[0] * source.extent[1] for source in step.batch.sources}) for step in steps] == [1, 1, 1]
+    assert [len(set(step.batch.extent.prod(dim=1).tolist())) for step in steps] == [1, 1, 1]
 
 
 def test_batches_are_the_same_whenever_they_are_made(rows: list[Row]) -> None:
@@ -107,12 +129,11 @@ def test_validation_is_neither_augmented_nor_drawn(rows: list[Row]) -> None:
     )
 
 
-def test_answers_do_not_depend_on_the_batch_size(rows: list[Row]) -> None:
+def test_answers_do_not_depend_on_the_batch_size(rows: list[Row], fabric: Fabric) -> None:
     """Images of three sizes: padding must not show."""
-    found = [answer(network(), dataset(rows, batch_size=size), torch.ones(2)) for size in (1, 4, 9)]
+    found = [answer(fabric, network(), dataset(rows, batch_size=size)) for size in (1, 4, 9)]
     for other in found[1:]:
         assert other.probabilities == pytest.approx(found[0].probabilities, abs=1e-5)
-        assert other.loss == pytest.approx(found[0].loss, abs=1e-5)
     assert found[0].labels.tolist() == [index % 2 for index in range(9)]
     assert found[0].probabilities.sum(axis=1) == pytest.approx(np.ones(9))
 
@@ -124,15 +145,89 @@ def test_rare_classes_weigh_more_and_the_mean_is_one(rows: list[Row]) -> None:
     assert (5 * found[0] + found[1]) / 6 == pytest.approx(1)
 
 
+def test_classes_weigh_as_they_are_told_to(rows: list[Row]) -> None:
+    data = dataset([row for index, row in enumerate(rows) if row.label == "a" or index == 1])
+    assert class_weights(data, 2, "none").tolist() == [1, 1]
+    found = class_weights(data, 2, "balanced")
+    assert found[1] / found[0] == pytest.approx(5)
+
+
+def test_loss_and_accuracy_of_answers_are_torch_s() -> None:
+    rng = np.random.default_rng(0)
+    answers = Answers(rng.integers(0, 3, 20), rng.normal(0, 3, (20, 3)))
+    weights = np.array([1.0, 2.0, 0.5])
+    logits, labels = torch.from_numpy(answers.logits), torch.from_numpy(answers.labels)
+    wanted = torch.nn.functional.cross_entropy(logits, labels, torch.from_numpy(weights))
+    assert answers.loss(weights) == pytest.approx(wanted.item())
+    assert answers.probabilities == pytest.approx(torch.softmax(logits, dim=1).numpy())
+    called = answers.logits.argmax(axis=1)
+    assert answers.balanced_accuracy() == pytest.approx(
+        np.mean([(called == answers.labels)[answers.labels == c].mean() for c in range(3)])
+    )
+
+
+def test_ranks_share_the_batches_and_draw_differently(rows: list[Row]) -> None:
+    whole = list(dataset(rows, batch_size=2).batches(0, training=True))
+    parts = [list(dataset(rows, rank, 3, batch_size=2).batches(0, training=True)) for rank in range(3)]
+    assert len({len(part) for part in parts}) == 1
+    assert dataset(rows, 0, 3, batch_size=2).steps() == len(parts[0])
+    assert {row.number for part in parts for step in part for row in step.rows} == {
+        row.number for step in whole for row in step.rows
+    }
+    seeds = [step.batch.generator.initial_seed() for part in parts for step in part]
+    assert len(set(seeds)) == len(seeds)
+    plain = [
+        [row.number for step in dataset(rows, rank, 2).batches(0, training=False) for row in step.rows]
+        for rank in range(2)
+    ]
+    assert sorted(plain[0] + plain[1]) == [row.number for row in rows]
+
+
+def test_threads_change_nothing(rows: list[Row]) -> None:
+    one, many = (list(dataset(rows, workers=count).batches(2, training=True)) for count in (1, 5))
+    for ours, theirs in zip(one, many, strict=True):
+        assert torch.equal(ours.batch.coarse, theirs.batch.coarse)
+
+
 def test_cache_keeps_within_its_bound(rows: list[Row]) -> None:
-    cache = SlideCache(limit=3 * 56 * 56 * 3)
+    cache = SlideCache(3 * 56 * 56 * 3)
     first = cache.get(rows[0])
-    assert cache.get(rows[0]) is first
+    assert cache.get(rows[0]).pixels is first.pixels
     for row in rows[1:]:
         cache.get(row)
     again = cache.get(rows[0])
-    assert again is not first
+    assert again.pixels is not first.pixels
     assert np.array_equal(again.pixels, first.pixels)
+
+
+def test_a_small_cache_changes_no_batch(rows: list[Row]) -> None:
+    ample, tight = dataset(rows), dataset(rows)
+    tight.cache = SlideCache(1)
+    for epoch in range(2):
+        for ours, theirs in zip(ample.batches(epoch, training=True), tight.batches(epoch, training=True), strict=True):
+            assert torch.equal(ours.batch.coarse, theirs.batch.coarse)
+
+
+def test_waiting_is_measured() -> None:
+    clock = EpochClock(images=6, patches=12)
+    with clock.waiting():
+        pass
+    record = clock.record()
+    assert record["patches_per_second"] == pytest.approx(2 * record["images_per_second"])
+    assert 0 <= record["data_wait"] <= 1
+    clock.sample(0, torch.device("cpu"))
+    assert "gpu_utilisation" not in record
+
+
+def test_settings_that_are_none(fabric: Fabric) -> None:
+    assert settings.PRIORS == PRIORS
+    with pytest.raises(UnknownNameError, match="did you mean cosine"):
+        TrainConfig(schedule="cosin")
+    with pytest.raises(UsageError, match="at least two parts"):
+        TrainConfig(folds=1)
+    with pytest.raises(UsageError, match="16-mixed needs a CUDA device"):
+        make_fabric(TrainConfig(precision="16-mixed"))
+    assert gathered(fabric, [1, 2]) == [1, 2]
 
 
 def test_state_restores_network_average_moments_and_history(rows: list[Row], tmp_path: Path) -> None:
@@ -154,12 +249,13 @@ def test_state_restores_network_average_moments_and_history(rows: list[Row], tmp
     one = parts()
     step(*one, 0)
     progression = Progression(1, 0.5, {"a": torch.ones(2)}, [{"epoch": 1, "loss": 0.25}])
-    save_state(tmp_path / "state", *one, progression)
+    scaling = make_fabric(TrainConfig()).strategy.precision
+    save_state(tmp_path / "state", *one, scaling, progression)
     step(*one, 1)
 
     other = parts()
     torch.nn.init.normal_(other[0].fused_head.weight)
-    found = load_state(tmp_path / "state", *other)
+    found = load_state(tmp_path / "state", *other, scaling)
     assert (found.epoch, found.best_loss, found.history) == (1, 0.5, [{"epoch": 1, "loss": 0.25}])
     assert torch.equal(found.best["a"], torch.ones(2))
     step(*other, 1)
@@ -170,7 +266,8 @@ def test_state_restores_network_average_moments_and_history(rows: list[Row], tmp
 
 def test_no_state_is_the_beginning(tmp_path: Path) -> None:
     made = network()
-    found = load_state(tmp_path / "none", made, AveragedModel(made), torch.optim.AdamW(made.parameters()))
+    scaling = make_fabric(TrainConfig()).strategy.precision
+    found = load_state(tmp_path / "none", made, AveragedModel(made), torch.optim.AdamW(made.parameters()), scaling)
     assert (found.epoch, found.best, found.history) == (0, {}, [])
 
 

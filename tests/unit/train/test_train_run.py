@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from wsi_attn.data.appearance import appearance_distance
-from wsi_attn.errors import ManifestError, OutputExistsError, SlideUnsupportedError
+from wsi_attn.errors import ManifestError, OutputExistsError, SlideUnsupportedError, UsageError
 from wsi_attn.models.checkpoint import load_checkpoint
-from wsi_attn.train.config import TrainConfig
+from wsi_attn.train.clock import TIMING
+from wsi_attn.train.config import Resources, TrainConfig
+from wsi_attn.train.folds import cross_validate
 from wsi_attn.train.run import train
 
 NETWORK = {
@@ -89,12 +92,19 @@ def weights(run: Path) -> bytes:
     return (run / "checkpoint" / "model.safetensors").read_bytes()
 
 
+def epochs_of(run: Path) -> list[dict[str, str]]:
+    """The log without what depends on the machine."""
+    with (run / "log.csv").open() as file:
+        return [{name: value for name, value in row.items() if name not in TIMING} for row in csv.DictReader(file)]
+
+
 def test_same_seed_same_weights_other_seed_other_weights(manifest: Path, whole: Path, tmp_path: Path) -> None:
     train(manifest, tmp_path / "again", CONFIG, NETWORK, name="m")
     train(manifest, tmp_path / "other", replace(CONFIG, seed=6), NETWORK, name="m")
     assert weights(tmp_path / "again") == weights(whole)
     assert weights(tmp_path / "other") != weights(whole)
-    for name in ("splits.csv", "log.csv", "run.json"):
+    assert epochs_of(tmp_path / "again") == epochs_of(whole)
+    for name in ("splits.csv", "predictions.csv", "run.json"):
         assert (tmp_path / "again" / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -115,7 +125,8 @@ def test_killed_and_resumed_is_as_if_never_killed(when: str, manifest: Path, who
     assert summary.state == "resumed"
     assert epochs == [1, 2, 3]
     assert weights(run) == weights(whole)
-    for name in ("splits.csv", "log.csv", "run.json"):
+    assert epochs_of(run) == epochs_of(whole)
+    for name in ("splits.csv", "predictions.csv", "run.json"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
 
@@ -200,3 +211,74 @@ def test_damaged_training_image_is_named(manifest: Path, tmp_path: Path) -> None
     table.write_text(manifest.read_text().replace("p90,test", "p90,train"))
     with pytest.raises(SlideUnsupportedError, match=r"damaged\.png"):
         train(table, tmp_path / "run", CONFIG, NETWORK)
+
+
+def test_gradients_add_up_over_batches(manifest: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1, batch_size=2, accumulate=2)
+    train(manifest, tmp_path / "run", config, NETWORK)
+    assert weights(tmp_path / "run") != b""
+    (epoch,) = epochs_of(tmp_path / "run")
+    assert float(epoch["loss"]) > 0
+
+
+def test_training_ends_when_validation_stalls(manifest: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=30, patience=1, learning_rate=0.3, schedule="constant", averaging=0.0)
+    train(manifest, tmp_path / "run", config, NETWORK)
+    losses = [float(epoch["val_loss"]) for epoch in epochs_of(tmp_path / "run")]
+    assert len(losses) < 30
+    assert losses[-1] >= min(losses[:-1])
+
+
+def test_warm_up_trains_the_global_head_only(manifest: Path, tmp_path: Path) -> None:
+    train(manifest, tmp_path / "run", replace(CONFIG, warm_up_epochs=1), NETWORK)
+    first, second, _ = epochs_of(tmp_path / "run")
+    assert first["fused"] == ""
+    assert float(first["global"]) > 0
+    assert float(second["fused"]) > 0
+
+
+def test_tensorboard_holds_the_log(manifest: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(manifest, tmp_path / "run", replace(CONFIG, epochs=2), NETWORK, resources=Resources(tensorboard=True))
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    written = [event.value for event in events.Scalars("val_loss")]
+    assert written == pytest.approx([float(epoch["val_loss"]) for epoch in epochs_of(tmp_path / "run")], rel=1e-4)
+
+
+def test_options_of_another_system_are_refused(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="deep-attention has no kernels"):
+        train(manifest, tmp_path / "run", CONFIG, {"kernels": 3})
+    with pytest.raises(UsageError, match="trained from scratch"):
+        train(manifest, tmp_path / "run", CONFIG, NETWORK, weights="pretrained")
+    with pytest.raises(UsageError, match="no such file"):
+        train(manifest, tmp_path / "other", CONFIG, NETWORK, weights="gone.safetensors")
+
+
+def test_folds_hold_every_patient_out_once_and_pool(manifest: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = replace(CONFIG, epochs=1, folds=2)
+    summary = cross_validate(manifest, run, config, NETWORK)
+    assert summary.state == "trained"
+    assert (summary.metrics["n"], summary.metrics["groups"], summary.metrics["split"]) == (16, 8, "out-of-fold")
+    assert [fold["n"] for fold in summary.metrics["per_fold"]] == [8, 8]
+    held: list[str] = []
+    for folder in summary.folds:
+        assert load_checkpoint(folder / "checkpoint").spec.labels == ("green", "red")
+        with (folder / "splits.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        parts = {split: {row["patient"] for row in rows if row["split"] == split} for split in ("train", "val", "test")}
+        assert all(parts.values())
+        assert sum(map(len, parts.values())) == 8
+        held += sorted(parts["test"])
+    assert sorted(held) == [f"p{number}" for number in range(8)]
+
+    before = weights(summary.folds[0])
+    (run / "metrics.json").unlink()
+    (summary.folds[1] / "metrics.json").unlink()  # as if it had been killed in the second fold
+    again = cross_validate(manifest, run, config, NETWORK)
+    assert again.state == "resumed"
+    assert again.metrics["accuracy"] == summary.metrics["accuracy"]
+    assert weights(summary.folds[0]) == before
+    assert cross_validate(manifest, run, config, NETWORK).state == "skipped"
+    with pytest.raises(ManifestError, match="--folds 5: label 'green' has 4 patients"):
+        cross_validate(manifest, tmp_path / "five", replace(config, folds=5), NETWORK)

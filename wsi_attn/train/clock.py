@@ -1,0 +1,71 @@
+"""What an epoch spends its time on: images and patches a second, waiting for pixels, how busy the GPU was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_attn.contract import UInt8Array
+from wsi_attn.models.contract import PatchSource
+
+SAMPLED_STEPS = 10
+"""Steps between two looks at the GPU's own counter."""
+
+TIMING = ("images_per_second", "patches_per_second", "data_wait", "gpu_utilisation")
+"""Columns of the log that say how fast an epoch was; they differ from run to run."""
+
+
+@dataclass
+class EpochClock:
+    """Counts and times of one epoch on one rank; `waited` is in seconds."""
+
+    images: int = 0
+    patches: int = 0
+    waited: float = 0.0
+    busy: list[float] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent inside is time in which the network had no pixels."""
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - before
+
+    def sample(self, step: int, device: torch.device) -> None:
+        """Look at how busy the GPU is, every now and then; nothing without CUDA or without NVIDIA's library."""
+        if device.type == "cuda" and step % SAMPLED_STEPS == 0:
+            with suppress(ModuleNotFoundError, RuntimeError):
+                self.busy.append(float(torch.cuda.utilization(device)))
+
+    def record(self) -> dict[str, float]:
+        """Columns of `TIMING`: rates, the share of the time spent waiting for data, percent of the GPU where known."""
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        busy = {"gpu_utilisation": float(np.mean(self.busy))} if self.busy else {}
+        return {
+            "images_per_second": self.images / seconds,
+            "patches_per_second": self.patches / seconds,
+            "data_wait": min(1.0, self.waited / seconds),
+            **busy,
+        }
+
+
+class TimedPatches:
+    """A patch source whose reading counts as waiting."""
+
+    def __init__(self, source: PatchSource, clock: EpochClock) -> None:
+        self.source = source
+        self.clock = clock
+
+    def read_patches(self, xy: NDArray[np.int64], size: int) -> tuple[UInt8Array, NDArray[np.bool_]]:
+        """See `PatchSource.read_patches`."""
+        with self.clock.waiting():
+            return self.source.read_patches(xy, size)

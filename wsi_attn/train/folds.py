@@ -1,0 +1,113 @@
+"""Cross-validation by patient: K whole runs, and the metrics of every image by the model that did not see it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_attn import files
+from wsi_attn.contract import Progress, no_progress
+from wsi_attn.data.manifest import Row, read_manifest
+from wsi_attn.data.splits import fold_rows
+from wsi_attn.evaluate.html import write_html_report
+from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.train.config import Resources, TrainConfig
+from wsi_attn.train.run import METRICS, PREDICTIONS, REPORT, check_rows, claim_together, job_of, train_rows
+from wsi_attn.train.start import NO_WEIGHTS
+
+OUT_OF_FOLD = "out-of-fold"
+"""What the pooled metrics call their split."""
+
+
+@dataclass(frozen=True)
+class FoldsSummary:
+    """What a cross-validation came to; `metrics` are those of all held out rows together."""
+
+    run: Path
+    folds: tuple[Path, ...]
+    state: str
+    metrics: dict[str, Any]
+
+
+def cross_validate(
+    manifest: Path,
+    run: Path,
+    config: TrainConfig,
+    network_options: dict[str, Any] | None = None,
+    *,
+    weights: str = NO_WEIGHTS,
+    name: str | None = None,
+    command: str = "",
+    overwrite: bool = False,
+    resources: Resources | None = None,
+    progress: Progress = no_progress,
+    log: Callable[[dict[str, float]], None] = lambda record: None,
+) -> FoldsSummary:
+    """Train `config.folds` models, each without one part of the patients, which it then answers.
+
+    `RUN/fold-1` to `RUN/fold-K` are run folders as `train` leaves them; each carves its own validation part out of
+    what it trains on, so that the held out part decides nothing. `RUN/metrics.json` pools the answers to the held out
+    parts, with intervals that resample patients. A killed run goes on with the fold it was in. Parameters and errors
+    are those of `train.run.train`; rows of split `test` take no part.
+    """
+    folds = fold_rows(read_manifest(manifest), config.folds, config.validation, config.seed)
+    labels = sorted({row.label for rows in folds for row in rows})
+    for rows in folds:
+        check_rows(manifest, rows, sorted({row.label for row in rows if row.split == "train"}))
+    name = name or run.name
+    with job_of(manifest, config, network_options, weights, command, resources, progress, log) as job:
+        state = claim_together(job.fabric, run, job.settings(), overwrite=overwrite)
+        folders = tuple(run / f"fold-{number}" for number in range(1, config.folds + 1))
+        if state != "skipped":
+            for number, (folder, rows) in enumerate(zip(folders, folds, strict=True), 1):
+                train_rows(job, folder, rows, labels, name=f"{name}-{number}", part={"fold": number}, held_out=True)
+            if job.fabric.is_global_zero:
+                metrics = _pooled(folders, folds, labels, config, command, name)
+                write_html_report(run / REPORT, metrics)
+                files.write_json(run / METRICS, metrics)  # last: its presence says that all folds are complete
+            job.fabric.barrier()
+        return FoldsSummary(run, folders, state, json.loads((run / METRICS).read_text()))
+
+
+def _pooled(
+    folders: Sequence[Path],
+    folds: Sequence[Sequence[Row]],
+    labels: Sequence[str],
+    config: TrainConfig,
+    command: str,
+    name: str,
+) -> dict[str, Any]:
+    """Metrics of all held out rows, and of each fold's alone under `per_fold`."""
+    held = [[row for row in rows if row.split == "test"] for rows in folds]
+    answers = [_held_out_answers(folder, labels) for folder in folders]
+
+    def metrics_of(rows: Sequence[Row], probabilities: Sequence[list[float]]) -> dict[str, Any]:
+        return evaluate_predictions(
+            [labels.index(row.label) for row in rows],
+            np.array(probabilities),
+            names=labels,
+            groups=[row.patient for row in rows],
+            split=OUT_OF_FOLD,
+            seed=config.seed,
+            command=command,
+            model={"name": name, "sha256": ""},
+        )
+
+    pooled = metrics_of([row for rows in held for row in rows], [shares for part in answers for shares in part])
+    alone = [metrics_of(rows, shares) for rows, shares in zip(held, answers, strict=True)]
+    kept = ("n", "groups", "accuracy", "balanced_accuracy", "auroc")
+    pooled["per_fold"] = [{key: metrics[key] for key in kept} for metrics in alone]
+    return pooled
+
+
+def _held_out_answers(folder: Path, labels: Sequence[str]) -> list[list[float]]:
+    """Probabilities of a fold's held out rows, in the order of the manifest."""
+    with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
+        rows = [record for record in csv.DictReader(file) if record["split"] == "test"]
+    return [[float(record[f"p:{label}"]) for label in labels] for record in rows]
