@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_attn.nn.attention import GatedAttention, masked_softmax
-from wsi_attn.nn.selection import top_cells
+from wsi_attn.nn.attention import GatedAttention, masked_log_softmax, masked_softmax
+from wsi_attn.nn.selection import Strongest, top_cells
 
 
 def test_gated_attention_by_hand() -> None:
@@ -80,3 +80,49 @@ def test_top_cells_equals_its_definition(
     found = top_cells(torch.tensor(scores, dtype=torch.float32), torch.tensor(mask), count, radius)
     assert found.tolist() == plain_top_cells(scores, mask, count, radius)
     assert found.shape[1] == 2
+
+
+def test_two_heads_are_two_gates_over_shared_units() -> None:
+    both = GatedAttention(4, 8, heads=2)
+    bag = torch.randn(3, 6, 4)
+    assert both(bag).shape == (3, 6, 2)
+    for head in range(2):
+        single = GatedAttention(4, 8)
+        single.V, single.U = both.V, both.U
+        with torch.no_grad():
+            single.w.weight.copy_(both.w.weight[head : head + 1])
+            single.w.bias.copy_(both.w.bias[head : head + 1])
+        assert torch.allclose(single(bag)[..., 0], both(bag)[..., head])
+
+
+def test_without_the_gate_only_tanh_is_left() -> None:
+    gate = GatedAttention(4, 8, gated=False)
+    bag = torch.randn(6, 4)
+    assert torch.allclose(gate(bag), torch.tanh(bag @ gate.V.weight.T + gate.V.bias) @ gate.w.weight.T + gate.w.bias)
+    assert not any(name.startswith("U") for name, _ in gate.named_parameters())
+
+
+@given(st.lists(st.tuples(st.floats(-900, 900), st.booleans()), min_size=1, max_size=12))
+def test_masked_log_softmax_is_the_logarithm(entries: list[tuple[float, bool]]) -> None:
+    logits = torch.tensor([value for value, _ in entries], dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([valid for _, valid in entries])
+    found = masked_log_softmax(logits, mask)
+    assert found.isfinite().all()
+    assert torch.allclose(found.exp(), masked_softmax(logits, mask))
+    assert torch.allclose(found[mask], torch.log_softmax(logits[mask], 0))
+    found.exp().sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_strongest_of_parts_are_those_of_the_whole(seed: int, count: int, parts: list[int]) -> None:
+    random = torch.Generator().manual_seed(seed)
+    logits, features = torch.randn(2, 3, sum(parts), generator=random), torch.randn(2, sum(parts), 4, generator=random)
+    logits[torch.rand(logits.shape, generator=random) < 0.3] = -torch.inf
+    kept = Strongest.empty(logits, 4)
+    for part, piece in zip(logits.split(parts, dim=2), features.split(parts, dim=1), strict=True):
+        kept = kept.merged(part, piece, count)
+    values, places = logits.topk(min(count, sum(parts)), dim=2)
+    assert torch.equal(kept.logits, values)
+    wanted = features[torch.arange(2)[:, None, None], places]
+    assert torch.equal(kept.features[values.isfinite()], wanted[values.isfinite()])
