@@ -74,7 +74,7 @@ class Cnn(SlideModel):
         pooled = []
         for slides, view in views(batch, training=self.training):
             z = share.new_zeros((slides.stop - slides.start, self.phi.out_channels))
-            for rows, columns, features in encode_blocks(self.phi, self.normalise, view):  # equation (1)
+            for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides]):  # equation (1)
                 z = z + torch.einsum("bhw,bdhw->bd", share[slides, rows, columns], features)  # equation (2)
                 if evidence is not None:
                     evidence[slides, :, rows, columns] = torch.einsum("cd,bdhw->bchw", weight, features)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_attn.models.contract import BagBatch
 from wsi_attn.nn.backbones import Backbone
 from wsi_attn.nn.filters import RADIUS, smooth
 
-BLOCK_CELLS = 128
-"""Side, in cells, of the blocks in which a large coarse view is encoded: bounds memory on slides."""
+BLOCK_PIXELS = 512
+"""Side, in coarse pixels, of the blocks in which a large view is encoded: bounds memory on slides."""
 
 
 class Normalise(nn.Module):
@@ -49,7 +51,9 @@ class Block(NamedTuple):
     features: Tensor
 
 
-def encode_blocks(backbone: Backbone, normalise: Normalise, coarse: Tensor) -> Iterator[Block]:
+def encode_blocks(
+    backbone: Backbone, normalise: Normalise, coarse: Tensor, valid: Tensor | None = None
+) -> Iterator[Block]:
     """Features of coarse views, block by block.
 
     In evaluation a large view is encoded in blocks, each with the margin that the convolutions see, so the result
@@ -60,23 +64,36 @@ def encode_blocks(backbone: Backbone, normalise: Normalise, coarse: Tensor) -> I
     ----------
     coarse
         uint8 (B, 3, H, W); only its shape and slices of it are taken.
+    valid
+        bool (B, h, w): of a large view only the parts around these cells are looked at; all of it by default.
     """
     stride = backbone.stride
     height, width = (-(-extent // stride) for extent in coarse.shape[2:])
-    if backbone.training or backbone.halo is None or max(height, width) <= BLOCK_CELLS:
+    side = max(1, BLOCK_PIXELS // stride)
+    if backbone.training or backbone.halo is None or max(height, width) <= side:
         whole = backbone(normalise(coarse[:, :]))
         yield Block(slice(0, height), slice(0, width), whole.to(normalise.mean.dtype))
         return
     margin = -(-(backbone.halo + RADIUS) // stride)
-    for top in range(0, height, BLOCK_CELLS):
-        for left in range(0, width, BLOCK_CELLS):
-            first_row, first_column = max(0, top - margin), max(0, left - margin)
-            bottom, right = min(height, top + BLOCK_CELLS), min(width, left + BLOCK_CELLS)
-            rows = slice(first_row * stride, (bottom + margin) * stride)
-            columns = slice(first_column * stride, (right + margin) * stride)
-            block = backbone(normalise(coarse[:, :, rows, columns])).to(normalise.mean.dtype)
-            inner = block[:, :, top - first_row : bottom - first_row, left - first_column : right - first_column]
-            yield Block(slice(top, bottom), slice(left, right), inner)
+    wanted = np.ones((height, width), np.bool_) if valid is None else valid.any(dim=0).cpu().numpy()[:height, :width]
+    for cells in occupied_blocks(wanted, side):
+        (top, bottom), (left, right) = ((part.start, part.stop) for part in cells)
+        first_row, first_column = max(0, top - margin), max(0, left - margin)
+        rows = slice(first_row * stride, (bottom + margin) * stride)
+        columns = slice(first_column * stride, (right + margin) * stride)
+        block = backbone(normalise(coarse[:, :, rows, columns])).to(normalise.mean.dtype)
+        inner = block[:, :, top - first_row : bottom - first_row, left - first_column : right - first_column]
+        yield Block(*cells, inner)
+
+
+def occupied_blocks(wanted: NDArray[np.bool_], side: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns around the wanted cells, bool (h, w), of each block of `side` cells that has any."""
+    for top in range(0, wanted.shape[0], side):
+        for left in range(0, wanted.shape[1], side):
+            block = wanted[top : top + side, left : left + side]
+            if block.any():
+                rows, columns = np.flatnonzero(block.any(axis=1)).tolist(), np.flatnonzero(block.any(axis=0)).tolist()
+                yield slice(top + rows[0], top + rows[-1] + 1), slice(left + columns[0], left + columns[-1] + 1)
 
 
 def views(batch: BagBatch, *, training: bool) -> Iterator[tuple[slice, Tensor]]:

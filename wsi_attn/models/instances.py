@@ -89,6 +89,10 @@ class Selection(Protocol):
         """Pool features float (B, K, D); `readable` is bool (B, K), False where nothing could be decoded."""
         ...
 
+    def alone(self, r: Tensor) -> Tensor:
+        """`Pooled.summary` of slides with a single instance: features float (n, D)."""
+        ...
+
 
 @dataclass(frozen=True)
 class TopK:
@@ -148,6 +152,10 @@ class TopK:
         local = torch.einsum("bk,bkd->bd", weights, r)  # equation (8a)
         return Pooled(local, local, weights)
 
+    def alone(self, r: Tensor) -> Tensor:
+        """See `Selection.alone`."""
+        return r
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -200,6 +208,10 @@ class Sample:
         weights = masked_softmax(gate(r).squeeze(-1), readable)  # (B, K), equation (7b)
         local = torch.cat([phi, torch.einsum("bk,bkd->bd", weights, r)], dim=1)
         return Pooled(local, local, weights)
+
+    def alone(self, r: Tensor) -> Tensor:
+        """See `Selection.alone`."""
+        return torch.cat([functional.normalize(r, dim=-1), r], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -261,6 +273,10 @@ class Threshold:
         summary = present.sum(dim=1) / readable.sum(dim=1, keepdim=True).clamp(min=1)
         coupled = present * mass[..., None] if self.coupling else present  # equation (7c)
         return Pooled(coupled.flatten(1), summary, weights)  # equation (8c)
+
+    def alone(self, r: Tensor) -> Tensor:
+        """See `Selection.alone`."""
+        return r
 
 
 def _draws(generator: torch.Generator | None) -> torch.Generator:

@@ -41,7 +41,7 @@ class PatchScorer(Protocol):
     """A network that scores single patches."""
 
     def patch_side(self) -> int:
-        """Side of a patch in high-resolution pixels."""
+        """Side of a patch in high-resolution pixels; 0 where the network reads none."""
         ...
 
     def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +76,8 @@ def score_tiles(
     Returns
     -------
     "exhaustive:attention" is the patch gate's logit, any real, comparable within one model; "exhaustive:evidence:LABEL"
-    what the tile says for the label, in logits above the mean of the labels. NaN where a tile holds no tissue or could
-    not be decoded.
+    what the instance branch would answer to the tile alone, in logits above the mean of the labels. NaN where a tile
+    holds no tissue or could not be decoded.
     """
     side = network.patch_side()
     columns, rows = (-(-extent // side) for extent in patches.extent)

@@ -80,7 +80,8 @@ def predict_slide(
             f"{slide.info.size0.width} x {slide.info.size0.height} px; choose a model with --model"
         )
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
-    if config.exhaustive and not isinstance(network, PatchScorer):
+    scorer = network if isinstance(network, PatchScorer) and network.patch_side() else None
+    if config.exhaustive and scorer is None:
         raise UsageError(f"{checkpoint.name} ({checkpoint.system}) has no patch network to score tiles with")
     bag: Bag | LargeBag
     if is_large(patches):
@@ -100,8 +101,8 @@ def predict_slide(
     maps = _place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.cell)
     if isinstance(bag, LargeBag):
         unreadable += len(bag.view.damaged)
-    if config.exhaustive and isinstance(network, PatchScorer):
-        tiles = score_tiles(patches, network, spec.labels, _coverage(bag, patches), progress)
+    if config.exhaustive and scorer is not None:
+        tiles = score_tiles(patches, scorer, spec.labels, _coverage(bag, patches), progress)
         maps |= tiles.maps
         unreadable += tiles.unreadable
     return SlidePrediction(

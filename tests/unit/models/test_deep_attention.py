@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
+from tests.unit.models.fields import Field, batch_of, noise
 from wsi_attn.errors import CheckpointError
 from wsi_attn.models import coarse as coarse_view
 from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
@@ -31,47 +29,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-@dataclass
-class Field:
-    """An image as a patch source."""
-
-    pixels: NDArray[np.uint8]
-    broken: bool = False
-
-    def read_patches(self, xy: NDArray[np.int64], size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        assert (xy >= 0).all()
-        height, width = self.pixels.shape[:2]
-        padded = np.pad(self.pixels, ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)))
-        patches = [padded[y : y + size, x : x + size] for x, y in xy.tolist()]
-        assert all(patch.shape == (size, size, 3) for patch in patches)
-        stacked = np.stack(patches) if patches else np.zeros((0, size, size, 3), np.uint8)
-        return stacked, np.full(len(xy), not self.broken)
-
-
-def batch_of(fields: list[Field], config: DeepAttentionConfig, generator: torch.Generator | None = None) -> BagBatch:
-    """Fields as one batch, every cell inside them valid."""
-    factor, stride = config.coarse_factor, 2 ** len(config.coarse_widths)
-    sizes = [(-(-field.pixels.shape[1] // factor), -(-field.pixels.shape[0] // factor)) for field in fields]
-    views = [cv2.resize(f.pixels, size, interpolation=cv2.INTER_AREA) for f, size in zip(fields, sizes, strict=True)]
-    height, width = max(view.shape[0] for view in views), max(view.shape[1] for view in views)
-    coarse = np.full((len(fields), height, width, 3), 255, np.uint8)
-    valid = np.zeros((len(fields), -(-height // stride), -(-width // stride)), np.bool_)
-    for index, view in enumerate(views):
-        coarse[index, : view.shape[0], : view.shape[1]] = view
-        valid[index, : -(-view.shape[0] // stride), : -(-view.shape[1] // stride)] = True
-    return BagBatch(
-        torch.from_numpy(coarse).permute(0, 3, 1, 2),
-        torch.from_numpy(valid),
-        torch.tensor([[field.pixels.shape[1], field.pixels.shape[0]] for field in fields]),
-        tuple(fields),
-        generator,
-    )
-
-
-def noise(height: int, width: int, seed: int = 0) -> Field:
-    return Field(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
 def build(**options: Any) -> DeepAttention:
     torch.manual_seed(0)
     return DeepAttention(DeepAttentionConfig(classes=2, **{**SMALL, **options})).eval()
@@ -79,7 +36,7 @@ def build(**options: Any) -> DeepAttention:
 
 def test_attention_sums_to_one_over_valid_cells_only() -> None:
     network = build()
-    batch = batch_of([noise(96, 160), noise(64, 64, 1)], network.config)
+    batch = batch_of([noise(96, 160), noise(64, 64, 1)], network)
     output = network(batch)
     assert output.attention.sum(dim=(1, 2)).tolist() == pytest.approx([1, 1])
     assert (output.attention[~batch.valid] == 0).all()
@@ -92,28 +49,28 @@ def test_evidence_of_the_focus_is_its_share_of_the_logits() -> None:
     with torch.no_grad():
         network.fused_head.weight[:, network.phi.out_channels :] = 0
         network.fused_head.bias[:] = 0
-    output = network(batch_of([noise(96, 160)], network.config))
+    output = network(batch_of([noise(96, 160)], network))
     assert output.evidence is not None
     assert output.evidence.shape == (1, 2, *output.attention.shape[1:])
     focus = output.attention.flatten(1).argmax()
     logits = output.logits[0] - output.logits[0].mean()
     assert output.evidence[0].flatten(1)[:, focus].tolist() == pytest.approx(logits.tolist(), abs=1e-5)
-    assert network.train()(batch_of([noise(96, 160)], network.config)).evidence is None
+    assert network.train()(batch_of([noise(96, 160)], network)).evidence is None
 
 
 def test_a_batch_answers_as_each_alone() -> None:
     """Two sizes that share no padding effect: the smaller one's views end on a cell border."""
     network = build()
     fields = [noise(128, 160), noise(128, 160, 1)]
-    together = network(batch_of(fields, network.config)).logits
-    alone = torch.cat([network(batch_of([field], network.config)).logits for field in fields])
+    together = network(batch_of(fields, network)).logits
+    alone = torch.cat([network(batch_of([field], network)).logits for field in fields])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (100, 230), (33, 400), (20, 24)])
 def test_patches_lie_inside_and_are_never_shrunk(height: int, width: int) -> None:
     network = build()
-    output = network(batch_of([noise(height, width)], network.config))
+    output = network(batch_of([noise(height, width)], network))
     corners = output.patch_xy[0][output.patch_mask[0]]
     assert len(corners)
     assert (corners >= 0).all()
@@ -123,7 +80,7 @@ def test_patches_lie_inside_and_are_never_shrunk(height: int, width: int) -> Non
 
 def test_one_hot_cell_gives_a_patch_around_its_centre(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build(instances=1)
-    batch = batch_of([noise(256, 320)], network.config)
+    batch = batch_of([noise(256, 320)], network)
     for row, column in [(4, 5), (8, 13), (11, 10)]:
         scores = torch.zeros(1, *batch.valid.shape[1:])
         scores[0, row, column] = 1
@@ -138,7 +95,7 @@ def test_encoding_in_blocks_equals_one_pass(smoothing: float, monkeypatch: pytes
     network = build(coarse_widths=(8, 8, 8), smoothing=smoothing)
     coarse = torch.randint(0, 256, (1, 3, 203, 349), dtype=torch.uint8)
     (whole,) = encode_blocks(network.phi, network.normalise, coarse)
-    monkeypatch.setattr(coarse_view, "BLOCK_CELLS", 7)
+    monkeypatch.setattr(coarse_view, "BLOCK_PIXELS", 7 * network.stride)
     found = torch.full_like(whole.features, torch.nan)
     for rows, columns, features in encode_blocks(network.phi, network.normalise, coarse):
         found[:, :, rows, columns] = features
@@ -147,7 +104,7 @@ def test_encoding_in_blocks_equals_one_pass(smoothing: float, monkeypatch: pytes
 
 def test_every_parameter_gets_a_gradient() -> None:
     network = build().train()
-    output = network(batch_of([noise(96, 96), noise(96, 96, 1)], network.config))
+    output = network(batch_of([noise(96, 96), noise(96, 96, 1)], network))
     sum(network.losses(output, torch.tensor([0, 1])).values()).backward()
     for name, parameter in network.named_parameters():
         if name == "coarse_gate.w.bias" or name == "patch_gate.w.bias":
@@ -158,7 +115,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 def test_fused_loss_alone_reaches_the_attention() -> None:
     network = build().train()
-    output = network(batch_of([noise(96, 96), noise(96, 96, 1)], network.config))
+    output = network(batch_of([noise(96, 96), noise(96, 96, 1)], network))
     gradient = torch.autograd.grad(output.logits.sum(), network.coarse_gate.w.weight)[0]
     assert gradient.abs().sum() > 0
 
@@ -178,7 +135,7 @@ def test_entropy_term_against_closed_form(cells: int) -> None:
 def test_patches_that_cannot_be_decoded_are_left_out_and_counted() -> None:
     network = build()
     field = noise(96, 96)
-    output = network(batch_of([field, Field(field.pixels, broken=True)], network.config))
+    output = network(batch_of([field, Field(field.pixels, broken=True)], network))
     assert output.unreadable.tolist() == [0, 3]
     assert output.patch_attention[1].sum() == 0
     assert output.logits.isfinite().all()
@@ -186,7 +143,7 @@ def test_patches_that_cannot_be_decoded_are_left_out_and_counted() -> None:
 
 def test_a_slide_without_valid_cells_has_a_finite_answer() -> None:
     network = build()
-    batch = batch_of([noise(64, 64)], network.config)
+    batch = batch_of([noise(64, 64)], network)
     empty = BagBatch(batch.coarse, torch.zeros_like(batch.valid), batch.extent, batch.sources)
     output = network(empty)
     assert output.logits.isfinite().all()
@@ -199,7 +156,7 @@ def test_evaluation_draws_nothing_and_training_draws_by_its_generator() -> None:
     fields = [noise(128, 128), noise(128, 128, 1)]
 
     def places(seed: int) -> list[Any]:
-        return network(batch_of(fields, network.config, torch.Generator().manual_seed(seed))).patch_xy.tolist()
+        return network(batch_of(fields, network, torch.Generator().manual_seed(seed))).patch_xy.tolist()
 
     assert places(0) == places(1)
     network.train()
@@ -216,7 +173,7 @@ def test_save_and_load_give_the_same_answers(tmp_path: Path) -> None:
     loaded = load_checkpoint(tmp_path / "m")
     assert loaded.spec == spec
     assert not loaded.network.training
-    batch = batch_of([noise(96, 96)], network.config)
+    batch = batch_of([noise(96, 96)], network)
     assert torch.equal(loaded.network(batch).logits, network(batch).logits)
 
 
@@ -278,7 +235,7 @@ def test_learns_what_only_high_resolution_shows_and_looks_there() -> None:
     for step in range(50):
         labels = [index % 2 for index in range(16)]
         fields = [glyph_field(label, 1000 * step + index)[0] for index, label in enumerate(labels)]
-        output = network(batch_of(fields, config, torch.Generator().manual_seed(step)))
+        output = network(batch_of(fields, network, torch.Generator().manual_seed(step)))
         loss = sum(network.losses(output, torch.tensor(labels)).values())
         optimizer.zero_grad()
         loss.backward()
@@ -287,7 +244,7 @@ def test_learns_what_only_high_resolution_shows_and_looks_there() -> None:
     labels = [index % 2 for index in range(64)]
     made = [glyph_field(label, 10_000_000 + index) for index, label in enumerate(labels)]
     with torch.inference_mode():
-        output = network(batch_of([field for field, _ in made], config))
+        output = network(batch_of([field for field, _ in made], network))
     right = (output.logits.argmax(1) == torch.tensor(labels)).float().mean().item()
     best = output.patch_attention.argmax(1)
     hits = [
