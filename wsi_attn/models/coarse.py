@@ -87,13 +87,13 @@ def encode_blocks(
 
 
 def occupied_blocks(wanted: NDArray[np.bool_], side: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns around the wanted cells, bool (h, w), of each block of `side` cells that has any."""
-    for top in range(0, wanted.shape[0], side):
-        for left in range(0, wanted.shape[1], side):
-            block = wanted[top : top + side, left : left + side]
-            if block.any():
-                rows, columns = np.flatnonzero(block.any(axis=1)).tolist(), np.flatnonzero(block.any(axis=0)).tolist()
-                yield slice(top + rows[0], top + rows[-1] + 1), slice(left + columns[0], left + columns[-1] + 1)
+    """Rows and columns of each block of `side` cells that holds wanted cells, bool (h, w)."""
+    height, width = wanted.shape
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            # Not trimmed to the cells: blocks of one size take the memory of the one before, others leave gaps in it.
+            if wanted[top : top + side, left : left + side].any():
+                yield slice(top, min(height, top + side)), slice(left, min(width, left + side))
 
 
 def views(batch: BagBatch, *, training: bool) -> Iterator[tuple[slice, Tensor]]:
