@@ -2,56 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class PointingGame:
-    """`hits` of `n` images had their point inside the annotation; `skipped` more had no annotation to hit."""
-
-    hits: int
-    n: int
-    skipped: int
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of hits, 0 to 1; None where no image has an annotation."""
-        return self.hits / self.n if self.n else None
-
-
-def pointing_game(
-    points_xy: Sequence[tuple[float, float]], masks: Sequence[BoolArray], tolerance: float = 0.0
-) -> PointingGame:
-    """How often the most attended point of an image lies in its annotated region.
+def pointing_game(attention: ArrayLike, touched: ArrayLike) -> float | None:
+    """Whether the most attended cell of an image touches its annotated region: 1 or 0.
 
     Parameters
     ----------
-    points_xy
-        One (x, y) for each image, in pixels of that image's mask, origin at the corner of the first pixel.
-    masks
-        One bool (rows, columns) for each image. An image with an empty mask is skipped and counted.
-    tolerance
-        Distance in mask pixels from the nearest marked pixel's edge that still counts as a hit.
+    attention
+        float (rows, columns); NaN where nothing was looked at.
+    touched
+        bool (rows, columns), cells that the region touches.
 
-    Raises
-    ------
-    ValueError : not as many points as masks.
+    Returns
+    -------
+    Of equally attended cells the share that touches it, so that attention without preference gives what a random cell
+    does; None where nothing was looked at.
 
     Notes
     -----
-    Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 5.1, who allow 15 pixels.
+    Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 5.1, with the map's cell in place
+    of a point and its tolerance of 15 pixels: the map points no finer.
     """
-    annotated = [(point, mask) for point, mask in zip(points_xy, masks, strict=True) if mask.any()]
-    hits = sum(_is_hit(point, mask, tolerance) for point, mask in annotated)
-    return PointingGame(hits, len(annotated), len(masks) - len(annotated))
+    weights = np.asarray(attention, np.float64)
+    if np.isnan(weights).all():
+        return None
+    return float(np.asarray(touched, np.bool_)[weights == np.nanmax(weights)].mean())
 
 
 def mass_in_region(attention: ArrayLike, mask: ArrayLike) -> float | None:
@@ -125,16 +105,3 @@ def _overlap(source: int, target: int) -> FloatArray:
     high = np.minimum(target_edge[1:, None], source_edge[None, 1:])
     share: FloatArray = np.maximum(high - low, 0) / source
     return share
-
-
-def _is_hit(point: tuple[float, float], mask: BoolArray, tolerance: float) -> bool:
-    x, y = point
-    inside = 0 <= x < mask.shape[1] and 0 <= y < mask.shape[0]
-    if inside and mask[math.floor(y), math.floor(x)]:
-        return True
-    if tolerance <= 0:
-        return False
-    rows, columns = np.nonzero(mask)
-    dx = np.maximum(np.maximum(columns - x, x - columns - 1), 0)
-    dy = np.maximum(np.maximum(rows - y, y - rows - 1), 0)
-    return bool(np.hypot(dx, dy).min() <= tolerance)

@@ -49,21 +49,16 @@ def score_attention(
 
     Returns
     -------
-    `pointing_game`, 1 where the strongest cell touches the region and 0 elsewhere (the map points no finer than its
-    cells); `mass_in_region` and `auprc`, see `attention_quality`; `places_hit`, 1 where a place that was read touches
-    the region. None where fewer than two cells were looked at, or the region touches none of them.
+    `pointing_game`, `mass_in_region` and `auprc`, see `attention_quality`; `places_hit`, 1 where a place that was read
+    touches the region, else 0. None where fewer than two cells were looked at, or the region touches none of them.
     """
     weights = attention.values.astype(np.float64)
     seen = ~np.isnan(weights)
     share, area = _cells(attention, region, size0)
-    touched = share > 0
-    if seen.sum() < 2 or not (touched & seen).any():
+    if seen.sum() < 2 or not (share[seen] > 0).any():
         return None
     even = np.where(seen, 1.0, np.nan)
-    row, column = np.unravel_index(np.nanargmax(weights), seen.shape)
     values, chance = (_measures(each, share, area) for each in (weights, even))
-    values["pointing_game"] = float(pointing_game([(column + 0.5, row + 0.5)], [touched]).hits)
-    chance["pointing_game"] = float(touched[seen].mean())
     if places:
         values["places_hit"], chance["places_hit"] = _places_hit(attention, places, region, size0)
     return AttentionScores(values, chance)
@@ -112,7 +107,11 @@ def attention_section(
 
 
 def _measures(attention: FloatArray, share: FloatArray, area: FloatArray) -> dict[str, float]:
-    found = {"mass_in_region": mass_in_region(attention, share), "auprc": attention_auprc(attention, share, area)}
+    found = {
+        "pointing_game": pointing_game(attention, share > 0),
+        "mass_in_region": mass_in_region(attention, share),
+        "auprc": attention_auprc(attention, share, area),
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 

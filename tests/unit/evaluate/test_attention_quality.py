@@ -14,29 +14,17 @@ def box(rows, columns, top, left, height, width):
     return mask
 
 
-def test_points_hit_by_x_then_y():
-    mask = box(10, 30, 2, 20, 3, 5)
-    game = pointing_game([(22, 3), (3, 22), (19.9, 3), (24.9, 4.9)], [mask] * 4)
-    assert (game.hits, game.n, game.skipped) == (2, 4, 0)
-    assert game.accuracy == 0.5
+def test_the_strongest_cell_hits_or_misses():
+    touched = box(2, 3, 0, 1, 1, 1)
+    assert pointing_game([[0.1, 0.7, 0.1], [0.1, 0, 0]], touched) == 1
+    assert pointing_game([[0.7, 0.1, 0.1], [0.1, 0, 0]], touched) == 0
+    assert pointing_game([[np.nan, 0.1, np.nan], [0.05, 0, 0]], touched) == 1
 
 
-def test_an_image_without_annotation_is_skipped():
-    game = pointing_game([(0, 0), (1, 1)], [np.zeros((4, 4), bool), np.ones((4, 4), bool)])
-    assert (game.hits, game.n, game.skipped) == (1, 1, 1)
-    assert pointing_game([], []).accuracy is None
-
-
-def test_tolerance_is_the_distance_from_the_marked_pixels():
-    mask = box(20, 20, 5, 5, 1, 1)
-    point = [(9.0, 10.0)]  # 3 to the right of the pixel's edge, 4 below it
-    assert pointing_game(point, [mask], tolerance=4.9).hits == 0
-    assert pointing_game(point, [mask], tolerance=5.0).hits == 1
-
-
-def test_points_and_masks_must_match():
-    with pytest.raises(ValueError):
-        pointing_game([(0, 0)], [])
+def test_equal_attention_hits_as_often_as_a_random_cell():
+    touched = box(4, 5, 1, 1, 2, 3)
+    assert pointing_game(np.full((4, 5), 0.05), touched) == 6 / 20
+    assert pointing_game(np.full((4, 5), np.nan), touched) is None
 
 
 def test_mass_of_uniform_attention_is_the_share_of_the_area():

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.calibrated import SPEC, answers_of, calibrated_spec, save_drawn, write_cohort
 from tests.slides import ArraySlide, stained
 from wsi_attn.errors import CheckpointError, ManifestError, OutputExistsError, UsageError
 from wsi_attn.evaluate.calibration import with_temperature
 from wsi_attn.models.checkpoint import Checkpoint, load_checkpoint
+from wsi_attn.models.systems import SYSTEMS, build_network
 from wsi_attn.models.zoo import find_models
 from wsi_attn.predict.evaluation import Evaluation, evaluate_into
 from wsi_attn.predict.slide import PredictConfig, predict_slide
@@ -153,3 +155,18 @@ def test_a_prediction_keeps_its_set(run: Checkpoint, tmp_path: Path) -> None:
     assert not {"prediction_set", "coverage", "unsure"} & set(plain.record())
     with pytest.raises(UsageError, match="without --coverage"):
         predict_slide(slide, uncalibrated(run), replace(CONFIG, coverage=0.9))
+
+
+def test_every_system_is_evaluated(manifest: Path) -> None:
+    """With its defaults: whatever it says of places is scored, whatever it lacks is left out."""
+    for name in SYSTEMS.names():
+        torch.manual_seed(0)
+        network = build_network(name, {"classes": 2, "coarse_factor": 4}).eval()
+        found = report([Checkpoint(name, "0" * 64, name, calibrated_spec(), network)], manifest)
+        assert found["n"] == 7
+        measured = found["attention"]
+        assert all(0 <= value["value"] <= 1 for value in measured.values() if isinstance(value, dict))
+        if name == "cnn":  # it prefers no place
+            for value in (measured["pointing_game"], measured["mass_in_region"], measured["auprc"]):
+                assert value["value"] == pytest.approx(value["chance"])
+            assert "places_hit" not in measured
