@@ -96,11 +96,16 @@ def main() -> None:
         "passthrough_to_copy": round(middle["passthrough"] / middle["copy"], 2),
         "passthrough_less_a_second_to_copy": round((middle["passthrough"] - 1) / middle["copy"], 2),
         "decode_seconds_without_start_up": round(decoding, 3),
+        "scores_add_to_decode": round((middle["scored"] - middle["passthrough"]) / decoding, 2),
         "scored_to_decode": round(middle["scored"] / middle["decode"], 2),
         "scored_to_decode_without_its_start_up": round(middle["scored"] / decoding, 2),
-        "best_peer": min(others, key=others.__getitem__),
-        "best_peer_to_passthrough": round(min(others.values()) / middle["passthrough"], 1),
     }
+    if others:
+        best = min(others, key=others.__getitem__)
+        report["ratios"] |= {
+            "best_peer": best,
+            "best_peer_to_passthrough": round(others[best] / middle["passthrough"], 1),
+        }
     print(json.dumps(report, indent=1))
 
 

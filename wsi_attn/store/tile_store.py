@@ -123,6 +123,8 @@ class TileStore:
     def is_damaged(self, region: Region, level: int) -> bool:
         """Whether a region, in pixels of a level, touches what could not be read there."""
         boxes = self._damage[level]  # (M, 4) x, y, x1, y1
+        if not len(boxes):  # asked for every tile, and nearly always so
+            return False
         apart = (boxes[:, 0] >= region.x1) | (boxes[:, 1] >= region.y1)
         return bool((~(apart | (boxes[:, 2] <= region.x) | (boxes[:, 3] <= region.y))).any())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from wsi_attn.store.place import FolderPlace
 from wsi_attn.store.schema import ATTRIBUTE, COMPLETE, GROUP_FILE, FileInfo, StoreMeta, Unreadable, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig, TileSummary
-from wsi_attn.tiling.grids import add_grid, plan_grid
+from wsi_attn.tiling.grids import ScoredGrid, add_grid, chunks_ahead, plan_grid, score_grid
 from wsi_attn.tiling.levels import HALVED, LevelPlan, plan_levels
 from wsi_attn.tiling.pixels import Chunks, blocks_of, copy_chunks, encode_chunks, halved_regions, reader_of
 from wsi_attn.tiling.prepare import find_existing, load_ahead, mask_from, prepare, remove_leftovers
@@ -90,9 +91,10 @@ def tile_slide(
             readable = store.readable(config.grid)
         else:
             with _pool(config.threads()) as pool:
+                scored = None
                 if found != "without grid":
-                    store = _Writer(slide, store, mask, config, pool, progress).run()
-                readable = add_grid(store, mask, config, pool, progress).readable
+                    store, scored = _write_pixels(slide, store, mask, config, pool, progress)
+                readable = add_grid(store, mask, config, pool, progress, scored).readable
                 _mark_complete(store)
     states = {"complete": "skipped", "unfinished": "resumed", "without grid": "added", "nothing": "written"}
     return _summary(slide, store, readable, config, states[found], started)
@@ -106,6 +108,31 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_pixels(
+    slide: Slide, store: TileStore, mask: TissueMask, config: TileConfig, pool: ThreadPoolExecutor, progress: Progress
+) -> tuple[TileStore, ScoredGrid | None]:
+    """The store with its pixels; and its grid's scores, where these can be had from the slide while it is copied.
+
+    A copy waits for the disk and scores wait for the processor, so that together they take little longer than one.
+    """
+    writer = _Writer(slide, store, mask, config, pool, progress)
+    chunks = chunks_ahead(store, config, writer.plans[0])
+    if chunks is None:
+        return writer.run(), None
+    copied = threading.Event()
+
+    def say(done: int, total: int, what: str) -> None:
+        if copied.is_set():  # until then it is the copy that shows how far it is
+            progress(done, total, what)
+
+    # Closed from the right: an error drops the batches that wait, and then nothing waits for them.
+    with _pool(1) as beside, _pool(config.threads()) as scorers:
+        scored = beside.submit(score_grid, store, mask, config, scorers, say, chunks)
+        written = writer.run()
+        copied.set()
+        return written, scored.result()
 
 
 @dataclass
