@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -59,10 +61,27 @@ def run(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_run_folder_is_whole(run: Path) -> None:
-    assert {path.name for path in run.iterdir()} == {"run.json", "splits.csv", "log.csv", "metrics.json", "checkpoint"}
+    assert {path.name for path in run.iterdir()} == {
+        "run.json",
+        "splits.csv",
+        "log.csv",
+        "predictions.csv",
+        "metrics.json",
+        "report.html",
+        "checkpoint",
+    }
+    assert "<html" in (run / "report.html").read_text()
     files = {path.name for path in (run / "checkpoint").iterdir()}
     assert files == {"model.safetensors", "config.json", "card.md", "provenance.json"}
-    assert len((run / "log.csv").read_text().splitlines()) == 4
+    with (run / "log.csv").open() as file:
+        epochs = list(csv.DictReader(file))
+    assert [epoch["epoch"] for epoch in epochs] == ["1", "2", "3"]
+    for column in ("loss", "val_loss", "val_balanced_accuracy", "learning_rate", "images_per_second", "data_wait"):
+        assert float(epochs[0][column]) >= 0
+    assert float(epochs[0]["patches_per_second"]) > 0
+    spec = json.loads((run / "checkpoint" / "config.json").read_text())["spec"]
+    assert spec["prior"] == "tissue"
+    assert spec["calibration"]["validation_images"] == 4
     assert "Research and demonstration only" in (run / "checkpoint" / "card.md").read_text()
 
 
@@ -146,12 +165,17 @@ def test_training_on_slides_and_stores(demo_slide: Path, tmp_path: Path) -> None
         "1",
         "--tissue",
         "otsu",
+        "--prior",
+        "scores",
+        "--cache-mb",
+        "8",
         *TINY,
         "--epochs",
         "1",
     )
     config = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())
     assert config["spec"]["mpp"] == 1
+    assert config["spec"]["prior"] == "scores"
 
 
 def test_real_fields(collection: Callable[[str], Path], tmp_path: Path) -> None:
@@ -176,3 +200,98 @@ def test_regions_drawn_in_qupath_say_where_to_look(manifest: Path, tmp_path: Pat
     error = wsi_attn("train", tmp_path / "drawn.csv", "--output", tmp_path / "other", *TINY, code=3).error()
     assert "row 3" in error
     assert "gone.geojson of regions" in error
+
+
+def test_two_processes_of_torchrun_train_one_model(manifest: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "wsi_attn"]
+    command += ["train", str(manifest), "--output", str(run), *TINY, "--device", "cpu", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    (record,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (record["state"], record["n"]) == ("trained", 4)
+    with (run / "log.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
+    (again,) = wsi_attn("train", manifest, "--output", run, *TINY, "--device", "cpu", "--json").json()
+    assert again["state"] == "skipped"
+    (report,) = wsi_attn("evaluate", run, manifest, "--json").json()
+    assert report["n"] == 4
+
+
+def test_cross_validation(manifest: Path, tmp_path: Path) -> None:
+    arguments = ("train", manifest, "--output", tmp_path / "run", *TINY, "--epochs", "1", "--folds", "2", "--json")
+    (record,) = wsi_attn(*arguments).json()
+    assert (record["split"], record["n"], record["groups"], len(record["checkpoints"])) == ("out-of-fold", 16, 8, 2)
+    assert set(record["balanced_accuracy"]) == {"value", "low", "high"}
+    for fold in (1, 2):
+        assert (tmp_path / "run" / f"fold-{fold}" / "metrics.json").is_file()
+        assert Path(record["checkpoints"][fold - 1], "model.safetensors").is_file()
+    (record,) = wsi_attn(*arguments).json()
+    assert record["state"] == "skipped"
+
+
+def test_rows_of_several_images(manifest: Path, tmp_path: Path) -> None:
+    folder = manifest.parent
+    rows = [
+        f"{folder}/{p}_0.png;{folder}/{p}_1.png,{'red' if p % 2 else 'green'},{'val' if p > 5 else 'train'}"
+        for p in range(8)
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    (record,) = wsi_attn("train", tmp_path / "m.csv", "--output", tmp_path / "run", *TINY, "--json").json()
+    assert record["n"] == 2
+    assert (tmp_path / "run" / "splits.csv").read_text().count("_0.png;") == 16  # as path and as patient
+    (report,) = wsi_attn("evaluate", tmp_path / "run", tmp_path / "m.csv", "--split", "val", "--json").json()
+    assert report["n"] == 2
+
+
+def test_the_plain_baseline_trains_through_the_same_loop(manifest: Path, tmp_path: Path) -> None:
+    options = ("--model", "cnn", "--epochs", "1", "--batch-size", "4", "--coarse-factor", "4", "--quiet")
+    (record,) = wsi_attn("train", manifest, "--output", tmp_path / "run", *options, "--json").json()
+    assert record["n"] == 4
+    error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--heads", "2", code=2).error()
+    assert "--model cnn has no heads" in error
+    error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--warm-up-epochs", "1", code=2).error()
+    assert "no global head" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--schedule", "cosin"), "did you mean cosine"),
+        (("--coarse-widths", "8,x"), "--coarse-widths takes whole numbers"),
+        (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a CUDA device"),
+    ],
+)
+def test_options_that_cannot_be(options: tuple[str, ...], said: str, manifest: Path, tmp_path: Path) -> None:
+    error = wsi_attn("train", manifest, "--output", tmp_path / "run", *options, code=2).error()
+    assert said in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_option_of_the_network_reaches_it(manifest: Path, tmp_path: Path) -> None:
+    options = ["--selection", "sample", "--heads", "2", "--no-gate", "--branches", "both", "--uniform-sampling"]
+    options += ["--exploration", "0.5", "--entropy-weight", "0.02", "--dropout", "0.1", "--threshold", "0.4"]
+    options += ["--coarse-widths", "4,8", "--patch-widths", "4,8", "--backbone", "small", "--patch-backbone", "small"]
+    options += ["--warm-up-epochs", "1", "--accumulate", "2", "--schedule", "cosine", "--class-weights", "balanced"]
+    options += ["--precision", "bf16-mixed", "--patience", "3", "--workers", "1", "--averaging", "0.9"]
+    wsi_attn("train", manifest, "--output", tmp_path / "run", *TINY, "--epochs", "2", *options)
+    network = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())["network"]
+    wanted = {"selection": "sample", "heads": 2, "gated": False, "sampling": "uniform", "threshold": 0.4}
+    wanted |= {"exploration": 0.5, "entropy_weight": 0.02, "dropout": 0.1, "coarse_widths": [4, 8], "instances": 2}
+    assert {name: network[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("box", "said"), [("9 9 5 20", "empty or inverted"), ("9 9 500 20", "reaches outside"), ("9 9 20", "four numbers")]
+)
+def test_boxes_that_are_wrong_stop_training(box: str, said: str, manifest: Path, tmp_path: Path) -> None:
+    rows = [
+        f"{manifest.parent}/{p}_0.png,{'red' if p % 2 else 'green'},{split},"
+        for p, split in enumerate(["train", "train", "val", "val"])
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,split,boxes", *rows]) + box + "\n")
+    error = wsi_attn("train", tmp_path / "m.csv", "--output", tmp_path / "run", *TINY, code=3).error()
+    assert "m.csv, row 5: box 1" in error
+    assert said in error

@@ -1,6 +1,6 @@
 """Where the finding is: the boxes, polygons or mask that a manifest's row gives, as a raster of the whole slide.
 
-Training does not look at them; they are what attention is judged against.
+Training checks them and does not learn from them; they are what attention is judged against.
 """
 
 from __future__ import annotations
@@ -63,6 +63,12 @@ def region_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.boo
             return _polygon_mask(row, size0, shape)
         return _box_mask(_boxes(row, size0), size0, shape)
     return _image_mask(row, row.mask, size0, shape) if row.mask else None
+
+
+def check_regions(row: Row, size0: Size) -> None:
+    """Make sure that the boxes of a row, if it has any, lie on the slide; raises as `region_mask`."""
+    if row.boxes:
+        region_mask(row, size0, (1, 1))
 
 
 def _boxes(row: Row, size0: Size) -> list[Box]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsi_attn.data.prior import PRIORS
 from wsi_attn.errors import UsageError
 from wsi_attn.registry import unknown_name
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 CLASS_WEIGHTS = ("none", "root", "balanced")
 PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
-PRIORS = ("tissue", "scores", "none")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from wsi_attn import files
 from wsi_attn.contract import Progress, no_progress
 from wsi_attn.data.appearance import describe_appearance, fit_appearance
 from wsi_attn.data.manifest import Row, read_manifest
+from wsi_attn.data.regions_of import check_regions
 from wsi_attn.data.splits import with_validation
 from wsi_attn.errors import ManifestError, OutputExistsError
 from wsi_attn.evaluate.calibration import fit_calibration
@@ -50,6 +51,8 @@ RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS, PREDICTIONS, REPORT, BOARD = (
     "tensorboard",
 )
 
+FORMAT = "wsi-attn run"
+
 
 @dataclass(frozen=True)
 class TrainSummary:
@@ -79,7 +82,7 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         return {
-            "format": "wsi-attn run",
+            "format": FORMAT,
             "manifest_sha256": sha256_of(self.manifest),
             "config": asdict(self.config),
             "network": self.options,
@@ -197,6 +200,7 @@ def train_rows(
         return Dataset(chosen, labels, network, config, job.cache, job.resources, **places)
 
     training, validation = part_of("train"), part_of("val")
+    _check_regions(job, [*training.rows, *validation.rows])
     balance = class_weights(training, len(labels), config.class_weights)
     board = run / BOARD if job.resources.tensorboard else None
     table = EpochLog(run / LOG if fabric.is_global_zero else None, board, job.log)
@@ -262,6 +266,16 @@ def check_rows(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> No
             raise ManifestError(f"{manifest}, row {row.number}: label {row.label!r} has no training row")
 
 
+def _check_regions(job: Job, rows: Sequence[Row]) -> None:
+    """Boxes are used after training; that they are wrong is said before it."""
+    for row in rows:
+        if row.boxes:
+            try:
+                check_regions(row, job.cache.get(row).info.size0)
+            except ManifestError as error:
+                raise ManifestError(f"{job.manifest}, {error}") from error
+
+
 def claim_together(fabric: Fabric, run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
     """Make the run folder ours, on the first rank; every rank learns the state, see `_claim`."""
     found = _claim(run, settings, overwrite=overwrite) if fabric.is_global_zero else ""
@@ -283,6 +297,9 @@ def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
             f"{run} exists and is no training run; name another folder or add --overwrite"
         ) from None
     if found != json.loads(json.dumps(settings)):  # as the file has them: tuples are lists there
+        if _has_nothing(run, found):
+            files.write_json(run / RUN, settings)
+            return "trained"
         raise OutputExistsError(
             f"{run} holds a run with other settings or data; name another folder or add --overwrite"
         )
@@ -291,6 +308,12 @@ def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
     for leftover in run.glob(".*.tmp"):  # of a write that the kill cut off
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     return "resumed"
+
+
+def _has_nothing(run: Path, found: Any) -> bool:
+    """Whether a run of ours stopped before its first epoch was over, at a bad image say; there is nothing to keep."""
+    ours = isinstance(found, dict) and found.get("format") == FORMAT
+    return ours and {path.name for path in run.iterdir()} <= {RUN, SPLITS}
 
 
 def _specification(

@@ -10,11 +10,9 @@ import torch
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.contract import SlideModel
+from wsi_attn.models.systems import NO_WEIGHTS as NO_WEIGHTS
 from wsi_attn.models.systems import SYSTEMS, build_network
-from wsi_attn.nn.backbones import SMALL, TimmBackbone, normalisation_of
 from wsi_attn.provenance import sha256_of
-
-NO_WEIGHTS = "none"
 
 
 def check_options(system: str, options: dict[str, Any], *, warm_up: bool = False) -> None:
@@ -45,22 +43,10 @@ def new_network(system: str, options: dict[str, Any], weights: str, seed: int) -
 
     Raises
     ------
-    UsageError : weights for a network of ours, which has none elsewhere.
-    CheckpointError, MissingExtraError : see `TimmBackbone.load`.
+    UsageError, CheckpointError, MissingExtraError : see `build_network`.
     """
-    normalisation = normalisation_of(options.get("backbone", SMALL))
-    if normalisation is not None:
-        mean, std = normalisation
-        options = {"mean": mean, "std": std, **options}
     torch.manual_seed(seed)
-    network = build_network(system, options)
-    if weights != NO_WEIGHTS:
-        backbones = [module for module in network.modules() if isinstance(module, TimmBackbone)]
-        if not backbones:
-            raise UsageError(f"--weights {weights}: the network {SMALL!r} is trained from scratch; choose timm:NAME")
-        for backbone in backbones:
-            backbone.load(weights)
-    return network
+    return build_network(system, options, weights)
 
 
 def weights_record(weights: str) -> str:

@@ -15,10 +15,8 @@ from PIL import Image
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.prior import PRIORS
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
-from wsi_attn.train import config as settings
 from wsi_attn.train.card import METRICS, metrics_table
 from wsi_attn.train.clock import EpochClock
 from wsi_attn.train.config import Resources, TrainConfig
@@ -220,7 +218,6 @@ def test_waiting_is_measured() -> None:
 
 
 def test_settings_that_are_none(fabric: Fabric) -> None:
-    assert settings.PRIORS == PRIORS
     with pytest.raises(UnknownNameError, match="did you mean cosine"):
         TrainConfig(schedule="cosin")
     with pytest.raises(UsageError, match="at least two parts"):

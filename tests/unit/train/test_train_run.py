@@ -211,6 +211,8 @@ def test_damaged_training_image_is_named(manifest: Path, tmp_path: Path) -> None
     table.write_text(manifest.read_text().replace("p90,test", "p90,train"))
     with pytest.raises(SlideUnsupportedError, match=r"damaged\.png"):
         train(table, tmp_path / "run", CONFIG, NETWORK)
+    table.write_text(manifest.read_text())  # mended: nothing was trained yet, so the same folder serves
+    assert train(table, tmp_path / "run", replace(CONFIG, epochs=1), NETWORK).state == "trained"
 
 
 def test_gradients_add_up_over_batches(manifest: Path, tmp_path: Path) -> None:
