@@ -10,7 +10,7 @@ from wsi_attn.errors import UsageError
 from wsi_attn.models.cnn import Cnn, CnnConfig
 from wsi_attn.models.contract import NetworkConfig, SlideModel
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
-from wsi_attn.nn.backbones import TimmBackbone, normalisation_of
+from wsi_attn.nn.backbones import SMALL, TimmBackbone, normalisation_of
 from wsi_attn.registry import Registry
 
 SYSTEMS: Registry[tuple[Callable[[Any], SlideModel], type[NetworkConfig]]] = Registry("attention system")
@@ -46,7 +46,7 @@ def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS
     if weights != NO_WEIGHTS:
         backbones = [module for module in built.modules() if isinstance(module, TimmBackbone)]
         if not backbones:
-            raise UsageError(f"Weights {weights} need a backbone of timm, as --backbone timm:resnet18")
+            raise UsageError(f"--weights {weights}: the network {SMALL!r} is trained from scratch; choose timm:NAME")
         for backbone in backbones:
             backbone.load(weights)
     return built
