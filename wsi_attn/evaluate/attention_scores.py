@@ -141,21 +141,22 @@ def _places_hit(
     """Whether a place touches the region, and how often K places of that size would, centred on K of the cells seen."""
     boxes = np.array([(place.x, place.y, place.x + place.width, place.y + place.height) for place in places], float)
     rows, columns = np.nonzero(~np.isnan(attention.values))
-    centres = np.stack([columns + 0.5, rows + 0.5], axis=1) * (
-        attention.frame.downsample_x,
-        attention.frame.downsample_y,
-    )
+    cell = (attention.frame.downsample_x, attention.frame.downsample_y)
+    centres = np.stack([columns + 0.5, rows + 0.5], axis=1) * cell
     half = np.median(boxes[:, 2:] - boxes[:, :2], axis=0) / 2
-    touching = int(_touch(np.hstack([centres - half, centres + half]), region, size0).sum())
+    everywhere = np.hstack([centres - half, centres + half])
+    touching = _touch(np.vstack([boxes, everywhere]), region, size0)
+    free = len(centres) - int(touching[len(boxes) :].sum())
     drawn = min(len(places), len(centres))
-    missing = math.comb(len(centres) - touching, drawn) / math.comb(len(centres), drawn)
-    return float(_touch(boxes, region, size0).any()), 1 - missing
+    missing = math.comb(free, drawn) / math.comb(len(centres), drawn)
+    return float(touching[: len(boxes)].any()), 1 - missing
 
 
 def _touch(boxes: FloatArray, region: BoolArray, size0: Size) -> BoolArray:
     """Whether each box (x0, y0, x1, y1), level-0 pixels, holds a marked pixel: bool (n,)."""
-    sums = np.zeros((region.shape[0] + 1, region.shape[1] + 1), np.int64)
-    sums[1:, 1:] = region.cumsum(axis=0).cumsum(axis=1)
+    sums = np.zeros((region.shape[0] + 1, region.shape[1] + 1), np.int32)
+    np.cumsum(region, axis=0, out=sums[1:, 1:])
+    np.cumsum(sums, axis=1, out=sums)
     scale = np.array([region.shape[1] / size0.width, region.shape[0] / size0.height])
     last = np.array(region.shape[::-1])
     x0, y0 = np.clip(np.floor(boxes[:, :2] * scale), 0, last).astype(np.int64).T

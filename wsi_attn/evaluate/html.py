@@ -18,8 +18,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .notice { border-left: 4px solid #d55e00; padding: .4rem .8rem; background: #fdf1ea; }
 table { border-collapse: collapse; margin: .6rem 0; } th, td { padding: .2rem .7rem; text-align: right; }
-th { border-bottom: 1px solid #888; } th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; overflow-wrap: anywhere; } caption { text-align: left; color: #555; }
+th { border-bottom: 1px solid #888; } td { white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
+td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; } caption { text-align: left; color: #555; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } svg { font: 12px system-ui, sans-serif; }
 svg .title { font-weight: 600; } svg .frame { fill: none; stroke: #888; }
 svg .line { fill: none; stroke-width: 1.6; } svg .chance { fill: none; stroke: #888; stroke-dasharray: 4 3; }
