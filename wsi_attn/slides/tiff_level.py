@@ -9,9 +9,10 @@ import numpy as np
 from wsi_attn.contract import BACKGROUND, Level, UInt8Array
 from wsi_attn.encoding import JPEG
 from wsi_attn.errors import SlideReadError, TileDecodeError
+from wsi_attn.file_bytes import FileBytes
 from wsi_attn.slides.tiff_levels import LevelSource
 from wsi_attn.slides.tiff_pages import TiledPage
-from wsi_attn.slides.tiff_tiles import FileBytes, TiffTiles
+from wsi_attn.slides.tiff_tiles import TiffTiles
 from wsi_attn.slides.tile_cache import TileCache
 
 END_OF_IMAGE = b"\xff\xd9"

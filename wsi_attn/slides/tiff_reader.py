@@ -17,6 +17,7 @@ import tifffile
 
 from wsi_attn.contract import EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError, WsiAttnError
+from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slides.image_reader import tag_name
@@ -26,7 +27,6 @@ from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
 from wsi_attn.slides.tiff_level import TiledLevel
 from wsi_attn.slides.tiff_levels import LevelSource, sources_beside_openslide, sources_of_series
 from wsi_attn.slides.tiff_pages import main_pages, refuse_absurd_tiles, refuse_cut_off, refuse_tiles_beyond
-from wsi_attn.slides.tiff_tiles import FileBytes
 from wsi_attn.slides.tiff_trust import disagreement
 from wsi_attn.slides.tile_cache import TileCache
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 from wsi_attn.contract import BACKGROUND, Level, UInt8Array
 from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import NotEncodedError, SlideReadError, StoreSchemaError, TileDecodeError
+from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Region, Size
 from wsi_attn.store import sharding
 from wsi_attn.store.chunk_codec import ChunkCodec
-
-GAP_BYTES = 64 << 10
-"""Bytes that are rather read and thrown away than skipped by another request."""
 
 
 class LevelChunks:
@@ -76,34 +74,10 @@ class LevelChunks:
         found: list[bytes | memoryview] = [b""] * len(cells)
         for shard, places in wanted.items():
             offsets, lengths = self._index(*shard)
-            self._read_shard(self._path(*shard), [(p, offsets[n], lengths[n]) for p, n in places if lengths[n]], found)
+            ranges = [(place, int(offsets[n]), int(lengths[n])) for place, n in places if lengths[n]]
+            for place, data in _read(self._path(*shard), ranges):
+                found[place] = data
         return found
-
-    def _read_shard(
-        self, path: Path, ranges: list[tuple[int, np.int64, np.int64]], found: list[bytes | memoryview]
-    ) -> None:
-        if not ranges:
-            return
-        ranges.sort(key=lambda item: item[1])
-        try:
-            handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise SlideReadError(f"{path}: {error.strerror}") from error
-        try:
-            first = 0
-            for last in range(1, len(ranges) + 1):
-                end = int(ranges[last - 1][1] + ranges[last - 1][2])
-                if last < len(ranges) and ranges[last][1] - end <= GAP_BYTES:
-                    continue
-                start = int(ranges[first][1])
-                data = memoryview(_pread(handle, end - start, start))
-                if len(data) != end - start:
-                    raise SlideReadError(f"{path} is cut off")
-                for place, offset, length in ranges[first:last]:
-                    found[place] = data[int(offset) - start : int(offset + length) - start]
-                first = last
-        finally:
-            os.close(handle)
 
     def pixels(self, region: Region) -> UInt8Array:
         """Pixels (height, width, 3) of a region that lies inside the level; background where chunks are absent.
@@ -183,10 +157,12 @@ def _codec_of(path: Path) -> ChunkCodec:
         raise StoreSchemaError(f"{path} is damaged: no shards of ours are described in it") from error
 
 
-if hasattr(os, "pread"):
-    _pread = os.pread
-else:  # Windows: a handle of one call is nobody else's, so seeking is safe
-
-    def _pread(handle: int, length: int, offset: int, /) -> bytes:
-        os.lseek(handle, offset, os.SEEK_SET)
-        return os.read(handle, length)
+def _read(path: Path, ranges: list[tuple[int, int, int]]) -> Iterator[tuple[int, memoryview]]:
+    if not ranges:
+        return
+    try:
+        file = FileBytes(path)
+    except OSError as error:
+        raise SlideReadError(f"{path}: {error.strerror}") from error
+    with file:
+        yield from read_ranges(file.read, ranges)

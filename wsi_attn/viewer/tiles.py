@@ -68,11 +68,9 @@ class TileApp:
         if found is None:
             return await self.app(scope, receive, send)
         wanted = _wanted(found, scope)
-        answer: Answer | None = (404, [], b"no such slide")
-        if wanted.key in self.keys:
-            answer = self._at_once(wanted)
-            if answer is None:
-                answer = await asyncio.get_running_loop().run_in_executor(self.threads, self._read, wanted)
+        answer = self._at_once(wanted)
+        if answer is None:
+            answer = await asyncio.get_running_loop().run_in_executor(self.threads, self._read, wanted)
         status, headers, body = answer
         headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -80,6 +78,8 @@ class TileApp:
         return None
 
     def _at_once(self, wanted: Wanted) -> Answer | None:
+        if wanted.key not in self.keys:
+            return 404, [], b"no such slide"
         with self.slides.use_if_open(wanted.key) as slide:
             return _answer(slide, wanted, ViewedSlide.stored_tile) if slide else None
 

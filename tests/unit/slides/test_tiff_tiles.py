@@ -15,6 +15,7 @@ import tifffile
 
 from tests import tiff_files
 from tests.tiff_files import Streams
+from wsi_attn import file_bytes
 from wsi_attn.errors import (
     NotEncodedError,
     RegionError,
@@ -24,7 +25,6 @@ from wsi_attn.errors import (
     SlideUnsupportedError,
     TileDecodeError,
 )
-from wsi_attn.slides import tiff_tiles
 from wsi_attn.slides.open import open_slide
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_reader import TiffReader
@@ -62,8 +62,8 @@ def test_bytes_are_the_files_own_in_the_order_asked(svs: Path) -> None:
 
 @pytest.mark.parametrize(("gap", "most"), [(0, 1), (0, 1 << 20), (1 << 20, 30_000)])
 def test_reads_are_cut_without_loss(gap: int, most: int, svs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff_tiles, "GAP_BYTES", gap)
-    monkeypatch.setattr(tiff_tiles, "READ_BYTES", most)
+    monkeypatch.setattr(file_bytes, "GAP_BYTES", gap)
+    monkeypatch.setattr(file_bytes, "READ_BYTES", most)
     with TiffReader(svs) as slide:
         assert [bytes(data) for data in slide.encoded_tiles(0).read(CELLS)] == bytes_of(svs)
 

@@ -1,0 +1,115 @@
+"""Bytes of a file read from any thread, and many ranges of them by few reads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from wsi_attn.errors import SlideReadError
+
+GAP_BYTES = 1 << 16
+"""Bytes between two ranges that are cheaper to read along than to skip."""
+
+READ_BYTES = 1 << 24
+"""What one read takes at most; the ranges handed out keep it in memory while they live."""
+
+
+class FileBytes:
+    """A file whose bytes are read without a position, so that threads share it without a lock.
+
+    Raises
+    ------
+    OSError : it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1  # for closing, should opening fail
+        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly these bytes.
+
+        Raises
+        ------
+        SlideReadError : they are not there, or the file is closed.
+        """
+        if self._fd < 0:
+            raise SlideReadError(f"{self.path} is closed")
+        try:
+            data = _pread(self._fd, length, offset)
+            while len(data) < length:  # a read may end early, at a signal or on some network file systems
+                more = _pread(self._fd, length - len(data), offset + len(data))
+                if not more:
+                    raise SlideReadError(f"{self.path}: bytes {offset} to {offset + length} lie beyond its end")
+                data += more
+        except (OSError, OverflowError) as error:
+            if isinstance(error, SlideReadError):
+                raise
+            raise SlideReadError(f"{self.path}: bytes {offset} to {offset + length}: {error}") from error
+        return data
+
+    def close(self) -> None:
+        """Release the file; closing twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def read_ranges(
+    read: Callable[[int, int], bytes], ranges: Iterable[tuple[int, int, int]]
+) -> Iterator[tuple[int, memoryview]]:
+    """Ranges of a file, neighbours by one read.
+
+    Parameters
+    ----------
+    read
+        Bytes at an offset, of a length.
+    ranges
+        Key, offset and length of each.
+
+    Yields
+    ------
+    Key and bytes of each, by rising offset.
+    """
+    ordered = sorted(ranges, key=itemgetter(1))
+    first = 0
+    while first < len(ordered):
+        _, begin, length = ordered[first]
+        end, last = begin + length, first + 1
+        while last < len(ordered):
+            _, offset, length = ordered[last]
+            if offset - end > GAP_BYTES or offset + length - begin > READ_BYTES:
+                break
+            end, last = max(end, offset + length), last + 1
+        data = memoryview(read(begin, end - begin))
+        for key, offset, length in ordered[first:last]:
+            yield key, data[offset - begin : offset - begin + length]
+        first = last
+
+
+_SEEKING = threading.Lock()
+
+
+def _pread(handle: int, length: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(handle, length, offset)
+    with _SEEKING:  # on Windows a position is moved: one thread at a time
+        os.lseek(handle, offset, os.SEEK_SET)
+        return os.read(handle, length)
