@@ -102,7 +102,7 @@ def predict_slide(
     if isinstance(bag, LargeBag):
         unreadable += len(bag.view.damaged)
     if config.exhaustive and scorer is not None:
-        tiles = score_tiles(patches, scorer, spec.labels, _coverage(bag, patches), progress)
+        tiles = score_tiles(patches, scorer, spec.labels, tissue_coverage(bag, patches), progress)
         maps |= tiles.maps
         unreadable += tiles.unreadable
     return SlidePrediction(
@@ -137,7 +137,7 @@ def _look(bag: Bag | LargeBag, network: SlideModel) -> tuple[BagBatch, SlideOutp
     return batch, output
 
 
-def _coverage(bag: Bag | LargeBag, patches: SlidePatches) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
+def tissue_coverage(bag: Bag | LargeBag, patches: SlidePatches) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
     """Share of tissue of level-0 regions, from the mask that the network was given."""
     factor, size0 = patches.coarse_factor, patches.slide.info.size0
     if isinstance(bag, LargeBag):
