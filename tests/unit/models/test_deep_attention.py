@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -205,51 +204,3 @@ def test_damaged_checkpoints_say_so_in_one_line(damage: str, tmp_path: Path) -> 
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder)
     assert "\n" not in str(caught.value)
-
-
-def glyph_field(label: int, seed: int) -> tuple[Field, tuple[int, int]]:
-    """Grey noise with one 16 px glyph, bars upright or level: the same mean, told apart only at high resolution."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(120, 136, (96, 96, 3), dtype=np.uint8)
-    x, y = (int(value) for value in rng.integers(8, 72, 2))
-    bars = np.where(np.arange(16) % 4 < 2, 0, 120).astype(np.uint8)
-    pixels[y : y + 16, x : x + 16] = (bars[None, :] if label else bars[:, None])[..., None]
-    return Field(pixels), (x + 8, y + 8)
-
-
-def test_learns_what_only_high_resolution_shows_and_looks_there() -> None:
-    torch.manual_seed(0)
-    config = DeepAttentionConfig(
-        classes=2,
-        coarse_factor=4,
-        patch_size=32,
-        instances=2,
-        coarse_widths=(8, 8),
-        patch_widths=(12, 24),
-        dropout=0.0,
-        exploration=0.5,
-        entropy_weight=0.0,
-    )
-    network = DeepAttention(config)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
-    for step in range(50):
-        labels = [index % 2 for index in range(16)]
-        fields = [glyph_field(label, 1000 * step + index)[0] for index, label in enumerate(labels)]
-        output = network(batch_of(fields, network, torch.Generator().manual_seed(step)))
-        loss = sum(network.losses(output, torch.tensor(labels)).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    network.eval()
-    labels = [index % 2 for index in range(64)]
-    made = [glyph_field(label, 10_000_000 + index) for index, label in enumerate(labels)]
-    with torch.inference_mode():
-        output = network(batch_of([field for field, _ in made], network))
-    right = (output.logits.argmax(1) == torch.tensor(labels)).float().mean().item()
-    best = output.patch_attention.argmax(1)
-    hits = [
-        (torch.tensor(place) - output.patch_xy[index, best[index]] - 16).abs().max().item() <= 16
-        for index, (_, place) in enumerate(made)
-    ]
-    assert right > 0.9
-    assert np.mean(hits) > 0.9
