@@ -165,9 +165,10 @@ def build(
 
 
 def finish(checkpoint: Path, options: dict[str, Any]) -> None:
-    """Change fields of a trained network that its weights do not depend on."""
+    """Change fields of a trained network that its weights do not depend on; the calibration was of the old ones."""
     config = read_config(checkpoint)
     config["network"] |= options
+    config["spec"]["calibration"] = {}
     files.write_json(checkpoint / CONFIG, config)
 
 
