@@ -2,10 +2,10 @@
 
     python tests/benchmarks/predict_cost.py SLIDE [--model NAME] [--tiles 2000] [--whole] [--output FILE.json]
 
-Measures wall and processor time and peak memory of the whole process of `predict`. A second run counts, by a wrapper of the
-slide, the pixels of level 0 that are asked for and those of the tiles of the file that must be decoded for them. The
-other side is `--exhaustive` where --whole is given; else the time of a random sample of blocks of 8 x 8 tiles, in all
-about --tiles, scaled up to all tissue tiles: an estimate, and the output says so.
+Measures wall and processor time and peak memory of the whole process of `predict`. A second run counts, by a wrapper
+of the slide, the pixels of level 0 that are asked for and those of the tiles of the file that must be decoded for them.
+The other side is `--exhaustive` where --whole is given; else the time of a random sample of blocks of 8 x 8 tiles, in
+all about --tiles, scaled up to all tissue tiles: an estimate, and the output says so.
 """
 
 from __future__ import annotations

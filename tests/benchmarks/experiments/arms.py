@@ -69,8 +69,26 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only-data", action="store_true", help="make the data set and stop")
 
 
+def write_manifest(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+    """The table that `wsi-attn train` reads, in whole or not at all: its presence says that the data set is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return part.replace(path)
+
+
+def join_boxes(boxes: Sequence[tuple[int, ...]]) -> str:
+    """Boxes x1 y1 x2 y2 as the manifest has them."""
+    return ";".join(" ".join(map(str, box)) for box in boxes)
+
+
 def run_task(task: Task, work: Path, options: argparse.Namespace) -> None:
     """Train and test every arm with every seed; tables after each."""
+    if options.only_data:
+        return
     for seed in options.seeds:
         for arm in (arm for arm in ARMS if arm.name in options.arms):
             run = work / "runs" / f"{arm.name}-{seed}"

@@ -17,14 +17,13 @@ four hundred megapixels each, which the models trained on the fields answer too.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import tifffile
-from arms import Task, add_common_options, run_task
+from arms import Task, add_common_options, join_boxes, run_task, write_manifest
 
 MARK, BLOCK, TILE = 16, 4, 512
 TONES = np.array([[0, 50, 20], [190, 255, 200]], np.uint8)
@@ -98,8 +97,13 @@ def write_images(
             boxes = place_marks(pixels, label, int(generator.integers(1, 4)), generator)
             name = f"images/{split}-{index:04}.png"
             cv2.imwrite(str(folder / name), pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-            rows.append([name, label, name, split, MPP, join(boxes)])
+            rows.append(row_of(name, label, split, boxes))
     return write_manifest(manifest, rows)
+
+
+def row_of(name: str, label: str, split: str, boxes: list[tuple[int, int, int, int]]) -> dict[str, object]:
+    """One row of the manifest."""
+    return {"path": name, "label": label, "patient": name, "split": split, "mpp": MPP, "boxes": join_boxes(boxes)}
 
 
 def write_slides(folder: Path, data: Path, count: int, side: int, seed: int) -> Path:
@@ -119,7 +123,7 @@ def write_slides(folder: Path, data: Path, count: int, side: int, seed: int) -> 
                 pixels[y : y + 1024, x : x + 1024] = tissue.crop(1024, generator)
         boxes = place_marks(pixels, label, 12, generator)
         write_pyramid(folder / f"slide-{index}.tif", pixels)
-        rows.append([f"slide-{index}.tif", label, f"slide-{index}", "test", MPP, join(boxes)])
+        rows.append(row_of(f"slide-{index}.tif", label, "test", boxes))
     return write_manifest(manifest, rows)
 
 
@@ -153,18 +157,6 @@ def tiles(level: np.ndarray) -> Iterator[np.ndarray]:
             yield np.pad(tile, padding, constant_values=255)
 
 
-def write_manifest(path: Path, rows: list[list[object]]) -> Path:
-    """The table that `wsi-attn train` reads."""
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["path", "label", "patient", "split", "mpp", "boxes"], *rows])
-    return path
-
-
-def join(boxes: list[tuple[int, int, int, int]]) -> str:
-    """Boxes as the manifest has them."""
-    return ";".join(" ".join(map(str, box)) for box in boxes)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_common_options(parser)
@@ -183,8 +175,6 @@ def main() -> None:
         slides["slides"] = write_slides(
             options.work / "slides", options.data, options.slides, options.slide_side, seed=0
         )
-    if options.only_data:
-        return
     run_task(
         Task(
             "marks",

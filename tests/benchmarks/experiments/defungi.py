@@ -1,0 +1,50 @@
+"""Fungi under the microscope, five classes: the tiles of one photograph make one field, and the field has the label.
+
+    python tests/benchmarks/experiments/defungi.py --data SHARED_DATA --work FOLDER
+
+Reads `classify/defungi` under --data. A row of the manifest lists the tiles of a photograph; `wsi-attn` lays them out
+as one field. The data set's `val` part is the test part here and is not looked at before; validation is carved out
+of the training photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from arms import Task, add_common_options, run_task, write_manifest
+
+
+def write_fields(work: Path, data: Path) -> Path:
+    """The manifest: one row a photograph."""
+    folder = (data / "classify" / "defungi").resolve()
+    fields: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    with (folder / "index.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            fields[row["group"], row["label"], row["split"]].append(str(folder / row["path"]))
+    rows = [
+        {
+            "path": ";".join(sorted(paths)),
+            "label": label,
+            "patient": group,
+            "split": "test" if split == "val" else "train",
+        }
+        for (group, label, split), paths in sorted(fields.items())
+    ]
+    return write_manifest(work / "data" / "manifest.csv", rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_common_options(parser)
+    options = parser.parse_args()
+    manifest = write_fields(options.work, options.data)
+    shared = ("--coarse-factor", "8", "--batch-size", "8")
+    task = Task("defungi", manifest, shared, ("--patch-size", "64", "--instances", "8"))
+    run_task(task, options.work, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Blood smears put together from single cells: is there an eosinophil or a basophil among them?
+
+    python tests/benchmarks/experiments/smears.py --data SHARED_DATA --work FOLDER [--train 160] [--test 60]
+
+Reads `boxes/wbc` under --data. A smear is a megapixel field with some twenty cells, one or two of them rare where the
+answer is yes. Cells of a smear come from one split only; images of the same pixels count once. Smears that share a rare
+cell are one group; the common cells are shared by many smears, so intervals are too narrow in that respect. The `val`
+cells make the test part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from arms import Task, add_common_options, join_boxes, run_task, write_manifest
+
+RARE = ("eosinophil", "basophil")
+SIDE, PITCH, CELL = 1024, 192, 120
+"""Pixels of a smear, between places for cells, and of a cell's picture."""
+BACKGROUND = np.array([245, 235, 170])
+EDGE = 12
+"""Pixels over which a cell's picture fades into the background."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture, uint8 (120, 120, 3), and its name and kind."""
+
+    name: str
+    kind: str
+    pixels: np.ndarray
+
+
+def read_cells(folder: Path, split: str) -> list[Cell]:
+    """Cells of one split of the first part of the data, whose pictures are of one size and stain, each once."""
+    seen: set[str] = set()
+    cells = []
+    with (folder / "index.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == split and row["part"] == "dataset1" and row["sha256"] not in seen:
+                seen.add(row["sha256"])
+                pixels = cv2.imread(str(folder / row["path"]))[..., ::-1]
+                cells.append(
+                    Cell(Path(row["path"]).stem, row["label"], on_background(cv2.resize(pixels, (CELL, CELL))))
+                )
+    return cells
+
+
+def on_background(pixels: np.ndarray) -> np.ndarray:
+    """The picture lit so that its border, plasma, has the colour of the smears: it must not give a cell away."""
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return np.clip(pixels * (BACKGROUND / np.median(border, axis=0)), 0, 255).astype(np.uint8)
+
+
+def smear(cells: list[Cell], rare: list[Cell], rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+    """A field of common cells and the rare ones given, and the boxes of those."""
+    common = [cell for cell in cells if cell.kind not in RARE]
+    field = np.clip(rng.normal(BACKGROUND, 3, (SIDE, SIDE, 3)), 0, 255)
+    places = [(x, y) for y in range(16, SIDE - PITCH, PITCH) for x in range(16, SIDE - PITCH, PITCH)]
+    chosen = [places[index] for index in rng.permutation(len(places))[: int(rng.integers(16, 23))]]
+    boxes = []
+    for index, (x, y) in enumerate(chosen):
+        cell = rare[index] if index < len(rare) else common[int(rng.integers(len(common)))]
+        x, y = x + int(rng.integers(0, PITCH - CELL)), y + int(rng.integers(0, PITCH - CELL))
+        pixels = np.rot90(cell.pixels, int(rng.integers(4))).astype(np.float64)
+        window = field[y : y + CELL, x : x + CELL]
+        window += fade() * (pixels - window)
+        if index < len(rare):
+            boxes.append((x, y, x + CELL, y + CELL))
+    return field.astype(np.uint8), boxes
+
+
+def fade() -> np.ndarray:
+    """Weight of a cell's picture, (120, 120, 1): 1 inside, 0 at its edge."""
+    distance = np.minimum(np.arange(CELL), np.arange(CELL)[::-1])
+    ramp = np.clip(distance / EDGE, 0, 1)
+    return np.minimum.outer(ramp, ramp)[..., None]
+
+
+def write_smears(work: Path, data: Path, counts: dict[str, int]) -> Path:
+    """Fields as PNG, half of them with rare cells, and the manifest; what is there is kept."""
+    manifest = work / "data" / "manifest.csv"
+    if manifest.is_file():
+        return manifest
+    (work / "data" / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for part, (split, count) in enumerate(counts.items()):
+        cells = read_cells(data / "boxes" / "wbc", "train" if split == "train" else "val")
+        rare = [cell for cell in cells if cell.kind in RARE]
+        for index in range(count):
+            rng = np.random.default_rng([part, index])
+            chosen = [rare[index // 2 % len(rare)]] * (1 + int(rng.integers(2))) if index % 2 else []
+            pixels, boxes = smear(cells, chosen, rng)
+            name = f"images/{split}-{index:04}.png"
+            cv2.imwrite(str(work / "data" / name), pixels[..., ::-1])
+            rows.append(
+                {
+                    "path": name,
+                    "label": "rare" if chosen else "common",
+                    "patient": chosen[0].name if chosen else name,
+                    "split": split,
+                    "boxes": join_boxes(boxes),
+                }
+            )
+    return write_manifest(manifest, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_common_options(parser)
+    parser.add_argument("--train", type=int, default=160)
+    parser.add_argument("--test", type=int, default=60)
+    options = parser.parse_args()
+    manifest = write_smears(options.work, options.data, {"train": options.train, "test": options.test})
+    shared = ("--coarse-factor", "8", "--batch-size", "4")
+    task = Task("smears", manifest, shared, ("--patch-size", "128", "--instances", "6"))
+    run_task(task, options.work, options)
+
+
+if __name__ == "__main__":
+    main()
