@@ -68,3 +68,16 @@ def test_cells_of_one_score_are_taken_in_reading_order() -> None:
 
 def test_no_valid_cell_gives_none() -> None:
     assert top_cells(torch.rand(3, 3), torch.zeros(3, 3, dtype=torch.bool), 4, 1.0).shape == (0, 2)
+
+
+def test_few_channels_train_with_channels_last() -> None:
+    """Gradients of a narrow network equal those of the plain layout: a strided 1x1 convolution would corrupt memory."""
+    pixels = torch.rand(4, 3, 192, 192)
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        network = SmallResNet((8, 8))
+        network(pixels.to(memory_format=layout)).square().mean().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for plain, last in zip(*gradients, strict=True):
+        assert torch.allclose(plain, last, rtol=1e-3, atol=1e-5)
