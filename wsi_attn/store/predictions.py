@@ -7,6 +7,7 @@ whole or not at all, and holds everything that pictures need except the slide's 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +166,7 @@ def read_prediction(path: Path) -> SlidePrediction:
 
 
 def _map_to_json(value: AttentionMap) -> dict[str, Any]:
-    cells = [None if np.isnan(cell) else float(f"{cell:.6g}") for cell in value.values.ravel().tolist()]
+    cells = [None if math.isnan(cell) else cell for cell in _six_digits(value.values).ravel().tolist()]
     return {
         "cell_width": value.frame.downsample_x,
         "cell_height": value.frame.downsample_y,
@@ -173,6 +174,16 @@ def _map_to_json(value: AttentionMap) -> dict[str, Any]:
         "columns": value.values.shape[1],
         "values": cells,
     }
+
+
+def _six_digits(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Values rounded to six significant digits, which is what float32 holds for certain."""
+    exact = values.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        digits = 5 - np.floor(np.log10(np.abs(exact)))
+    digits = np.where(np.isfinite(digits), np.clip(digits, -300, 300), 0.0)
+    up, down = 10.0 ** np.maximum(digits, 0), 10.0 ** np.maximum(-digits, 0)  # powers of ten that are exact
+    return np.asarray(np.rint(exact * up / down) / up * down)
 
 
 def _map_from_json(grid: dict[str, Any]) -> AttentionMap:
