@@ -82,7 +82,9 @@ def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = _columns(path, reader.fieldnames or (), need_label=need_label)
-            rows = [_row(path, number, record, columns) for number, record in enumerate(reader, 2)]
+            rows = [
+                _row(path, number, record, columns, need_label=need_label) for number, record in enumerate(reader, 2)
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"Cannot read {path}: not a CSV in UTF-8 ({error})") from error
     if not rows:
@@ -105,10 +107,12 @@ def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str
     return {name: column for name, column in columns.items() if column}
 
 
-def _row(manifest: Path, number: int, record: dict[str, str | None], columns: dict[str, str]) -> Row:
+def _row(
+    manifest: Path, number: int, record: dict[str, str | None], columns: dict[str, str], *, need_label: bool
+) -> Row:
     values = {name: (record[column] or "").strip() for name, column in columns.items()}
     where = f"{manifest}, row {number}"
-    for name in ("path", "label"):
+    for name in ("path", "label") if need_label else ("path",):
         if name in values and not values[name]:
             raise ManifestError(f"{where}: the {name} is empty")
     images = _images(where, manifest.parent, values["path"])

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 
 from wsi_attn import files
 from wsi_attn.errors import CheckpointError
-from wsi_attn.models.contract import SlideModel
+from wsi_attn.models.contract import CLASSIFICATION, SlideModel
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.provenance import sha256_of
 
@@ -47,6 +47,8 @@ class ModelSpec:
         empty leaves probabilities as the network gives them.
     prior
         What weighs the places before the network has seen them (see `data.prior`).
+    task
+        "classification" of slides or "segmentation" of their pixels.
     """
 
     labels: tuple[str, ...]
@@ -56,6 +58,7 @@ class ModelSpec:
     appearance: dict[str, list[float] | float] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     prior: str = "none"
+    task: str = CLASSIFICATION
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from wsi_attn.contract import UInt8Array
 
+CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
+"""What a system is for."""
+
 
 class PatchSource(Protocol):
     """Pixels of one slide at the model's high resolution."""
@@ -95,6 +98,8 @@ class SlideOutput:
     evidence
         float (B, C, h, w), what each cell says for each label, in logits above the mean of the labels; None while
         training, and from systems that have none.
+    segmentation
+        float (B, C, H, W), logits of each pixel of the coarse view; None from systems that label whole slides.
     """
 
     logits: Tensor
@@ -107,6 +112,7 @@ class SlideOutput:
     instance_logits: Tensor | None
     unreadable: Tensor
     evidence: Tensor | None = None
+    segmentation: Tensor | None = None
 
 
 def without_patches(
@@ -155,9 +161,16 @@ class NetworkConfig(Protocol):
 
 
 class SlideModel(nn.Module, ABC):
-    """A network that labels slides: what training, checkpoints and prediction know of every system."""
+    """A network that labels slides: what training, checkpoints and prediction know of every system.
+
+    Attributes
+    ----------
+    task
+        "classification" of slides, or "segmentation" of their pixels.
+    """
 
     config: NetworkConfig
+    task: ClassVar[str] = CLASSIFICATION
 
     def __call__(self, batch: BagBatch) -> SlideOutput:
         """`forward`, with its type."""
@@ -185,7 +198,7 @@ class SlideModel(nn.Module, ABC):
         Parameters
         ----------
         labels
-            int64 (B,).
+            int64 (B,); for segmentation (B, H, W), -1 where a pixel has none.
         class_weights
             float (C,), weight of each class in the cross-entropies; equal by default.
         """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,22 @@ GLOBAL_TERMS = ("global", "entropy")
 """Terms of the loss that count in the first epochs of `warm_up_epochs`: those that crops have no part in."""
 
 
+class Batches(Protocol):
+    """The training part of a run as the loop takes it, whatever its labels are: of images, or of pixels."""
+
+    def steps(self) -> int:
+        """Batches of one training epoch on each rank."""
+        ...
+
+    def batches(self, epoch: int, *, training: bool, clock: EpochClock | None = None) -> Iterator[Step]:
+        """Batches of one epoch."""
+        ...
+
+
+Validate = Callable[[SlideModel], dict[str, float]]
+"""The columns of the log that begin with `val_`; `val_loss` among them decides which weights are kept."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """A split's answers, in the order of its rows: int64 labels (n,), float64 logits (n, C)."""
@@ -55,6 +71,10 @@ class Answers:
         """Mean recall over the classes that occur."""
         called = self.logits.argmax(axis=1)
         return float(np.mean([(called[self.labels == c] == c).mean() for c in np.unique(self.labels)]))
+
+    def scores(self, class_weights: NDArray[np.float64]) -> dict[str, float]:
+        """What an epoch's record says of the validation part; see `Validate`."""
+        return {"val_loss": self.loss(class_weights), "val_balanced_accuracy": self.balanced_accuracy()}
 
     def _log_probabilities(self) -> NDArray[np.float64]:
         shifted = self.logits - self.logits.max(axis=1, keepdims=True)
@@ -80,8 +100,8 @@ class Objective(nn.Module):
 def fit(
     fabric: Fabric,
     network: SlideModel,
-    training: Dataset,
-    validation: Dataset,
+    training: Batches,
+    validate: Validate,
     config: TrainConfig,
     class_weights: Tensor,
     state_folder: Path,
@@ -108,14 +128,8 @@ def fit(
         torch.manual_seed(config.seed * 7919 + epoch + 15_485_863 * fabric.global_rank)
         terms = train_epoch(fabric, module, stepper, average, training, config, progression, progress)
         share_buffers(fabric, smooth)
-        answers = answer(fabric, smooth, validation)
-        loss = answers.loss(class_weights.double().numpy())
-        record = {
-            "epoch": epoch + 1,
-            **terms,
-            "val_loss": loss,
-            "val_balanced_accuracy": answers.balanced_accuracy(),
-        }
+        record = {"epoch": epoch + 1, **terms, **validate(smooth)}
+        loss = record["val_loss"]
         progression.history.append(record)
         progression.epoch = epoch + 1
         if loss < progression.best_loss:
@@ -132,7 +146,7 @@ def train_epoch(
     module: Any,
     stepper: Any,
     average: AveragedModel,
-    dataset: Dataset,
+    dataset: Batches,
     config: TrainConfig,
     progression: Progression,
     progress: Progress,
@@ -220,11 +234,13 @@ def _has_stalled(progression: Progression, patience: int) -> bool:
 
 def _said(progression: Progression, epochs: int, loss: float) -> str:
     """Epoch, loss and, after the first epoch, the last validation, for the progress bar."""
-    said = f"epoch {progression.epoch + 1}/{epochs}, loss {loss:.3f}"
+    said = f"epoch {progression.epoch + 1}/{epochs}, training {loss:.3f}"
     if not progression.history:
         return said
-    last = progression.history[-1]
-    return f"{said}, validation {last['val_loss']:.3f}, balanced accuracy {last['val_balanced_accuracy']:.2f}"
+    scores = {name: value for name, value in progression.history[-1].items() if name.startswith("val_")}
+    return ", ".join(
+        [said, *(f"{name.removeprefix('val_').replace('_', ' ')} {value:.3f}" for name, value in scores.items())]
+    )
 
 
 def _over_ranks(fabric: Fabric, means: dict[str, float], timing: dict[str, float]) -> dict[str, float]:

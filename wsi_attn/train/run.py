@@ -26,6 +26,7 @@ from wsi_attn.evaluate.calibration import fit_calibration
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
+from wsi_attn.models.contract import SlideModel
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.train.card import write_card
@@ -204,7 +205,12 @@ def train_rows(
     balance = class_weights(training, len(labels), config.class_weights)
     board = run / BOARD if job.resources.tensorboard else None
     table = EpochLog(run / LOG if fabric.is_global_zero else None, board, job.log)
-    progression = fit(fabric, network, training, validation, config, balance, run / STATE, job.progress, table)
+    weighed = balance.double().numpy()
+
+    def validate(smooth: SlideModel) -> dict[str, float]:
+        return answer(fabric, smooth, validation).scores(weighed)
+
+    progression = fit(fabric, network, training, validate, config, balance, run / STATE, job.progress, table)
     table.close()
     network.load_state_dict(progression.best)
     answers = answer(fabric, network, validation)
