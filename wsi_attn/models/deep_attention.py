@@ -180,7 +180,9 @@ class DeepAttention(SlideModel):
         if config.branches != "global":
             self.psi = build_backbone(config.patch_backbone, config.patch_widths)
             self.selection = selection_of(config)
-            self.patch_gate = GatedAttention(self.psi.out_channels, config.hidden, gated=config.gated)
+            self.patch_gate = None  # "threshold" asks no gate, and weights without a gradient stop several processes
+            if config.selection != "threshold":
+                self.patch_gate = GatedAttention(self.psi.out_channels, config.hidden, gated=config.gated)
             local, summary = self.selection.widths(self.psi.out_channels)
             self.instance_head = nn.Linear(summary, config.classes)
         self.fused_head = nn.Linear(local + (width if config.branches != "local" else 0), config.classes)
@@ -202,7 +204,7 @@ class DeepAttention(SlideModel):
 
         instances = self.selection.choose(look, batch.generator if self.training else None)  # equation (5)
         r, readable = self._read(instances, batch)
-        local, summary, weights = self.selection.pool(look, instances, r, readable, self.patch_gate)
+        local, summary, weights = self.selection.pool(look, instances, r, readable, self._gate(r))
         local = self.dropout(local)
         fused = local if self.config.branches == "local" else torch.cat([z, local], dim=1)
         return SlideOutput(
@@ -265,11 +267,15 @@ class DeepAttention(SlideModel):
         the labels, float (n, C).
         """
         r = self.encode_patches(patches)
-        gate = self.patch_gate(r).squeeze(-1)
-        if isinstance(self.selection, Threshold):
-            gate = torch.full_like(gate, torch.nan)
         logits = self.instance_head(self.selection.alone(r))
-        return gate, logits - logits.mean(dim=1, keepdim=True)
+        return self._gate(r), logits - logits.mean(dim=1, keepdim=True)
+
+    def _gate(self, r: Tensor) -> Tensor:
+        """Gate of (7), float (..., K) of features (..., K, D); NaN for "threshold"."""
+        if self.patch_gate is None:
+            return r.new_full(r.shape[:-1], torch.nan)
+        logits: Tensor = self.patch_gate(r)
+        return logits.squeeze(-1)
 
     def _overview(self, batch: BagBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Equations (1) to (4): log a, float64 (B, T); z (B, J D); evidence (B, C, h, w) in evaluation.

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from wsi_attn.contract import UInt8Array
 from wsi_attn.models.contract import PatchSource
-from wsi_attn.nn.attention import GatedAttention, masked_log_softmax, masked_softmax
+from wsi_attn.nn.attention import masked_log_softmax, masked_softmax
 from wsi_attn.nn.components import components, crop_around, heaviest, hot_mask
 from wsi_attn.nn.sampling import draw, perturbed, sampled_expectation, smoothed
 from wsi_attn.nn.selection import top_cells
@@ -85,8 +85,11 @@ class Selection(Protocol):
         """Instances of B slides; `generator` is there while training."""
         ...
 
-    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: GatedAttention) -> Pooled:
-        """Pool features float (B, K, D); `readable` is bool (B, K), False where nothing could be decoded."""
+    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
+        """Pool features float (B, K, D).
+
+        `readable` is bool (B, K), False where nothing could be decoded; `gate` float (B, K), the gate of (7).
+        """
         ...
 
     def alone(self, r: Tensor) -> Tensor:
@@ -145,10 +148,10 @@ class TopK:
             return scores - self.exploration * torch.log(-torch.log(uniform))
         return scores
 
-    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: GatedAttention) -> Pooled:
+    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """See `Selection.pool`."""
         log_mass = look.log_attention.gather(1, instances.cells).to(r.dtype)
-        weights = masked_softmax(gate(r).squeeze(-1) + log_mass, readable)  # (B, K), equation (7a)
+        weights = masked_softmax(gate + log_mass, readable)  # (B, K), equation (7a)
         local = torch.einsum("bk,bkd->bd", weights, r)  # equation (8a)
         return Pooled(local, local, weights)
 
@@ -192,7 +195,7 @@ class Sample:
         """Log of what is drawn from, float64 (B, T)."""
         return smoothed(look.log_attention, look.valid.flatten(1), 1.0 if self.uniform else self.smoothing)
 
-    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: GatedAttention) -> Pooled:
+    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """See `Selection.pool`.
 
         A draw that cannot be decoded is taken out of the population, as if its cell were no tissue: those left are
@@ -205,7 +208,7 @@ class Sample:
         log_attention = masked_log_softmax(self._distribution(look), population)
         f = functional.normalize(r, dim=-1)  # (B, K, D), for least variance
         phi = sampled_expectation(log_attention, instances.cells, readable, f)  # equation (8b)
-        weights = masked_softmax(gate(r).squeeze(-1), readable)  # (B, K), equation (7b)
+        weights = masked_softmax(gate, readable)  # (B, K), equation (7b)
         local = torch.cat([phi, torch.einsum("bk,bkd->bd", weights, r)], dim=1)
         return Pooled(local, local, weights)
 
@@ -265,7 +268,7 @@ class Threshold:
         device = attention.device
         return Instances(xy.to(device), sides.to(device), mask.to(device), cells.to(device), mass)
 
-    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: GatedAttention) -> Pooled:
+    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """See `Selection.pool`; what is absent or unreadable is a zero vector, and no gate is asked."""
         mass = (instances.mass * readable).to(r.dtype)
         weights = mass.detach() / mass.detach().sum(dim=1, keepdim=True).clamp(min=torch.finfo(r.dtype).tiny)

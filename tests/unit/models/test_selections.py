@@ -82,8 +82,6 @@ def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
     output = network(batch_of([noise(96, 96), noise(96, 96, 1)], network, torch.Generator().manual_seed(0)))
     sum(network.losses(output, torch.tensor([0, 1])).values()).backward()
     blind = {"coarse_gate.w.bias", "patch_gate.w.bias"}  # a softmax does not see a shift of all its logits
-    if network.config.selection == "threshold":
-        blind |= {name for name, _ in network.named_parameters() if name.startswith("patch_gate")}
     for name, parameter in network.named_parameters():
         if name not in blind:
             assert parameter.grad is not None, name
@@ -318,7 +316,7 @@ def test_absent_instances_are_zero_vectors_of_the_concatenation() -> None:
     look = look_at(torch.eye(8)[:, :4] + 1e-4)  # one diagonal component
     instances = network.selection.choose(look, None)
     r = torch.ones(1, 4, 8)
-    pooled = network.selection.pool(look, instances, r, instances.mask, network.patch_gate)
+    pooled = network.selection.pool(look, instances, r, instances.mask, torch.full((1, 4), torch.nan))
     assert pooled.local.view(4, 8).sum(dim=1).tolist() == [8, 0, 0, 0]
     assert pooled.summary.tolist() == [[1.0] * 8]
     assert pooled.weights.tolist() == [[1, 0, 0, 0]]
@@ -381,7 +379,7 @@ def test_pooled_sample_is_unbiased_over_all_draws_and_drops_the_unreadable() -> 
     features = torch.nn.functional.normalize(torch.randn(4, 3, dtype=torch.float64), dim=1)
     valid = torch.ones(1, 2, 2, dtype=torch.bool)
     look = Look(attention.log()[None], valid, torch.tensor([[64, 64]]), 16)
-    gate = build(selection="sample", patch_widths=(8, 3)).double().patch_gate
+    gate = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
     total = torch.zeros(3, dtype=torch.float64)
     for first, second in itertools.permutations(range(4), 2):
         chance = attention[first] * attention[second] / (1 - attention[first])
