@@ -107,19 +107,19 @@ class SlidePrediction:
 
 
 def write_prediction(prediction: SlidePrediction, path: Path) -> None:
-    """Write the record and its map as one JSON file."""
-    further = {"maps": {name: _map_to_json(value) for name, value in prediction.maps.items()}}
-    files.write_json(
-        path,
-        {
-            "schema_version": SCHEMA_VERSION,
-            **prediction.record(),
-            "size": list(prediction.size0),
-            "fingerprint": prediction.fingerprint,
-            "attention_map": _map_to_json(prediction.attention_map),
-            **(further if prediction.maps else {}),
-        },
-    )
+    """Write the record and its maps as one JSON file; a map takes one line, since it may hold a million numbers."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        **prediction.record(),
+        "size": list(prediction.size0),
+        "fingerprint": prediction.fingerprint,
+    }
+    parts = [json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")]
+    parts.append(f',\n "attention_map": {_map_to_json(prediction.attention_map)}')
+    if prediction.maps:
+        lines = [f"  {json.dumps(name)}: {_map_to_json(value)}" for name, value in prediction.maps.items()]
+        parts.append(',\n "maps": {\n' + ",\n".join(lines) + "\n }")
+    files.write_text(path, "".join(parts) + "\n}\n")
 
 
 def read_prediction(path: Path) -> SlidePrediction:
@@ -165,15 +165,16 @@ def read_prediction(path: Path) -> SlidePrediction:
         ) from error
 
 
-def _map_to_json(value: AttentionMap) -> dict[str, Any]:
+def _map_to_json(value: AttentionMap) -> str:
     cells = [None if math.isnan(cell) else cell for cell in _six_digits(value.values).ravel().tolist()]
-    return {
+    grid = {
         "cell_width": value.frame.downsample_x,
         "cell_height": value.frame.downsample_y,
         "rows": value.values.shape[0],
         "columns": value.values.shape[1],
         "values": cells,
     }
+    return json.dumps(grid, allow_nan=False)
 
 
 def _six_digits(values: NDArray[np.float32]) -> NDArray[np.float64]:
