@@ -50,7 +50,7 @@ def place_marks(
     boxes: list[tuple[int, int, int, int]] = []
     while len(boxes) < count:
         x, y = (int(generator.integers(MARK // BLOCK, (side - 2 * MARK) // BLOCK)) * BLOCK for side in (width, height))
-        if all(max(abs(x - box[0]), abs(y - box[1])) > 8 * MARK for box in boxes):
+        if all(max(abs(x - box[0]), abs(y - box[1])) > 4 * MARK for box in boxes):
             pixels[y : y + MARK, x : x + MARK] = mark(label, generator)
             boxes.append((x, y, x + MARK, y + MARK))
     return boxes
