@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,12 +9,18 @@ from wsi_attn.errors import UsageError
 from wsi_attn.models.cnn import Cnn, CnnConfig
 from wsi_attn.models.contract import NetworkConfig, SlideModel
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
-from wsi_attn.nn.backbones import SMALL, TimmBackbone, normalisation_of
+from wsi_attn.models.dual_cross import DualCross, DualCrossConfig
+from wsi_attn.models.global_spatial import GlobalSpatial, GlobalSpatialConfig
+from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig
+from wsi_attn.nn.backbones import TimmBackbone, normalisation_of
 from wsi_attn.registry import Registry
 
-SYSTEMS: Registry[tuple[Callable[[Any], SlideModel], type[NetworkConfig]]] = Registry("attention system")
+SYSTEMS: Registry[tuple[type[SlideModel], type[NetworkConfig]]] = Registry("attention system")
 SYSTEMS.register("deep-attention")((DeepAttention, DeepAttentionConfig))
 SYSTEMS.register("cnn")((Cnn, CnnConfig))
+SYSTEMS.register("global-spatial")((GlobalSpatial, GlobalSpatialConfig))
+SYSTEMS.register("dual-cross")((DualCross, DualCrossConfig))
+SYSTEMS.register("joint-segmentation")((JointSegmentation, JointSegmentationConfig))
 
 NO_WEIGHTS = "none"
 """Begin with random weights."""
@@ -42,11 +47,11 @@ def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS
     """
     network, config_class = SYSTEMS.get(system)
     known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    built = network(config_class(**_normalised(known)))
+    built = network(config_class(**_normalised(network.completed(known))))
     if weights != NO_WEIGHTS:
         backbones = [module for module in built.modules() if isinstance(module, TimmBackbone)]
         if not backbones:
-            raise UsageError(f"--weights {weights}: the network {SMALL!r} is trained from scratch; choose timm:NAME")
+            raise UsageError(f"--weights {weights}: small networks are trained from scratch; choose timm:NAME")
         for backbone in backbones:
             backbone.load(weights)
     return built
@@ -56,7 +61,7 @@ def _normalised(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the normalisation of its backbone, the coarse one first, unless it says its own."""
     if "mean" in config or "std" in config:
         return config
-    for name in (config.get("backbone"), config.get("patch_backbone")):
+    for name in (config.get("backbone"), config.get("second_backbone"), config.get("patch_backbone")):
         found = normalisation_of(name) if name else None
         if found:
             return {**config, "mean": found[0], "std": found[1]}

@@ -139,30 +139,43 @@ def read_regions(path: Path) -> Regions:
     ------
     TissueError : no JSON, no GeoJSON, a malformed feature (the message says which), or no polygon among features.
     """
+    tissue: list[Polygon] = []
+    background: list[Polygon] = []
+    ignored = 0
+    found = classified_polygons(path)
+    for name, polygons in found:
+        if not polygons:
+            ignored += 1
+        (background if name.casefold().startswith(NOT_TISSUE) else tissue).extend(polygons)
+    if found and ignored == len(found):
+        raise TissueError(
+            f"{path}: none of its {ignored} features is a polygon; tissue is drawn as areas, not as lines"
+        )
+    return Regions(tuple(tissue), tuple(background), ignored)
+
+
+def classified_polygons(path: Path) -> list[tuple[str, list[Polygon]]]:
+    """The name of its class, empty where it has none, and the polygons of every feature of a file.
+
+    Points and lines are features without polygons.
+
+    Raises
+    ------
+    TissueError : no JSON, no GeoJSON, or a malformed feature; the message says which.
+    """
     try:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise TissueError(f"Cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise TissueError(f"{path} is not JSON: {error}") from error
-    tissue: list[Polygon] = []
-    background: list[Polygon] = []
-    features = _features(document, path)
-    ignored = 0
-    for where, feature in features:
+    found = []
+    for where, feature in _features(document, path):
         try:
-            polygons = _polygons(feature.get("geometry"))
-            name = _class_name(feature.get("properties"))
+            found.append((_class_name(feature.get("properties")), _polygons(feature.get("geometry"))))
         except (ValueError, TypeError) as error:
             raise TissueError(f"{path}: {where}: {error}") from error
-        if not polygons:
-            ignored += 1
-        (background if name.startswith(NOT_TISSUE) else tissue).extend(polygons)
-    if features and ignored == len(features):
-        raise TissueError(
-            f"{path}: none of its {ignored} features is a polygon; tissue is drawn as areas, not as lines"
-        )
-    return Regions(tuple(tissue), tuple(background), ignored)
+    return found
 
 
 def _features(document: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -247,7 +260,7 @@ def _turned(ring: Ring, sign: int) -> Ring:
 
 
 def _class_name(properties: Any) -> str:
-    """Lower-case name of a feature's class; empty where it has none. Of a derived class, `A: B`, the first part."""
+    """Name of a feature's class; empty where it has none. Of a derived class, `A: B`, the first part."""
     if properties is None:
         return ""
     if not isinstance(properties, dict):
@@ -256,7 +269,7 @@ def _class_name(properties: Any) -> str:
     if isinstance(found, dict):
         names = found.get("names")
         found = found.get("name") or (names[0] if isinstance(names, list) and names else None)
-    return found.strip().casefold() if isinstance(found, str) else ""
+    return found.strip() if isinstance(found, str) else ""
 
 
 def _meets(polygon: Polygon, size0: Size) -> bool:

@@ -1,0 +1,75 @@
+"""The DenseUNet that hosts joint attention: shapes, padding, halo, gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from wsi_attn.errors import UnknownNameError
+from wsi_attn.nn.dense_unet import DenseUNet, Layout, layout_of
+from wsi_attn.nn.joint_attention import ATTENTIONS
+
+TINY = Layout(4, 4, (1, 1, 1, 1), (8, 8, 4, 4, 4))
+
+
+def network(attention: str, classes: int = 3) -> DenseUNet:
+    torch.manual_seed(0)
+    return DenseUNet(TINY, classes, attention)
+
+
+def picture(height: int, width: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_any_size_and_a_gradient_for_every_parameter(attention: str) -> None:
+    built = network(attention)
+    with torch.no_grad():
+        for name, parameter in built.named_parameters():
+            if name.endswith(("gamma", "beta")):
+                parameter.fill_(0.5)
+    x = picture(70, 45)
+    logits = built(x, torch.ones(2, 70, 45, dtype=torch.bool))
+    assert logits.shape == (2, 3, 70, 45)
+    logits.square().sum().backward()
+    for name, parameter in built.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize("attention", ["none", "pointwise"])
+def test_nothing_beyond_the_halo_is_seen(attention: str) -> None:
+    built = network(attention).eval()
+    halo = built.halo
+    assert halo is not None
+    side = 2 * halo + 64
+    valid = torch.ones(1, side, side, dtype=torch.bool)
+    x = picture(side, side, 1).requires_grad_()
+    built(x, valid)[0, :, side // 2, side // 2].sum().backward()
+    assert x.grad is not None
+    rows, columns = x.grad[0].abs().sum(dim=0).nonzero().T
+    reach = max(side // 2 - int(rows.min()), int(rows.max()) - side // 2, side // 2 - int(columns.min()))
+    assert reach <= halo
+    assert network("joint").halo is None
+
+
+def test_padding_is_not_read_by_attention() -> None:
+    built = network("self").eval()
+    x, other = picture(64, 128, 1), picture(64, 128, 1)
+    other[..., 96:] = 9
+    valid = torch.ones(1, 64, 128, dtype=torch.bool)
+    valid[..., 96:] = False
+    seen: list[Tensor] = []
+    hook = built.attentions[4].register_forward_hook(lambda module, given, result: seen.append(given[1]))
+    with torch.no_grad():
+        built.attentions[4].gamma.fill_(1)
+        assert not torch.equal(built(x, valid), built(other, valid))  # convolutions see padding as any edge
+    hook.remove()
+    assert seen[0].tolist() == [[[True, True, True, False]] * 2]
+
+
+def test_layouts_by_name() -> None:
+    assert layout_of("densenet161").layers == (6, 12, 36, 24)
+    with pytest.raises(UnknownNameError, match="densenet121"):
+        layout_of("densenet12")

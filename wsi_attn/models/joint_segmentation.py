@@ -1,0 +1,132 @@
+"""Segmentation with joint attention: a class for every pixel.
+
+Zhang, Dong, Li, "Joint attention for medical image segmentation", ISBI 2022: point-wise attention and self-attention in
+one module, inside a DenseUNet (`nn.joint_attention`, `nn.dense_unet`). The paper's formula and recipe are not public;
+what is here is a reconstruction whose kinds of attention are options, so that they can be compared on validation data.
+
+(1)  o_p = DenseUNet(x)_p                          logits of pixel p
+(2)  L   = CE(o, y) + 1 - mean_c D_c               over the pixels that have a label
+(3)  D_c = (2 sum_p p_pc y_pc + 1) / (sum_p p_pc + sum_p y_pc + 1)      soft Dice over the batch
+
+The soft Dice is the form of Drozdzal et al., "The Importance of Skip Connections", 2016, smoothed by 1 so that a class
+that is in no crop costs nothing where none is found. Class weights apply to the cross-entropy; Dice needs none.
+
+The answer for the slide as a whole is the share of each class among the pixels, as logarithm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wsi_attn.models.coarse import Normalise
+from wsi_attn.models.contract import SEGMENTATION, BagBatch, SlideModel, SlideOutput, without_patches
+from wsi_attn.nn.dense_unet import DenseUNet, layout_of
+from wsi_attn.nn.joint_attention import NONE, JointAttention
+
+UNLABELLED = -1
+"""Label of a pixel that counts for nothing."""
+
+
+@dataclass(frozen=True)
+class JointSegmentationConfig:
+    """Everything that rebuilds the network."""
+
+    classes: int
+    """Number of classes, the background first."""
+    coarse_factor: int = 1
+    """High-resolution pixels per pixel that the network sees, along a side."""
+    attention: str = "joint"
+    """One of `nn.joint_attention.ATTENTIONS`."""
+    heads: int = 1
+    """Attention maps of the self part."""
+    backbone: str = "small"
+    """Sizes of the DenseUNet, one of `nn.dense_unet.LAYOUTS`."""
+    dropout: float = 0.1
+    """Dropout of whole channels before the head."""
+    crop: int = 256
+    """Side of the squares that it is trained on, and by default of the tiles of a slide: self-attention over more
+    positions than in training is flatter than in training."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Channel means of the input, 0 to 1."""
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    """Channel deviations of the input."""
+
+
+class JointSegmentation(SlideModel):
+    """The network of equation (1)."""
+
+    task: ClassVar[str] = SEGMENTATION
+
+    def __init__(self, config: JointSegmentationConfig) -> None:
+        super().__init__()
+        self.config: JointSegmentationConfig = config
+        self.normalise = Normalise(config.mean, config.std, smoothing=0.0)
+        layout = layout_of(config.backbone)
+        self.network = DenseUNet(layout, config.classes, config.attention, config.heads, config.dropout)
+
+    @property
+    def stride(self) -> int:
+        """Cells are pixels: `valid` of a batch says of each whether it is one of the image."""
+        return 1
+
+    def forward(self, batch: BagBatch) -> SlideOutput:
+        """Answer the pixels of B images, (B, 3, H, W) of `batch.coarse`."""
+        valid = batch.valid.to(self.normalise.mean.device)
+        logits = self.network(self.normalise(batch.coarse), valid)
+        share = valid / valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)  # (B, H, W)
+        areas = (logits.float().softmax(dim=1) * share[:, None]).sum(dim=(2, 3))  # (B, C)
+        whole = without_patches(areas.clamp(min=torch.finfo(areas.dtype).tiny).log(), share)
+        return SlideOutput(**{**vars(whole), "segmentation": logits})
+
+    def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Equation (2); `labels` is int64 (B, H, W), `UNLABELLED` where a pixel has none."""
+        assert output.segmentation is not None  # noqa: S101 - of `forward`
+        logits = output.segmentation.float()
+        known = labels != UNLABELLED
+        if not known.any():
+            nothing = 0.0 * logits.sum()
+            return {"cross_entropy": nothing, "dice": nothing}
+        entropy = functional.cross_entropy(logits, labels, class_weights, ignore_index=UNLABELLED)
+        return {"cross_entropy": entropy, "dice": 1 - soft_dice(logits.softmax(dim=1), labels, known).mean()}
+
+    def kinds_of_attention(self) -> dict[str, dict[str, float]]:
+        """What the data made of each attention, by the pixels of a position: mean gate, beta, weight of the branch.
+
+        A large gate and a small beta say that labels are local, a large beta that they need context.
+        """
+        found = {}
+        for index, module in enumerate(self.network.attentions):
+            assert isinstance(module, JointAttention)  # noqa: S101 - for the type checker
+            if module.kind != NONE:
+                gate = {} if module.gate is None else {"gate_mean": module.gate_mean.item()}
+                beta = {} if module.beta is None else {"beta": module.beta.item()}
+                found[str(2 ** (index + 1))] = {**gate, **beta, "gamma": module.gamma.item()}
+        return found
+
+
+def soft_dice(probabilities: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+    """Equation (3), of each class.
+
+    Parameters
+    ----------
+    probabilities
+        float (B, C, H, W).
+    labels
+        int64 (B, H, W).
+    known
+        bool (B, H, W), pixels that count.
+
+    Returns
+    -------
+    float (C,), 0 to 1.
+    """
+    classes = probabilities.shape[1]
+    truth = functional.one_hot(labels.clamp(min=0), classes).permute(0, 3, 1, 2) * known[:, None]
+    found = probabilities * known[:, None]
+    both = (found * truth).sum(dim=(0, 2, 3))
+    return (2 * both + 1) / (found.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3)) + 1)

@@ -1,0 +1,178 @@
+"""DenseUNet: a DenseNet that goes down to 1/32 of the resolution, and a decoder that comes back up with skips.
+
+Huang et al., "Densely Connected Convolutional Networks", CVPR 2017 (layers, transitions, table 1), as the encoder of a
+U-Net, which is the host that Li et al., "H-DenseUNet", IEEE TMI 2018, and the paper of `nn.joint_attention` name.
+
+    1/2 stem, 1/4 to 1/32 four dense blocks; then five steps up: bilinear x2, skip, 3x3 convolution, norm, ReLU
+
+Attention stands at the bottleneck and on the skip of 1/16; the finer skips have the point-wise gate of that kind alone,
+since N^2 pairs there are too many, and nothing where the kind has no gate. Where the paper places its module is not
+known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_attn.nn.joint_attention import NONE, POINTWISE, SELF, JointAttention
+from wsi_attn.registry import unknown_name
+
+STRIDE = 32
+"""Pixels per position of the bottleneck, along a side."""
+
+BOTTLENECK = 4
+"""Channels of a layer's 1x1 convolution, in units of the growth."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes of a DenseUNet: channels of the stem, growth, layers of the four blocks, channels of the five steps up."""
+
+    stem: int
+    growth: int
+    layers: tuple[int, ...]
+    decoder: tuple[int, ...]
+
+
+LAYOUTS = {
+    "small": Layout(24, 12, (3, 3, 3, 3), (96, 64, 48, 32, 16)),
+    "densenet121": Layout(64, 32, (6, 12, 24, 16), (768, 384, 96, 96, 64)),
+    "densenet161": Layout(96, 48, (6, 12, 36, 24), (768, 384, 96, 96, 64)),
+}
+"""By name; "small" trains from a few dozen images on a laptop."""
+
+
+def layout_of(name: str) -> Layout:
+    """The layout of that name; `UnknownNameError` otherwise."""
+    if name not in LAYOUTS:
+        raise unknown_name("network of joint-segmentation", name, LAYOUTS)
+    return LAYOUTS[name]
+
+
+class DenseLayer(nn.Module):
+    """A 1x1 and a 3x3 convolution whose output is put beside the input."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, BOTTLENECK * growth, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(BOTTLENECK * growth)
+        self.conv2 = nn.Conv2d(BOTTLENECK * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (B, C, H, W) to (B, C + growth, H, W)."""
+        y = self.conv1(functional.relu(self.norm1(x)))
+        return torch.cat([x, self.conv2(functional.relu(self.norm2(y)))], dim=1)
+
+
+class StepUp(nn.Module):
+    """Twice the resolution, the skip beside it, one convolution."""
+
+    def __init__(self, channels: int, skip: int, out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels + skip, out, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Float (B, C, H, W) and (B, C', 2H, 2W) to (B, out, 2H, 2W)."""
+        x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        y: Tensor = functional.relu(self.norm(self.conv(x if skip is None else torch.cat([x, skip], dim=1))))
+        return y
+
+
+class DenseUNet(nn.Module):
+    """Logits of every pixel.
+
+    Parameters
+    ----------
+    layout
+        Sizes.
+    classes
+        C of the answer.
+    attention, heads
+        See `JointAttention`.
+    dropout
+        Before the head.
+    """
+
+    def __init__(self, layout: Layout, classes: int, attention: str, heads: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layout, self.kind = layout, attention
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, layout.stem, 7, 2, 3, bias=False), nn.BatchNorm2d(layout.stem), nn.ReLU()
+        )
+        blocks, transitions, widths = [], [], [layout.stem]  # widths at 1/2, 1/4, 1/8, 1/16, 1/32
+        channels = layout.stem
+        for count in layout.layers:
+            blocks.append(
+                nn.Sequential(*(DenseLayer(channels + index * layout.growth, layout.growth) for index in range(count)))
+            )
+            channels += count * layout.growth
+            widths.append(channels)
+            transitions.append(
+                nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels // 2, 1, bias=False))
+            )
+            channels //= 2
+        self.blocks, self.transitions = nn.ModuleList(blocks), nn.ModuleList(transitions[:-1])
+        self.norm = nn.BatchNorm2d(widths[-1])
+        fine = NONE if attention in (NONE, SELF) else POINTWISE
+        kinds = [fine, fine, fine, attention, attention]
+        self.attentions = nn.ModuleList(
+            JointAttention(width, kind, heads) for width, kind in zip(widths, kinds, strict=True)
+        )
+        inputs = [widths[-1], *layout.decoder]
+        skips = [*reversed(widths[:-1]), 0]
+        self.steps = nn.ModuleList(
+            StepUp(before, skip, out) for (before, out), skip in zip(pairwise(inputs), skips, strict=True)
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = nn.Conv2d(layout.decoder[-1], classes, 1)
+
+    @property
+    def halo(self) -> int | None:
+        """Pixels to each side that an answer depends on; None where self-attention makes that the whole image."""
+        if self.kind not in (NONE, POINTWISE):
+            return None
+        down = 3 + 2 + sum(count * 4 * 2**index for index, count in enumerate(self.layout.layers))
+        # Each step up looks one coarse pixel to the side for the interpolation, one fine one for the convolution.
+        return down + sum(STRIDE // 2**index + STRIDE // 2 ** (index + 1) for index in range(len(self.steps)))
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Logits.
+
+        Parameters
+        ----------
+        x
+            float (B, 3, H, W), normalised; of any size, padded inside by its edge to whole positions.
+        valid
+            bool (B, H, W), False for padding, which attention does not read.
+
+        Returns
+        -------
+        float (B, C, H, W).
+        """
+        height, width = x.shape[2:]
+        padding = (0, -width % STRIDE, 0, -height % STRIDE)
+        x = functional.pad(x, padding, mode="replicate")
+        seen = functional.pad(valid, padding)[:, None].to(x.dtype)
+        skips = [self.stem(x)]
+        y = functional.max_pool2d(skips[0], 3, 2, 1)
+        for index, block in enumerate(self.blocks):
+            y = block(y)
+            skips.append(y)
+            if index < len(self.transitions):
+                y = functional.avg_pool2d(self.transitions[index](y), 2)
+        skips[-1] = functional.relu(self.norm(skips[-1]))
+        for index, attention in enumerate(self.attentions):
+            if attention.kind != NONE:
+                skips[index] = attention(skips[index], functional.max_pool2d(seen, 2 ** (index + 1))[:, 0] > 0)
+        y = skips.pop()
+        for step in self.steps:
+            y = step(y, skips.pop() if skips else None)
+        logits: Tensor = self.head(self.dropout(y))
+        return logits[:, :, :height, :width]

@@ -1,0 +1,207 @@
+"""Point-wise attention, self-attention and their joint form, written as one formula.
+
+Zhang, Dong, Li, "Joint attention for medical image segmentation", ISBI 2022, states that one formula covers both kinds
+and that a module with both localises as well as the first and sees as far as the second. Its formula is not public; the
+one here is the linear form that contains both. Features x_i at N positions become
+
+    y_i = sum_j W_ij v_j,   v_j = W_v x_j,   x_i + gamma Norm(W_o y_i),   gamma starts at 0
+
+    s_i = sigmoid(w^T h_i),   h_i = ReLU(Norm(W_h x_i))          a gate, N numbers
+    A   = softmax over j of q_i^T k_j / sqrt(d)                   N^2 numbers, rows sum to 1
+
+    pointwise    W = diag(s)
+    self         W = A
+    joint        W = diag(s) + beta A, beta learned from 0: neither kind can veto the other
+    gate-query   W = diag(s) A, the gate decides where context may be written
+    gate-key     W = A diag(s), the gate decides what may be read
+    log-bias     W = gate-key, rows divided by their sums
+
+Memory. A is never stored: queries are taken `CHUNK` at a time and, while training, computed again in the backward pass,
+which changes no number. Up to `MAX_KEYS` positions that is exact. Beyond, keys and values are means over squares of the
+grid, each weighed by the number of its positions: exact where keys are alike within a square, an approximation else.
+
+Letters: B images, C channels, H x W = N positions, M keys, d units of a query.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from wsi_attn.errors import UsageError
+from wsi_attn.registry import unknown_name
+
+NONE, POINTWISE, SELF, JOINT, GATE_QUERY, GATE_KEY, LOG_BIAS = (
+    "none",
+    "pointwise",
+    "self",
+    "joint",
+    "gate-query",
+    "gate-key",
+    "log-bias",
+)
+ATTENTIONS = (NONE, POINTWISE, SELF, JOINT, GATE_QUERY, GATE_KEY, LOG_BIAS)
+
+CHUNK = 1024
+"""Queries that are compared with all keys at once: 16 MB for one image and head in float32."""
+
+MAX_KEYS = 4096
+"""Positions that are kept as keys one by one: the 1/16 grid of 1024 x 1024 pixels."""
+
+LEAST_UNITS = 16
+"""Least d; else an eighth of the channels."""
+
+MOMENTUM = 0.01
+"""Of the running mean of the gate."""
+
+
+class JointAttention(nn.Module):
+    """One of `ATTENTIONS` over a grid of features; the identity at the start, whatever the kind.
+
+    Parameters
+    ----------
+    channels
+        C.
+    kind
+        "none" has no parameters and changes nothing.
+    heads
+        Attention maps of the self part; C and d are split evenly among them.
+
+    Attributes
+    ----------
+    beta
+        Weight of the self part of "joint"; None elsewhere.
+    gate_mean
+        Running mean of the gate over the training images; 0.5 before, and where there is no gate.
+
+    Raises
+    ------
+    UnknownNameError : no such kind.
+    UsageError : heads that do not divide the channels.
+    """
+
+    def __init__(self, channels: int, kind: str, heads: int = 1) -> None:
+        super().__init__()
+        if kind not in ATTENTIONS:
+            raise unknown_name("attention", kind, ATTENTIONS)
+        units = max(channels // 8, LEAST_UNITS)
+        if heads < 1 or channels % heads or units % heads:
+            raise UsageError(f"{heads} heads do not divide the {channels} channels and {units} units of the attention")
+        self.kind, self.heads = kind, heads
+        self.gate_mean: Tensor
+        self.register_buffer("gate_mean", torch.tensor(0.5))
+        self.gate = None if kind in (NONE, SELF) else _gate(channels)
+        self.query = self.key = None
+        if kind not in (NONE, POINTWISE):
+            self.query = nn.Conv2d(channels, units, 1, bias=False)
+            self.key = nn.Conv2d(channels, units, 1, bias=False)
+        self.beta = nn.Parameter(torch.zeros(())) if kind == JOINT else None
+        if kind != NONE:
+            self.value = nn.Conv2d(channels, channels, 1, bias=False)
+            self.output = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+            self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Features after attention.
+
+        Parameters
+        ----------
+        x
+            float (B, C, H, W).
+        valid
+            bool (B, H, W), positions that may be read from: not padding. All by default.
+
+        Returns
+        -------
+        float (B, C, H, W).
+        """
+        if self.kind == NONE:
+            return x
+        y = self.attended(x, valid)
+        out: Tensor = x + self.gamma * self.output(y)
+        return out
+
+    def attended(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The formula's y, before the residual: float (B, C, H, W)."""
+        v: Tensor = self.value(x)
+        log_s = functional.logsigmoid(self.gate(x)) if self.gate is not None else None  # (B, 1, H, W)
+        if log_s is not None and self.training:
+            self.gate_mean.lerp_(log_s.detach().exp().mean().to(self.gate_mean), MOMENTUM)
+        if self.query is None or self.key is None:
+            return v if log_s is None else log_s.exp() * v
+        mask = torch.ones_like(x[:, :1]) if valid is None else valid[:, None].to(x.dtype)
+        weight = mask  # of each position among the keys
+        if log_s is not None and self.kind in (GATE_KEY, LOG_BIAS):
+            values, weight = v * log_s.exp(), mask * log_s.exp() if self.kind == LOG_BIAS else mask
+        else:
+            values = v
+        context = self._context(self.query(x), self.key(x), values, mask, weight)
+        if log_s is None or self.kind in (GATE_KEY, LOG_BIAS):
+            return context
+        if self.beta is not None:
+            return log_s.exp() * v + self.beta * context
+        return log_s.exp() * context
+
+    def _context(self, q: Tensor, k: Tensor, values: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+        """sum_j A_ij values_j, where A also multiplies the keys by `weight` before its rows are normalised.
+
+        Values of "log-bias" hold the gate already, so they are divided by it in their means.
+        """
+        side = math.ceil(math.sqrt(q.shape[2] * q.shape[3] / MAX_KEYS))
+        count, total = _sums(mask, side), _sums(weight, side)  # (B, 1, h, w)
+        least = torch.finfo(q.dtype).tiny
+        keys = _sums(k * mask, side) / count.clamp(min=least)
+        means = _sums(values * mask, side) / total.clamp(min=least)
+        lowest = torch.finfo(torch.promote_types(q.dtype, torch.float32)).min
+        bias = total.clamp(min=least).log().masked_fill(count == 0, lowest).flatten(2)[:, :, None]  # (B, 1, 1, M)
+        found = attend(self._split(q), self._split(keys), self._split(means), bias)  # (B, heads, N, C / heads)
+        return found.transpose(2, 3).reshape(values.shape).to(values.dtype)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Float (B, C, H, W) to (B, heads, H W, C / heads)."""
+        return x.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, chunk: int = CHUNK) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v in float32 at least, `chunk` queries at a time.
+
+    Parameters
+    ----------
+    q, k, v
+        float (B, heads, N, d), (B, heads, M, d), (B, heads, M, D).
+    bias
+        float (B, 1, 1, M).
+
+    Returns
+    -------
+    float (B, heads, N, D).
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)  # half precision overflows in q k^T
+    q, k, v, bias = (tensor.to(wide) for tensor in (q, k, v, bias))
+    with torch.autocast(q.device.type, enabled=False):
+        if q.shape[2] <= chunk:
+            return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        parts = [
+            checkpoint(functional.scaled_dot_product_attention, part, k, v, bias, use_reentrant=False)
+            if torch.is_grad_enabled()
+            else functional.scaled_dot_product_attention(part, k, v, attn_mask=bias)
+            for part in q.split(chunk, dim=2)
+        ]
+        return torch.cat(parts, dim=2)
+
+
+def _gate(channels: int) -> nn.Sequential:
+    """w^T ReLU(Norm(W_h x)), float (B, C, H, W) to (B, 1, H, W)."""
+    hidden = max(1, channels // 4)
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, 1, 1)
+    )
+
+
+def _sums(x: Tensor, side: int) -> Tensor:
+    """Sums over squares of the grid; those at the right and bottom may be smaller."""
+    return x if side == 1 else functional.avg_pool2d(x, side, ceil_mode=True, divisor_override=1)
