@@ -15,7 +15,7 @@ cells count, and weighs none. The attention that is reported is that of (2), eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -71,16 +71,24 @@ class Cnn(SlideModel):
         share = share.to(self.normalise.mean.dtype)
         evidence = None if self.training else share.new_zeros((len(share), self.config.classes, *share.shape[1:]))
         weight = self.head.weight - self.head.weight.mean(dim=0)  # (C, D), above the mean of the labels
-        pooled = []
+        pooled, maps = [], []
         for slides, view in views(batch, training=self.training):
             z = share.new_zeros((slides.stop - slides.start, self.phi.out_channels))
             for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides]):  # equation (1)
                 z = z + torch.einsum("bhw,bdhw->bd", share[slides, rows, columns], features)  # equation (2)
+                if self.training:  # a single block
+                    maps.append(features)
                 if evidence is not None:
                     evidence[slides, :, rows, columns] = torch.einsum("cd,bdhw->bchw", weight, features)
             pooled.append(z)
-        logits = self.head(self.dropout(torch.cat(pooled)))  # equation (3)
-        return without_patches(logits, share, evidence=evidence)
+        features = torch.cat(pooled)
+        output = without_patches(self.decide(features), share, evidence=evidence, pooled=features)
+        return replace(output, features=maps[0]) if maps else output
+
+    def decide(self, pooled: Tensor) -> Tensor:
+        """Equation (3); see `SlideModel.decide`."""
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits
 
     def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
         """Equation (4); see `SlideModel.losses`."""

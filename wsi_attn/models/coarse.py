@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_attn.models.contract import BagBatch
-from wsi_attn.nn.backbones import Backbone
+from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.filters import RADIUS, smooth
 
 BLOCK_PIXELS = 512

@@ -7,6 +7,7 @@ file: pixels at the places it picks come from a `PatchSource`, so it runs as wel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_attn.contract import UInt8Array
+from wsi_attn.errors import UsageError
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 """What a system is for."""
@@ -100,6 +102,11 @@ class SlideOutput:
         training, and from systems that have none.
     segmentation
         float (B, C, H, W), logits of each pixel of the coarse view; None from systems that label whole slides.
+    pooled
+        float (B, P), what `SlideModel.decide` makes the logits of, before any dropout; None from systems without it.
+    features
+        float (B, D, h, w), the maps that the answer is pooled from, with their gradient: what training pulls where no
+        attention is learned. None in evaluation, and from systems whose `attention` has a gradient.
     """
 
     logits: Tensor
@@ -113,10 +120,16 @@ class SlideOutput:
     unreadable: Tensor
     evidence: Tensor | None = None
     segmentation: Tensor | None = None
+    pooled: Tensor | None = None
+    features: Tensor | None = None
 
 
 def without_patches(
-    logits: Tensor, attention: Tensor, global_logits: Tensor | None = None, evidence: Tensor | None = None
+    logits: Tensor,
+    attention: Tensor,
+    global_logits: Tensor | None = None,
+    evidence: Tensor | None = None,
+    pooled: Tensor | None = None,
 ) -> SlideOutput:
     """The output of a system, or a branch, that reads no patch: K is 0."""
     none = torch.zeros((len(logits), 0), dtype=torch.int64, device=logits.device)
@@ -131,7 +144,30 @@ def without_patches(
         instance_logits=None,
         unreadable=torch.zeros(len(logits), dtype=torch.int64, device=logits.device),
         evidence=evidence,
+        pooled=pooled,
     )
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The training part as it is, for a system that must see it before training.
+
+    Attributes
+    ----------
+    labels
+        int64 (n,).
+    view
+        uint8 (rows, columns, 3), the coarse view of an image by its index.
+    batch_size
+        Images of one step.
+    seed
+        Of whatever is chosen by chance.
+    """
+
+    labels: Tensor
+    view: Callable[[int], UInt8Array]
+    batch_size: int
+    seed: int
 
 
 class NetworkConfig(Protocol):
@@ -167,10 +203,16 @@ class SlideModel(nn.Module, ABC):
     ----------
     task
         "classification" of slides, or "segmentation" of their pixels.
+    any_orientation
+        Whether images may be turned and flipped in training; not where a place in the image means something.
+    whole_batches
+        Whether training drops a last batch that is not full.
     """
 
     config: NetworkConfig
     task: ClassVar[str] = CLASSIFICATION
+    any_orientation: bool = True
+    whole_batches: bool = False
 
     def __call__(self, batch: BagBatch) -> SlideOutput:
         """`forward`, with its type."""
@@ -202,3 +244,32 @@ class SlideModel(nn.Module, ABC):
         class_weights
             float (C,), weight of each class in the cross-entropies; equal by default.
         """
+
+    @classmethod
+    def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Fields of the configuration, with those added that hang on what is installed; they stay with the model."""
+        return options
+
+    def prepare(self, images: TrainingImages) -> tuple[str, ...]:
+        """See the training part once, before training; also where a killed run goes on.
+
+        Returns
+        -------
+        Warnings, one sentence each.
+        """
+        return ()
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Told before each epoch, counted from 0, for what changes in the course of training."""
+
+    def finish(self) -> None:
+        """Drop what only training needs; told once, after it."""
+
+    def decide(self, pooled: Tensor) -> Tensor:
+        """The fused answer once more: `SlideOutput.pooled`, float (n, P), to logits (n, C), with dropout if it is on.
+
+        Raises
+        ------
+        UsageError : the system has no dropout to draw.
+        """
+        raise UsageError(f"{type(self).__name__} has no dropout before its answer to draw from")

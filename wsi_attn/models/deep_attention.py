@@ -197,14 +197,15 @@ class DeepAttention(SlideModel):
         log_attention, z, evidence = self._overview(batch)
         valid, _ = allowed_cells(batch, z.device)
         look = Look(log_attention, valid, batch.extent, self.cell)
-        z = self.dropout(z)
+        coarse, z = z, self.dropout(z)
         attention = log_attention.to(self.normalise.mean.dtype).exp().view(valid.shape)
         if self.config.branches == "global":
-            return without_patches(self.fused_head(z), attention, self.global_head(z), evidence)
+            return without_patches(self.fused_head(z), attention, self.global_head(z), evidence, coarse)
 
         instances = self.selection.choose(look, batch.generator if self.training else None)  # equation (5)
         r, readable = self._read(instances, batch)
         local, summary, weights = self.selection.pool(look, instances, r, readable, self._gate(r))
+        pooled = local if self.config.branches == "local" else torch.cat([coarse, local], dim=1)
         local = self.dropout(local)
         fused = local if self.config.branches == "local" else torch.cat([z, local], dim=1)
         return SlideOutput(
@@ -218,7 +219,13 @@ class DeepAttention(SlideModel):
             instance_logits=self.instance_head(self.dropout(summary)),
             unreadable=(instances.mask & ~readable).sum(dim=1),
             evidence=evidence,
+            pooled=pooled,
         )
+
+    def decide(self, pooled: Tensor) -> Tensor:
+        """Equation (9); see `SlideModel.decide`."""
+        logits: Tensor = self.fused_head(self.dropout(pooled))
+        return logits
 
     def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
         """The terms of equation (10), weighted; those of branches that there are.

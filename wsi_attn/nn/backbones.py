@@ -1,4 +1,4 @@
-"""Networks that turn an image into a grid of features: a small one of ours, and any of timm's."""
+"""Networks that turn an image into a grid of features, by name: small ones of ours, and any of timm's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attn.errors import CheckpointError, MissingExtraError, UsageError
+from wsi_attn.errors import CheckpointError, MissingExtraError, UnknownNameError, UsageError
+from wsi_attn.nn.backbone import Backbone, Stage
+from wsi_attn.nn.families import FAMILIES, ResidualBlock
 from wsi_attn.registry import unknown_name
 
 SMALL, TIMM = "small", "timm:"
@@ -22,45 +24,6 @@ SMALL, TIMM = "small", "timm:"
 
 ATTENTION_STRIDE = 16
 """Stride of the timm stage that attention is computed on: a coarser grid would point less precisely."""
-
-
-class Backbone(nn.Module):
-    """Float (B, 3, H, W) to (B, out_channels, ceil(H/stride), ceil(W/stride)).
-
-    Attributes
-    ----------
-    halo
-        Pixels to each side of a cell that its features depend on; None where they may depend on all of the image.
-    """
-
-    out_channels: int
-    stride: int
-    halo: int | None
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016, figure 2)."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-        self.stride = stride
-        self.shortcut = (
-            nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
-            if stride != 1 or in_channels != out_channels
-            else nn.Identity()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float (B, C, H, W) to (B, C', H/stride, W/stride)."""
-        y = functional.relu(self.norm1(self.conv1(x)))
-        # The shortcut's pixels are picked here and not by a stride of its convolution: the backward pass of oneDNN, as
-        # torch 2.13 has it, writes past a buffer for a strided 1x1 with fewer than 16 channels, channels last.
-        picked = x[:, :, :: self.stride, :: self.stride]
-        return functional.relu(self.norm2(self.conv2(y)) + self.shortcut(picked))
 
 
 class SmallResNet(Backbone):
@@ -80,6 +43,7 @@ class SmallResNet(Backbone):
             nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )
         self.blocks = nn.Sequential(*(ResidualBlock(before, after, 2) for before, after in pairwise(widths)))
+        self.widths = tuple(widths)
         self.out_channels = widths[-1]
         self.stride = 2 ** len(widths)
         # A block at input step s sees s pixels to each side by its first convolution and 2s by its second.
@@ -89,6 +53,14 @@ class SmallResNet(Backbone):
         """Float (B, 3, H, W) to (B, C, ceil(H/stride), ceil(W/stride))."""
         features: Tensor = self.blocks(self.stem(x))
         return features
+
+    def stages(self) -> list[Stage]:
+        """See `Backbone.stages`."""
+        parts = [self.stem, *self.blocks]
+        return [
+            Stage(part, width, 2**number)
+            for number, (part, width) in enumerate(zip(parts, self.widths, strict=True), 1)
+        ]
 
 
 class TimmBackbone(Backbone):
@@ -131,6 +103,19 @@ class TimmBackbone(Backbone):
         features: Tensor = self.network(functional.pad(x, (0, -width % self.stride, 0, -height % self.stride)))[0]
         return features
 
+    def stages(self) -> list[Stage]:
+        """See `Backbone.stages`; of several blocks of one stride timm names the last.
+
+        Raises
+        ------
+        UsageError : its parts answer with something else than feature maps.
+        """
+        records = self.network.feature_info.info[: self.stage + 1]
+        return [
+            Stage(_submodule(self.network, record["module"]), int(record["num_chs"]), int(record["reduction"]))
+            for record in records
+        ]
+
     @torch.no_grad()
     def _try_out(self) -> None:
         """Refuse a network that takes images of one size only, or answers with another order of axes."""
@@ -163,7 +148,7 @@ class TimmBackbone(Backbone):
 
 
 def build_backbone(name: str, widths: Sequence[int], largest_stride: int | None = None) -> Backbone:
-    """A backbone by name: "small", which `widths` describe, or "timm:NAME"; see `TimmBackbone` for the stride.
+    """A backbone by name: "small" or one of `FAMILIES`, which `widths` describe, or "timm:NAME", see `TimmBackbone`.
 
     Raises
     ------
@@ -172,13 +157,17 @@ def build_backbone(name: str, widths: Sequence[int], largest_stride: int | None 
     """
     if name == SMALL:
         return SmallResNet(widths)
+    if name in FAMILIES:
+        return FAMILIES[name](widths)
     if name.startswith(TIMM):
         return TimmBackbone(name.removeprefix(TIMM), largest_stride)
-    raise unknown_name("backbone", name, [SMALL, f"{TIMM}NAME"])
+    raise UnknownNameError(
+        f"There is no backbone named {name!r}; known: {', '.join([SMALL, *FAMILIES])} and {TIMM}NAME"
+    )
 
 
 def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Channel means and deviations, 0 to 1, that a timm network's weights were trained with; None for "small".
+    """Channel means and deviations, 0 to 1, that a timm network's weights were trained with; None for ours.
 
     Raises
     ------
@@ -200,6 +189,24 @@ def _timm() -> ModuleType:
         ) from error
     module: ModuleType = timm
     return module
+
+
+def timm_is_here() -> bool:
+    """Whether networks of timm can be had."""
+    try:
+        _timm()
+    except MissingExtraError:
+        return False
+    return True
+
+
+def _submodule(network: Any, name: str) -> nn.Module:
+    """A part of a timm network by the name that timm has for it; sequences may have been laid out flat."""
+    for spelled in (name, name.replace(".", "_")):
+        with contextlib.suppress(AttributeError):
+            found: nn.Module = network.get_submodule(spelled)
+            return found
+    raise UsageError(f"This timm network has no stage {name} whose output is a feature map; name another network")
 
 
 def _features_of(name: str, **options: Any) -> Any:

@@ -29,7 +29,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_the_systems_there_are() -> None:
-    assert SYSTEMS.names() == ["cnn", "deep-attention"]
+    assert SYSTEMS.names() == ["cnn", "deep-attention", "dual-cross", "global-spatial", "joint-segmentation"]
 
 
 @pytest.mark.usefixtures("weights")

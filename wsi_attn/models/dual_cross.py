@@ -1,0 +1,277 @@
+"""Dual cross-attention: two networks see the same image, and their features look at each other before they answer.
+
+Borah, Singh, "DCAT: Dual Cross-Attention Fusion for Disease Classification in Radiological Images with Uncertainty
+Estimation", arXiv 2503.11851. What is certain of the paper: EfficientNet-B4 and ResNet-34 on the same input, tapped at
+two depths; cross-attention in both directions between maps of one depth; refinement by channel and then spatial
+attention; dropout at prediction for the uncertainty. Its text could not be had: numbers and details below are a
+reconstruction. At each level l, of stride 8 and 16, with E and R the maps of the two networks brought to one width:
+
+(1)  E = BN(conv1x1(F_1)),  R = BN(conv1x1(F_2))
+(2)  E' = E + gamma_E A_E(E, R),  R' = R + gamma_R A_R(R, E)         `nn.cross_attention`; gammas begin at 0
+(3)  g = sigmoid( conv1x1([E' ; R']) ),  F = g E' + (1 - g) R'
+(4)  F <- F + M_s * (M_c * F)                                        `nn.refine`
+(5)  G = relu(BN(conv3x3([ conv3x3_stride2(F_8) ; F_16 ])))
+(6)  z = mean over the n cells that may be looked at of G
+(7)  o = W_2 drop( relu( W_1 drop(z) ) )                             label
+(8)  L = CE(o)
+
+The map that is shown is M_s of stride 16. The evidence of a cell is (7) of G there alone, above the mean of the labels.
+
+Departures. Of timm's EfficientNet-B4 the last block of stride 16 is tapped, with 160 channels, and not the one before
+it, since timm gives one map a stride. Keys are averaged to at most `most_keys`. Cells without tissue answer no query
+and are left out of means. An image keeps its size. Both networks learn at one rate.
+
+Ablations. `fusion="concat"` leaves (2) out and takes F = conv1x1([E ; R]); "first" and "second" use one network alone,
+F = E or F = R.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_attn.errors import UsageError
+from wsi_attn.models.coarse import Normalise, allowed_cells, views
+from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput, without_patches
+from wsi_attn.nn.backbone import Backbone
+from wsi_attn.nn.backbones import build_backbone, timm_is_here
+from wsi_attn.nn.cross_attention import TwoWay
+from wsi_attn.nn.refine import Refine, masked_mean
+from wsi_attn.registry import unknown_name
+
+FUSIONS = ("cross", "concat", "first", "second")
+"""How the two networks become one; see the equations."""
+
+FINE, COARSE = 8, 16
+"""Strides of the two levels."""
+
+PUBLISHED = ("timm:efficientnet_b4", "timm:resnet34")
+"""The networks of the paper."""
+
+OURS = ("small", "small-vgg")
+"""What stands for them where timm is not installed."""
+
+
+@dataclass(frozen=True)
+class DualCrossConfig:
+    """Everything that rebuilds the network."""
+
+    classes: int
+    """Number of labels."""
+    coarse_factor: int = 1
+    """High-resolution pixels per pixel of the view, along a side."""
+    fusion: str = "cross"
+    """One of `FUSIONS`."""
+    widths: tuple[int, int] = (128, 256)
+    """Features of the levels of stride 8 and 16."""
+    heads: int = 4
+    """Of the cross-attention."""
+    most_keys: int = 256
+    """Bound of the keys of a map."""
+    fused_width: int = 512
+    """Channels of G."""
+    hidden: int = 256
+    """Units of (7)."""
+    dropout: float = 0.3
+    """Both dropouts of (7)."""
+    coarse_widths: tuple[int, ...] = (24, 48, 96, 160)
+    """Channels of small networks; four or more, so that they have the strides 8 and 16."""
+    smoothing: float = 0.0
+    """Deviation, in pixels, of a Gaussian over every view."""
+    backbone: str = "small"
+    """First network: one of ours or "timm:NAME"."""
+    second_backbone: str = "small-vgg"
+    """Second network."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Channel means of the input, 0 to 1."""
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    """Channel deviations of the input."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises
+        ------
+        UnknownNameError : a fusion that there is not.
+        UsageError : heads that do not divide the widths.
+        """
+        if self.fusion not in FUSIONS:
+            raise unknown_name("fusion", self.fusion, FUSIONS)
+        if any(width % self.heads for width in self.widths):
+            raise UsageError(f"{self.heads} heads do not divide the widths {self.widths[0]} and {self.widths[1]}")
+
+
+class Level(nn.Module):
+    """Equations (1) to (4) at one depth.
+
+    Parameters
+    ----------
+    channels
+        Of the first and the second map; one alone where the fusion uses one network.
+    """
+
+    def __init__(self, channels: list[int], width: int, config: DualCrossConfig) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(count, width, 1, bias=False), nn.BatchNorm2d(width)) for count in channels
+        )
+        self.cross = TwoWay(width, config.heads, config.most_keys) if config.fusion == "cross" else None
+        self.merge = nn.Conv2d(2 * width, width, 1) if len(channels) == 2 else None
+        self.refine = Refine(width)
+
+    def __call__(self, maps: list[Tensor], allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward`, with its type."""
+        found: tuple[Tensor, Tensor] = super().__call__(maps, allowed)
+        return found
+
+    def forward(self, maps: list[Tensor], allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps of the networks, float (B, C, h, w), and bool (B, h, w) to F, float (B, D, h, w), and M_s (B, h, w)."""
+        projected = [project(found) for project, found in zip(self.projections, maps, strict=True)]  # equation (1)
+        return self.refine(self.fused(projected, allowed), allowed)  # equation (4)
+
+    def fused(self, projected: list[Tensor], allowed: Tensor) -> Tensor:
+        """Equations (2) and (3), or what an ablation does in their place."""
+        if self.merge is None:
+            return projected[0]
+        if self.cross is None:
+            merged: Tensor = self.merge(torch.cat(projected, dim=1))
+            return merged
+        e, r = self.cross(projected[0], projected[1], allowed)
+        gate = torch.sigmoid(self.merge(torch.cat([e, r], dim=1)))
+        return gate * e + (1 - gate) * r
+
+
+class DualCross(SlideModel):
+    """The network of equations (1) to (7)."""
+
+    def __init__(self, config: DualCrossConfig) -> None:
+        super().__init__()
+        self.config: DualCrossConfig = config
+        self.normalise = Normalise(config.mean, config.std, config.smoothing)
+        names = [config.backbone, config.second_backbone]
+        used = {"first": names[:1], "second": names[1:]}.get(config.fusion, names)
+        self.networks = nn.ModuleList(build_backbone(name, config.coarse_widths, COARSE) for name in used)
+        self.taps = [
+            [_stage_at(self._network(n), stride, used[n]) for n in range(len(used))] for stride in (FINE, COARSE)
+        ]
+        fine, coarse = (
+            [self._network(n).stages()[stage - 1].channels for n, stage in enumerate(stages)] for stages in self.taps
+        )
+        self.fine, self.coarse = Level(fine, config.widths[0], config), Level(coarse, config.widths[1], config)
+        self.reduce = nn.Conv2d(config.widths[0], config.widths[0], 3, 2, 1)
+        self.together = nn.Sequential(
+            nn.Conv2d(sum(config.widths), config.fused_width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(config.fused_width),
+            nn.ReLU(),
+        )
+        self.head = nn.Sequential(
+            nn.Dropout(config.dropout),
+            nn.Linear(config.fused_width, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, config.classes),
+        )
+
+    @classmethod
+    def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """The networks of the paper where timm is installed, else small ones; see `SlideModel.completed`."""
+        names = ("backbone", "second_backbone")
+        if all(name in options for name in names):
+            return options
+        chosen = PUBLISHED if timm_is_here() else OURS
+        return dict(zip(names, chosen, strict=True)) | options
+
+    @property
+    def stride(self) -> int:
+        """Coarse pixels per cell of the maps."""
+        return COARSE
+
+    def forward(self, batch: BagBatch) -> SlideOutput:
+        """Answer B slides."""
+        valid, _ = allowed_cells(batch, self.normalise.mean.device)
+        attention = self.normalise.mean.new_zeros(valid.shape)
+        evidence = None
+        if not self.training:
+            evidence = attention.new_zeros((len(valid), self.config.classes, *valid.shape[1:]))
+        pooled = []
+        for slides, view in views(batch, training=self.training):
+            height, width = (-(-extent // COARSE) for extent in view.shape[2:])
+            part = (slides, slice(0, height), slice(0, width))
+            grid, places = self.encode(self.normalise(view[:, :]), valid[part])
+            attention[part] = (places * valid[part]).to(attention.dtype)
+            pooled.append(masked_mean(grid, valid[part]))  # equation (6)
+            if evidence is not None:
+                cells = self.decide(grid.movedim(1, -1)).movedim(-1, 1)
+                evidence[slides, :, :height, :width] = cells - cells.mean(dim=1, keepdim=True)
+        attention = attention / attention.sum(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(attention.dtype).tiny)
+        z = torch.cat(pooled)
+        return without_patches(self.decide(z), attention, evidence=evidence, pooled=z)
+
+    def encode(self, images: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """Equations (1) to (5).
+
+        Parameters
+        ----------
+        images
+            Float (B, 3, H, W), normalised.
+        allowed
+            bool (B, ceil(H/16), ceil(W/16)).
+
+        Returns
+        -------
+        G, float (B, D, h, w), and M_s of stride 16, float (B, h, w).
+        """
+        height, width = images.shape[2:]
+        padded = functional.pad(images, (0, -width % COARSE, 0, -height % COARSE))
+        fine, coarse = self.tapped(padded)
+        ratio = COARSE // FINE
+        allowed_fine = allowed.repeat_interleave(ratio, dim=1).repeat_interleave(ratio, dim=2)
+        first, _ = self.fine(fine, allowed_fine)
+        second, places = self.coarse(coarse, allowed)
+        grid = self.together(torch.cat([self.reduce(first), second], dim=1))  # equation (5)
+        return grid.to(images.dtype), places
+
+    def tapped(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What the networks show at both levels, float (B, C, H/8, W/8) and (B, C, H/16, W/16) of each network."""
+        found: dict[tuple[int, int], Tensor] = {}
+        for n in range(len(self.networks)):
+            network = self._network(n)
+            with network.watched({stages[n]: _into(found, (level, n)) for level, stages in enumerate(self.taps)}):
+                network(images)
+        fine, coarse = ([found[level, n] for n in range(len(self.networks))] for level in (0, 1))
+        return fine, coarse
+
+    def decide(self, pooled: Tensor) -> Tensor:
+        """Equation (7); see `SlideModel.decide`."""
+        logits: Tensor = self.head(pooled)
+        return logits
+
+    def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Equation (8); see `SlideModel.losses`."""
+        return {"fused": functional.cross_entropy(output.logits, labels, class_weights)}
+
+    def _network(self, n: int) -> Backbone:
+        network = self.networks[n]
+        assert isinstance(network, Backbone)  # noqa: S101 - a ModuleList forgets what it holds
+        return network
+
+
+def _into(found: dict[tuple[int, int], Tensor], place: tuple[int, int]) -> Any:
+    """A watcher that keeps what it is shown and changes nothing."""
+
+    def keep(output: Tensor) -> None:
+        found[place] = output
+
+    return keep
+
+
+def _stage_at(backbone: Backbone, stride: int, name: str) -> int:
+    """Number of the last stage of a stride, from 1."""
+    fitting = [number for number, stage in enumerate(backbone.stages(), 1) if stage.stride == stride]
+    if not fitting:
+        raise UsageError(f"{name} has no stage of stride {stride}, which dual-cross taps; name another network")
+    return fitting[-1]

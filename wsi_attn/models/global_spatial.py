@@ -1,0 +1,335 @@
+"""Global spatial attention: one map of weights for a whole collection whose images show the same thing in one place.
+
+Xu, Huang, Nitanda, Asaoka, Yamanishi, "A Novel Global Spatial Attention Mechanism in Convolutional Neural Network for
+Medical Image Classification", arXiv 2007.15897. What is certain of the paper: one map for all images, made by a binary
+classifier of pixels whose features are the intensities of all images there; trained together with the network; on top
+of GoogLeNet, VGG, ResNet and DenseNet. Its text could not be had, and the equations are the direct reading of that.
+
+(1), (2)  m_p = sigmoid( g(u_p) )                see `nn.global_map`
+(3)       X~ = m X,  or X (1 + m)  residual      of the image, or of the features after a stage of the network
+(4)       o = W mean_p( f(X~)_p ) + b            label: the network f, global average pooling, a linear head
+(5)       L = CE(o)
+
+Three realisations of (1). "anchor" (the default): g looks at a fixed, class-balanced set of training images, at most
+`anchors` of them, or all where there are no more than twice as many. "batch": g looks at the images of the step, which
+is what a later author reports of the first code; every batch must be full, and their moving average answers. "free":
+one parameter a pixel.
+
+Reconstructions. The bias of g begins at 2, so that m is about 0.88 and training begins near the plain network. Over the
+last fifth of the epochs the map stays as it is and the network alone is trained (that the first code froze it is known,
+not when). Images are brought to one size, `view_size` squared. After a stage, u_p are still intensities, averaged over
+the cells of that stage.
+
+Departures. The map answers as a constant: anchors and classifier are dropped when training ends. Features of "batch"
+are standardised image by image, as those of "anchor" are. Maps for each channel are not built.
+
+What follows from the map. An image may be neither turned nor flipped in training. Tissue and prior say where the map is
+shown and play no part in the answer. m and the first layer of f may be scaled against each other: only the order of its
+values can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_attn.contract import UInt8Array
+from wsi_attn.errors import UsageError
+from wsi_attn.models.coarse import Normalise, views
+from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput, TrainingImages, without_patches
+from wsi_attn.nn.backbone import Backbone
+from wsi_attn.nn.backbones import build_backbone
+from wsi_attn.nn.global_map import KINDS, GlobalMap
+from wsi_attn.registry import unknown_name
+
+CELL = 4
+"""Coarse pixels along a cell of the map that a prediction shows."""
+
+LARGEST_STRIDE = 32
+"""Of the timm stage that is averaged."""
+
+ALIGNED = 0.1
+"""Alignment below which the images are said to have no common layout."""
+
+ALIGNMENT_SIDE = 16
+"""Side of the pictures whose correlation is the alignment: layout, not texture."""
+
+
+@dataclass(frozen=True)
+class GlobalSpatialConfig:
+    """Everything that rebuilds the network."""
+
+    classes: int
+    """Number of labels."""
+    coarse_factor: int = 1
+    """High-resolution pixels per pixel of the view, along a side, before it is resized."""
+    view_size: int = 224
+    """Side that every view is resized to; a multiple of the network's stride."""
+    map_by: str = "anchor"
+    """What the map is learned from: "anchor", "batch" or "free"."""
+    map_after: int = 0
+    """Stage of the network whose output is weighed; 0 weighs the image."""
+    residual: bool = False
+    """Whether (3) is X (1 + m)."""
+    anchors: int = 128
+    """Most images that "anchor" looks at, where there are more than twice as many."""
+    map_hidden: int = 64
+    """Hidden units of g; 0 makes it linear."""
+    map_side: int = 1
+    """Side of the first convolution of g: 1 looks at the pixel alone."""
+    map_bias: float = 2.0
+    """First bias of g."""
+    freeze: float = 0.2
+    """Share of the epochs, at the end, in which the map stays as it is."""
+    coarse_widths: tuple[int, ...] = (24, 48, 96)
+    """Channels of a small network; its stride is 2 to the power of their number."""
+    dropout: float = 0.25
+    """Dropout on the pooled features."""
+    smoothing: float = 0.0
+    """Deviation, in pixels, of a Gaussian over every view."""
+    backbone: str = "small"
+    """Network f: "small", "small-vgg", "small-googlenet", "small-resnet", "small-densenet" or "timm:NAME"."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Channel means of the input, 0 to 1."""
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    """Channel deviations of the input."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises
+        ------
+        UnknownNameError : a way to learn the map that there is not.
+        UsageError : a number out of range.
+        """
+        if self.map_by not in KINDS:
+            raise unknown_name("way to learn the map", self.map_by, KINDS)
+        if not 0 <= self.freeze < 1:
+            raise UsageError(f"--map-freeze is {self.freeze:g}; it must be from 0 to below 1")
+        if self.map_side % 2 == 0 or self.map_side < 1 or self.map_hidden < 0 or self.anchors < 1:
+            raise UsageError("the side of the map's classifier must be odd, its units at least 0, anchors at least 1")
+
+
+class GlobalSpatial(SlideModel):
+    """The network of equations (1) to (4).
+
+    Attributes
+    ----------
+    mean_image
+        float (3, S, S), 0 to 255, mean of the training images; what the map is drawn over.
+    alignment
+        float (), see `prepare`.
+    """
+
+    any_orientation = False
+    mean_image: Tensor
+    alignment: Tensor
+
+    def __init__(self, config: GlobalSpatialConfig) -> None:
+        super().__init__()
+        self.config: GlobalSpatialConfig = config
+        self.whole_batches = config.map_by == "batch"
+        self.normalise = Normalise(config.mean, config.std, config.smoothing)
+        self.phi = build_backbone(config.backbone, config.coarse_widths, LARGEST_STRIDE)
+        self.map_stride = _stride_at(self.phi, config.map_after)
+        if config.view_size % self.phi.stride:
+            raise UsageError(
+                f"--view-size {config.view_size} is no multiple of {self.phi.stride}, the stride of {config.backbone}"
+            )
+        self.map = GlobalMap(
+            config.map_by,
+            config.view_size // self.map_stride,
+            config.map_hidden,
+            config.map_side,
+            config.map_bias,
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.phi.out_channels, config.classes)
+        self.register_buffer("mean_image", torch.zeros(3, config.view_size, config.view_size))
+        self.register_buffer("alignment", torch.zeros(()))
+
+    @property
+    def stride(self) -> int:
+        """Coarse pixels per cell of the maps that a prediction shows."""
+        return CELL
+
+    def forward(self, batch: BagBatch) -> SlideOutput:
+        """Answer B slides."""
+        pixels = self._resized(batch)
+        features = self.features(self.normalise(pixels), self.map(self._map_features(pixels)))
+        pooled = features.mean(dim=(2, 3))  # equation (4)
+        attention, evidence = self._shown(batch, features)
+        return without_patches(self.decide(pooled), attention, evidence=evidence, pooled=pooled)
+
+    def decide(self, pooled: Tensor) -> Tensor:
+        """The head of equation (4); see `SlideModel.decide`."""
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits
+
+    def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Equation (5); see `SlideModel.losses`."""
+        return {"fused": functional.cross_entropy(output.logits, labels, class_weights)}
+
+    def features(self, images: Tensor, weights: Tensor) -> Tensor:
+        """Equation (3) and f: float (B, 3, S, S) under a map (1, 1, G, G) to (B, D, h, w)."""
+        if not self.config.map_after:
+            found: Tensor = self.phi(self._weighed(images, weights))
+            return found.to(images.dtype)
+        with self.phi.watched({self.config.map_after: lambda output: self._weighed(output, weights)}):
+            found = self.phi(images)
+        return found.to(images.dtype)
+
+    def prepare(self, images: TrainingImages) -> tuple[str, ...]:
+        """Choose the anchors, and look how far the images share one layout.
+
+        `alignment` is the mean correlation of two images, each reduced to `ALIGNMENT_SIDE` pixels a side and grey: near
+        0 where they have nothing in common, 1 where they are alike.
+
+        Returns
+        -------
+        A warning where it is below `ALIGNED`.
+        """
+        chosen = set(balanced_choice(images.labels, self.config.anchors, images.seed))
+        wanted = self.config.map_by == "anchor"
+        total = torch.zeros_like(self.mean_image, device="cpu")
+        anchors, layouts = [], []
+        for index in range(len(images.labels)):
+            view = self._one(images.view(index))
+            total += view
+            layouts.append(_layout(view))
+            if wanted and index in chosen:
+                anchors.append(self._map_features(view[None])[0])
+        count = len(images.labels)
+        self.mean_image.copy_(total / count)
+        self.alignment.fill_(alignment(torch.stack(layouts)))
+        stacked = torch.stack(anchors) if wanted else None
+        self.map.begin(3 * (len(anchors) if wanted else images.batch_size), stacked)
+        if self.alignment >= ALIGNED:
+            return ()
+        return (
+            f"The training images share no layout (mean correlation {self.alignment:.2f}); "
+            "a map of places means nothing unless they are cropped alike",
+        )
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Keep the map as it is from the epoch on that `freeze` says, never from the first."""
+        first = max(1, epochs - int(self.config.freeze * epochs))
+        if epoch == first:
+            self.map.keep()
+        self.map.frozen = epoch >= first
+
+    def finish(self) -> None:
+        """Drop anchors and classifier."""
+        self.map.finish()
+
+    def _weighed(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Equation (3)."""
+        return x * (1 + weights) if self.config.residual else x * weights
+
+    def _map_features(self, pixels: Tensor) -> Tensor:
+        """Intensities of the cells of the map: float (B, 3, S, S) to (B, 3, G, G)."""
+        return functional.avg_pool2d(pixels, self.map_stride) if self.map_stride > 1 else pixels
+
+    def _resized(self, batch: BagBatch) -> Tensor:
+        """The views without their padding, each at `view_size`: float (B, 3, S, S), 0 to 255."""
+        device, size = self.normalise.mean.device, self.config.view_size
+        found = [_resize(view[:, :].to(device), size) for _, view in views(batch, training=False)]
+        return torch.cat(found)
+
+    def _one(self, view: UInt8Array) -> Tensor:
+        return _resize(torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None], self.config.view_size)[0]
+
+    def _shown(self, batch: BagBatch, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The map as attention over the cells of each slide, and the class activation map in evaluation."""
+        valid = batch.valid.to(features.device)
+        attention = features.new_zeros(valid.shape)
+        evidence = None if self.training else features.new_zeros((len(valid), self.config.classes, *valid.shape[1:]))
+        centred = self.head.weight - self.head.weight.mean(dim=0)
+        for index, (height, width) in enumerate(_grids(batch)):
+            part = (index, slice(0, height), slice(0, width))
+            attention[part] = _at(self.map.values, (height, width))[0, 0].to(features.dtype) * valid[part]
+            if evidence is not None:
+                activation = torch.einsum("cd,dhw->chw", centred, features[index])
+                evidence[index, :, :height, :width] = _at(activation[None], (height, width))[0]
+        attention = attention / attention.sum(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
+        return attention, evidence
+
+
+def balanced_choice(labels: Tensor, most: int, seed: int) -> list[int]:
+    """Indices of images, as many of each label as there are; all where there are at most 2 `most`, else `most`.
+
+    Parameters
+    ----------
+    labels
+        int64 (n,).
+    """
+    if len(labels) <= 2 * most:
+        return list(range(len(labels)))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator).tolist()
+    taken: dict[int, int] = {}
+    turns = []
+    for index in order:  # the first of every label come before the second of any
+        label = int(labels[index])
+        taken[label] = taken.get(label, 0) + 1
+        turns.append((taken[label], index))
+    return sorted(index for _, index in sorted(turns, key=lambda turn: turn[0])[:most])
+
+
+def alignment(layouts: Tensor) -> float:
+    """Mean correlation of two different images: float (n, P) with mean 0 and length 1 each; 1 of a single one."""
+    count = len(layouts)
+    if count < 2:
+        return 1.0
+    together = layouts.sum(dim=0).square().sum() - layouts.square().sum()
+    return float(together / (count * (count - 1)))
+
+
+def _layout(view: Tensor) -> Tensor:
+    """Float (3, S, S) to (`ALIGNMENT_SIDE` squared,), grey, mean 0, length 1; zeros of an even image."""
+    grey = functional.adaptive_avg_pool2d(view.mean(dim=0, keepdim=True), ALIGNMENT_SIDE).flatten()
+    centred = grey - grey.mean()
+    length = centred.norm()
+    return centred / length if length > 1e-3 else torch.zeros_like(centred)
+
+
+def _resize(pixels: Tensor, size: int) -> Tensor:
+    """uint8 (B, 3, H, W) to float (B, 3, size, size); averaged where it becomes smaller."""
+    if pixels.shape[2:] == (size, size):
+        return pixels.float()
+    return functional.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
+
+
+def _at(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Float (1, C, G, G) at another size."""
+    return functional.interpolate(maps.float(), shape, mode="bilinear", antialias=True)
+
+
+def _grids(batch: BagBatch) -> Iterator[tuple[int, int]]:
+    """Rows and columns of cells of each slide."""
+    if batch.coarse_size is None:
+        for _ in batch.sources:
+            yield batch.valid.shape[1], batch.valid.shape[2]
+        return
+    for width, height in batch.coarse_size.tolist():
+        yield -(-height // CELL), -(-width // CELL)
+
+
+def _stride_at(backbone: Backbone, number: int) -> int:
+    """Input pixels per cell after a stage; 1 at the input.
+
+    Raises
+    ------
+    UsageError : there is no such stage.
+    """
+    if number == 0:
+        return 1
+    stages = backbone.stages()
+    if not 0 < number <= len(stages):
+        raise UsageError(f"--map-after {number}: this network has the stages 1 to {len(stages)}, or input")
+    return stages[number - 1].stride

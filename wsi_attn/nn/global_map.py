@@ -1,0 +1,182 @@
+"""One map of weights for all images: a binary classifier of pixels, whose features are what all images show there.
+
+Letters: N images, C channels, G side of the map in cells.
+
+(1)  u_p = ( X^(1)_p, ..., X^(N)_p )             features of pixel p: what every image has there
+(2)  m_p = sigmoid( g(u_p) )                     weight of pixel p; p is important where m_p > 1/2, that is g(u_p) > 0
+
+Xu et al., "A Novel Global Spatial Attention Mechanism in Convolutional Neural Network for Medical Image
+Classification", arXiv 2007.15897. The paper's text could not be had: (1) and (2) are the direct reading of its
+abstract, and g follows a later author's account of the first code: convolution, ReLU, 1x1 convolution, sigmoid.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+KINDS = ("anchor", "batch", "free")
+"""What a map can be learned from; see `GlobalMap`."""
+
+DECAY = 0.99
+"""Of the moving average that stands for the maps of all batches."""
+
+
+def standardised(images: Tensor) -> Tensor:
+    """Float (N, C, H, W), each image with mean 0 and deviation 1 over all its values."""
+    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
+    return centred / centred.std(dim=(1, 2, 3), keepdim=True, correction=0).clamp(min=1e-6)
+
+
+def pixel_features(images: Tensor) -> Tensor:
+    """Equation (1): float (N, C, H, W) to (1, N C, H, W), channel n C + c from image n."""
+    return images.reshape(1, -1, *images.shape[2:])
+
+
+class PixelClassifier(nn.Module):
+    """The classifier g of equation (2).
+
+    Parameters
+    ----------
+    channels
+        Features of a pixel, N C.
+    hidden
+        Hidden units; 0 makes g linear.
+    side
+        Side of its first convolution: 1 looks at the pixel alone, 3 also at its neighbours.
+    bias
+        First value of the last bias.
+    """
+
+    def __init__(self, channels: int, hidden: int, side: int, bias: float) -> None:
+        super().__init__()
+        padding = side // 2
+        last = nn.Conv2d(hidden, 1, 1) if hidden else nn.Conv2d(channels, 1, side, padding=padding)
+        self.layers = nn.Sequential(last)
+        if hidden:
+            self.layers = nn.Sequential(nn.Conv2d(channels, hidden, side, padding=padding), nn.ReLU(), last)
+        if last.bias is not None:
+            nn.init.constant_(last.bias, bias)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """`forward`, with its type."""
+        logits: Tensor = super().__call__(features)
+        return logits
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Float (1, N C, H, W) to logits (1, 1, H, W)."""
+        logits: Tensor = self.layers(features)
+        return logits
+
+
+class FreeMap(nn.Module):
+    """Logits of every pixel as parameters: g of one-hot features, no pixel learns from another."""
+
+    def __init__(self, grid: int, bias: float) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.full((1, 1, grid, grid), bias))
+
+    def __call__(self) -> Tensor:
+        """`forward`, with its type."""
+        logits: Tensor = super().__call__()
+        return logits
+
+    def forward(self) -> Tensor:
+        """Logits (1, 1, G, G)."""
+        return self.logits
+
+
+class GlobalMap(nn.Module):
+    """The map of all images, learned in one of three ways; once learned, a constant.
+
+    "anchor": features are those of a fixed set of images, so the map depends on nothing else. "batch": features are
+    those of the images of the step, so its map changes with every batch and its order; a moving average stands for it
+    outside of training. "free": no features.
+
+    In evaluation, and before `begin`, the map is the buffer `values`; switching to evaluation refreshes it.
+
+    Parameters
+    ----------
+    kind
+        One of `KINDS`.
+    grid
+        G, side of the map in cells.
+    hidden, side, bias
+        Of the classifier, see `PixelClassifier`.
+
+    Attributes
+    ----------
+    values
+        float (1, 1, G, G), 0 to 1.
+    frozen
+        Whether the map stays as it is in `values`, in training too.
+    """
+
+    values: Tensor
+
+    def __init__(self, kind: str, grid: int, hidden: int, side: int, bias: float) -> None:
+        super().__init__()
+        self.kind, self.grid = kind, grid
+        self.hidden, self.side, self.bias = hidden, side, bias
+        self.learner: PixelClassifier | FreeMap | None = None
+        self.anchors: Tensor | None = None  # no buffer: neither averaged, nor saved, nor sent to other ranks
+        self.frozen = False
+        self.register_buffer("values", torch.full((1, 1, grid, grid), bias).sigmoid())
+
+    def begin(self, channels: int, anchors: Tensor | None = None) -> None:
+        """Make it learnable.
+
+        Parameters
+        ----------
+        channels
+            Features of a pixel.
+        anchors
+            float (N, C, G, G), the images that "anchor" looks at.
+        """
+        learner = FreeMap(self.grid, self.bias)
+        self.learner = (
+            learner if self.kind == "free" else PixelClassifier(channels, self.hidden, self.side, self.bias)
+        ).to(self.values.device)
+        self.anchors = None if anchors is None else pixel_features(standardised(anchors))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The map, float (1, 1, G, G).
+
+        Parameters
+        ----------
+        images
+            float (B, C, G, G), those of the step, which "batch" learns from.
+        """
+        if self.learner is None or self.frozen or not self.training:
+            return self.values
+        weights = self._learned(self.learner, images)
+        if self.kind == "batch":
+            with torch.no_grad():
+                self.values.lerp_(weights.detach(), 1 - DECAY)
+        return weights
+
+    def _learned(self, learner: PixelClassifier | FreeMap, images: Tensor) -> Tensor:
+        """Equation (2); `images` are looked at by "batch" alone."""
+        if isinstance(learner, FreeMap):
+            return learner().sigmoid()
+        if self.anchors is None:
+            return learner(pixel_features(standardised(images))).float().sigmoid()
+        self.anchors = self.anchors.to(self.values.device)  # once
+        return learner(self.anchors).float().sigmoid()
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Write what is learned into `values`; of "batch" its moving average is there already."""
+        if self.learner is not None and self.kind != "batch" and not self.frozen:
+            self.values.copy_(self._learned(self.learner, self.values))
+
+    def train(self, mode: bool = True) -> GlobalMap:
+        """See `nn.Module.train`; evaluation begins with the map as it is now."""
+        if not mode and self.training:
+            self.keep()
+        super().train(mode)
+        return self
+
+    def finish(self) -> None:
+        """Drop classifier and anchors; `values` is what is left."""
+        self.learner, self.anchors = None, None
