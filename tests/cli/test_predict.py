@@ -29,7 +29,7 @@ def test_slide_and_store_are_answered_alike_and_exhaustively(tmp_path: Path, sto
     assert list(maps[0]) == list(maps[1])
     tiles = [found[ATTENTION].values for found in maps]
     both = np.isfinite(tiles[0]) & np.isfinite(tiles[1])
-    assert both.mean() > 0.5
+    assert both.mean() > 0.3
     np.testing.assert_allclose(tiles[0][both], tiles[1][both], atol=1e-3)  # level 0 is the same
 
 
