@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from wsi_attn import __version__
-from wsi_attn.cli import evaluate, export, heatmap, info, models, predict, tile, tissue, train, verify, view
+from wsi_attn.cli import boxes, evaluate, export, heatmap, info, models, predict, tile, tissue, train, verify, view
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report
 from wsi_attn.cli.panels import Grouped
@@ -30,6 +30,7 @@ app.command("info")(info.info)
 app.command("tissue")(tissue.tissue)
 app.command("tile")(tile.tile)
 app.command("verify")(verify.verify)
+app.command("boxes")(boxes.boxes)
 app.command("train", cls=Grouped)(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)

@@ -14,7 +14,7 @@ from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, re
 from wsi_attn.cli.output import Talk, data, data_json, interval
 from wsi_attn.errors import UsageError
 
-DATA, NETWORK, STEPS, MACHINE = "Data", "Network", "Training", "Machine and logs"
+DATA, NETWORK, STEPS, RARE, MACHINE = "Data", "Network", "Training", "Rare classes", "Machine and logs"
 """Panels of `--help`."""
 
 Manifest = Annotated[
@@ -190,6 +190,65 @@ Balance = Annotated[
     ),
 ]
 
+Loss = Annotated[
+    str, typer.Option("--loss", help="Loss: cross-entropy, focal or class-balanced.", rich_help_panel=RARE)
+]
+Gamma = Annotated[float, typer.Option("--gamma", min=0, help="Of --loss focal.", rich_help_panel=RARE)]
+Beta = Annotated[
+    float, typer.Option("--beta", min=0, max=0.999999, help="Of --loss class-balanced.", rich_help_panel=RARE)
+]
+Resample = Annotated[
+    str,
+    typer.Option(
+        "--resample", help="Images of a class in an epoch: none (as they are), balanced or root.", rich_help_panel=RARE
+    ),
+]
+Care = Annotated[
+    str,
+    typer.Option(
+        "--care",
+        help="Pull attention onto lesions of rare classes: by boxes of the manifest, saliency, or none.",
+        rich_help_panel=RARE,
+    ),
+]
+RareClasses = Annotated[
+    str,
+    typer.Option(
+        "--rare-classes",
+        metavar="auto|A,B,...",
+        help="Classes of --care; auto: less than half of an even share.",
+        rich_help_panel=RARE,
+    ),
+]
+CareWeight = Annotated[
+    float,
+    typer.Option("--care-weight", min=0, max=0.99, help="Weight of the attention loss.", rich_help_panel=RARE),
+]
+CareTau = Annotated[
+    float,
+    typer.Option(
+        "--care-tau", min=0.01, max=1, help="Mean of the map in a lesion that is enough.", rich_help_panel=RARE
+    ),
+]
+CareDistance = Annotated[
+    float,
+    typer.Option(
+        "--care-distance", min=0, help="How much worse it is to look a cell further away.", rich_help_panel=RARE
+    ),
+]
+CareReduction = Annotated[
+    str,
+    typer.Option("--care-reduction", help="sum or mean over the images of a step with a lesion.", rich_help_panel=RARE),
+]
+CareAfter = Annotated[
+    int,
+    typer.Option("--care-after", min=0, help="First epochs that train without --care.", rich_help_panel=RARE),
+]
+CareSecondOrder = Annotated[
+    bool,
+    typer.Option("--care-second-order", help="Gradient through the weights of Grad-CAM too.", rich_help_panel=RARE),
+]
+
 Precision = Annotated[
     str,
     typer.Option(
@@ -252,6 +311,18 @@ def train(
     averaging: Averaging = 0.99,
     clip: Clip = 1.0,
     class_weights: Balance = "root",
+    loss: Loss = "cross-entropy",
+    gamma: Gamma = 2.0,
+    beta: Beta = 0.999,
+    resample: Resample = "none",
+    care: Care = "none",
+    rare_classes: RareClasses = "auto",
+    care_weight: CareWeight = 0.01,
+    care_tau: CareTau = 0.5,
+    care_distance: CareDistance = 0.0,
+    care_reduction: CareReduction = "sum",
+    care_after: CareAfter = 0,
+    care_second_order: CareSecondOrder = False,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -301,6 +372,18 @@ def train(
         warm_up_epochs=warm_up_epochs,
         patience=patience,
         class_weights=class_weights,
+        loss=loss,
+        gamma=gamma,
+        beta=beta,
+        resample=resample,
+        care=care,
+        rare_classes=_names(rare_classes),
+        care_weight=care_weight,
+        care_tau=care_tau,
+        care_distance=care_distance,
+        care_reduction=care_reduction,
+        care_after=care_after,
+        care_second_order=care_second_order,
         colour=colour,
         scale=scale,
         validation=validation,
@@ -349,6 +432,11 @@ def report(summary: Any, talk: Talk, *, json: bool) -> None:
 def as_line(record: dict[str, float]) -> str:
     """One epoch's record for people."""
     return "  ".join(f"{key} {value:.4g}" for key, value in record.items())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Classes between commas; none for auto."""
+    return () if text == "auto" else tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def _widths(option: str, text: str | None) -> list[int] | None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.contract import BACKGROUND, Progress, UInt8Array, no_progress
-from wsi_attn.data.augment import AugmentedPatches, random_colour, random_symmetry
+from wsi_attn.data.augment import AugmentedPatches, Symmetry, random_colour, random_symmetry
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Mpp, Region, Size
@@ -39,7 +39,8 @@ class Bag:
 
     `view` is uint8 (rows, columns, 3), coarse; `tissue` bool of the same shape; `extent` width and height in
     high-resolution pixels; `unreadable` level-0 regions of the coarse view that could not be decoded; `weights` the
-    prior of each coarse pixel (see `data.prior`), bool, or uint8 in 1/255; None weighs all alike.
+    prior of each coarse pixel (see `data.prior`), bool, or uint8 in 1/255; None weighs all alike; `lesion` bool, where
+    the finding is; None where that is not known.
     """
 
     view: UInt8Array
@@ -48,18 +49,20 @@ class Bag:
     source: PatchSource
     unreadable: tuple[Region, ...] = ()
     weights: NDArray[np.bool_] | UInt8Array | None = None
+    lesion: NDArray[np.bool_] | None = None
 
-    def augmented(self, generator: np.random.Generator, colour: float) -> Bag:
-        """The same slide in another orientation and colour."""
+    def augmented(self, generator: np.random.Generator, colour: float, *, turn: bool = True) -> Bag:
+        """The same slide in another colour, and unless it may not `turn` in another orientation."""
         change = random_colour(generator, colour) if colour > 0 else None
-        source = AugmentedPatches(self.source, self.extent, random_symmetry(generator), change)
+        symmetry = random_symmetry(generator) if turn else Symmetry(False, False, False)
+        source = AugmentedPatches(self.source, self.extent, symmetry, change)
 
         def turned(raster: NDArray[Any]) -> NDArray[Any]:
             return source.symmetry.apply(raster[..., None].view(np.uint8))[..., 0].view(raster.dtype)
 
-        weights = None if self.weights is None else turned(self.weights)
+        weights, lesion = (None if raster is None else turned(raster) for raster in (self.weights, self.lesion))
         tissue = turned(self.tissue)
-        return Bag(source.view(self.view), tissue, source.extent, source, self.unreadable, weights)
+        return Bag(source.view(self.view), tissue, source.extent, source, self.unreadable, weights, lesion)
 
 
 def make_bag(
@@ -134,7 +137,12 @@ def cell_means(raster: NDArray[np.bool_] | UInt8Array, stride: int) -> NDArray[n
     padded = np.zeros((height * stride, width * stride), raster.dtype)
     padded[:rows, :columns] = raster
     sums = padded.reshape(height, stride, width, stride).sum(axis=(1, 3), dtype=np.int64)
-    return np.asarray(sums / np.outer(_inside(rows, stride), _inside(columns, stride)))
+    return np.asarray(sums / cell_areas(raster.shape, stride))
+
+
+def cell_areas(shape: tuple[int, ...], stride: int) -> NDArray[np.int64]:
+    """Pixels of each cell that lie inside a raster (rows, columns): (ceil(rows/stride), ceil(columns/stride))."""
+    return np.outer(_inside(shape[0], stride), _inside(shape[1], stride))
 
 
 def prior_cells(bag: Bag, stride: int) -> NDArray[np.float32]:

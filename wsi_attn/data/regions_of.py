@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -61,7 +62,7 @@ def region_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.boo
     if row.boxes:
         if row.boxes.lower().endswith((".json", ".geojson")) and not _is_coco(row):
             return _polygon_mask(row, size0, shape)
-        return _box_mask(_boxes(row, size0), size0, shape)
+        return box_mask(_boxes(row, size0), size0, shape)
     return _image_mask(row, row.mask, size0, shape) if row.mask else None
 
 
@@ -89,7 +90,8 @@ def _boxes(row: Row, size0: Size) -> list[Box]:
     return found
 
 
-def _box_mask(boxes: list[Box], size0: Size, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def box_mask(boxes: Sequence[Box], size0: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The union of boxes on a raster (rows, columns) of the whole slide; pixels that a box touches count."""
     mask = np.zeros(shape, np.bool_)
     scale_y, scale_x = shape[0] / size0.height, shape[1] / size0.width
     for x1, y1, x2, y2 in boxes:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from wsi_attn.data.prior import PRIORS
 from wsi_attn.errors import UsageError
 from wsi_attn.registry import unknown_name
+from wsi_attn.train.care import REDUCTIONS
+from wsi_attn.train.class_losses import LOSSES
+from wsi_attn.train.lesions import SOURCES
+from wsi_attn.train.resampling import RESAMPLINGS
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 CLASS_WEIGHTS = ("none", "root", "balanced")
@@ -62,6 +66,30 @@ class TrainConfig:
     """What weighs the places before the network has seen them, see `data.prior`."""
     stain: str = "unspecified"
     """Stain of the images, in words, stored with the model."""
+    loss: str = "cross-entropy"
+    """Loss of the answer, one of `class_losses.LOSSES`; the heads beside it keep their cross-entropies."""
+    gamma: float = 2.0
+    """Of the loss "focal": how little a well answered image counts; 0 is the cross-entropy."""
+    beta: float = 0.999
+    """Of the loss "class-balanced": from 0, where all classes weigh alike, towards 1, by the inverse frequency."""
+    resample: str = "none"
+    """How often an epoch shows a class, one of `resampling.RESAMPLINGS`."""
+    care: str = "none"
+    """Where the boxes come from that attention is pulled onto, one of `lesions.SOURCES`; see `train.care`."""
+    rare_classes: tuple[str, ...] = ()
+    """Classes whose attention is pulled; empty for those with less than half of an even share of the rows."""
+    care_weight: float = 0.01
+    """a of CARE, weight of the attention loss; the classification has the rest."""
+    care_tau: float = 0.5
+    """tau of CARE, mean of the map in the lesion that is enough."""
+    care_distance: float = 0.0
+    """delta of CARE: how much worse it is to look a cell further away from the lesion."""
+    care_reduction: str = "sum"
+    """Sum or mean of the attention loss over the images of a step that have a lesion."""
+    care_after: int = 0
+    """First epochs that train the classification alone."""
+    care_second_order: bool = False
+    """Whether the attention loss reaches the weights through the alphas of Grad-CAM too."""
     seed: int = 0
     """Seed of splits, weights, augmentation and order."""
     device: str = "cpu"
@@ -75,9 +103,21 @@ class TrainConfig:
             ("class_weights", CLASS_WEIGHTS),
             ("precision", PRECISIONS),
             ("prior", PRIORS),
+            ("loss", LOSSES),
+            ("resample", RESAMPLINGS),
+            ("care", SOURCES),
+            ("care_reduction", REDUCTIONS),
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(name.replace("_", " "), getattr(self, name), known)
+        for name, ok, range_ in (
+            ("gamma", self.gamma >= 0, "at least 0"),
+            ("beta", 0 <= self.beta < 1, "from 0 to below 1"),
+            ("care_weight", 0 <= self.care_weight < 1, "from 0 to below 1"),
+            ("care_tau", 0 < self.care_tau <= 1, "above 0, at most 1"),
+        ):
+            if not ok:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g}: it must be {range_}")
         if self.folds == 1 or self.folds < 0:
             raise UsageError(
                 f"--folds {self.folds}: cross-validation has at least two parts; leave it out to train once"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock
@@ -18,13 +18,18 @@ from wsi_attn.contract import Slide, SlideInfo
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.blocks import CachedSlide
 from wsi_attn.data.manifest import Row
+from wsi_attn.data.regions_of import region_mask
 from wsi_attn.data.sources import SlidePatches, open_row
-from wsi_attn.models.contract import BagBatch, SlideModel
+from wsi_attn.errors import UsageError
+from wsi_attn.models.contract import BagBatch, SlideModel, TrainingImages
 from wsi_attn.slides.image_reader import ArraySlide
 from wsi_attn.slides.mosaic import Mosaic
 from wsi_attn.slides.tile_cache import TileCache
+from wsi_attn.train.care import LesionCells
 from wsi_attn.train.clock import EpochClock, TimedPatches
 from wsi_attn.train.config import Resources, TrainConfig
+from wsi_attn.train.lesions import lesion_cells, resized_region
+from wsi_attn.train.resampling import resampled
 
 LARGEST_CHANGE = 0.7
 """Bound of the log of a random change of scale."""
@@ -77,14 +82,19 @@ class Step:
         int64 (B,).
     rows
         Where they come from.
+    lesions
+        Where attention is pulled to; None where it is not.
     patches
         How many patches the network read for them, once it has.
     """
 
-    def __init__(self, batch: BagBatch, labels: torch.Tensor, rows: tuple[Row, ...]) -> None:
+    def __init__(
+        self, batch: BagBatch, labels: torch.Tensor, rows: tuple[Row, ...], lesions: LesionCells | None = None
+    ) -> None:
         self.batch = batch
         self.labels = labels
         self.rows = rows
+        self.lesions = lesions
         self.patches = 0
 
 
@@ -99,6 +109,9 @@ class Dataset:
         Says how coarse the view and its cells are.
     rank, ranks
         This process and how many there are: each gets every `ranks`-th batch.
+    lesions
+        For images that attention is pulled on in training, by the number of their row: the row whose boxes or mask say
+        where.
     """
 
     def __init__(
@@ -112,14 +125,17 @@ class Dataset:
         *,
         rank: int = 0,
         ranks: int = 1,
+        lesions: Mapping[int, Row] | None = None,
     ) -> None:
         self.rows = list(rows)
         self.label_index = {name: index for index, name in enumerate(labels)}
         self.coarse_factor, self.stride = network.config.coarse_factor, network.stride
+        self.any_orientation, self.whole_batches = network.any_orientation, network.whole_batches
         self.config = config
         self.cache = cache
         self.workers = (resources or Resources()).workers
         self.rank, self.ranks = rank, ranks
+        self.lesions = lesions or {}
         self._areas: NDArray[np.int64] | None = None
         self._readers = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
 
@@ -136,10 +152,27 @@ class Dataset:
         if generator is None:
             return self._plain(row, patches)
         if config.scale == 0:
-            return self._plain(row, patches).augmented(generator, config.colour)
-        change = float(np.exp(np.clip(generator.normal(0, config.scale), -LARGEST_CHANGE, LARGEST_CHANGE)))
-        bag = make_bag(patches.rescaled(change), config.tissue, regions=row.regions, prior=config.prior)
-        return bag.augmented(generator, config.colour)
+            bag = self._plain(row, patches)
+        else:
+            change = float(np.exp(np.clip(generator.normal(0, config.scale), -LARGEST_CHANGE, LARGEST_CHANGE)))
+            bag = make_bag(patches.rescaled(change), config.tissue, regions=row.regions, prior=config.prior)
+        if row.number in self.lesions:
+            bag = self._marked(row, bag, patches)
+        return bag.augmented(generator, config.colour, turn=self.any_orientation)
+
+    def _marked(self, row: Row, bag: Bag, patches: SlidePatches) -> Bag:
+        """The bag with its lesion; boxes are read from their file once, while memory allows."""
+        key = ("lesion", row.number)
+        kept = self.cache.pixels.get(key)
+        region = None if kept is None else kept.view(np.bool_)
+        if region is None:
+            width, height = patches.extent
+            shape = (-(-height // self.coarse_factor), -(-width // self.coarse_factor))
+            region = region_mask(self.lesions[row.number], patches.slide.info.size0, shape)
+            if region is None:
+                return bag
+            self.cache.pixels.put(key, region.view(np.uint8))
+        return replace(bag, lesion=resized_region(region, bag.view.shape[:2]))
 
     def _plain(self, row: Row, patches: SlidePatches) -> Bag:
         """The image as it is; its coarse view, tissue and weights are kept while memory allows."""
@@ -164,9 +197,16 @@ class Dataset:
         """Every image as it is, in manifest order."""
         return (self.bag(row, None) for row in self.rows)
 
+    def as_they_are(self) -> TrainingImages:
+        """The images for a system that sees them before training."""
+        labels = torch.tensor([self.label_index[row.label] for row in self.rows])
+        return TrainingImages(
+            labels, lambda index: self.bag(self.rows[index], None).view, self.config.batch_size, self.config.seed
+        )
+
     def _groups(self, generator: np.random.Generator | None) -> list[NDArray[np.int64]]:
         """Row indices of each batch of this rank; in manifest order without a generator, else at random among images
-        of like size.
+        of like size, each as often as `resampled` shows it.
 
         A batch is padded to its largest image, so one large field among small ones would cost as much as all large.
         """
@@ -176,12 +216,17 @@ class Dataset:
             return [order[start : start + size] for start in range(0, len(order), size)][self.rank :: self.ranks]
         if self._areas is None:
             self._areas = np.array([math.prod(self.cache.get(row).info.size0) for row in self.rows])
-        order = generator.permutation(order)
+        classes = np.array([self.label_index[row.label] for row in self.rows])
+        order = generator.permutation(resampled(classes, self.config.resample, generator))
         groups = []
         for start in range(0, len(order), size * WINDOW):
             window = order[start : start + size * WINDOW]
-            window = window[np.argsort(self._areas[window], kind="stable")]
+            window = window[np.argsort(self._areas[window % len(self.rows)], kind="stable")]
             groups += [window[first : first + size] for first in range(0, len(window), size)]
+        if self.whole_batches:
+            groups = [group for group in groups if len(group) == size]
+            if not groups:
+                raise UsageError(f"--batch-size {size}: there are {len(order)} images to train on, fewer than a batch")
         groups = [group for group in groups if len(group) > 1] or groups  # batch statistics of one image mean nothing
         groups = [groups[index] for index in generator.permutation(len(groups))]
         while len(groups) % self.ranks:  # every rank takes as many steps: the first batches come twice
@@ -195,23 +240,35 @@ class Dataset:
         clock = clock or EpochClock()
 
         def prepare(step: int) -> Step:
-            rows = [self.rows[index] for index in groups[step]]
+            rows = [self.rows[index % len(self.rows)] for index in groups[step]]
+            showings = [int(index) // len(self.rows) for index in groups[step]]  # each is augmented differently
             bags = [
-                self.bag(row, np.random.default_rng([seed, epoch, row.number]) if training else None) for row in rows
+                self.bag(row, np.random.default_rng([seed, epoch, row.number, showing]) if training else None)
+                for row, showing in zip(rows, showings, strict=True)
             ]
             bags = [replace(bag, source=TimedPatches(bag.source, clock)) for bag in bags]
             place = step * self.ranks + self.rank
             draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + place) if training else None
             labels = torch.tensor([self.label_index[row.label] for row in rows])
-            return Step(collate(bags, self.stride, draw), labels, tuple(rows))
+            batch = collate(bags, self.stride, draw)
+            lesions = None
+            if training and self.lesions and epoch >= self.config.care_after:
+                regions = [bag.lesion for bag in bags]
+                lesions = lesion_cells(regions, batch.valid, self.stride, self.config.care_distance)
+            return Step(batch, labels, tuple(rows), lesions)
 
-        with ThreadPoolExecutor(self.workers) as pool:
-            waiting = [pool.submit(prepare, step) for step in range(min(2 * self.workers, len(groups)))]
-            for step in range(len(groups)):
-                following = step + len(waiting)
-                ready = waiting.pop(0)
-                if following < len(groups):
-                    waiting.append(pool.submit(prepare, following))
-                with clock.waiting():
-                    item = ready.result()
-                yield item
+        return prepared_ahead(prepare, len(groups), self.workers, clock)
+
+
+def prepared_ahead(prepare: Callable[[int], Step], steps: int, workers: int, clock: EpochClock) -> Iterator[Step]:
+    """The batches 0 to `steps` - 1 in order, each prepared by one of a few threads ahead of the network."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = [pool.submit(prepare, step) for step in range(min(2 * workers, steps))]
+        for step in range(steps):
+            following = step + len(waiting)
+            ready = waiting.pop(0)
+            if following < steps:
+                waiting.append(pool.submit(prepare, following))
+            with clock.waiting():
+                item = ready.result()
+            yield item

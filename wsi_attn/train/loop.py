@@ -17,6 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from wsi_attn.contract import Progress
 from wsi_attn.errors import DivergedError
 from wsi_attn.models.contract import SlideModel
+from wsi_attn.train.care import TERM as CARE_TERM
+from wsi_attn.train.care import care_terms
+from wsi_attn.train.class_losses import focal_loss
 from wsi_attn.train.clock import EpochClock
 from wsi_attn.train.config import TrainConfig
 from wsi_attn.train.dataset import Dataset, Step
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 WARM_UP = 0.1
 """Share of the steps in which the learning rate of "one-cycle" rises."""
 
-GLOBAL_TERMS = ("global", "entropy")
+GLOBAL_TERMS = ("global", "entropy", CARE_TERM)
 """Terms of the loss that count in the first epochs of `warm_up_epochs`: those that crops have no part in."""
 
 
@@ -84,9 +87,10 @@ class Answers:
 class Objective(nn.Module):
     """A batch in, the named terms of its loss out: the one module that Fabric spreads over devices and precisions."""
 
-    def __init__(self, network: SlideModel, class_weights: Tensor) -> None:
+    def __init__(self, network: SlideModel, class_weights: Tensor, config: TrainConfig) -> None:
         super().__init__()
         self.network = network
+        self.config = config
         self.class_weights: Tensor
         self.register_buffer("class_weights", class_weights)
 
@@ -94,7 +98,22 @@ class Objective(nn.Module):
         """Terms of the loss of one batch; notes in `step` how many patches were read."""
         output = self.network(step.batch)
         step.patches = int(output.patch_mask.sum())
-        return self.network.losses(output, step.labels.to(output.logits.device), self.class_weights)
+        labels, config = step.labels.to(output.logits.device), self.config
+        terms = self.network.losses(output, labels, self.class_weights)
+        if config.loss == "focal":
+            terms["fused"] = focal_loss(output.logits, labels, self.class_weights, config.gamma)
+        if step.lesions is not None:
+            terms = care_terms(
+                terms,
+                output,
+                labels,
+                step.lesions,
+                weight=config.care_weight,
+                tau=config.care_tau,
+                reduction=config.care_reduction,
+                second_order=config.care_second_order,
+            )
+        return terms
 
 
 def fit(
@@ -119,13 +138,15 @@ def fit(
     smooth = cast(SlideModel, average.module)
     scaling = fabric.strategy.precision
     progression = load_state(state_folder, network, average, optimizer, scaling)
-    module, stepper = fabric.setup(Objective(network, class_weights), optimizer)
+    module, stepper = fabric.setup(Objective(network, class_weights, config), optimizer)
     for record in progression.history:
         log(record)
     while progression.epoch < config.epochs and not _has_stalled(progression, config.patience):
         epoch = progression.epoch
         # Dropout: a resumed epoch draws what it would have drawn, and every rank draws its own.
         torch.manual_seed(config.seed * 7919 + epoch + 15_485_863 * fabric.global_rank)
+        for each in (network, smooth):
+            each.begin_epoch(epoch, config.epochs)
         terms = train_epoch(fabric, module, stepper, average, training, config, progression, progress)
         share_buffers(fabric, smooth)
         record = {"epoch": epoch + 1, **terms, **validate(smooth)}

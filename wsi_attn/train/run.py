@@ -30,9 +30,11 @@ from wsi_attn.models.contract import SlideModel
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.train.card import write_card
+from wsi_attn.train.class_losses import effective_number_weights
 from wsi_attn.train.config import Resources, TrainConfig
 from wsi_attn.train.dataset import Dataset, SlideCache
 from wsi_attn.train.distributed import finish, make_fabric
+from wsi_attn.train.lesions import lesion_rows, rare_labels
 from wsi_attn.train.log import EpochLog, check_tensorboard
 from wsi_attn.train.loop import Answers, answer, fit
 from wsi_attn.train.start import NO_WEIGHTS, check_options, new_network, weights_record
@@ -79,6 +81,7 @@ class Job:
     cache: SlideCache
     progress: Progress
     log: Callable[[dict[str, float]], None]
+    say: Callable[[str], None]
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -104,6 +107,7 @@ def train(
     resources: Resources | None = None,
     progress: Progress = no_progress,
     log: Callable[[dict[str, float]], None] = lambda record: None,
+    say: Callable[[str], None] = lambda warning: None,
 ) -> TrainSummary:
     """Train a model on the rows of a manifest.
 
@@ -127,6 +131,8 @@ def train(
         Threads, memory and extra logs.
     log
         Told the losses of every finished epoch.
+    say
+        Told what the system warns of when it sees the training part.
 
     Raises
     ------
@@ -138,7 +144,7 @@ def train(
     rows = with_validation(read_manifest(manifest), config.validation, config.seed)
     labels = sorted({row.label for row in rows if row.split == "train"})
     check_rows(manifest, rows, labels)
-    with job_of(manifest, config, network_options, weights, command, resources, progress, log) as job:
+    with job_of(manifest, config, network_options, weights, command, resources, progress, log, say) as job:
         return train_rows(job, run, rows, labels, name=name or run.name, overwrite=overwrite)
 
 
@@ -152,6 +158,7 @@ def job_of(
     resources: Resources | None,
     progress: Progress,
     log: Callable[[dict[str, float]], None],
+    say: Callable[[str], None],
 ) -> Iterator[Job]:
     """Check the options and start the devices; all ranks end together."""
     options = network_options or {}
@@ -161,7 +168,7 @@ def job_of(
         check_tensorboard()
     fabric = make_fabric(config)
     cache = SlideCache(resources.cache_mb << 20)
-    yield Job(manifest, config, options, weights, command, resources, fabric, cache, progress, log)
+    yield Job(manifest, config, options, weights, command, resources, fabric, cache, progress, log, say)
     finish(fabric)
 
 
@@ -191,18 +198,22 @@ def train_rows(
     if state == "skipped":
         return TrainSummary(run, run / CHECKPOINT, state, json.loads((run / METRICS).read_text()))
     if fabric.is_global_zero:
-        files.write_text(run / SPLITS, _splits_table(job.manifest, rows))
+        files.write_text(run / SPLITS, splits_table(job.manifest, rows))
 
     network = new_network(config.system, {"classes": len(labels), **job.options}, job.weights, config.seed)
 
     def part_of(split: str) -> Dataset:
         chosen = [row for row in rows if row.split == split]
-        places = {"rank": fabric.global_rank, "ranks": fabric.world_size}
-        return Dataset(chosen, labels, network, config, job.cache, job.resources, **places)
+        rank, ranks = fabric.global_rank, fabric.world_size
+        return Dataset(chosen, labels, network, config, job.cache, job.resources, rank=rank, ranks=ranks)
 
     training, validation = part_of("train"), part_of("val")
     _check_regions(job, [*training.rows, *validation.rows])
-    balance = class_weights(training, len(labels), config.class_weights)
+    training.lesions = _lesions(job, training.rows, labels)
+    kind = "effective" if config.loss == "class-balanced" else config.class_weights
+    balance = class_weights(training, len(labels), kind, config.beta)
+    for warning in network.prepare(training.as_they_are()):
+        job.say(f"warning: {warning}")
     board = run / BOARD if job.resources.tensorboard else None
     table = EpochLog(run / LOG if fabric.is_global_zero else None, board, job.log)
     weighed = balance.double().numpy()
@@ -213,6 +224,7 @@ def train_rows(
     progression = fit(fabric, network, training, validate, config, balance, run / STATE, job.progress, table)
     table.close()
     network.load_state_dict(progression.best)
+    network.finish()
     answers = answer(fabric, network, validation)
     held = part_of("test") if held_out else None
     held_answers = answer(fabric, network, held) if held else None
@@ -242,15 +254,18 @@ def train_rows(
     return TrainSummary(run, run / CHECKPOINT, state, json.loads((run / METRICS).read_text()))
 
 
-def class_weights(dataset: Dataset, classes: int, kind: str = "root") -> torch.Tensor:
+def class_weights(dataset: Dataset, classes: int, kind: str = "root", beta: float = 0.0) -> torch.Tensor:
     """Weight of each class in the loss, float32 (C,), mean 1 over the images.
 
     "balanced" is the inverse of its frequency, so that all classes count alike; "root" is the root of that, halfway
-    between; "none" is 1.
+    between; "none" is 1; "effective" is that of the class-balanced loss with `beta`.
     """
     index = [dataset.label_index[row.label] for row in dataset.rows]
     counts = np.bincount(index, minlength=classes)
-    weights = (1 / counts) ** {"none": 0.0, "root": 0.5, "balanced": 1.0}[kind]
+    if kind == "effective":
+        weights = effective_number_weights(counts, beta)
+    else:
+        weights = (1 / counts) ** {"none": 0.0, "root": 0.5, "balanced": 1.0}[kind]
     return torch.tensor(weights / (weights[index].mean()), dtype=torch.float32)
 
 
@@ -280,6 +295,17 @@ def _check_regions(job: Job, rows: Sequence[Row]) -> None:
                 check_regions(row, job.cache.get(row).info.size0)
             except ManifestError as error:
                 raise ManifestError(f"{job.manifest}, {error}") from error
+
+
+def _lesions(job: Job, rows: Sequence[Row], labels: Sequence[str]) -> dict[int, Row]:
+    """Rows that attention is pulled on, by number; none without CARE."""
+    if job.config.care == "none":
+        return {}
+    rare = rare_labels(rows, labels, job.config.rare_classes)
+    try:
+        return lesion_rows(rows, rare, job.config.care, job.cache.get)
+    except ManifestError as error:
+        raise ManifestError(f"{job.manifest}, {error}") from error
 
 
 def claim_together(fabric: Fabric, run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
@@ -343,7 +369,8 @@ def path_in(manifest: Path, row: Row) -> str:
     return ";".join(path.as_posix() for path in inside)
 
 
-def _splits_table(manifest: Path, rows: Sequence[Row]) -> str:
+def splits_table(manifest: Path, rows: Sequence[Row]) -> str:
+    """A CSV of the rows and the split that each is in."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", "patient", "split"])

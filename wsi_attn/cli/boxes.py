@@ -1,0 +1,136 @@
+"""`wsi-attn boxes`: boxes that nobody drew, as a manifest's column and as pictures to check them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json as json_module
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsi_attn import files
+from wsi_attn.cli.options import Debug, Json, Output, Overwrite, Quiet
+from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.errors import OutputExistsError, UsageError, WsiAttnError
+
+if TYPE_CHECKING:  # numpy comes with it, and only the command itself needs it
+    from wsi_attn.data.manifest import Row
+
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="MANIFEST|IMAGE", help="One CSV manifest, or images; - reads paths from stdin.")
+]
+Method = Annotated[str, typer.Option("--method", help="How boxes are found: saliency.")]
+
+TABLE, RECORD, PICTURES = "boxes.csv", "boxes.json", "pictures"
+COLUMNS = ("path", "label", "patient", "split", "boxes", "score", "iou")
+
+
+def boxes(
+    inputs: Inputs,
+    output: Output,
+    method: Method = "saliency",
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find boxes around what stands out on each image: FOLDER/boxes.csv, which is a manifest with the column boxes,
+    and FOLDER/pictures, with what was found in orange and what the manifest gives in green.
+    """
+    from wsi_attn.data.boxes import METHODS
+    from wsi_attn.registry import unknown_name
+
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    rows = _rows(expand(inputs))
+    made_of = {"method": method, "inputs": [[str(path) for path in row.paths] for row in rows]}
+    talk = Talk(quiet=quiet, total=len(rows))
+    records = None if overwrite else _finished(output, made_of)
+    if records is not None:
+        talk.say(f"{output / TABLE} is there already; --overwrite finds boxes anew")
+    else:
+        records = []
+        with talk.progress("boxes") as progress:
+            for done, row in enumerate(rows, 1):
+                try:
+                    records.append(_find(row, output))
+                except WsiAttnError as error:
+                    talk.fail(error)
+                progress(done, len(rows), row.path.name)
+        files.write_text(output / TABLE, _table(records))
+        if not talk.failures:  # what is not whole is found anew next time
+            files.write_json(output / RECORD, {"made_of": made_of, "records": records})
+        talk.say(f"table: {output / TABLE}, pictures: {output / PICTURES}")
+    for record in records:
+        data_json(record) if json else data(_line(record))
+    measured = [record["iou"] for record in records if record["iou"] is not None]
+    if measured:
+        talk.say(f"mean overlap with given boxes: {sum(measured) / len(measured):.3f} on {len(measured)} images")
+    raise typer.Exit(talk.exit_code())
+
+
+def _rows(paths: list[Path]) -> list[Row]:
+    from wsi_attn.data.manifest import Row, read_manifest
+
+    if paths[0].suffix.lower() == ".csv":
+        if len(paths) > 1:
+            raise UsageError("Name one manifest, or images; not both, and not several manifests")
+        return read_manifest(paths[0], need_label=False)
+    return [Row(path, "", "", "", None, number) for number, path in enumerate(paths, 1)]
+
+
+def _finished(output: Path, made_of: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """What an earlier run found of the same input; None where there is nothing, an error where it is another's."""
+    if not output.exists() or not any(output.iterdir()):
+        return None
+    try:
+        found = json_module.loads((output / RECORD).read_text())
+        same, records = found["made_of"] == made_of, found["records"]
+    except (OSError, ValueError, KeyError, TypeError):
+        same, records = False, []
+    if not same:
+        raise OutputExistsError(
+            f"{output} holds something else, or boxes of other images; name another folder or add --overwrite"
+        )
+    return list(records)
+
+
+def _find(row: Row, output: Path) -> dict[str, Any]:
+    """Boxes of one row, with a picture; and how well they meet given ones."""
+    from wsi_attn.data.boxes import as_text, draw_boxes, given_boxes, overlap, overview, salient_boxes
+    from wsi_attn.data.regions_of import box_mask
+    from wsi_attn.data.sources import open_row
+
+    with open_row(row) as slide:
+        found = salient_boxes(slide)
+        size0, shape = slide.info.size0, overview(slide).pixels.shape[:2]
+        given = given_boxes(row, size0, shape)
+        picture = output / PICTURES / f"{row.number:05d}-{slide.info.name}.png"
+        files.write_bytes(picture, draw_boxes(slide, found.boxes, given))
+        iou = None if given is None else overlap(box_mask(found.boxes, size0, shape), given)
+    return {
+        "path": ";".join(os.path.relpath(path.resolve(), output.resolve()) for path in row.paths),
+        "label": row.label,
+        "patient": row.patient,
+        "split": row.split,
+        "boxes": as_text(found.boxes),
+        "score": "; ".join(f"{score:.3f}" for score in found.scores),
+        "iou": None if iou is None else round(iou, 4),
+        "picture": str(picture),
+    }
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return table.getvalue()
+
+
+def _line(record: dict[str, Any]) -> str:
+    overlap = "-" if record["iou"] is None else f"{record['iou']:.3f}"
+    return f"{record['path']}\t{record['boxes'] or '-'}\t{record['score'] or '-'}\t{overlap}"

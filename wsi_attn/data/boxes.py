@@ -1,0 +1,171 @@
+"""Boxes that nobody drew: found by saliency, or around what a mask shows; how well they meet given ones; a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import Slide, UInt8Array
+from wsi_attn.data.manifest import Row
+from wsi_attn.data.regions_of import box_mask, region_mask
+from wsi_attn.data.saliency import saliency, salient_mask
+from wsi_attn.geometry import Size
+from wsi_attn.slides.view import View, read_view
+
+METHODS = ("saliency",)
+"""How boxes are found."""
+
+VIEW_SIDE = 256
+"""Longer side at most of the view that boxes are found on, pixels."""
+
+PADDING = 0.05
+"""Share of a box's side that is added on each side."""
+
+LEAST_AREA, MOST_AREA = 0.01, 0.9
+"""Share of the image: boxes that cover less or more together say nothing, and the image gets none."""
+
+PICTURE_SIDE = 800
+"""Longer side of a picture at most, pixels."""
+
+GIVEN_COLOUR, FOUND_COLOUR = (0, 158, 115), (213, 94, 0)
+"""Green and orange, told apart by everyone (Okabe and Ito)."""
+
+
+class Box(NamedTuple):
+    """Left, top, right, bottom in whole level-0 pixels, the ends excluded."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+
+@dataclass(frozen=True)
+class FoundBoxes:
+    """What was found on one image.
+
+    Attributes
+    ----------
+    boxes
+        By weight, the heaviest first; empty where nothing convinces.
+    scores
+        Mean saliency inside each box minus that outside of all, -1 to 1.
+    """
+
+    boxes: tuple[Box, ...]
+    scores: tuple[float, ...]
+
+
+def overview(slide: Slide) -> View:
+    """The whole slide, at most `VIEW_SIDE` wide and high."""
+    factor = max(1.0, max(slide.info.size0) / VIEW_SIDE)
+    return read_view(slide, factor, factor, workers=1)
+
+
+def salient_boxes(slide: Slide) -> FoundBoxes:
+    """Boxes around what stands out on a view of the whole slide (see `data.saliency`)."""
+    salience = saliency(overview(slide).pixels)
+    return boxes_from(salience, salient_mask(salience), slide.info.size0)
+
+
+def boxes_from(salience: NDArray[np.float32], mask: NDArray[np.bool_], size0: Size) -> FoundBoxes:
+    """Boxes around the heavy parts of a mask, unless they cover too little or too much of the image.
+
+    Parameters
+    ----------
+    salience
+        float32 (rows, columns), 0 to 1, a raster of the whole slide; weighs the parts and scores the boxes.
+    mask
+        bool (rows, columns), what of it is an object.
+    size0
+        Width and height of the slide.
+    """
+    boxes = boxes_of_mask(mask, size0, salience)
+    inside = box_mask(boxes, size0, salience.shape)
+    if not LEAST_AREA <= inside.mean() <= MOST_AREA:
+        return FoundBoxes((), ())
+    outside = float(salience[~inside].mean())
+    scores = [float(salience[box_mask([box], size0, salience.shape)].mean()) - outside for box in boxes]
+    return FoundBoxes(tuple(boxes), tuple(scores))
+
+
+def boxes_of_mask(
+    mask: NDArray[np.bool_], size0: Size, weight: NDArray[np.float32] | None = None, padding: float = PADDING
+) -> list[Box]:
+    """A box around each 8-connected part of a mask that weighs at least half of the heaviest, the heaviest first.
+
+    Parameters
+    ----------
+    mask
+        bool (rows, columns), a raster of the whole slide.
+    size0
+        Width and height of the slide.
+    weight
+        float32 (rows, columns), what each pixel weighs; all alike by default.
+    padding
+        Share of the box's side that is added on each side; boxes are cut at the edge of the slide.
+    """
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    weights = np.bincount(labels.ravel(), None if weight is None else weight.ravel(), count)[1:]
+    kept = [part for part in np.argsort(-weights, kind="stable").tolist() if weights[part] >= 0.5 * weights.max()]
+    scale_x, scale_y = size0.width / mask.shape[1], size0.height / mask.shape[0]
+    boxes = []
+    for x, y, width, height, _ in statistics[1:][kept].tolist():
+        more_x, more_y = padding * width, padding * height
+        boxes.append(
+            Box(
+                max(0, math.floor((x - more_x) * scale_x)),
+                max(0, math.floor((y - more_y) * scale_y)),
+                min(size0.width, math.ceil((x + width + more_x) * scale_x)),
+                min(size0.height, math.ceil((y + height + more_y) * scale_y)),
+            )
+        )
+    return boxes
+
+
+def given_boxes(row: Row, size0: Size, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """The boxes of a manifest's row on a raster (rows, columns), of outlines and masks the boxes around their parts.
+
+    None where the row marks nothing; errors as `region_mask`.
+    """
+    region = region_mask(row, size0, (shape[0], shape[1]))
+    if region is None or (row.boxes and not row.boxes.lower().endswith((".json", ".geojson"))):
+        return region
+    return box_mask(boxes_of_mask(region, size0, padding=0), size0, shape)
+
+
+def overlap(found: NDArray[np.bool_], given: NDArray[np.bool_]) -> float:
+    """Intersection over union of two regions; 0 where both are empty."""
+    union = int((found | given).sum())
+    return int((found & given).sum()) / union if union else 0.0
+
+
+def as_text(boxes: Sequence[Box]) -> str:
+    """Boxes as a manifest's column has them."""
+    return "; ".join(" ".join(map(str, box)) for box in boxes)
+
+
+def draw_boxes(slide: Slide, boxes: Sequence[Box], given: NDArray[np.bool_] | None) -> bytes:
+    """A PNG of the slide with the boxes found in orange and the regions given, bool (rows, columns), in green."""
+    factor = max(max(slide.info.size0) / PICTURE_SIDE, 1e-3)
+    view = read_view(slide, max(1.0, factor), max(1.0, factor), workers=1)
+    enlarged = max(1, round(PICTURE_SIDE / 2 / max(view.pixels.shape)))  # small images are shown larger
+    picture: UInt8Array = np.ascontiguousarray(view.pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1))
+    height, width = picture.shape[:2]
+    if given is not None:
+        region = cv2.resize(given.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        contours, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(picture, contours, -1, GIVEN_COLOUR, 2)
+    size0 = slide.info.size0
+    for x1, y1, x2, y2 in boxes:
+        first = (x1 * width // size0.width, y1 * height // size0.height)
+        last = (x2 * width // size0.width - 1, y2 * height // size0.height - 1)
+        cv2.rectangle(picture, first, last, FOUND_COLOUR, 2)
+    _, encoded = cv2.imencode(".png", picture[..., ::-1])
+    return bytes(encoded)
