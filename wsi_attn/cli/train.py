@@ -59,6 +59,22 @@ Scale = Annotated[
     float, typer.Option("--scale", min=0, help="Strength of scale augmentation; 0 is none.", rich_help_panel=DATA)
 ]
 
+Warp = Annotated[
+    float,
+    typer.Option(
+        "--warp", min=0, help="Strength of rotating and bending images with masks; 0 is none.", rich_help_panel=DATA
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="NAME[=VALUE],...",
+        help="Classes of masks, the background first; VALUE is that in a mask image.",
+        rich_help_panel=DATA,
+    ),
+]
+
 CoarseFactor = Annotated[
     int | None,
     typer.Option("--coarse-factor", min=1, help="High-resolution pixels per coarse pixel.", rich_help_panel=NETWORK),
@@ -108,7 +124,10 @@ EntropyWeight = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        "--backbone", metavar="NAME", help="Network of the coarse view: small or timm:NAME.", rich_help_panel=NETWORK
+        "--backbone",
+        metavar="NAME",
+        help="Network of the coarse view: small, small-vgg, -googlenet, -resnet, -densenet, or timm:NAME.",
+        rich_help_panel=NETWORK,
     ),
 ]
 PatchBackbone = Annotated[
@@ -133,6 +152,64 @@ CoarseWidths = Annotated[
 PatchWidths = Annotated[
     str | None,
     typer.Option("--patch-widths", metavar="N,N,...", help="Channels of small, patches.", rich_help_panel=NETWORK),
+]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        "--attention",
+        help="Of joint-segmentation: none, pointwise, self, joint, gate-query, gate-key or log-bias.",
+        rich_help_panel=NETWORK,
+    ),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option("--crop", min=32, help="Side of the squares that joint-segmentation sees.", rich_help_panel=NETWORK),
+]
+SecondBackbone = Annotated[
+    str | None,
+    typer.Option("--second-backbone", metavar="NAME", help="Second network of dual-cross.", rich_help_panel=NETWORK),
+]
+Fusion = Annotated[
+    str | None,
+    typer.Option("--fusion", help="Of dual-cross: cross, concat, first or second.", rich_help_panel=NETWORK),
+]
+ViewSize = Annotated[
+    int | None,
+    typer.Option("--view-size", min=8, help="Side that global-spatial brings images to.", rich_help_panel=NETWORK),
+]
+MapBy = Annotated[
+    str | None,
+    typer.Option(
+        "--map-by",
+        help="What the map of global-spatial is learned from: anchor, batch or free.",
+        rich_help_panel=NETWORK,
+    ),
+]
+MapAfter = Annotated[
+    str | None,
+    typer.Option(
+        "--map-after", metavar="input|1|2|...", help="What the map weighs: input, or a stage.", rich_help_panel=NETWORK
+    ),
+]
+Anchors = Annotated[
+    int | None,
+    typer.Option(
+        "--anchors", min=1, help="Images behind the map, where there are over twice as many.", rich_help_panel=NETWORK
+    ),
+]
+MapResidual = Annotated[
+    bool, typer.Option("--map-residual", help="Weigh by 1 + map and not by the map.", rich_help_panel=NETWORK)
+]
+MapBias = Annotated[float | None, typer.Option("--map-bias", help="First logit of the map.", rich_help_panel=NETWORK)]
+MapFreeze = Annotated[
+    float | None,
+    typer.Option(
+        "--map-freeze",
+        min=0,
+        max=0.99,
+        help="Share of the epochs, at the end, in which the map stays.",
+        rich_help_panel=NETWORK,
+    ),
 ]
 Dropout = Annotated[
     float | None,
@@ -207,8 +284,15 @@ Care = Annotated[
     str,
     typer.Option(
         "--care",
-        help="Pull attention onto lesions of rare classes: by boxes of the manifest, saliency, or none.",
+        metavar="none|boxes|saliency|segmentation",
+        help="Pull attention onto lesions of rare classes: boxes or masks of the manifest, or boxes that are found.",
         rich_help_panel=RARE,
+    ),
+]
+CareModel = Annotated[
+    str,
+    typer.Option(
+        "--care-model", metavar="FOLDER", help="Model of --care segmentation, from train.", rich_help_panel=RARE
     ),
 ]
 RareClasses = Annotated[
@@ -283,6 +367,8 @@ def train(
     stain: Stain = "unspecified",
     colour: Colour = 1.0,
     scale: Scale = 0.0,
+    warp: Warp = 1.0,
+    classes: Classes = None,
     coarse_factor: CoarseFactor = None,
     patch_size: PatchSize = None,
     instances: Instances = None,
@@ -297,6 +383,17 @@ def train(
     backbone: Backbone = None,
     patch_backbone: PatchBackbone = None,
     weights: Weights = "none",
+    attention: Attention = None,
+    crop: Crop = None,
+    second_backbone: SecondBackbone = None,
+    fusion: Fusion = None,
+    view_size: ViewSize = None,
+    map_by: MapBy = None,
+    map_after: MapAfter = None,
+    anchors: Anchors = None,
+    map_residual: MapResidual = False,
+    map_bias: MapBias = None,
+    map_freeze: MapFreeze = None,
     coarse_widths: CoarseWidths = None,
     patch_widths: PatchWidths = None,
     dropout: Dropout = None,
@@ -316,6 +413,7 @@ def train(
     beta: Beta = 0.999,
     resample: Resample = "none",
     care: Care = "none",
+    care_model: CareModel = "",
     rare_classes: RareClasses = "auto",
     care_weight: CareWeight = 0.01,
     care_tau: CareTau = 0.5,
@@ -351,13 +449,27 @@ def train(
         "entropy_weight": entropy_weight,
         "backbone": backbone,
         "patch_backbone": patch_backbone,
+        "attention": attention,
+        "crop": crop,
+        "second_backbone": second_backbone,
+        "fusion": fusion,
+        "view_size": view_size,
+        "map_by": map_by,
+        "map_after": _stage(map_after),
+        "anchors": anchors,
+        "residual": True if map_residual else None,
+        "map_bias": map_bias,
+        "freeze": map_freeze,
         "coarse_widths": _widths("--coarse-widths", coarse_widths),
         "patch_widths": _widths("--patch-widths", patch_widths),
         "dropout": dropout,
     }
+    from wsi_attn.models.contract import SEGMENTATION
+    from wsi_attn.models.systems import task_of
     from wsi_attn.train.config import Resources, TrainConfig
     from wsi_attn.train.folds import cross_validate
     from wsi_attn.train.run import train as train_run
+    from wsi_attn.train.segmentation import train_segmentation
 
     config = TrainConfig(
         system=model,
@@ -377,6 +489,7 @@ def train(
         beta=beta,
         resample=resample,
         care=care,
+        care_model=care_model,
         rare_classes=_names(rare_classes),
         care_weight=care_weight,
         care_tau=care_tau,
@@ -386,6 +499,7 @@ def train(
         care_second_order=care_second_order,
         colour=colour,
         scale=scale,
+        warp=warp,
         validation=validation,
         folds=folds,
         mpp=mpp,
@@ -407,9 +521,16 @@ def train(
             "resources": Resources(workers, cache_mb, tensorboard),
             "progress": progress,
             "log": lambda record: talk.say(as_line(record)),
+            "say": talk.say,
         }
         options = {key: value for key, value in network.items() if value is not None}
-        summary = (cross_validate if folds else train_run)(manifest, output, config, options, **arguments)
+        summary: Any
+        if task_of(model) == SEGMENTATION:
+            summary = train_segmentation(manifest, output, config, options, classes=classes, **arguments)
+        elif classes is not None:
+            raise UsageError(f"--model {model} labels whole images: leave --classes out")
+        else:
+            summary = (cross_validate if folds else train_run)(manifest, output, config, options, **arguments)
     if first:
         report(summary, talk, json=json)
 
@@ -426,7 +547,8 @@ def report(summary: Any, talk: Talk, *, json: bool) -> None:
         data_json({"run": str(summary.run), **place, "state": summary.state, **summary.metrics})
     else:
         said = checkpoints[0] if len(checkpoints) == 1 else summary.run
-        data(f"{said}\tbalanced_accuracy\t{interval(summary.metrics['balanced_accuracy'])}")
+        metric = "dice" if "dice" in summary.metrics else "balanced_accuracy"
+        data(f"{said}\t{metric}\t{interval(summary.metrics[metric])}")
 
 
 def as_line(record: dict[str, float]) -> str:
@@ -437,6 +559,15 @@ def as_line(record: dict[str, float]) -> str:
 def _names(text: str) -> tuple[str, ...]:
     """Classes between commas; none for auto."""
     return () if text == "auto" else tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def _stage(text: str | None) -> int | None:
+    """The number of a stage, 0 for the input."""
+    if text is None or text == "input":
+        return None if text is None else 0
+    if not text.isdecimal():
+        raise UsageError(f"--map-after takes input or the number of a stage, not {text!r}")
+    return int(text)
 
 
 def _widths(option: str, text: str | None) -> list[int] | None:

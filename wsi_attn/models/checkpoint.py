@@ -49,6 +49,9 @@ class ModelSpec:
         What weighs the places before the network has seen them (see `data.prior`).
     task
         "classification" of slides or "segmentation" of their pixels.
+    mask_values
+        Of a segmentation, the value of each label in mask images; empty where any but 0 is the second label, or where
+        values are the labels' numbers.
     """
 
     labels: tuple[str, ...]
@@ -59,6 +62,7 @@ class ModelSpec:
     calibration: dict[str, Any] = field(default_factory=dict)
     prior: str = "none"
     task: str = CLASSIFICATION
+    mask_values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,10 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     try:
         network = build_network(config["system"], config["network"])
         network.load_state_dict(load_file(path))
-        spec = ModelSpec(**{**config["spec"], "labels": tuple(config["spec"]["labels"])})
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in config["spec"].items()
+        }
+        spec = ModelSpec(**known)
         name = str(config["name"])
     except FileNotFoundError as error:
         raise CheckpointError(

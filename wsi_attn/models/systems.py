@@ -26,6 +26,11 @@ NO_WEIGHTS = "none"
 """Begin with random weights."""
 
 
+def task_of(system: str) -> str:
+    """What a system is for, see `SlideModel.task`; `UnknownNameError` where there is none of that name."""
+    return SYSTEMS.get(system)[0].task
+
+
 def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS) -> SlideModel:
     """The network of a system from its plain configuration.
 

@@ -138,9 +138,9 @@ class DenseUNet(nn.Module):
         """Pixels to each side that an answer depends on; None where self-attention makes that the whole image."""
         if self.kind not in (NONE, POINTWISE):
             return None
-        down = 3 + 2 + sum(count * 4 * 2**index for index, count in enumerate(self.layout.layers))
+        down: int = 3 + 2 + sum(count << (2 + index) for index, count in enumerate(self.layout.layers))
         # Each step up looks one coarse pixel to the side for the interpolation, one fine one for the convolution.
-        return down + sum(STRIDE // 2**index + STRIDE // 2 ** (index + 1) for index in range(len(self.steps)))
+        return down + sum((STRIDE >> index) + (STRIDE >> index + 1) for index in range(len(self.steps)))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Logits.

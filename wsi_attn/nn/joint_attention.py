@@ -163,7 +163,7 @@ class JointAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """Float (B, C, H, W) to (B, heads, H W, C / heads)."""
-        return x.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3)
+        return x.reshape(x.shape[0], self.heads, -1, x.shape[2] * x.shape[3]).transpose(2, 3)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, chunk: int = CHUNK) -> Tensor:
@@ -189,7 +189,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, chunk: int = CHUNK) ->
             checkpoint(functional.scaled_dot_product_attention, part, k, v, bias, use_reentrant=False)
             if torch.is_grad_enabled()
             else functional.scaled_dot_product_attention(part, k, v, attn_mask=bias)
-            for part in q.split(chunk, dim=2)
+            for part in torch.split(q, chunk, dim=2)
         ]
         return torch.cat(parts, dim=2)
 

@@ -55,10 +55,10 @@ def write_card(
     return "\n".join(lines)
 
 
-def metrics_table(metrics: dict[str, Any]) -> list[str]:
+def metrics_table(metrics: dict[str, Any], names: Sequence[str] = METRICS) -> list[str]:
     """Rows of a Markdown table: metric, value, 95 % interval from resampling patients."""
     lines = ["| metric | value | 95 % interval |", "|---|---|---|"]
-    for metric in METRICS:
+    for metric in names:
         found = metrics[metric]
         if found["value"] is not None:
             known = found["low"] is not None  # too few patients to resample leave no interval

@@ -54,6 +54,8 @@ class TrainConfig:
     """Strength of the colour augmentation; 0 is none."""
     scale: float = 0.0
     """Deviation of the log of a random change of scale while training; 0 is none."""
+    warp: float = 1.0
+    """Strength of the random rotation and bending of images and masks; 0 is none. Segmentation only."""
     validation: float = 0.2
     """Share of the training patients held out where the manifest has no `val` rows."""
     folds: int = 0
@@ -76,6 +78,8 @@ class TrainConfig:
     """How often an epoch shows a class, one of `resampling.RESAMPLINGS`."""
     care: str = "none"
     """Where the boxes come from that attention is pulled onto, one of `lesions.SOURCES`; see `train.care`."""
+    care_model: str = ""
+    """Segmentation model that finds the boxes of CARE, a folder or a name; for `care` "segmentation"."""
     rare_classes: tuple[str, ...] = ()
     """Classes whose attention is pulled; empty for those with less than half of an even share of the rows."""
     care_weight: float = 0.01

@@ -1,0 +1,249 @@
+"""How well classes of pixels agree with a mask: overlap, outlines, and objects found, with intervals by patient.
+
+Everything is counted per image and class, and a metric is a ratio of sums over the images: a resample of patients is
+a sum of their counts. Overall metrics are means over the classes but the background, those that neither the
+masks nor the answers of the split hold left out.
+
+    Dice          2 TP / (2 TP + FP + FN)    of pixels
+    IoU           TP / (TP + FP + FN)
+    boundary F    2 P R / (P + R); P is the share of the answer's outline that lies within `TOLERANCE` pixels of the
+                  mask's, R the other way round (Csurka et al., "What is a good evaluation measure for semantic
+                  segmentation?", BMVC 2013, with a tolerance in pixels)
+    object F1     2 TP / (2 TP + FP + FN)    of objects; an object is found where its IoU with one of the mask is above
+                  `OBJECT_IOU`, which pairs each with one at most (Kirillov et al., "Panoptic Segmentation", CVPR 2019,
+                  section 4)
+
+Objects of the answer are its 8-connected pixels of one class; those of a mask too, unless it numbers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn import provenance
+from wsi_attn.errors import PredictionError
+from wsi_attn.evaluate.intervals import LEVEL, RESAMPLES, group_weights, percentile_interval
+from wsi_attn.evaluate.metrics import FloatArray, IntArray
+
+TOLERANCE = 2
+"""Pixels, at the resolution of the model, by which outlines may differ."""
+
+OBJECT_IOU = 0.5
+
+METRICS = ("dice", "iou", "boundary_f", "object_f1")
+OVERALL = (*METRICS, "image_dice", "pixel_accuracy")
+COLUMNS = ("tp", "fp", "fn", "edge_hit", "edge", "mask_edge_hit", "mask_edge", "object_tp", "object_fp", "object_fn")
+"""What is counted of each class: pixels; outline pixels of the answer, near the mask's and in all; those of the mask;
+objects."""
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """Counts of one image.
+
+    `table` is int64 (C, len(COLUMNS)); `confusion` int64 (C, C), rows the mask's classes, columns the answer's.
+    """
+
+    table: IntArray
+    confusion: IntArray
+
+
+def count_pixels(
+    answer: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    classes: int,
+    labelled: NDArray[np.bool_],
+    objects: NDArray[np.int32] | None = None,
+) -> PixelCounts:
+    """Compare an answer with a mask.
+
+    Parameters
+    ----------
+    answer, mask
+        uint8 (rows, columns), class of each pixel.
+    classes
+        C.
+    labelled
+        bool (rows, columns), pixels that count; where they do not, neither has any class.
+    objects
+        int32 (rows, columns), number of the mask's object, 0 for none; by default objects are connected pixels.
+
+    Raises
+    ------
+    PredictionError : arrays of different shapes, or a class beyond C.
+    """
+    if answer.shape != mask.shape or labelled.shape != mask.shape or answer.ndim != 2:
+        raise PredictionError(f"Cannot compare an answer of shape {answer.shape} with a mask of shape {mask.shape}")
+    if max(answer.max(initial=0), mask[labelled].max(initial=0)) >= classes:
+        raise PredictionError(f"Cannot compare: a pixel has a class beyond the {classes} there are")
+    pairs = mask[labelled].astype(np.int64) * classes + answer[labelled]
+    confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    table = np.zeros((classes, len(COLUMNS)), np.int64)
+    for c in range(classes):
+        found, true = (answer == c) & labelled, (mask == c) & labelled
+        hit = int(confusion[c, c])
+        table[c, :3] = hit, int(found.sum()) - hit, int(true.sum()) - hit
+        table[c, 3:7] = _outlines(found, true, labelled)
+        if c > 0:  # the background has no objects
+            table[c, 7:] = _objects(found, true, objects)
+    return PixelCounts(table, confusion.astype(np.int64))
+
+
+def evaluate_segmentation(
+    counts: Sequence[PixelCounts],
+    names: Sequence[str],
+    groups: Sequence[str],
+    split: str,
+    seed: int,
+    command: str,
+    model: Mapping[str, str],
+) -> dict[str, Any]:
+    """All metrics of one split, with intervals, and what made them.
+
+    Parameters
+    ----------
+    counts
+        Of n images.
+    names
+        C class names, the background first.
+    groups
+        n patient names; the intervals resample patients, not images.
+    split, seed, command, model
+        As for `evaluate_predictions`.
+
+    Returns
+    -------
+    A JSON object: `n`, `split`, `groups`, `labels`, `seed`, `command`, `model`, `software`; `pixel_accuracy`, each of
+    `METRICS` and `image_dice` (mean over images of their mean Dice) as `{value, low, high}`; `per_class` by name with
+    `support` (pixels of the mask) and `METRICS`; `confusion_matrix` of pixels, rows true; `boundary_tolerance_px`,
+    `object_iou`, `intervals`. What is undefined is null.
+
+    Raises
+    ------
+    PredictionError : there is no image.
+    """
+    if not counts:
+        raise PredictionError("Cannot evaluate: no image was answered")
+    tables = np.stack([found.table for found in counts]).astype(np.float64)  # (n, C, columns)
+    weights = group_weights(groups, seed)
+    n_groups = len(set(groups))
+    pooled = _scores(tables.sum(axis=0))  # (C, metrics)
+    resampled = _scores(np.einsum("rn,ncm->rcm", weights, tables))  # (R, C, metrics)
+    confusion = np.sum([found.confusion for found in counts], axis=0)
+    alone = _mean(_scores(tables)[:, 1:, 0], axis=1)  # (n,), mean Dice of each image
+    right = np.array([np.trace(found.confusion) for found in counts], np.float64)
+    pixels = np.array([found.confusion.sum() for found in counts], np.float64)
+
+    def record(value: float, samples: FloatArray) -> dict[str, float | None]:
+        return percentile_interval(float(value), samples, n_groups).record()
+
+    known = ~np.isnan(alone)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = weights @ right / (weights @ pixels)
+        image_dice = weights[:, known] @ alone[known] / weights[:, known].sum(axis=1)
+    per_class = {
+        name: {
+            "support": int(confusion[c].sum()),
+            **{key: record(pooled[c, m], resampled[:, c, m]) for m, key in enumerate(METRICS)},
+        }
+        for c, name in enumerate(names)
+    }
+    overall = {
+        key: record(_mean(pooled[1:, m], axis=0), _mean(resampled[:, 1:, m], axis=1)) for m, key in enumerate(METRICS)
+    }
+    return {
+        "n": len(counts),
+        "split": split,
+        "groups": n_groups,
+        "labels": list(names),
+        "seed": seed,
+        "command": command,
+        "model": dict(model),
+        **overall,
+        "image_dice": record(_mean(alone, axis=0), image_dice),
+        "pixel_accuracy": record(right.sum() / pixels.sum() if pixels.sum() else np.nan, accuracy),
+        "per_class": per_class,
+        "confusion_matrix": confusion.tolist(),
+        "boundary_tolerance_px": TOLERANCE,
+        "object_iou": OBJECT_IOU,
+        "intervals": {"method": "percentile bootstrap over groups", "level": LEVEL, "resamples": RESAMPLES},
+        "software": provenance.software(),
+    }
+
+
+def _scores(table: FloatArray) -> FloatArray:
+    """`METRICS` from counts (..., C, columns): (..., C, metrics), NaN where there is nothing to find and none found."""
+    tp, fp, fn, hit, edge, mask_hit, mask_edge, object_tp, object_fp, object_fn = np.moveaxis(table, -1, 0)
+    # With P = hit / edge and R = mask_hit / mask_edge, 2 P R / (P + R) without a division by 0.
+    between = hit * mask_edge + mask_hit * edge
+    ratios = (
+        (2 * tp, 2 * tp + fp + fn),
+        (tp, tp + fp + fn),
+        (np.where(between > 0, 2 * hit * mask_hit, 0), np.where(between > 0, between, edge + mask_edge)),
+        (2 * object_tp, 2 * object_tp + object_fp + object_fn),
+    )
+    columns = [
+        np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0, dtype=np.float64)
+        for part, whole in ratios
+    ]
+    return np.stack(columns, axis=-1)
+
+
+def _mean(values: FloatArray, axis: int) -> Any:
+    """Mean without NaN; NaN where all are."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0).sum(axis=axis)
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+
+
+def _outlines(
+    found: NDArray[np.bool_], true: NDArray[np.bool_], labelled: NDArray[np.bool_]
+) -> tuple[int, int, int, int]:
+    """Outline pixels: of the answer near the mask's, of the answer; of the mask near the answer's, of the mask."""
+    ours, theirs = _outline(found, labelled), _outline(true, labelled)
+    return (
+        int((ours & _near(theirs)).sum()),
+        int(ours.sum()),
+        int((theirs & _near(ours)).sum()),
+        int(theirs.sum()),
+    )
+
+
+def _outline(mask: NDArray[np.bool_], labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of a mask that touch, side by side, a labelled pixel outside of it; the image's edge is no outline."""
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    inner = cv2.erode((mask | ~labelled).view(np.uint8), cross)
+    return np.asarray(mask & (inner == 0))
+
+
+def _near(outline: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels whose middle is at most `TOLERANCE` from that of an outline pixel."""
+    y, x = np.mgrid[-TOLERANCE : TOLERANCE + 1, -TOLERANCE : TOLERANCE + 1]
+    disc = (x**2 + y**2 <= TOLERANCE**2).astype(np.uint8)
+    return np.asarray(cv2.dilate(outline.view(np.uint8), disc) > 0)
+
+
+def _objects(
+    found: NDArray[np.bool_], true: NDArray[np.bool_], numbers: NDArray[np.int32] | None
+) -> tuple[int, int, int]:
+    """Objects found, called though there are none, and missed."""
+    count, ours = cv2.connectedComponents(found.view(np.uint8), connectivity=8)
+    if numbers is None:
+        true_count, theirs = cv2.connectedComponents(true.view(np.uint8), connectivity=8)
+    else:
+        values, theirs = np.unique(np.where(true, numbers, 0), return_inverse=True)
+        theirs = theirs.reshape(true.shape) + (values[0] != 0)  # 0 is no object, also where all pixels are objects
+        true_count = int(theirs.max(initial=0)) + 1
+    pairs, shared = np.unique(ours.astype(np.int64) * true_count + theirs, return_counts=True)
+    rows, columns = np.divmod(pairs, true_count)
+    sizes, true_sizes = np.bincount(ours.ravel(), minlength=count), np.bincount(theirs.ravel(), minlength=true_count)
+    iou = shared / (sizes[rows] + true_sizes[columns] - shared)
+    hits = int(((iou > OBJECT_IOU) & (rows > 0) & (columns > 0)).sum())
+    return hits, count - 1 - hits, true_count - 1 - hits

@@ -1,0 +1,87 @@
+"""Boxes that nobody drew: by what stands out, or around what a segmentation model finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.contract import Slide
+from wsi_attn.data.boxes import FoundBoxes, boxes_from, salient_boxes
+from wsi_attn.data.sources import SlidePatches
+from wsi_attn.errors import UsageError
+from wsi_attn.geometry import Region
+from wsi_attn.models.checkpoint import Checkpoint, load_checkpoint
+from wsi_attn.models.zoo import find_models
+from wsi_attn.registry import unknown_name
+from wsi_attn.segment.evaluation import segmenter
+from wsi_attn.segment.field import Field
+
+METHODS = ("saliency", "segmentation")
+"""How boxes are found."""
+
+RASTER_SIDE = 2048
+"""Longer side at most of the raster that segmented parts are told apart on, pixels."""
+
+BLOCK_SIDE = 512
+"""Side of the parts of the raster that are segmented at a time, pixels: bounds memory on slides."""
+
+
+def box_finder(method: str, model: str = "", device: str = "cpu") -> Callable[[Slide], FoundBoxes]:
+    """What finds boxes on a slide.
+
+    Parameters
+    ----------
+    method
+        One of `METHODS`.
+    model
+        Run, checkpoint folder or name of a segmentation model, for "segmentation".
+
+    Raises
+    ------
+    UnknownNameError : no such method, or no model of that name.
+    UsageError : segmentation without a model, or with one that segments nothing.
+    CheckpointError : the model cannot be loaded.
+    """
+    if method not in METHODS:
+        raise unknown_name("way to find boxes", method, METHODS)
+    if method == "saliency":
+        return salient_boxes
+    if not model:
+        raise UsageError("Boxes by segmentation need a segmentation model: name the folder that `wsi-attn train` wrote")
+    checkpoint = load_checkpoint(find_models(model)[0], device)
+    segmenter(checkpoint)
+    return partial(segmented_boxes, checkpoint=checkpoint)
+
+
+def segmented_boxes(slide: Slide, checkpoint: Checkpoint) -> FoundBoxes:
+    """Boxes around what a segmentation model takes for anything but the background; none where it finds nothing.
+
+    Raises
+    ------
+    SlideError : the slide cannot be read at the model's resolution.
+    """
+    likely = foreground(slide, checkpoint)
+    return boxes_from(likely, likely >= 0.5, slide.info.size0, least=0.0)
+
+
+def foreground(slide: Slide, checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """Probability of not being background on a raster of the whole slide, float32 (rows, columns)."""
+    network = segmenter(checkpoint)
+    patches = SlidePatches(slide, checkpoint.spec.mpp, network.config.coarse_factor)
+    width, height = patches.extent
+    factor = max(1, math.ceil(max(width, height) / RASTER_SIDE))
+    field = Field(network, patches, network.config.crop, network.config.crop // 4)
+    likely = np.zeros((-(-height // factor), -(-width // factor)), np.float32)
+    for row in range(0, likely.shape[0], BLOCK_SIDE):
+        for column in range(0, likely.shape[1], BLOCK_SIDE):
+            part = likely[row : row + BLOCK_SIDE, column : column + BLOCK_SIDE]
+            x, y = column * factor, row * factor
+            inside = min(part.shape[1] * factor, width - x), min(part.shape[0] * factor, height - y)
+            answer = 1 - field.answer(Region(x, y, *inside)).probabilities[0]
+            part[:] = cv2.resize(answer, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_AREA)
+    return likely
