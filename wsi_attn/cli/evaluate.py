@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Workers, resolve_device
+from wsi_attn.cli.options import Debug, Device, Json, McDropout, Overwrite, Quiet, Seed, Workers, resolve_device
 from wsi_attn.cli.output import Talk, data, data_json, interval
 from wsi_attn.errors import ExitCode, UsageError
 from wsi_attn.models.zoo import find_models
@@ -41,6 +41,7 @@ def evaluate(
     split: Split = "test",
     sensitivity: Sensitivity = None,
     positive: Positive = None,
+    mc_dropout: McDropout = 0,
     report: Report = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
@@ -63,7 +64,7 @@ def evaluate(
     with talk.progress("evaluate") as progress:
         place = resolve_device(device)
         checkpoints = [load_checkpoint(folder, place) for folder in folders]
-        config = PredictConfig(ignore_fit=True, workers=workers)
+        config = PredictConfig(ignore_fit=True, workers=workers, mc_dropout=mc_dropout, seed=seed)
         found, failures = evaluate_into(report, checkpoints, wanted, config, overwrite=overwrite, progress=progress)
     for error in failures:
         talk.fail(error)

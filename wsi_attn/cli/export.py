@@ -9,20 +9,21 @@ import typer
 
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Workers
 from wsi_attn.cli.output import Talk, data, data_json, expand
-from wsi_attn.errors import ExportError, OutputExistsError, UsageError, WsiAttnError
+from wsi_attn.errors import ExitCode, ExportError, OutputExistsError, UsageError, WsiAttnError
 
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="PREDICTION|STORE", help="Files that predict wrote, stores, or folders of either; - reads stdin."
+        metavar="PREDICTION|STORE|RUN",
+        help="Files that predict wrote, stores, folders of either, or for attention-map runs; - reads stdin.",
     ),
 ]
 Target = Annotated[
     Path, typer.Option("--output", "-o", help="A file that ends like the format, or a folder for STEM.FORMAT.")
 ]
 To = Annotated[
-    Literal["png", "geojson", "ome-tiff", "ome-zarr", "csv", "parquet", "dzi", "html"],
-    typer.Option("--to", help="Format."),
+    Literal["png", "geojson", "ome-tiff", "ome-zarr", "csv", "parquet", "dzi", "html", "attention-map"],
+    typer.Option("--to", help="Format; attention-map takes runs or checkpoints of global-spatial."),
 ]
 Of = Annotated[
     list[str] | None,
@@ -80,7 +81,11 @@ def export(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write predictions and stores as PNG, GeoJSON, OME-TIFF, OME-Zarr, CSV, Parquet, DeepZoom or one HTML file."""
+    """Write predictions and stores as PNG, GeoJSON, OME-TIFF, OME-Zarr, CSV, Parquet, DeepZoom or one HTML file, and
+    the map that a global-spatial model learned.
+    """
+    if to == "attention-map":
+        raise typer.Exit(_attention_maps(expand(inputs), output, Talk(quiet=quiet), overwrite=overwrite, json=json))
     from wsi_attn.export.run import ExportConfig, export_subject, target_of
     from wsi_attn.export.subject import open_subject, subject_paths
 
@@ -129,3 +134,20 @@ def export(
             talk.say(f"warning: {path}: {record['unreadable_tiles']} tiles could not be decoded; they are grey")
         data_json(record) if json else data(f"{path}\t{target}")
     raise typer.Exit(talk.exit_code())
+
+
+def _attention_maps(models: list[Path], output: Path, talk: Talk, *, overwrite: bool, json: bool) -> ExitCode:
+    """The learned maps of runs or checkpoints, each as two pictures in the folder `output`."""
+    from wsi_attn.export.attention_map import export_attention_map
+
+    talk.total = len(models)
+    for model in models:
+        try:
+            record = export_attention_map(str(model), output, overwrite=overwrite)
+        except WsiAttnError as error:
+            talk.fail(error)
+            continue
+        if record["state"] == "skipped":
+            talk.say(f"{record['output']} is there already; --overwrite writes it anew")
+        data_json(record) if json else data(f"{model}\t{record['output']}\t{record['overlay']}")
+    return talk.exit_code()

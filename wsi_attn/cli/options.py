@@ -30,6 +30,12 @@ Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads that read and decode; all cores by default.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+McDropout = Annotated[
+    int,
+    typer.Option(
+        "--mc-dropout", metavar="N", min=0, help="Passes with dropout that uncertainty is drawn from; 0 is none."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 SlideMpp = Annotated[

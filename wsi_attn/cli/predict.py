@@ -12,9 +12,11 @@ from wsi_attn.cli.options import (
     Debug,
     Device,
     Json,
+    McDropout,
     Output,
     Overwrite,
     Quiet,
+    Seed,
     SlideMpp,
     Slides,
     Workers,
@@ -47,6 +49,17 @@ Exhaustive = Annotated[
     ),
 ]
 
+ReferAbove = Annotated[
+    float | None, typer.Option("--refer-above", help="Refer slides to a person whose uncertainty lies above this.")
+]
+ReferBy = Annotated[
+    str,
+    typer.Option(
+        "--refer-by",
+        help="entropy or margin; with --mc-dropout also predictive_entropy, expected_entropy or mutual_information.",
+    ),
+]
+
 
 def predict(
     slides: Slides,
@@ -56,6 +69,10 @@ def predict(
     ignore_fit: IgnoreFit = False,
     coverage: Coverage = None,
     exhaustive: Exhaustive = False,
+    mc_dropout: McDropout = 0,
+    refer_above: ReferAbove = None,
+    refer_by: ReferBy = "entropy",
+    seed: Seed = 0,
     json: Json = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -68,14 +85,25 @@ def predict(
     from wsi_attn.evaluate.conformal import threshold_of
     from wsi_attn.models.checkpoint import load_checkpoint
     from wsi_attn.predict.batch import predict_paths
-    from wsi_attn.predict.slide import PredictConfig
+    from wsi_attn.predict.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, check_referral
+    from wsi_attn.store.predictions import Referral
 
+    referral = None if refer_above is None else Referral(refer_by, refer_above)
+    check_referral(referral, (*PLAIN_TERMS, *(DROPOUT_TERMS if mc_dropout else ())))
     checkpoint = load_checkpoint(folder, resolve_device(device))
     if coverage is not None:
         threshold_of(checkpoint.spec.calibration, coverage, checkpoint.name)  # refused before any slide is opened
     talk = Talk(quiet=quiet, total=len(paths))
     talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
-    config = PredictConfig(ignore_fit=ignore_fit, workers=workers, coverage=coverage, exhaustive=exhaustive)
+    config = PredictConfig(
+        ignore_fit=ignore_fit,
+        workers=workers,
+        coverage=coverage,
+        exhaustive=exhaustive,
+        mc_dropout=mc_dropout,
+        seed=seed,
+        referral=referral,
+    )
     with talk.progress("predict") as progress:
         for outcome in predict_paths(
             paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
@@ -100,11 +128,15 @@ def predict(
 
 
 def as_line(found: SlidePrediction, file: Path | None) -> str:
-    """Slide, label, its probability, file; with a coverage also the prediction set, and whether it is unsure."""
+    """Slide, label, its probability, file; with a coverage also the prediction set, and whether it is unsure; with a
+    rule of referral whether it is referred.
+    """
     line = f"{found.slide}\t{found.label}\t{found.probabilities[found.label]:.3f}\t{file}"
-    if found.prediction_set is None:
-        return line
-    return f"{line}\t{'|'.join(found.prediction_set) or '-'}\t{'unsure' if found.unsure else 'sure'}"
+    if found.prediction_set is not None:
+        line += f"\t{'|'.join(found.prediction_set) or '-'}\t{'unsure' if found.unsure else 'sure'}"
+    if found.refer is not None:
+        line += f"\t{'refer' if found.refer else 'keep'}"
+    return line
 
 
 def peak_memory_mb() -> float | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from wsi_attn import files
 from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS
+from wsi_attn.evaluate.segmentation import METRICS as OF_CLASSES
+from wsi_attn.evaluate.segmentation import OVERALL as PIXELS
 from wsi_attn.evaluate.svg import Line, plot
 
 NOTICE = "Research use only. Not a medical device, not validated for any decision about a patient."
@@ -22,6 +26,7 @@ th { border-bottom: 1px solid #888; } td { white-space: nowrap; } th:first-child
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; } caption { text-align: left; color: #555; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } svg { font: 12px system-ui, sans-serif; }
 svg .title { font-weight: 600; } svg .frame { fill: none; stroke: #888; }
+figure { margin: 0; width: 20rem; } figure img { width: 100%; } figure.wrong img { outline: 3px solid #d55e00; }
 svg .line { fill: none; stroke-width: 1.6; } svg .chance { fill: none; stroke: #888; stroke-dasharray: 4 3; }
 """
 
@@ -33,12 +38,25 @@ WORDS = {
     "nll": "negative log-likelihood",
     "macro_f1": "macro F1",
     "f1": "F1",
+    "iou": "IoU",
+    "boundary_f": "boundary F",
+    "object_f1": "object F1",
+    "image_dice": "Dice, mean over images",
     "places_hit": "a place that was read touches the region",
     "mass_in_region": "attention inside the region",
 }
 
 
-def write_html_report(path: Path, report: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Picture:
+    """An image that a model was unsure of: a JPEG, what it says below, and whether it was answered right."""
+
+    jpeg: bytes
+    caption: str
+    right: bool
+
+
+def write_html_report(path: Path, report: Mapping[str, Any], pictures: Sequence[Picture] = ()) -> None:
     """Write the page, whole or not at all.
 
     Parameters
@@ -47,12 +65,16 @@ def write_html_report(path: Path, report: Mapping[str, Any]) -> None:
         The HTML file.
     report
         What `evaluate_predictions` returns; the further sections of `wsi-attn evaluate` are drawn where it has them.
+    pictures
+        The most uncertain images, most uncertain first.
     """
     title = f"{report['model'].get('name', 'model')}: {report['split']}"
     body = [f"<h1>{escape(title)}</h1>", f'<p class="notice">{NOTICE}</p>']
     for heading, section in SECTIONS:
         if parts := section(report):
             body += [f"<h2>{heading}</h2>", *parts]
+    if pictures:
+        body += ["<h2>Most uncertain images, with attention</h2>", *_pictures(pictures)]
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
@@ -78,13 +100,15 @@ def _origin(report: Mapping[str, Any]) -> list[str]:
 
 
 def _metrics(report: Mapping[str, Any]) -> list[str]:
-    return _table(("metric", "value", "interval"), ([_word(key), *_cells(report[key])] for key in OVERALL))
+    keys = [key for key in (*OVERALL, *PIXELS) if key in report]
+    return _table(("metric", "value", "interval"), ([_word(key), *_cells(report[key])] for key in keys))
 
 
 def _classes(report: Mapping[str, Any]) -> list[str]:
-    head = ("label", "images", *(_word(key) for key in PER_CLASS))
+    keys = OF_CLASSES if "dice" in report else PER_CLASS
+    head = ("label", "pixels" if "dice" in report else "images", *(_word(key) for key in keys))
     rows = [
-        [name, str(found["support"]), *(" ".join(_cells(found[key])) for key in PER_CLASS)]
+        [name, str(found["support"]), *(" ".join(_cells(found[key])) for key in keys)]
         for name, found in report["per_class"].items()
     ]
     return _table(head, rows)
@@ -120,6 +144,8 @@ def _curves(report: Mapping[str, Any]) -> list[str]:
 
 def _calibration(report: Mapping[str, Any]) -> list[str]:
     """Reliability, before and after the temperature where there is one."""
+    if "reliability" not in report:
+        return []
     found = report.get("calibration") or {}
     parts = {name: found[name] for name in ("before", "after") if name in found}
     bins = {name: part["reliability"] for name, part in parts.items()} or {"as answered": report["reliability"]}
@@ -165,6 +191,44 @@ def _operating(report: Mapping[str, Any]) -> list[str]:
     return [said, *_table(("measure", "value", "interval"), ([_word(key), *_cells(found[key])] for key in keys))]
 
 
+def _uncertainty(report: Mapping[str, Any]) -> list[str]:
+    found = report.get("uncertainty")
+    if not found:
+        return []
+    by, passes = _word(found["by"]), found["passes"]
+    said = (
+        f"Images are ranked by {by}{f' of {passes} passes with dropout' if passes else ''}; the least sure come last."
+    )
+    terms = [
+        [_word(name), *(" ".join(_cells(term[key])) for key in ("aurc", "right", "wrong"))]
+        for name, term in found["terms"].items()
+    ]
+    best = ["best possible order", " ".join(_cells(found["aurc_optimal"])), "", ""]
+    referral = [
+        [f"{float(share):.0%}", str(row["answered"]), *_cells(row["error"])] for share, row in found["referral"].items()
+    ]
+    lines = [
+        Line(name, found[key]["x"], found[key]["y"])
+        for name, key in ((by, "risk_coverage"), ("best possible order", "risk_coverage_optimal"))
+    ]
+    return [
+        f"<p>{escape(said)}</p>",
+        *_table(("uncertainty", "AURC", "mean of right answers", "mean of wrong answers"), [*terms, best]),
+        *_table(("least sure referred", "images left", "share of them wrong", "interval"), referral),
+        f'<div class="plots">{plot("Risk over coverage", "share answered", "share wrong", lines)}</div>',
+    ]
+
+
+def _pictures(pictures: Sequence[Picture]) -> list[str]:
+    figures = [
+        f'<figure class="{"right" if picture.right else "wrong"}">'
+        f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        for picture in pictures
+    ]
+    return ['<div class="plots">', *figures, "</div>"]
+
+
 def _attention(report: Mapping[str, Any]) -> list[str]:
     found = report.get("attention")
     if not found:
@@ -173,6 +237,17 @@ def _attention(report: Mapping[str, Any]) -> list[str]:
     rows = ([_word(key), *_cells(value), _number(value["chance"])] for key, value in measures)
     said = f"<p>{found['n']} images with an annotated region; {found['skipped']} more could not be scored.</p>"
     return [said, *_table(("measure", "value", "interval", "chance"), rows)]
+
+
+def _learned(report: Mapping[str, Any]) -> list[str]:
+    """What a segmentation network made of its attention."""
+    found = report.get("learned_attention")
+    if not found:
+        return []
+    keys = ("gate_mean", "beta", "gamma")
+    head = ("pixels of a position", "mean gate", "beta, weight of self-attention", "gamma, weight of the branch")
+    rows = ([size, *(_number(learned.get(key)) for key in keys)] for size, learned in found.items())
+    return _table(head, rows)
 
 
 def _unanswered(report: Mapping[str, Any]) -> list[str]:
@@ -188,7 +263,9 @@ SECTIONS: tuple[tuple[str, Callable[[Mapping[str, Any]], list[str]]], ...] = (
     ("Calibration", _calibration),
     ("Prediction sets", _conformal),
     ("Operating point", _operating),
+    ("Uncertainty", _uncertainty),
     ("Attention and annotated regions", _attention),
+    ("Attention as it was learned", _learned),
     ("Images without an answer, in none of the figures", _unanswered),
     ("Origin", _origin),
 )

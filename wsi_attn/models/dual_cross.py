@@ -27,7 +27,7 @@ F = E or F = R.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -194,22 +194,28 @@ class DualCross(SlideModel):
         """Answer B slides."""
         valid, _ = allowed_cells(batch, self.normalise.mean.device)
         attention = self.normalise.mean.new_zeros(valid.shape)
-        evidence = None
-        if not self.training:
-            evidence = attention.new_zeros((len(valid), self.config.classes, *valid.shape[1:]))
-        pooled = []
+        pooled, grids = [], []
         for slides, view in views(batch, training=self.training):
             height, width = (-(-extent // COARSE) for extent in view.shape[2:])
             part = (slides, slice(0, height), slice(0, width))
             grid, places = self.encode(self.normalise(view[:, :]), valid[part])
             attention[part] = (places * valid[part]).to(attention.dtype)
             pooled.append(masked_mean(grid, valid[part]))  # equation (6)
-            if evidence is not None:
-                cells = self.decide(grid.movedim(1, -1)).movedim(-1, 1)
-                evidence[slides, :, :height, :width] = cells - cells.mean(dim=1, keepdim=True)
+            grids.append((slides, grid))
         attention = attention / attention.sum(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(attention.dtype).tiny)
         z = torch.cat(pooled)
-        return without_patches(self.decide(z), attention, evidence=evidence, pooled=z)
+        logits = self.decide(z)
+        evidence = None if self.training else self._evidence(grids, attention)
+        features = grids[0][1] if self.training else None  # of all slides together
+        return replace(without_patches(logits, attention, evidence=evidence, pooled=z), features=features)
+
+    def _evidence(self, grids: list[tuple[slice, Tensor]], attention: Tensor) -> Tensor:
+        """The answer to each cell alone, above the mean of the labels: (B, C, h, w)."""
+        evidence = attention.new_zeros((len(attention), self.config.classes, *attention.shape[1:]))
+        for slides, grid in grids:
+            cells = self.decide(grid.movedim(1, -1)).movedim(-1, 1)
+            evidence[slides, :, : grid.shape[2], : grid.shape[3]] = cells - cells.mean(dim=1, keepdim=True)
+        return evidence
 
     def encode(self, images: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
         """Equations (1) to (5).

@@ -62,7 +62,7 @@ def predict_paths(
 
 
 def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictConfig) -> SlidePrediction | None:
-    """The prediction that lies there already, if it is of the same slide, model and coverage."""
+    """The prediction that lies there already, if it is of the same slide, model and settings."""
     if not file.exists():
         return None
     try:
@@ -71,11 +71,19 @@ def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictC
         raise OutputExistsError(
             f"{file} is in the way and no prediction of ours; add --overwrite to replace it"
         ) from error
-    there = found.fingerprint, found.model["sha256"], found.mpp, found.coverage
-    if there != (slide.info.fingerprint, checkpoint.sha256, slide.info.mpp, config.coverage):
+    there = found.fingerprint, found.model["sha256"], found.mpp, found.coverage, found.mc_dropout, found.referral
+    wanted = (
+        slide.info.fingerprint,
+        checkpoint.sha256,
+        slide.info.mpp,
+        config.coverage,
+        config.mc_dropout,
+        config.referral,
+    )
+    if there != wanted or (found.mc_dropout and found.seed != config.seed):
         raise OutputExistsError(
-            f"{file} holds a prediction of another slide, model, pixel size or coverage; add --overwrite, or name "
-            "another folder"
+            f"{file} holds a prediction of another slide, model, pixel size, coverage, dropout or referral; add "
+            "--overwrite, or name another folder"
         )
     if config.exhaustive and EXHAUSTIVE not in found.maps:
         return None  # the same answer, with less than is asked for

@@ -18,11 +18,13 @@ from wsi_attn.data.sources import open_row
 from wsi_attn.errors import CheckpointError, ManifestError, WsiAttnError
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section, mean_scores, score_attention
 from wsi_attn.evaluate.calibration import calibrated
+from wsi_attn.evaluate.intervals import group_weights
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.evaluate.sections import OperatingPoint, calibration_sections
+from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
 from wsi_attn.geometry import Size
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.predict.slide import PredictConfig, predict_slide
+from wsi_attn.predict.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, predict_slide
 
 REGION_SIDE = 4096
 """Longer side of the raster that annotated regions are drawn on, at most; smaller images at their own pixels."""
@@ -33,7 +35,8 @@ class Answer:
     """What was said of one row.
 
     `before` and `probabilities` are float64 (C,), as the networks give them and at their temperatures; `attention` is
-    None where the row has no region (`annotated`) or the attention could not be scored against it.
+    None where the row has no region (`annotated`) or the attention could not be scored against it; `uncertainty` holds
+    the entropy of the probabilities and the terms of Monte-Carlo dropout, of several folds their means.
     """
 
     row: Row
@@ -41,6 +44,7 @@ class Answer:
     probabilities: NDArray[np.float64]
     annotated: bool
     attention: AttentionScores | None
+    uncertainty: dict[str, float]
 
 
 def evaluate_manifest(
@@ -56,7 +60,8 @@ def evaluate_manifest(
     """The report on one split, and the errors of slides that could not be answered; see `answer_manifest`."""
     members = [checkpoints] if isinstance(checkpoints, Checkpoint) else list(checkpoints)
     answers, failures = answer_manifest(members, manifest, split, config, progress)
-    return report_on(answers, failures, members, split=split, seed=seed, command=command), failures
+    passes = config.mc_dropout
+    return report_on(answers, failures, members, split=split, seed=seed, command=command, passes=passes), failures
 
 
 def answer_manifest(
@@ -94,7 +99,7 @@ def answer_manifest(
                 f"{manifest}, row {row.number}: {checkpoints[0].name} knows no label {row.label!r}, "
                 f"only {', '.join(labels)}"
             )
-    raw = replace(config, calibrate=False, coverage=None)
+    raw = replace(config, calibrate=False, coverage=None, referral=None)
     answers: list[Answer] = []
     failures: list[WsiAttnError] = []
     for done, row in enumerate(rows, 1):
@@ -117,14 +122,15 @@ def report_on(
     seed: int,
     command: str,
     operating_point: OperatingPoint | None = None,
+    passes: int = 0,
 ) -> dict[str, Any]:
     """The report of `evaluate`.
 
     Returns
     -------
     What `evaluate_predictions` gives of the probabilities at their temperature, the sections of
-    `calibration_sections`, `attention` where rows have regions, `folds` with each fold's model where there are
-    several, and `unanswered` with the reasons of the rows that are in none of the figures.
+    `calibration_sections`, `uncertainty`, `attention` where rows have regions, `folds` with each fold's model where
+    there are several, and `unanswered` with the reasons of the rows that are in none of the figures.
     """
     labels = checkpoints[0].spec.labels
     y = np.array([labels.index(answer.row.label) for answer in answers])
@@ -143,6 +149,7 @@ def report_on(
     )
     calibrations = [checkpoint.spec.calibration for checkpoint in checkpoints]
     report |= calibration_sections(y, before, after, labels, patients, seed, calibrations, operating_point)
+    report["uncertainty"] = _uncertainty(answers, after.argmax(axis=1) != y, patients, seed, passes)
     if annotated := sum(answer.annotated for answer in answers):
         scored = [(answer.attention, answer.row.patient) for answer in answers if answer.attention is not None]
         scores, owners = [score for score, _ in scored], [patient for _, patient in scored]
@@ -174,7 +181,26 @@ def _answer(row: Row, checkpoints: Sequence[Checkpoint], config: PredictConfig) 
         attention = mean_scores(
             [score_attention(prediction.attention_map, prediction.attention, region, size0) for prediction in found]
         )
-    return Answer(row, before.mean(axis=0), after.mean(axis=0), region is not None, attention)
+    uncertainty = {"entropy": float(entropy(after.mean(axis=0)))}
+    if config.mc_dropout:
+        uncertainty |= {
+            name: float(np.mean([prediction.uncertainty[name] for prediction in found])) for name in DROPOUT_TERMS
+        }
+    return Answer(row, before.mean(axis=0), after.mean(axis=0), region is not None, attention, uncertainty)
+
+
+def referred_by(passes: int) -> str:
+    """The term of uncertainty that images are ranked by: of the passes with dropout, if there are any."""
+    return DROPOUT_TERMS[0] if passes else PLAIN_TERMS[0]
+
+
+def _uncertainty(
+    answers: Sequence[Answer], wrong: NDArray[np.bool_], patients: Sequence[str], seed: int, passes: int
+) -> dict[str, Any]:
+    names = answers[0].uncertainty
+    terms = {name: np.array([answer.uncertainty[name] for answer in answers]) for name in names}
+    weights = group_weights(patients, seed)
+    return uncertainty_section(terms, referred_by(passes), wrong, weights, len(set(patients)), passes)
 
 
 def _raster(size0: Size) -> tuple[int, int]:

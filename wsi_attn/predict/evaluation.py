@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attn.contract import Progress, no_progress
-from wsi_attn.errors import ManifestError, WsiAttnError
+from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
 from wsi_attn.evaluate.sections import choose_operating_point
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.contract import SEGMENTATION
 from wsi_attn.predict.cohort import answer_manifest, model_record, report_on
 from wsi_attn.predict.report_folder import finished_report, write_report_folder
 from wsi_attn.predict.slide import PredictConfig
+from wsi_attn.predict.uncertain import uncertain_pictures
 from wsi_attn.provenance import sha256_of
+from wsi_attn.segment.evaluation import evaluate_manifest, write_folder
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,12 @@ def evaluate_into(
         "seed": wanted.seed,
         "sensitivity": wanted.sensitivity,
         "positive": wanted.positive,
+        "mc_dropout": config.mc_dropout,
     }
     if folder is not None and (found := finished_report(folder, inputs, overwrite=overwrite)) is not None:
         return found, []
+    if checkpoints[0].spec.task == SEGMENTATION:
+        return _segmentation_into(folder, checkpoints[0], wanted, inputs, config.workers, progress)
     point = None
     if wanted.positive is not None and wanted.sensitivity is not None:
         calibrations = [checkpoint.spec.calibration for checkpoint in checkpoints]
@@ -82,7 +88,35 @@ def evaluate_into(
         seed=wanted.seed,
         command=wanted.command,
         operating_point=point,
+        passes=config.mc_dropout,
     ) | {"inputs": inputs}
     if folder is not None:
-        write_report_folder(folder, report, answers, wanted.manifest)
+        pictures = uncertain_pictures(answers, report["uncertainty"]["by"], checkpoints[0], config)
+        write_report_folder(folder, report, answers, wanted.manifest, pictures)
+    return report, failures
+
+
+def _segmentation_into(
+    folder: Path | None,
+    checkpoint: Checkpoint,
+    wanted: Evaluation,
+    inputs: dict[str, Any],
+    workers: int | None,
+    progress: Progress,
+) -> tuple[dict[str, Any], list[WsiAttnError]]:
+    """The same for a model that segments; see `segment.evaluation`."""
+    if wanted.positive is not None:
+        raise UsageError(f"{checkpoint.name} segments and has no operating point: leave --sensitivity out")
+    report, found, failures = evaluate_manifest(
+        checkpoint,
+        wanted.manifest,
+        wanted.split,
+        seed=wanted.seed,
+        command=wanted.command,
+        workers=workers,
+        progress=progress,
+    )
+    report |= {"inputs": inputs}
+    if folder is not None:
+        write_folder(folder, report, found, wanted.manifest)
     return report, failures

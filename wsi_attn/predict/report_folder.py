@@ -12,7 +12,7 @@ from typing import Any
 from wsi_attn import files
 from wsi_attn.errors import OutputExistsError
 from wsi_attn.evaluate.conformal import in_set
-from wsi_attn.evaluate.html import write_html_report
+from wsi_attn.evaluate.html import Picture, write_html_report
 from wsi_attn.predict.cohort import Answer
 from wsi_attn.predict.slide import uncertainty_of
 
@@ -40,11 +40,13 @@ def finished_report(folder: Path, inputs: dict[str, Any], *, overwrite: bool) ->
     return found
 
 
-def write_report_folder(folder: Path, report: dict[str, Any], answers: Sequence[Answer], manifest: Path) -> None:
-    """Write the folder, whole or not at all, replacing what was there."""
+def write_report_folder(
+    folder: Path, report: dict[str, Any], answers: Sequence[Answer], manifest: Path, pictures: Sequence[Picture] = ()
+) -> None:
+    """Write the folder, whole or not at all, replacing what was there; `pictures` go onto the page."""
     with files.new_folder(folder) as temporary:
         files.write_json(temporary / REPORT, report)
-        write_html_report(temporary / PAGE, report)
+        write_html_report(temporary / PAGE, report, pictures)
         files.write_text(temporary / ANSWERS, answers_table(answers, report, manifest))
 
 
@@ -52,8 +54,8 @@ def answers_table(answers: Sequence[Answer], report: dict[str, Any], manifest: P
     """A CSV with a header and a line for every answered row.
 
     Columns: `path` (relative to the manifest, several images separated by `;`), `patient`, `label` (true), `called`,
-    `probability:LABEL` for each label, `entropy`, `margin`, and `set:COVERAGE`, the labels of the prediction set
-    separated by `|`, for each coverage with a threshold.
+    `probability:LABEL` for each label, `entropy`, `margin`, the terms of Monte-Carlo dropout where there are any, and
+    `set:COVERAGE`, the labels of the prediction set separated by `|`, for each coverage with a threshold.
     """
     labels = report["labels"]
     coverages = report.get("conformal", {}).get("coverages", {})
@@ -62,7 +64,8 @@ def answers_table(answers: Sequence[Answer], report: dict[str, Any], manifest: P
     writer = csv.writer(table, lineterminator="\n")
     names = [f"probability:{label}" for label in labels]
     sets = [f"set:{coverage}" for coverage in thresholds]
-    writer.writerow(["path", "patient", "label", "called", *names, "entropy", "margin", *sets])
+    terms = [name for name in answers[0].uncertainty if name != "entropy"]
+    writer.writerow(["path", "patient", "label", "called", *names, "entropy", "margin", *terms, *sets])
     for answer in answers:
         p, uncertainty = answer.probabilities, uncertainty_of(answer.probabilities)
         members = [in_set(p, threshold) for threshold in thresholds.values()]
@@ -73,6 +76,7 @@ def answers_table(answers: Sequence[Answer], report: dict[str, Any], manifest: P
                 answer.row.label,
                 labels[int(p.argmax())],
                 *(f"{value:.6g}" for value in (*p, uncertainty["entropy"], uncertainty["margin"])),
+                *(f"{answer.uncertainty[name]:.6g}" for name in terms),
                 *("|".join(label for label, held in zip(labels, of, strict=True) if held) for of in members),
             ]
         )

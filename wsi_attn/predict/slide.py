@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +20,22 @@ from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError, UsageError
 from wsi_attn.evaluate.calibration import calibrated
 from wsi_attn.evaluate.conformal import in_set, threshold_of
+from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput
 from wsi_attn.predict.exhaustive import PatchScorer, score_tiles
+from wsi_attn.predict.mc_dropout import dropout_passes
 from wsi_attn.provenance import software
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
+from wsi_attn.store.predictions import AttendedRegion, AttentionMap, Referral, SlidePrediction
 from wsi_attn.tissue.mask import raster_coverage
 
 MAX_NATIVE_PIXELS = 300_000_000
 """A model without mpp reads images at their own pixels; beyond this an input is a slide and not a photograph."""
+
+PLAIN_TERMS = ("entropy", "margin")
+DROPOUT_TERMS = ("predictive_entropy", "expected_entropy", "mutual_information")
+"""Terms of uncertainty: of every prediction, and of those with Monte-Carlo dropout."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,12 @@ class PredictConfig:
     """Also give the set of labels that holds the true one this often; see `evaluate.conformal`."""
     exhaustive: bool = False
     """Also score every tissue tile at high resolution; see `predict.exhaustive`."""
+    mc_dropout: int = 0
+    """Passes with dropout behind further terms of uncertainty; 0 draws none. See `predict.mc_dropout`."""
+    seed: int = 0
+    """Of the passes."""
+    referral: Referral | None = None
+    """The rule of what a person should look at."""
 
 
 @torch.inference_mode()
@@ -68,7 +80,7 @@ def predict_slide(
     TissueError : there is nothing to look at.
     SlideReadError : none of the key instances could be decoded.
     UsageError : the checkpoint has no threshold for the coverage that is asked for, or no patch network and exhaustive
-        scores are asked for.
+        scores are asked for, or no dropout and passes are asked for; a referral by an uncertainty that there is not.
     """
     started = time.perf_counter()
     spec, network = checkpoint.spec, checkpoint.network
@@ -105,12 +117,17 @@ def predict_slide(
         tiles = score_tiles(patches, scorer, spec.labels, tissue_coverage(bag, patches), progress)
         maps |= tiles.maps
         unreadable += tiles.unreadable
+    uncertainty = uncertainty_of(probabilities)
+    if config.mc_dropout:
+        passes = dropout_passes(network, output.pooled, config.mc_dropout, config.seed)
+        uncertainty |= entropy_terms(calibrated(passes, spec.calibration))
+    check_referral(config.referral, uncertainty)
     return SlidePrediction(
         slide=str(path),
         size0=slide.info.size0,
         label=spec.labels[int(probabilities.argmax())],
         probabilities=dict(zip(spec.labels, probabilities.tolist(), strict=True)),
-        uncertainty=uncertainty_of(probabilities),
+        uncertainty=uncertainty,
         tissue_fraction=round(float(bag.tissue.mean()), 6),
         unreadable_tiles=unreadable,
         attention=_regions(output, patches),
@@ -124,7 +141,23 @@ def predict_slide(
         maps=maps,
         coverage=config.coverage,
         prediction_set=None if threshold is None else _set_of(spec.labels, probabilities, threshold),
+        mc_dropout=config.mc_dropout,
+        seed=config.seed,
+        referral=config.referral,
     )
+
+
+def check_referral(referral: Referral | None, terms: Iterable[str]) -> None:
+    """Make sure that there is what slides are referred by.
+
+    Raises
+    ------
+    UsageError : there is no such term of uncertainty.
+    """
+    known = list(terms)
+    if referral is not None and referral.by not in known:
+        hint = "" if set(known) & set(DROPOUT_TERMS) else f"; {', '.join(DROPOUT_TERMS)} need --mc-dropout"
+        raise UsageError(f"--refer-by {referral.by}: there are {', '.join(known)}{hint}")
 
 
 def _look(bag: Bag | LargeBag, network: SlideModel) -> tuple[BagBatch, SlideOutput]:
@@ -158,9 +191,8 @@ def uncertainty_of(probabilities: NDArray[np.float64]) -> dict[str, float]:
 
     `entropy` is in nats, 0 to log C; `margin` is 1 minus the gap between the two likeliest labels, 0 to 1.
     """
-    positive = probabilities[probabilities > 0]
     first, second = np.sort(probabilities)[::-1][:2]
-    return {"entropy": float(max(0.0, -(positive * np.log(positive)).sum())), "margin": float(1 - (first - second))}
+    return {"entropy": float(entropy(probabilities)), "margin": float(1 - (first - second))}
 
 
 def _check_fit(bag: Bag | LargeBag, checkpoint: Checkpoint, path: str, *, ignore: bool) -> list[str]:

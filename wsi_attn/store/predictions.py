@@ -48,6 +48,14 @@ class AttentionMap:
 
 
 @dataclass(frozen=True)
+class Referral:
+    """The rule of what a person should look at: slides whose uncertainty `by` lies above a threshold."""
+
+    by: str
+    above: float
+
+
+@dataclass(frozen=True)
 class SlidePrediction:
     """The answer for one slide.
 
@@ -55,7 +63,9 @@ class SlidePrediction:
     to 1; `mpp` is the slide's own pixel size at level 0, or None; `seconds` is wall time. `maps` holds further
     quantities over the slide, where the model has them: "evidence:LABEL" for what each place says for a label,
     "uncertainty"; any real values, NaN where nothing was looked at. `prediction_set` holds the labels that cannot be
-    ruled out at `coverage`, likeliest first, perhaps none; both are None where no coverage was asked for.
+    ruled out at `coverage`, likeliest first, perhaps none; both are None where no coverage was asked for. `mc_dropout`
+    counts the passes with dropout behind some terms of `uncertainty`, drawn from `seed`; `referral` is the rule of
+    `refer`.
     """
 
     slide: str
@@ -76,6 +86,14 @@ class SlidePrediction:
     maps: Mapping[str, AttentionMap] = field(default_factory=dict)
     coverage: float | None = None
     prediction_set: tuple[str, ...] | None = None
+    mc_dropout: int = 0
+    seed: int = 0
+    referral: Referral | None = None
+
+    @property
+    def refer(self) -> bool | None:
+        """Whether a person should look at it; None without a rule."""
+        return None if self.referral is None else self.uncertainty[self.referral.by] > self.referral.above
 
     @property
     def unsure(self) -> bool:
@@ -98,6 +116,8 @@ class SlidePrediction:
             "software": self.software,
             "warnings": list(self.warnings),
             **self._set_record(),
+            **({"mc_dropout": self.mc_dropout, "seed": self.seed} if self.mc_dropout else {}),
+            **({"refer": self.refer, "referral": vars(self.referral)} if self.referral else {}),
         }
 
     def _set_record(self) -> dict[str, Any]:
@@ -154,6 +174,9 @@ def read_prediction(path: Path) -> SlidePrediction:
             maps={name: _map_from_json(value) for name, value in data.get("maps", {}).items()},
             coverage=data.get("coverage"),
             prediction_set=tuple(data["prediction_set"]) if "prediction_set" in data else None,
+            mc_dropout=data.get("mc_dropout", 0),
+            seed=data.get("seed", 0),
+            referral=Referral(**data["referral"]) if "referral" in data else None,
         )
     except FileNotFoundError as error:
         raise PredictionError(f"There is no prediction at {path}; `wsi-attn predict` writes one") from error

@@ -8,6 +8,7 @@ from wsi_attn.evaluate.conformal import conformal_section
 from wsi_attn.evaluate.intervals import group_weights
 from wsi_attn.evaluate.operating_point import operating_section
 from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
 
 LABELS = ["lung", "skin", "colon"]
 
@@ -40,5 +41,8 @@ def whole_report():
             **operating_section(labels == 1, after[:, 1], 0.3, weights, 20),
         },
         "attention": attention_section(scores, groups[:5], 7, 0),
+        "uncertainty": uncertainty_section(
+            {"entropy": entropy(after)}, "entropy", after.argmax(axis=1) != labels, weights, 20, passes=0
+        ),
         "unanswered": ["Cannot read bad.png: it ends early"],
     }

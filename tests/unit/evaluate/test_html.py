@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.unit.evaluate.reports import whole_report
-from wsi_attn.evaluate.html import NOTICE, SECTIONS, write_html_report
+from wsi_attn.evaluate.html import NOTICE, SECTIONS, Picture, write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
 
-VOID = {"meta", "br", "polyline", "circle", "rect"}
+VOID = {"meta", "br", "img", "polyline", "circle", "rect"}
 
 
 class Page(HTMLParser):
@@ -55,7 +55,7 @@ def test_the_page_is_well_formed_and_needs_no_network(page):
     assert "script" not in parsed.tags
     assert "link" not in parsed.tags
     assert not re.search(r"https?:|@import|url\(", text)
-    assert parsed.tags.count("svg") == 4
+    assert parsed.tags.count("svg") == 5
 
 
 def test_every_section_is_there(page):
@@ -107,3 +107,15 @@ def test_names_from_outside_are_escaped(page):
     parsed = Page(page(report))
     assert "script" not in parsed.tags
     assert "b" not in parsed.tags
+
+
+def test_uncertain_images_are_shown_with_what_they_are(tmp_path):
+    pictures = [Picture(b"\xff\xd8one", "a.png: <lung>", False), Picture(b"\xff\xd8two", "b.png", True)]
+    write_html_report(tmp_path / "report.html", whole_report(), pictures)
+    text = (tmp_path / "report.html").read_text()
+    parsed = Page(text)
+    assert parsed.open == []
+    assert parsed.tags.count("img") == 2
+    assert text.index("/9hvbmU=") < text.index("/9h0d28=")
+    assert text.count('class="wrong"') == text.count('class="right"') == 1
+    assert "&lt;lung&gt;" in text

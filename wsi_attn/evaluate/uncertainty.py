@@ -1,0 +1,146 @@
+"""Whether a model is unsure where it is wrong: terms of uncertainty, risk over coverage, and what referring saves.
+
+Letters: T passes with dropout, C classes, n images, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from wsi_attn.evaluate.curves import POINTS
+from wsi_attn.evaluate.intervals import percentile_interval, ratio_interval
+from wsi_attn.evaluate.metrics import FloatArray
+from wsi_attn.evaluate.resampled import BoolArray
+
+REFERRED = (0.1, 0.2, 0.3)
+"""Shares of the images, the most uncertain ones, that the referral table refers."""
+
+
+def entropy(probabilities: FloatArray) -> FloatArray:
+    """Entropy of distributions, nats: float64 (..., C) to (...), 0 to log C."""
+    positive = np.where(probabilities > 0, probabilities, 1.0)
+    return np.asarray(np.maximum(0.0, -(positive * np.log(positive)).sum(axis=-1)))
+
+
+def entropy_terms(passes: FloatArray) -> dict[str, float]:
+    """What the passes of one image say of its uncertainty, nats.
+
+    Parameters
+    ----------
+    passes
+        float64 (T, C), probabilities of each pass.
+
+    Returns
+    -------
+    `predictive_entropy`, H of the mean of the passes; `expected_entropy`, the mean of their H, which is what the image
+    itself leaves open; `mutual_information`, the difference, which is what the model does not know. 0 <= mutual
+    information <= predictive entropy <= log C.
+
+    Notes
+    -----
+    Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016; the terms as in Smith and Gal, Understanding
+    Measures of Uncertainty for Adversarial Example Detection, UAI 2018, equations 1 to 3.
+    """
+    predictive = float(entropy(passes.mean(axis=0)))
+    expected = float(entropy(passes).mean())
+    return {
+        "predictive_entropy": predictive,
+        "expected_entropy": min(expected, predictive),  # rounding
+        "mutual_information": max(0.0, predictive - expected),
+    }
+
+
+def risk_curve(uncertainty: FloatArray, wrong: BoolArray, counts: FloatArray | None = None) -> FloatArray:
+    """Share of wrong answers among the k surest images, k = 1 to their number: float64 (sum of counts,).
+
+    Parameters
+    ----------
+    uncertainty, wrong
+        float64 (n,) and bool (n,). Images of equal uncertainty come in random order, of which this is the mean.
+    counts
+        float64 (n,), how often each image occurs; once by default.
+    """
+    weights = np.ones(len(wrong)) if counts is None else counts
+    _, group = np.unique(uncertainty, return_inverse=True)
+    sizes = np.bincount(group, weights=weights)
+    errors = np.bincount(group, weights=weights * wrong)[sizes > 0]
+    sizes = sizes[sizes > 0]
+    expected = np.repeat(errors / sizes, sizes.astype(np.int64))
+    return np.asarray(expected.cumsum() / np.arange(1, len(expected) + 1))
+
+
+def uncertainty_section(
+    terms: Mapping[str, FloatArray], by: str, wrong: BoolArray, weights: FloatArray, n_groups: int, passes: int
+) -> dict[str, Any]:
+    """What uncertainty is worth on the evaluated part.
+
+    Parameters
+    ----------
+    terms
+        By name float64 (n,); the higher the less sure.
+    by
+        The term that images are referred by.
+    wrong
+        bool (n,).
+    weights, n_groups
+        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+    passes
+        T, 0 without dropout.
+
+    Returns
+    -------
+    `by`, `passes`; `terms` with, for each, `aurc`, the mean of `risk_curve`, and the mean term of `right` and of
+    `wrong` answers; `aurc_optimal`, were every wrong answer less sure than any right one; `risk_coverage` and
+    `risk_coverage_optimal` as curves of at most `POINTS` points; `referral` by share, with the `error` of the images
+    that are left and how many these are. Values with their interval.
+
+    Notes
+    -----
+    Geifman, Uziel, El-Yaniv, Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers, ICLR 2019, section 3.
+    """
+    best = wrong.astype(np.float64)
+    curve, curves = risk_curve(terms[by], wrong), [risk_curve(terms[by], wrong, counts) for counts in weights]
+    optimal = [risk_curve(best, wrong, counts).mean() for counts in weights]
+    return {
+        "by": by,
+        "passes": passes,
+        "terms": {name: _term(values, wrong, weights, n_groups) for name, values in terms.items()},
+        "aurc_optimal": percentile_interval(
+            float(risk_curve(best, wrong).mean()), np.array(optimal), n_groups
+        ).record(),
+        "risk_coverage": _thinned(curve),
+        "risk_coverage_optimal": _thinned(risk_curve(best, wrong)),
+        "referral": {f"{share:g}": _referral(share, curve, curves, n_groups) for share in (0.0, *REFERRED)},
+    }
+
+
+def _term(values: FloatArray, wrong: BoolArray, weights: FloatArray, n_groups: int) -> dict[str, Any]:
+    resampled = np.array([risk_curve(values, wrong, counts).mean() for counts in weights])
+    means = {"right": ~wrong, "wrong": wrong}
+    return {
+        "aurc": percentile_interval(float(risk_curve(values, wrong).mean()), resampled, n_groups).record(),
+        **{
+            name: ratio_interval(values * chosen, chosen.astype(np.float64), weights, n_groups).record()
+            for name, chosen in means.items()
+        },
+    }
+
+
+def _referral(share: float, curve: FloatArray, curves: list[FloatArray], n_groups: int) -> dict[str, Any]:
+    """Error of the images that are left when the most uncertain share of them is referred."""
+
+    def left(of: FloatArray) -> int:
+        return max(1, len(of) - round(share * len(of)))
+
+    resampled = np.array([each[left(each) - 1] for each in curves])
+    error = percentile_interval(float(curve[left(curve) - 1]), resampled, n_groups)
+    return {"answered": left(curve), "error": error.record()}
+
+
+def _thinned(curve: FloatArray) -> dict[str, list[float]]:
+    """The curve over the share of images that is answered."""
+    kept = np.unique(np.linspace(0, len(curve) - 1, min(POINTS, len(curve))).round().astype(np.int64))
+    return {"x": ((kept + 1) / len(curve)).round(6).tolist(), "y": curve[kept].round(6).tolist()}

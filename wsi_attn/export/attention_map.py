@@ -1,0 +1,136 @@
+"""The one map of a global-spatial model as pictures: alone, and over the mean of the images it was trained on.
+
+Both are read from the checkpoint's weights; no image and no network is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from wsi_attn import files
+from wsi_attn.contract import UInt8Array
+from wsi_attn.errors import CheckpointError, ExportError, OutputExistsError
+from wsi_attn.geometry import Frame, Size
+from wsi_attn.heatmaps.layer import Layer
+from wsi_attn.heatmaps.legend import NOTICE
+from wsi_attn.heatmaps.picture import Caption, draw_layer, png_bytes
+from wsi_attn.heatmaps.raster import FloatArray
+from wsi_attn.models.zoo import find_model
+from wsi_attn.provenance import sha256_of, software
+
+SYSTEM = "global-spatial"
+
+SIDE = 512
+"""Least side of the overlay in pixels; a smaller mean image is enlarged by a whole number."""
+
+IMPORTANT = 0.5
+"""A place is important where the map is above this: the boundary of its classifier."""
+
+
+@dataclass(frozen=True)
+class LearnedMap:
+    """What a checkpoint keeps of its map.
+
+    `values` is float32 (G, G), 0 to 1; `mean_image` uint8 (S, S, 3); `alignment` the mean correlation of the training
+    images; `labels` the class names; `name` and `sha256` those of the model.
+    """
+
+    name: str
+    sha256: str
+    labels: tuple[str, ...]
+    values: FloatArray
+    mean_image: UInt8Array
+    alignment: float
+
+
+def read_learned_map(name_or_folder: str) -> LearnedMap:
+    """The map of a checkpoint or run.
+
+    Raises
+    ------
+    ExportError : the model has no such map.
+    CheckpointError : there is no checkpoint, or it cannot be read.
+    """
+    folder = find_model(name_or_folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        if config["system"] != SYSTEM:
+            raise ExportError(f"{folder} is a {config['system']} model; only {SYSTEM} has one map for all images")
+        weights = load_file(folder / "model.safetensors")
+        return LearnedMap(
+            name=config["name"],
+            sha256=sha256_of(folder / "model.safetensors"),
+            labels=tuple(config["spec"]["labels"]),
+            values=weights["map.values"][0, 0].astype(np.float32),
+            mean_image=np.rint(weights["mean_image"].transpose(1, 2, 0)).clip(0, 255).astype(np.uint8),
+            alignment=float(weights["alignment"]),
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if isinstance(error, ExportError):
+            raise
+        raise CheckpointError(f"Cannot read {folder}: {error}") from error
+
+
+def export_attention_map(name_or_folder: str, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """Write `NAME.attention-map.png`, a pixel a cell, black 0 and white 1, and `NAME.attention-overlay.png`.
+
+    Returns
+    -------
+    `input`, `format`, `output` (the map), `overlay`, `state` ("written", or "skipped" where the pictures of this model
+    are there), `least` and `largest` of the map, `important`, the share of it above `IMPORTANT`, and `alignment`.
+
+    Raises
+    ------
+    OutputExistsError : other files are in the way.
+    ExportError, CheckpointError : see `read_learned_map`.
+    """
+    found = read_learned_map(name_or_folder)
+    alone, over = (output / f"{found.name}.attention-{part}.png" for part in ("map", "overlay"))
+    record = {
+        "input": name_or_folder,
+        "format": "attention-map",
+        "output": str(alone),
+        "overlay": str(over),
+        "state": "written",
+        "least": round(float(found.values.min()), 6),
+        "largest": round(float(found.values.max()), 6),
+        "important": round(float((found.values > IMPORTANT).mean()), 6),
+        "alignment": round(found.alignment, 6),
+    }
+    if not overwrite and any(path.exists() for path in (alone, over)):
+        if not all(_is_of(path, found.sha256) for path in (alone, over)):
+            raise OutputExistsError(f"{alone} or {over} is there already and of something else; add --overwrite")
+        return {**record, "state": "skipped"}
+    origin = {"model": {"name": found.name, "sha256": found.sha256}, "software": software(), "notice": NOTICE}
+    grey = Image.fromarray(np.rint(found.values * 255).astype(np.uint8))
+    files.write_bytes(alone, png_bytes(grey, {**origin, "of": "attention map"}))
+    files.write_bytes(over, png_bytes(draw_overlay(found), {**origin, "of": "attention map over the mean image"}))
+    return record
+
+
+def draw_overlay(found: LearnedMap) -> Image.Image:
+    """The map in colours over the mean image, with a legend."""
+    side = found.mean_image.shape[0]
+    factor = max(1, -(-SIDE // side))
+    mean = np.asarray(found.mean_image).repeat(factor, axis=0).repeat(factor, axis=1)
+    frame = Frame(Size(side * factor, side * factor), 1 / factor, 1 / factor)
+    cell = side / found.values.shape[0]
+    layer = Layer("attention map", Frame(Size(*found.values.shape[::-1]), cell, cell), found.values)
+    lines = (
+        f"Labels: {', '.join(found.labels)}",
+        f"Over the mean training image; mean correlation of two images {found.alignment:.2f}",
+    )
+    return draw_layer(layer, Caption(found.name, lines, None), mean, frame)
+
+
+def _is_of(path: Path, sha256: str) -> bool:
+    """Whether a picture is there and of this model."""
+    return path.is_file() and sha256.encode() in path.read_bytes()
