@@ -12,7 +12,21 @@ from typing import Annotated, Any
 import typer
 
 from wsi_attn import __version__
-from wsi_attn.cli import boxes, evaluate, export, heatmap, info, models, predict, tile, tissue, train, verify, view
+from wsi_attn.cli import (
+    boxes,
+    evaluate,
+    export,
+    heatmap,
+    info,
+    models,
+    predict,
+    segment,
+    tile,
+    tissue,
+    train,
+    verify,
+    view,
+)
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report
 from wsi_attn.cli.panels import Grouped
@@ -34,6 +48,7 @@ app.command("boxes")(boxes.boxes)
 app.command("train", cls=Grouped)(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("segment")(segment.segment)
 app.command("heatmap")(heatmap.heatmap)
 app.command("export")(export.export)
 app.command("view")(view.view)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wsi_attn.geometry import Frame, Mpp
 
 VERSION = "0.5"
 CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
-TISSUE_COLOURS = {1: (64, 160, 96, 96), 2: (200, 60, 60, 160)}
+TISSUE_VALUES = {1: ("tissue", (64, 160, 96, 96)), 2: ("could not be read", (200, 60, 60, 160))}
 
 
 def image_attributes(name: str, levels: Sequence[Frame], mpp: Mpp | None) -> dict[str, Any]:
@@ -28,14 +28,29 @@ def labels_attributes(names: Sequence[str]) -> dict[str, Any]:
     return {"version": VERSION, "labels": list(names)}
 
 
-def label_attributes(name: str, frames: Sequence[Frame], mpp: Mpp | None) -> dict[str, Any]:
-    """The attribute `ome` of the tissue label."""
-    colours = [{"label-value": value, "rgba": list(rgba)} for value, rgba in TISSUE_COLOURS.items()]
-    meanings = [{"label-value": 1, "meaning": "tissue"}, {"label-value": 2, "meaning": "could not be read"}]
+def label_attributes(
+    name: str,
+    frames: Sequence[Frame],
+    mpp: Mpp | None,
+    values: Mapping[int, tuple[str, tuple[int, int, int, int]]] = TISSUE_VALUES,
+    image: str | None = "../../",
+) -> dict[str, Any]:
+    """The attribute `ome` of a label image.
+
+    Parameters
+    ----------
+    values
+        Meaning and colour (red, green, blue, opacity) of each value but 0; those of the tissue label by default.
+    image
+        Where the image lies that is labelled, from the label; None where the label stands alone.
+    """
+    colours = [{"label-value": value, "rgba": list(rgba)} for value, (_, rgba) in values.items()]
+    meanings = [{"label-value": value, "meaning": meaning} for value, (meaning, _) in values.items()]
+    source = {} if image is None else {"source": {"image": image}}
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, frames, mpp, with_channels=False)],
-        "image-label": {"colors": colours, "properties": meanings, "source": {"image": "../../"}},
+        "image-label": {"colors": colours, "properties": meanings, **source},
     }
 
 

@@ -25,6 +25,8 @@ PICTURES = (".heatmap.png", ".legend.png", ".overlay.png")
 """Pictures that wsi-attn draws itself, and that lie beside what they show."""
 
 POLYGONS = (".geojson",)
+SEGMENTATION, LABELS = ".segmentation.geojson", ".segmentation.zarr"
+"""Endings of what `segment` leaves: polygons, which are shown, and label images, which are no slides."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def collect(paths: Sequence[Path]) -> Collection:
 
 def stem_of(path: Path) -> str:
     """File name without what says its kind: what a slide, its store, prediction and polygons have in common."""
-    for suffix in (SUFFIX, ".ome.tiff", ".ome.tif", ".ome.zarr"):
+    for suffix in (SUFFIX, SEGMENTATION, ".ome.tiff", ".ome.tif", ".ome.zarr"):
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.stem
@@ -120,6 +122,8 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
 
 
 def _is_store(path: Path) -> bool:
+    if path.name.endswith(LABELS):
+        return False
     return path.is_dir() and (path.suffix == ".zarr" or (path / "zarr.json").is_file())
 
 
@@ -163,7 +167,8 @@ def _with_polygons(entries: dict[str, Entry], given: Sequence[Path]) -> dict[str
     for key, entry in entries.items():
         files = {path.resolve(): path for path in given if only or stem_of(path) == stem_of(Path(entry.name))}
         for near in (entry.path, entry.prediction):
-            if near is not None and (beside := near.parent / f"{stem_of(near)}{POLYGONS[0]}").is_file():
-                files.setdefault(beside.resolve(), beside)
+            for ending in (POLYGONS[0], SEGMENTATION) if near is not None else ():
+                if near is not None and (beside := near.parent / f"{stem_of(near)}{ending}").is_file():
+                    files.setdefault(beside.resolve(), beside)
         found[key] = replace(entry, polygons=tuple(files.values()))
     return found

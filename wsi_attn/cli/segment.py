@@ -1,0 +1,100 @@
+"""`wsi-attn segment`: a class for every pixel of a slide, as a label image and as polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from wsi_attn.cli.options import (
+    Debug,
+    Device,
+    Json,
+    Output,
+    Overwrite,
+    Quiet,
+    SlideMpp,
+    Slides,
+    Workers,
+    parse_slide_mpp,
+    resolve_device,
+)
+from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.models.zoo import find_model
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A run or checkpoint folder of `train --model joint-segmentation`.")
+]
+IntoStore = Annotated[
+    bool, typer.Option("--into-store", help="Write the labels into the store that is segmented, named like the model.")
+]
+Tile = Annotated[
+    int | None,
+    typer.Option("--tile", min=32, help="Side of a tile at the model's resolution; by default that of its training."),
+]
+Overlap = Annotated[
+    int | None, typer.Option("--overlap", min=0, help="Pixels that tiles share; by default a quarter of a tile.")
+]
+Annotations = Annotated[bool, typer.Option("--as-annotations", help="Polygons as annotations, not detections.")]
+Simplify = Annotated[
+    float, typer.Option("--simplify", min=0, help="Level-0 pixels that outlines may move to have fewer corners.")
+]
+
+
+def segment(
+    slides: Slides,
+    model: Model,
+    output: Output,
+    into_store: IntoStore = False,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    annotations: Annotations = False,
+    simplify: Simplify = 0.0,
+    slide_mpp: SlideMpp = None,
+    json: Json = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Give every pixel of slides, stores or images a class: an OME-Zarr label image, GeoJSON polygons and a record
+    of areas for each, in --output.
+    """
+    paths, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
+    from wsi_attn.models.checkpoint import load_checkpoint
+    from wsi_attn.segment.batch import segment_paths
+    from wsi_attn.segment.evaluation import segmenter
+    from wsi_attn.segment.slide import SegmentConfig
+    from wsi_attn.segment.windows import Windows
+
+    checkpoint = load_checkpoint(folder, resolve_device(device))
+    side = tile or segmenter(checkpoint).config.crop
+    Windows(side, side, side // 4 if overlap is None else overlap)  # refused before any slide is opened
+    talk = Talk(quiet=quiet, total=len(paths))
+    talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
+    config = SegmentConfig(tile, overlap, into_store, annotations, simplify, workers)
+    with talk.progress("segment") as progress:
+        for outcome in segment_paths(
+            paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
+        ):
+            if outcome.record is None:
+                if outcome.error:
+                    talk.fail(outcome.error)
+                continue
+            found = outcome.record
+            if outcome.state == "skipped":
+                talk.say(f"{found['labels']} is there already; --overwrite segments anew")
+            if found["unreadable_places"]:
+                talk.say(f"warning: {found['slide']}: {found['unreadable_places']} places could not be decoded")
+            data_json(found) if json else data(as_line(found))
+    raise typer.Exit(talk.exit_code())
+
+
+def as_line(record: Mapping[str, Any]) -> str:
+    """Slide, then for each class its name, share of the tissue and number of objects, then the label image."""
+    classes = "\t".join(
+        f"{name}\t{found['share']:.4f}\t{found['objects']}" for name, found in record["classes"].items()
+    )
+    return f"{record['slide']}\t{classes}\t{record['labels']}"

@@ -1,0 +1,214 @@
+"""A label image as OME-Zarr 0.5, written block by block and finished, or gone on with, as a whole.
+
+Until it is complete it lies beside its place under a hidden name, with a journal of the blocks that are done: a killed
+run goes on from there. A block is one chunk of the finest level; blocks without anything to look at have no chunk and
+read as 0. Coarser levels take every second pixel, as those of the tissue label do.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from wsi_attn import files
+from wsi_attn.contract import UInt8Array
+from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.store import ome
+from wsi_attn.store.arrays import DOCUMENT
+
+BLOCK = 2048
+"""Side of a block in pixels: 4 MB of labels, a few thousand files for the largest slide."""
+
+SMALLEST = 512
+"""Both sides of the coarsest level are at most this."""
+
+ATTRIBUTE = "wsi_attn_segmentation"
+JOURNAL = "journal.jsonl"
+COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75))
+"""Of the classes after the background, over again where there are more."""
+
+OPACITY = 144
+
+
+class LabelImage:
+    """A label image that is being written.
+
+    Parameters
+    ----------
+    path
+        Where it will lie.
+    frame
+        How its finest level lies over the slide.
+    mpp
+        Of the slide's level 0, where it is known.
+    names
+        Of the classes, the background first.
+    settings
+        What made it; another image under way at the same place is only gone on with if its settings are the same.
+    levels
+        How many; None until the coarsest is small.
+    image
+        Where the labelled image lies from the label, None where the label stands alone.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        frame: Frame,
+        mpp: Mpp | None,
+        names: Sequence[str],
+        settings: Mapping[str, Any],
+        levels: int | None = None,
+        image: str | None = None,
+    ) -> None:
+        self.path, self.frame = path, frame
+        self._part = _part_of(path)
+        self._frames = _frames(frame, levels)
+        values = {index: (name, (*colour_of(index), OPACITY)) for index, name in enumerate(names) if index > 0}
+        self._attributes = {
+            "ome": ome.label_attributes(path.name.removesuffix(".zarr"), self._frames, mpp, values, image),
+            ATTRIBUTE: {**settings, "downsample": [frame.downsample_x, frame.downsample_y]},
+        }
+        self.done: dict[tuple[int, int], int] = {}
+
+    def open(self) -> bool:
+        """Begin, or go on with what is there of the same settings; True where something was there."""
+        self._read_journal()
+        if not self.done:
+            shutil.rmtree(self._part, ignore_errors=True)
+            self._part.mkdir(parents=True)
+            self._levels = self._create()
+            return False
+        self._levels = [zarr.open_array(self._part / str(index), mode="r+") for index in range(len(self._frames))]
+        return True
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Row and column of every block, row by row."""
+        width, height = self.frame.size
+        return [(row, column) for row in range(-(-height // BLOCK)) for column in range(-(-width // BLOCK))]
+
+    def region(self, row: int, column: int) -> Region:
+        """A block in pixels of the finest level."""
+        width, height = self.frame.size
+        x, y = column * BLOCK, row * BLOCK
+        return Region(x, y, min(BLOCK, width - x), min(BLOCK, height - y))
+
+    def write(self, row: int, column: int, classes: UInt8Array | None, unreadable: int = 0) -> None:
+        """Classes of a block, None where nothing was looked at, and how many places of it could not be decoded."""
+        if classes is not None:
+            block = self.region(row, column)
+            self._levels[0][block.y : block.y1, block.x : block.x1] = classes
+        with (self._part / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps([row, column, unreadable]) + "\n")
+        self.done[row, column] = unreadable
+
+    def read(self, region: Region, level: int = 0) -> UInt8Array:
+        """Classes of a region in pixels of a level."""
+        return np.asarray(self._levels[level][region.y : region.y1, region.x : region.x1], np.uint8)
+
+    def downsample(self) -> None:
+        """Write the coarser levels."""
+        for index in range(1, len(self._frames)):
+            size = self._frames[index].size
+            for y in range(0, size.height, BLOCK):
+                for x in range(0, size.width, BLOCK):
+                    width, height = min(BLOCK, size.width - x), min(BLOCK, size.height - y)
+                    finer = self.read(Region(2 * x, 2 * y, 2 * width, 2 * height), index - 1)[::2, ::2]
+                    if finer.any():
+                        self._levels[index][y : y + height, x : x + width] = finer
+
+    def level_sizes(self) -> list[Size]:
+        """Of the levels, the finest first."""
+        return [frame.size for frame in self._frames]
+
+    def finish(self) -> None:
+        """Put the image in its place, replacing what was there."""
+        (self._part / JOURNAL).unlink(missing_ok=True)
+        if self.path.exists():
+            retired = self._part.with_name(f"{self._part.name}.old")
+            shutil.rmtree(retired, ignore_errors=True)
+            self.path.rename(retired)
+            self._part.rename(self.path)
+            shutil.rmtree(retired)
+        else:
+            self._part.rename(self.path)
+
+    def discard(self) -> None:
+        """Forget what is under way."""
+        shutil.rmtree(self._part, ignore_errors=True)
+
+    def _read_journal(self) -> None:
+        try:
+            attributes = json.loads((self._part / DOCUMENT).read_text())["attributes"]
+            lines = (self._part / JOURNAL).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError, KeyError):
+            return
+        if attributes != json.loads(json.dumps(self._attributes)):  # as the file has them: tuples are lists there
+            return
+        for line in lines:
+            try:
+                row, column, unreadable = json.loads(line)
+            except ValueError:  # a kill cut it off
+                continue
+            self.done[row, column] = unreadable
+
+    def _create(self) -> list[zarr.Array[Any]]:
+        group = zarr.create_group(self._part, zarr_format=3, attributes=self._attributes)
+        return [
+            group.create_array(
+                str(index),
+                shape=(frame.size.height, frame.size.width),
+                chunks=(min(BLOCK, frame.size.height), min(BLOCK, frame.size.width)),
+                dtype="uint8",
+                fill_value=0,
+                compressors=ZstdCodec(level=3, checksum=True),
+                dimension_names=("y", "x"),
+            )
+            for index, frame in enumerate(self._frames)
+        ]
+
+
+def settings_of(path: Path, *, under_way: bool = False) -> dict[str, Any] | None:
+    """What made the label image at a path, or the one under way there; None where there is none of ours."""
+    try:
+        document = json.loads(((_part_of(path) if under_way else path) / DOCUMENT).read_text(encoding="utf-8"))
+        settings = dict(document["attributes"][ATTRIBUTE])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    settings.pop("downsample", None)
+    return settings
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """Red, green and blue of a class."""
+    return COLOURS[(index - 1) % len(COLOURS)]
+
+
+def register_label(store: Path, name: str) -> None:
+    """Name a label in the group `labels` of a store, where readers of OME-Zarr look for it."""
+    path = store / "labels" / DOCUMENT
+    document = json.loads(path.read_text(encoding="utf-8"))
+    names = document["attributes"]["ome"]["labels"]
+    if name not in names:
+        names.append(name)
+        files.write_text(path, json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _frames(frame: Frame, levels: int | None) -> list[Frame]:
+    frames = [frame]
+    while len(frames) < levels if levels else max(frames[-1].size) > SMALLEST:
+        last = frames[-1]
+        size = Size(-(-last.size.width // 2), -(-last.size.height // 2))
+        frames.append(Frame(size, last.downsample_x * 2, last.downsample_y * 2))
+    return frames

@@ -1,0 +1,262 @@
+"""One slide, one model: a label image, polygons, and a record of how much of each class there is."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn import files
+from wsi_attn.contract import Progress, Slide, no_progress
+from wsi_attn.data.bags import TISSUE_PIXELS
+from wsi_attn.data.sources import SlidePatches
+from wsi_attn.errors import OutputExistsError, TissueError, UsageError
+from wsi_attn.export.geojson import write_features
+from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.provenance import software
+from wsi_attn.segment.evaluation import segmenter
+from wsi_attn.segment.field import Field
+from wsi_attn.segment.labels import LabelImage, register_label, settings_of
+from wsi_attn.segment.objects import Tally, features, find_objects
+from wsi_attn.slides.view import read_view
+from wsi_attn.store.lock import store_lock
+from wsi_attn.store.schema import TISSUE_LABEL
+from wsi_attn.store.tile_store import TileStore
+from wsi_attn.tissue.detect import VIEW_MPP, detect_tissue
+from wsi_attn.tissue.mask import TissueMask
+
+LABELS, POLYGONS, RECORD = ".segmentation.zarr", ".segmentation.geojson", ".segmentation.json"
+"""Endings of what a slide leaves in the output folder."""
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How a slide is segmented."""
+
+    tile: int | None = None
+    """Side of a tile at the model's resolution; by default that of the squares it was trained on."""
+    overlap: int | None = None
+    """Pixels that neighbours share; a quarter of the tile by default."""
+    into_store: bool = False
+    """Write the label image into the store that is segmented."""
+    annotations: bool = False
+    """QuPath annotations instead of detections."""
+    simplify: float = 0.0
+    """Level-0 pixels by which outlines may move to have fewer corners."""
+    workers: int | None = None
+    """Threads that read; all cores by default."""
+
+    def settings(self) -> dict[str, Any]:
+        """What changes the result."""
+        return {
+            "tile": self.tile,
+            "overlap": self.overlap,
+            "into_store": self.into_store,
+            "annotations": self.annotations,
+            "simplify": self.simplify,
+        }
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the results of a slide go; `key` of the label in its store, or None."""
+
+    labels: Path
+    polygons: Path
+    record: Path
+    key: str | None
+
+
+def places_of(slide: Slide, checkpoint: Checkpoint, output: Path, config: SegmentConfig) -> Places:
+    """Where the results of a slide go.
+
+    Raises
+    ------
+    UsageError : the label shall go into a store and the slide is none, or the model's name cannot name a label.
+    """
+    name = slide.info.name
+    labels, key = output / f"{name}{LABELS}", None
+    if config.into_store:
+        if not isinstance(slide, TileStore):
+            raise UsageError(f"--into-store: {slide.info.path} is no store; tile it first, or leave the option out")
+        key = checkpoint.name
+        if key == TISSUE_LABEL or Path(key).name != key or key.startswith("."):
+            raise UsageError(f"--into-store: a label cannot be named {key!r}, as the model is; train it with --name")
+        labels = slide.path / "labels" / key
+    return Places(labels, output / f"{name}{POLYGONS}", output / f"{name}{RECORD}", key)
+
+
+def finished_record(
+    places: Places, slide: Slide, checkpoint: Checkpoint, config: SegmentConfig
+) -> dict[str, Any] | None:
+    """The record that lies there, if it is of the same slide, model and settings; None where it is still to be made.
+
+    Raises
+    ------
+    OutputExistsError : something else lies there.
+    """
+    settings = _settings(slide, checkpoint, config)
+    if settings_of(places.labels, under_way=True) == settings:
+        return None
+    there = [path for path in (places.record, places.labels, places.polygons) if path.exists()]
+    if not there:
+        return None
+    try:
+        found: dict[str, Any] = json.loads(places.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    if found.get("settings") == settings == settings_of(places.labels):
+        return found
+    raise OutputExistsError(
+        f"{there[0]} is in the way, of another slide, model or setting; add --overwrite, or name another folder"
+    )
+
+
+def segment_slide(
+    slide: Slide,
+    checkpoint: Checkpoint,
+    output: Path,
+    config: SegmentConfig,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Segment one slide and leave its label image, polygons and record; what a kill has left is gone on with.
+
+    Returns
+    -------
+    The record: `slide`, `classes` with `objects`, `area` and `share` (of the tissue) of each but the background,
+    `area_unit`, `tissue_fraction`, `unreadable_places`, `labels`, `polygons`, `mpp`, `label_mpp`, `model`, `settings`,
+    `seconds`, `software`.
+
+    Raises
+    ------
+    UsageError : the checkpoint does not segment, or its results cannot go where they shall.
+    MissingMppError, ModelMismatchError : the slide cannot be read at the model's resolution.
+    TissueError : there is nothing to look at.
+    StoreLockedError : another process is segmenting into the same place.
+    """
+    started = time.perf_counter()
+    network, spec = segmenter(checkpoint), checkpoint.spec
+    patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
+    places = places_of(slide, checkpoint, output, config)
+    settings = _settings(slide, checkpoint, config)
+    tissue = find_tissue(slide, spec.tissue, config.workers)
+    if tissue is not None and not tissue.mask.any():
+        raise TissueError(f"{slide.info.path} has no tissue that {checkpoint.name} could look at")
+    frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
+
+    def wanted(regions: list[Region]) -> NDArray[np.bool_]:
+        if tissue is None:
+            return np.ones(len(regions), np.bool_)
+        return np.asarray(tissue.coverage(np.array([frame.region0_from(*region) for region in regions])) > 0)
+
+    tile = config.tile or network.config.crop
+    overlap = tile // 4 if config.overlap is None else config.overlap
+    field = Field(network, patches, tile, overlap, wanted, config.workers)
+    levels = len(slide.info.levels) if places.key else None
+    source = "../../" if places.key else None
+    labels = LabelImage(places.labels, frame, slide.info.mpp, spec.labels, settings, levels, source)
+    with _locked(places):
+        if overwrite:
+            labels.discard()
+        labels.open()
+        blocks = labels.blocks()
+        for done, (row, column) in enumerate(blocks, 1):
+            if (row, column) not in labels.done:
+                block = labels.region(row, column)
+                answer = field.answer(block) if field.looks_at(block) else None
+                labels.write(row, column, answer.classes if answer else None, answer.unreadable if answer else 0)
+            progress(done, len(blocks), slide.info.name)
+        labels.downsample()
+        tally = Tally(np.zeros(len(spec.labels), np.int64))
+        pixel0 = patches.downsample_x * patches.downsample_y
+        outlines = features(
+            find_objects(labels, len(spec.labels), slide.info.size0, tally),
+            spec.labels,
+            slide.info.fingerprint,
+            slide.info.mpp,
+            pixel0,
+            "annotation" if config.annotations else "detection",
+            config.simplify,
+        )
+        write_features(places.polygons, outlines, checkpoint.sha256)
+        fraction = 1.0 if tissue is None else tissue.fraction
+        record = {
+            "slide": str(slide.info.path),
+            **_areas(spec.labels, tally, slide, pixel0, fraction),
+            "tissue_fraction": round(fraction, 6),
+            "unreadable_places": sum(labels.done.values()),
+            "labels": str(places.labels),
+            "polygons": str(places.polygons),
+            "mpp": list(slide.info.mpp) if slide.info.mpp else None,
+            "label_mpp": _label_mpp(slide, patches),
+            "model": {"name": checkpoint.name, "sha256": checkpoint.sha256},
+            "settings": settings,
+            "seconds": round(time.perf_counter() - started, 3),
+            "software": software(),
+        }
+        files.write_json(places.record, record)
+        if places.key:
+            register_label(slide.info.path, places.key)
+        labels.finish()  # last: its presence says that all is there
+    return record
+
+
+def find_tissue(slide: Slide, method: str, workers: int | None = None) -> TissueMask | None:
+    """Tissue of a slide on a small view of it; None where the whole image counts."""
+    if method == "none":
+        return None
+    size0, mpp = slide.info.size0, slide.info.mpp
+    factor = max(1.0, VIEW_MPP / max(mpp) if mpp else 1.0, math.sqrt(math.prod(size0) / TISSUE_PIXELS))
+    view = read_view(slide, factor, factor, workers=workers)
+    return detect_tissue(view.pixels, view.frame, mpp, readable=view.readable, method=method, size0=size0)
+
+
+def _settings(slide: Slide, checkpoint: Checkpoint, config: SegmentConfig) -> dict[str, Any]:
+    mpp = list(slide.info.mpp) if slide.info.mpp else None
+    return {
+        "fingerprint": slide.info.fingerprint,
+        "mpp": mpp,
+        "model_sha256": checkpoint.sha256,
+        **config.settings(),
+    }
+
+
+@contextmanager
+def _locked(places: Places) -> Iterator[None]:
+    """One writer for the results of a slide."""
+    places.labels.parent.mkdir(parents=True, exist_ok=True)
+    with store_lock(places.labels):
+        yield
+
+
+def _areas(names: tuple[str, ...], tally: Tally, slide: Slide, pixel0: float, tissue_fraction: float) -> dict[str, Any]:
+    """Objects, area and share of the tissue of each class but the background."""
+    mpp = slide.info.mpp
+    unit, factor = ("mm²", mpp.x * mpp.y / 1e6) if mpp else ("px²", 1.0)
+    tissue = math.prod(slide.info.size0) * tissue_fraction
+    classes = {}
+    for index, name in enumerate(names):
+        if index > 0:
+            area0 = float(tally.pixels[index]) * pixel0
+            classes[name] = {
+                "objects": int(tally.objects[index]),
+                "area": round(area0 * factor, 9),
+                "share": round(area0 / tissue, 6),
+            }
+    return {"classes": classes, "area_unit": unit}
+
+
+def _label_mpp(slide: Slide, patches: SlidePatches) -> list[float] | None:
+    mpp = slide.info.mpp
+    return [mpp.x * patches.downsample_x, mpp.y * patches.downsample_y] if mpp else None
