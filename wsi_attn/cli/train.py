@@ -121,6 +121,15 @@ EntropyWeight = Annotated[
     float | None,
     typer.Option("--entropy-weight", help="Weight of the term that spreads attention.", rich_help_panel=NETWORK),
 ]
+GuidanceWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance-weight",
+        min=0,
+        help="By how much the coarse attention learns from what the patches say; 0 is not at all.",
+        rich_help_panel=NETWORK,
+    ),
+]
 Backbone = Annotated[
     str | None,
     typer.Option(
@@ -380,6 +389,7 @@ def train(
     uniform_sampling: UniformSampling = False,
     exploration: Exploration = None,
     entropy_weight: EntropyWeight = None,
+    guidance_weight: GuidanceWeight = None,
     backbone: Backbone = None,
     patch_backbone: PatchBackbone = None,
     weights: Weights = "none",
@@ -447,6 +457,7 @@ def train(
         "sampling": "uniform" if uniform_sampling else None,
         "exploration": exploration,
         "entropy_weight": entropy_weight,
+        "guidance_weight": guidance_weight,
         "backbone": backbone,
         "patch_backbone": patch_backbone,
         "attention": attention,

@@ -32,6 +32,10 @@ Selection "threshold", as published:
 (7c) g_k = 1; with `coupling` the attention that the component holds
 (8c) r = [g_1 r_1 ; .. ; g_K r_K], zero where there are fewer than K
 
+With `guidance_weight` lambda_t above 0 the term lambda_t KL(g || q) is added to (10), g of (7) without its gradient and
+q the softmax of log a over the patches read: the coarse attention learns from what the patches turned out to say. In
+(7a) gate and log a stand for each other, so once the gate alone picks the right patch, nothing else tells the map.
+
 Departures from what the paper states. Instances are by default the K strongest separated cells and pooled by (7a, 8a),
 not the components of a thresholded map and concatenated, so that slides with any number of them fit; "threshold" is the
 published rule. M bounds (4) so that the feature means the same on a field of fifty cells and on a slide of a hundred
@@ -107,6 +111,8 @@ class DeepAttentionConfig:
     """lambda_i of (10)."""
     entropy_weight: float = 0.01
     """lambda_e of (10); keeps the attention from collapsing onto one cell early."""
+    guidance_weight: float = 0.0
+    """lambda_t; by how much the coarse attention learns from the weights of the patches."""
     smoothing: float = 0.0
     """Deviation, in pixels, of a Gaussian over every view and patch; for input sharper than the training images."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -247,7 +253,21 @@ class DeepAttention(SlideModel):
         ):
             if logits is not None:
                 terms[name] = weight * functional.cross_entropy(logits, labels, class_weights)
+        if config.guidance_weight > 0 and output.patch_mask.numel():
+            terms["guidance"] = config.guidance_weight * self._guidance(output)
         return {**terms, "entropy": -config.entropy_weight * entropy}
+
+    def _guidance(self, output: SlideOutput) -> Tensor:
+        """KL(g || q) of the patches' weights, without gradient, and the attention of the cells at their centres."""
+        height, width = output.attention.shape[1:]
+        cells = (output.patch_xy + output.patch_size[..., None] // 2) // self.cell  # (B, K, 2), x and y
+        cells = torch.minimum(cells, cells.new_tensor([width - 1, height - 1]))  # an image may be less than a patch
+        attention = output.attention.flatten(1).gather(1, cells[..., 1] * width + cells[..., 0])
+        tiny = torch.finfo(attention.dtype).tiny
+        q = masked_log_softmax(attention.clamp(min=tiny).log(), output.patch_mask)
+        g = output.patch_attention.detach()
+        divergence = torch.where(output.patch_mask, g * (g.clamp(min=tiny).log() - q), 0.0)
+        return divergence.sum(dim=1).mean()
 
     def encode_patches(self, pixels: Tensor) -> Tensor:
         """Equation (6): uint8 (n, 3, S, S) to float (n, D); no patches, no features."""

@@ -101,7 +101,7 @@ def run_task(task: Task, work: Path, options: argparse.Namespace) -> None:
 def train(task: Task, arm: Arm, run: Path, seed: int, epochs: int | None) -> None:
     """One run; `wsi-attn train` itself resumes or skips it."""
     options = [*task.options, *(task.patch_options if arm.patches else ()), *arm.options]
-    options += ["--seed", str(seed), *(["--epochs", str(epochs)] if epochs else [])]
+    options += ["--seed", str(seed), *(["--epochs", str(epochs)] if epochs else [])]  # the last --epochs counts
     started = time.perf_counter()
     wsi_attn("train", task.manifest, "--output", run, "--name", arm.name, *options)
     seconds = run.with_name(f"{run.name}.seconds")

@@ -34,6 +34,11 @@ MPP = 0.5
 BACKGROUND = "slides/crc01_he_left.tif"
 
 
+SHARED = f"--mpp {MPP} --coarse-factor 8 --batch-size 4 --learning-rate 0.002 --colour 0.3 --prior none --epochs 22"
+PATCHES = "--patch-size 64 --instances 20 --entropy-weight 0 --guidance-weight 1"
+"""Options of training. Without guidance the gate of the patches learns to answer and the coarse attention stays flat."""
+
+
 def mark(label: str, generator: np.random.Generator) -> np.ndarray:
     """One mark in a random phase and, for stripes, direction: uint8 (16, 16, 3)."""
     y, x = np.mgrid[:MARK, :MARK] // 2
@@ -179,8 +184,8 @@ def main() -> None:
         Task(
             "marks",
             manifest,
-            tuple(f"--mpp {MPP} --coarse-factor 8 --batch-size 4 --learning-rate 0.002 --colour 0.3".split()),
-            ("--patch-size", "64", "--instances", "24"),
+            tuple(SHARED.split()),
+            tuple(PATCHES.split()),
             slides,
         ),
         options.work,

@@ -204,3 +204,16 @@ def test_damaged_checkpoints_say_so_in_one_line(damage: str, tmp_path: Path) -> 
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_guidance_teaches_the_map_what_the_patches_say() -> None:
+    network = build(guidance_weight=1.0, entropy_weight=0.0).train()
+    batch = batch_of([noise(96, 96), noise(20, 24, 1)], network)
+    output = network(batch)
+    term = network.losses(output, torch.tensor([0, 1]))["guidance"]
+    assert term >= 0
+    term.backward()
+    assert network.coarse_gate.w.weight.grad is not None
+    assert network.coarse_gate.w.weight.grad.abs().sum() > 0
+    assert network.patch_gate.w.weight.grad is None  # the teacher is not taught
+    assert "guidance" not in build().losses(output, torch.tensor([0, 1]))
