@@ -36,7 +36,7 @@ BACKGROUND = "slides/crc01_he_left.tif"
 
 SHARED = f"--mpp {MPP} --coarse-factor 8 --batch-size 4 --learning-rate 0.002 --colour 0.3 --prior none --epochs 22"
 PATCHES = "--patch-size 64 --instances 20 --entropy-weight 0 --guidance-weight 1"
-"""Options of training. Without guidance the gate of the patches learns to answer and the coarse attention stays flat."""
+"""Options of training. Without guidance the gate of the patches learns to answer and the attention stays flat."""
 
 
 def mark(label: str, generator: np.random.Generator) -> np.ndarray:
