@@ -67,11 +67,11 @@ def segment(
     from wsi_attn.segment.batch import segment_paths
     from wsi_attn.segment.evaluation import segmenter
     from wsi_attn.segment.slide import SegmentConfig
-    from wsi_attn.segment.windows import Windows
+    from wsi_attn.segment.windows import Windows, usual_overlap
 
     checkpoint = load_checkpoint(folder, resolve_device(device))
     side = tile or segmenter(checkpoint).config.crop
-    Windows(side, side, side // 4 if overlap is None else overlap)  # refused before any slide is opened
+    Windows(side, side, usual_overlap(side) if overlap is None else overlap)  # refused before any slide is opened
     talk = Talk(quiet=quiet, total=len(paths))
     talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = SegmentConfig(tile, overlap, into_store, annotations, simplify, workers)

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsi_attn.errors import UsageError
 from wsi_attn.models.coarse import Normalise
 from wsi_attn.models.contract import SEGMENTATION, BagBatch, SlideModel, SlideOutput, without_patches
-from wsi_attn.nn.dense_unet import DenseUNet, layout_of
+from wsi_attn.nn.dense_unet import STRIDE, DenseUNet, layout_of
 from wsi_attn.nn.joint_attention import NONE, JointAttention
 
 UNLABELLED = -1
@@ -34,7 +35,12 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class JointSegmentationConfig:
-    """Everything that rebuilds the network."""
+    """Everything that rebuilds the network.
+
+    Raises
+    ------
+    UsageError : a crop that is no multiple of the network's stride.
+    """
 
     classes: int
     """Number of classes, the background first."""
@@ -55,6 +61,10 @@ class JointSegmentationConfig:
     """Channel means of the input, 0 to 1."""
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     """Channel deviations of the input."""
+
+    def __post_init__(self) -> None:
+        if self.crop < STRIDE or self.crop % STRIDE:
+            raise UsageError(f"--crop {self.crop}: it must be a multiple of {STRIDE}")
 
 
 class JointSegmentation(SlideModel):

@@ -20,6 +20,7 @@ from wsi_attn.models.zoo import find_models
 from wsi_attn.registry import unknown_name
 from wsi_attn.segment.evaluation import segmenter
 from wsi_attn.segment.field import Field
+from wsi_attn.segment.windows import usual_overlap
 
 METHODS = ("saliency", "segmentation")
 """How boxes are found."""
@@ -75,7 +76,7 @@ def foreground(slide: Slide, checkpoint: Checkpoint) -> NDArray[np.float32]:
     patches = SlidePatches(slide, checkpoint.spec.mpp, network.config.coarse_factor)
     width, height = patches.extent
     factor = max(1, math.ceil(max(width, height) / RASTER_SIDE))
-    field = Field(network, patches, network.config.crop, network.config.crop // 4)
+    field = Field(network, patches, network.config.crop, usual_overlap(network.config.crop))
     likely = np.zeros((-(-height // factor), -(-width // factor)), np.float32)
     for row in range(0, likely.shape[0], BLOCK_SIDE):
         for column in range(0, likely.shape[1], BLOCK_SIDE):

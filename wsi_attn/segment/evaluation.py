@@ -24,6 +24,7 @@ from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.segment.field import Field
+from wsi_attn.segment.windows import usual_overlap
 from wsi_attn.tissue.polygons import read_regions
 
 MAX_PIXELS = 100_000_000
@@ -79,7 +80,8 @@ def compare(
     mask = open_mask(row, classes_of(spec), slide.info.size0)
     window = window_of(patches, field_of_view)
     true = mask.read(window)
-    field = Field(network, patches, network.config.crop, network.config.crop // 4, workers=workers)
+    tile = network.config.crop
+    field = Field(network, patches, tile, usual_overlap(tile), workers=workers)
     answer = np.zeros(true.shape, np.uint8)
     for y in range(0, field_of_view.height, BLOCK):
         for x in range(0, field_of_view.width, BLOCK):

@@ -27,6 +27,7 @@ from wsi_attn.segment.evaluation import segmenter
 from wsi_attn.segment.field import Field
 from wsi_attn.segment.labels import LabelImage, register_label, settings_of
 from wsi_attn.segment.objects import Tally, features, find_objects
+from wsi_attn.segment.windows import usual_overlap
 from wsi_attn.slides.view import read_view
 from wsi_attn.store.lock import store_lock
 from wsi_attn.store.schema import TISSUE_LABEL
@@ -45,7 +46,7 @@ class SegmentConfig:
     tile: int | None = None
     """Side of a tile at the model's resolution; by default that of the squares it was trained on."""
     overlap: int | None = None
-    """Pixels that neighbours share; a quarter of the tile by default."""
+    """Pixels that neighbours share; by default see `windows.usual_overlap`."""
     into_store: bool = False
     """Write the label image into the store that is segmented."""
     annotations: bool = False
@@ -161,7 +162,7 @@ def segment_slide(
         return np.asarray(tissue.coverage(np.array([frame.region0_from(*region) for region in regions])) > 0)
 
     tile = config.tile or network.config.crop
-    overlap = tile // 4 if config.overlap is None else config.overlap
+    overlap = usual_overlap(tile) if config.overlap is None else config.overlap
     field = Field(network, patches, tile, overlap, wanted, config.workers)
     levels = len(slide.info.levels) if places.key else None
     source = "../../" if places.key else None
