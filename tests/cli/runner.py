@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from wsi_attn.cli.app import run
+
 
 @dataclass(frozen=True)
 class Result:
@@ -28,6 +32,15 @@ class Result:
         lines = [line for line in self.stderr.splitlines() if line.startswith("wsi-attn: error:")]
         assert len(lines) == 1, self.stderr
         return lines[0]
+
+
+def in_process(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> Result:
+    """The same command line without a process of its own, for tests of what is said and done and not of streams."""
+    capsys.readouterr()
+    found = run([str(argument) for argument in arguments])
+    streams = capsys.readouterr()
+    assert found == code, f"{arguments}: exit {found}\n{streams.out}\n{streams.err}"
+    return Result(found, streams.out, streams.err)
 
 
 def wsi_attn(*arguments: str | Path, stdin: str = "", code: int | None = 0, timeout: float = 300) -> Result:

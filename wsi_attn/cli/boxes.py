@@ -6,23 +6,29 @@ import csv
 import io
 import json as json_module
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wsi_attn import files
-from wsi_attn.cli.options import Debug, Json, Output, Overwrite, Quiet
+from wsi_attn.cli.options import Debug, Device, Json, Output, Overwrite, Quiet, resolve_device
 from wsi_attn.cli.output import Talk, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, UsageError, WsiAttnError
 
-if TYPE_CHECKING:  # numpy comes with it, and only the command itself needs it
+if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
+    from wsi_attn.contract import Slide
+    from wsi_attn.data.boxes import FoundBoxes
     from wsi_attn.data.manifest import Row
 
 Inputs = Annotated[
     list[str], typer.Argument(metavar="MANIFEST|IMAGE", help="One CSV manifest, or images; - reads paths from stdin.")
 ]
-Method = Annotated[str, typer.Option("--method", help="How boxes are found: saliency.")]
+Method = Annotated[str, typer.Option("--method", help="How boxes are found: saliency or segmentation.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", metavar="FOLDER", help="Model of --method segmentation, from train.")
+]
 
 TABLE, RECORD, PICTURES = "boxes.csv", "boxes.json", "pictures"
 COLUMNS = ("path", "label", "patient", "split", "boxes", "score", "iou")
@@ -32,6 +38,8 @@ def boxes(
     inputs: Inputs,
     output: Output,
     method: Method = "saliency",
+    model: Model = "",
+    device: Device = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -40,13 +48,9 @@ def boxes(
     """Find boxes around what stands out on each image: FOLDER/boxes.csv, which is a manifest with the column boxes,
     and FOLDER/pictures, with what was found in orange and what the manifest gives in green.
     """
-    from wsi_attn.data.boxes import METHODS
-    from wsi_attn.registry import unknown_name
-
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    find = _finder(method, model, device)
     rows = _rows(expand(inputs))
-    made_of = {"method": method, "inputs": [[str(path) for path in row.paths] for row in rows]}
+    made_of = {"method": method, "model": model, "inputs": [[str(path) for path in row.paths] for row in rows]}
     talk = Talk(quiet=quiet, total=len(rows))
     records = None if overwrite else _finished(output, made_of)
     if records is not None:
@@ -56,7 +60,7 @@ def boxes(
         with talk.progress("boxes") as progress:
             for done, row in enumerate(rows, 1):
                 try:
-                    records.append(_find(row, output))
+                    records.append(_find(row, find, output))
                 except WsiAttnError as error:
                     talk.fail(error)
                 progress(done, len(rows), row.path.name)
@@ -70,6 +74,16 @@ def boxes(
     if measured:
         talk.say(f"mean overlap with given boxes: {sum(measured) / len(measured):.3f} on {len(measured)} images")
     raise typer.Exit(talk.exit_code())
+
+
+def _finder(method: str, model: str, device: str) -> Callable[[Slide], FoundBoxes]:
+    if method == "saliency":
+        from wsi_attn.data.boxes import salient_boxes
+
+        return salient_boxes
+    from wsi_attn.segment.boxes import box_finder  # and with it torch
+
+    return box_finder(method, model, resolve_device(device))
 
 
 def _rows(paths: list[Path]) -> list[Row]:
@@ -98,14 +112,14 @@ def _finished(output: Path, made_of: dict[str, Any]) -> list[dict[str, Any]] | N
     return list(records)
 
 
-def _find(row: Row, output: Path) -> dict[str, Any]:
+def _find(row: Row, find: Callable[[Slide], FoundBoxes], output: Path) -> dict[str, Any]:
     """Boxes of one row, with a picture; and how well they meet given ones."""
-    from wsi_attn.data.boxes import as_text, draw_boxes, given_boxes, overlap, overview, salient_boxes
+    from wsi_attn.data.boxes import as_text, draw_boxes, given_boxes, overlap, overview
     from wsi_attn.data.regions_of import box_mask
     from wsi_attn.data.sources import open_row
 
     with open_row(row) as slide:
-        found = salient_boxes(slide)
+        found = find(slide)
         size0, shape = slide.info.size0, overview(slide).pixels.shape[:2]
         given = given_boxes(row, size0, shape)
         picture = output / PICTURES / f"{row.number:05d}-{slide.info.name}.png"

@@ -1,4 +1,4 @@
-"""Boxes that nobody drew: found by saliency, or around what a mask shows; how well they meet given ones; a picture."""
+"""Boxes around what stands out or what a mask shows; how well they meet given ones; a picture to check them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from wsi_attn.data.regions_of import box_mask, region_mask
 from wsi_attn.data.saliency import saliency, salient_mask
 from wsi_attn.geometry import Size
 from wsi_attn.slides.view import View, read_view
-
-METHODS = ("saliency",)
-"""How boxes are found."""
 
 VIEW_SIDE = 256
 """Longer side at most of the view that boxes are found on, pixels."""
@@ -55,7 +52,7 @@ class FoundBoxes:
     boxes
         By weight, the heaviest first; empty where nothing convinces.
     scores
-        Mean saliency inside each box minus that outside of all, -1 to 1.
+        Mean saliency, or probability of an object, inside each box minus that outside of all, -1 to 1.
     """
 
     boxes: tuple[Box, ...]
@@ -74,7 +71,9 @@ def salient_boxes(slide: Slide) -> FoundBoxes:
     return boxes_from(salience, salient_mask(salience), slide.info.size0)
 
 
-def boxes_from(salience: NDArray[np.float32], mask: NDArray[np.bool_], size0: Size) -> FoundBoxes:
+def boxes_from(
+    salience: NDArray[np.float32], mask: NDArray[np.bool_], size0: Size, least: float = LEAST_AREA
+) -> FoundBoxes:
     """Boxes around the heavy parts of a mask, unless they cover too little or too much of the image.
 
     Parameters
@@ -85,10 +84,12 @@ def boxes_from(salience: NDArray[np.float32], mask: NDArray[np.bool_], size0: Si
         bool (rows, columns), what of it is an object.
     size0
         Width and height of the slide.
+    least
+        Share of the image that the boxes must cover together.
     """
     boxes = boxes_of_mask(mask, size0, salience)
     inside = box_mask(boxes, size0, salience.shape)
-    if not LEAST_AREA <= inside.mean() <= MOST_AREA:
+    if not boxes or not least <= inside.mean() <= MOST_AREA:
         return FoundBoxes((), ())
     outside = float(salience[~inside].mean())
     scores = [float(salience[box_mask([box], size0, salience.shape)].mean()) - outside for box in boxes]
@@ -155,7 +156,7 @@ def draw_boxes(slide: Slide, boxes: Sequence[Box], given: NDArray[np.bool_] | No
     """A PNG of the slide with the boxes found in orange and the regions given, bool (rows, columns), in green."""
     factor = max(max(slide.info.size0) / PICTURE_SIDE, 1e-3)
     view = read_view(slide, max(1.0, factor), max(1.0, factor), workers=1)
-    enlarged = max(1, round(PICTURE_SIDE / 2 / max(view.pixels.shape)))  # small images are shown larger
+    enlarged = max(1, math.ceil(PICTURE_SIDE / 2 / max(view.pixels.shape)))  # small images are shown larger
     picture: UInt8Array = np.ascontiguousarray(view.pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1))
     height, width = picture.shape[:2]
     if given is not None:

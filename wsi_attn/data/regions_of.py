@@ -76,9 +76,9 @@ def _boxes(row: Row, size0: Size) -> list[Box]:
     where = f"row {row.number}"
     name = row.boxes.lower()
     if name.endswith(".xml"):
-        found, where = _voc_boxes(row), f"{where}, {row.boxes}"
+        found, where = _voc_boxes(row, size0), f"{where}, {row.boxes}"
     elif name.endswith((".json", ".geojson")):
-        found, where = _coco_boxes(row), f"{where}, {row.boxes}"
+        found, where = _coco_boxes(row, size0), f"{where}, {row.boxes}"
     else:
         found = parse_boxes(where, row.boxes)
     for number, (x1, y1, x2, y2) in enumerate(found, 1):
@@ -162,7 +162,7 @@ def _mask_pixels(path: Path) -> NDArray[np.bool_]:
     return np.asarray((pixels[..., :3] if pixels.ndim == 3 else pixels[..., None]).any(axis=2))
 
 
-def _voc_boxes(row: Row) -> list[Box]:
+def _voc_boxes(row: Row, size0: Size) -> list[Box]:
     """Boxes of a Pascal VOC file.
 
     Read with the standard library's parser, after a check that there is nothing in the file that could make it expand:
@@ -176,6 +176,7 @@ def _voc_boxes(row: Row) -> list[Box]:
         root = ElementTree.fromstring(data)  # noqa: S314 - checked above
     except ElementTree.ParseError as error:
         raise ManifestError(f"{where}: not XML: {error}") from error
+    _check_frame(where, row, root.findtext("size/width"), root.findtext("size/height"), size0)
     boxes = []
     for number, found in enumerate(root.iter("bndbox"), 1):
         try:
@@ -198,18 +199,33 @@ def _is_coco(row: Row) -> bool:
     return isinstance(document, dict) and "annotations" in document and "images" in document
 
 
-def _coco_boxes(row: Row) -> list[Box]:
+def _coco_boxes(row: Row, size0: Size) -> list[Box]:
     """Boxes of this image in a COCO file, found by file name; `bbox` is x, y, width, height."""
     where = f"row {row.number}, {row.boxes}"
     document = _json(row)
     try:
-        names = {image["id"]: Path(image["file_name"]).name for image in document["images"]}
-        wanted = [key for key, name in names.items() if name == row.path.name]
-        if not wanted:
+        named = [image for image in document["images"] if Path(image["file_name"]).name == row.path.name]
+        if not named:
             raise ManifestError(f"{where}: names no image {row.path.name}")
+        for image in named:
+            _check_frame(where, row, image.get("width"), image.get("height"), size0)
+        wanted = [image["id"] for image in named]
         boxes = [found["bbox"] for found in document["annotations"] if found["image_id"] in wanted]
         return [(float(x), float(y), float(x) + float(w), float(y) + float(h)) for x, y, w, h in boxes]
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ManifestError):
             raise
         raise ManifestError(f"{where}: not COCO: {error!r}") from error
+
+
+def _check_frame(where: str, row: Row, width: Any, height: Any, size0: Size) -> None:
+    """Refuse boxes that are drawn on a copy of another size; what does not say its size, or says 0, is believed."""
+    try:
+        said = round(float(width or 0)), round(float(height or 0))
+    except (TypeError, ValueError) as error:
+        raise ManifestError(f"{where}: {width!r} x {height!r} is no size of an image") from error
+    if min(said) > 0 and said != tuple(size0):
+        raise ManifestError(
+            f"{where}: the boxes are drawn on an image of {said[0]} x {said[1]} px, and {row.path} is {size0.width} x "
+            f"{size0.height} px: give them in its level-0 pixels"
+        )

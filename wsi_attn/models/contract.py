@@ -106,7 +106,8 @@ class SlideOutput:
         float (B, P), what `SlideModel.decide` makes the logits of, before any dropout; None from systems without it.
     features
         float (B, D, h, w), the maps that the answer is pooled from, with their gradient: what training pulls where no
-        attention is learned. None in evaluation, and from systems whose `attention` has a gradient.
+        attention is learned; h x w may be a grid of the system's own over each image. None in evaluation, and from
+        systems whose `attention` is what should be pulled.
     """
 
     logits: Tensor

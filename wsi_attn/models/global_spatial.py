@@ -31,7 +31,7 @@ values can be compared.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -164,7 +164,8 @@ class GlobalSpatial(SlideModel):
         features = self.features(self.normalise(pixels), self.map(self._map_features(pixels)))
         pooled = features.mean(dim=(2, 3))  # equation (4)
         attention, evidence = self._shown(batch, features)
-        return without_patches(self.decide(pooled), attention, evidence=evidence, pooled=pooled)
+        output = without_patches(self.decide(pooled), attention, evidence=evidence, pooled=pooled)
+        return replace(output, features=features) if self.training else output
 
     def decide(self, pooled: Tensor) -> Tensor:
         """The head of equation (4); see `SlideModel.decide`."""

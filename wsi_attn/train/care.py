@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.contract import SlideOutput
@@ -48,15 +49,18 @@ class LesionCells:
         float (B, h, w), the weights in_t and out_t; both 0 everywhere for an image without a lesion.
     valid
         bool (B, h, w), cells that may be looked at.
+    grids
+        Rows and columns of cells of each image, without the padding.
     """
 
     inner: Tensor
     outer: Tensor
     valid: Tensor
+    grids: tuple[tuple[int, int], ...]
 
     def to(self, device: torch.device) -> LesionCells:
         """The same on another device."""
-        return LesionCells(self.inner.to(device), self.outer.to(device), self.valid.to(device))
+        return LesionCells(self.inner.to(device), self.outer.to(device), self.valid.to(device), self.grids)
 
 
 def care_terms(
@@ -90,7 +94,7 @@ def care_terms(
     cells = cells.to(output.logits.device)
     marked = cells.inner.flatten(1).any(dim=1)  # (B,)
     maps = training_map(output, labels, second_order=second_order)
-    scaled, contrast = unit_scaled(maps, cells.valid)
+    scaled, contrast = unit_scaled(on_cells(maps, cells), cells.valid)
     each = attention_loss(scaled, cells.inner, cells.outer, tau) * contrast  # (B,), 0 without a lesion
     total = each.sum()
     if reduction == "mean":
@@ -127,6 +131,17 @@ def grad_cam(logits: Tensor, features: Tensor, labels: Tensor, *, second_order: 
     (gradient,) = torch.autograd.grad(explained, features, retain_graph=True, create_graph=second_order)
     alpha = gradient.float().mean(dim=(2, 3), keepdim=True)
     return (alpha * features.float()).sum(dim=1)
+
+
+def on_cells(maps: Tensor, cells: LesionCells) -> Tensor:
+    """Maps of a system that sees images in a size of its own, on the cells of each image: float (B, h, w)."""
+    if maps.shape == cells.valid.shape:
+        return maps
+    placed = maps.new_zeros(cells.valid.shape)
+    for index, (height, width) in enumerate(cells.grids):
+        image = maps[index][None, None]
+        placed[index, :height, :width] = functional.interpolate(image, (height, width), mode="bilinear", antialias=True)
+    return placed
 
 
 def unit_scaled(maps: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -253,8 +253,8 @@ class Dataset:
             batch = collate(bags, self.stride, draw)
             lesions = None
             if training and self.lesions and epoch >= self.config.care_after:
-                regions = [bag.lesion for bag in bags]
-                lesions = lesion_cells(regions, batch.valid, self.stride, self.config.care_distance)
+                regions, shapes = [bag.lesion for bag in bags], [bag.view.shape[:2] for bag in bags]
+                lesions = lesion_cells(regions, shapes, batch.valid, self.stride, self.config.care_distance)
             return Step(batch, labels, tuple(rows), lesions)
 
         return prepared_ahead(prepare, len(groups), self.workers, clock)

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from wsi_attn.contract import Slide
 from wsi_attn.data.bags import cell_areas, cell_means
-from wsi_attn.data.boxes import as_text, salient_boxes
+from wsi_attn.data.boxes import FoundBoxes, as_text
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.regions_of import region_mask
 from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.registry import unknown_name
+from wsi_attn.segment.boxes import METHODS
 from wsi_attn.train.care import LesionCells
 
-SOURCES = ("none", "boxes", "saliency")
-"""Where boxes come from: nowhere, the manifest, or `data.boxes`."""
+SOURCES = ("none", "boxes", *METHODS)
+"""Where boxes come from: nowhere, the manifest, or what finds them."""
 
 
 def rare_labels(rows: Sequence[Row], labels: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
@@ -54,16 +55,19 @@ def rare_labels(rows: Sequence[Row], labels: Sequence[str], names: Sequence[str]
 
 
 def lesion_rows(
-    rows: Sequence[Row], rare: Sequence[str], source: str, open_slide: Callable[[Row], Slide]
+    rows: Sequence[Row],
+    rare: Sequence[str],
+    open_slide: Callable[[Row], Slide],
+    find: Callable[[Slide], FoundBoxes] | None = None,
 ) -> dict[int, Row]:
     """Training rows of rare classes whose lesion is known, by number; `regions_of.region_mask` says where it lies.
 
     Parameters
     ----------
-    source
-        "boxes" for the boxes or mask that a row gives, "saliency" for boxes that are found, whatever the row gives.
     open_slide
         Gives a row's slide, and keeps it.
+    find
+        Finds boxes, whatever the row gives; without it the boxes or mask of the row are taken.
 
     Raises
     ------
@@ -72,22 +76,15 @@ def lesion_rows(
     wanted = [row for row in rows if row.label in rare]
     found = {}
     for row in wanted:
-        marked = row if source == "boxes" else _with_salient_boxes(row, open_slide(row))
-        if marked.boxes or marked.mask:
-            region = region_mask(marked, open_slide(row).info.size0, (1, 1))
-            if region is not None and region.any():
-                found[row.number] = marked
+        slide = open_slide(row)
+        marked = row if find is None else replace(row, boxes=as_text(find(slide).boxes), mask=None)
+        region = region_mask(marked, slide.info.size0, (1, 1))
+        if region is not None and region.any():
+            found[row.number] = marked
     if not found:
-        advice = {
-            "boxes": "fill `boxes` or `mask`, or use --care saliency",
-            "saliency": "nothing stands out on them; give boxes and use --care boxes",
-        }
-        raise ManifestError(f"--care {source}: no training row of {', '.join(rare)} has boxes: {advice[source]}")
+        advice = "nothing was found on them; give boxes" if find else "fill `boxes` or `mask`, or have boxes found"
+        raise ManifestError(f"--care: no training row of {', '.join(rare)} has boxes: {advice}")
     return found
-
-
-def _with_salient_boxes(row: Row, slide: Slide) -> Row:
-    return replace(row, boxes=as_text(salient_boxes(slide).boxes), mask=None)
 
 
 def resized_region(region: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -107,7 +104,11 @@ def _spans(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def lesion_cells(
-    regions: Sequence[NDArray[np.bool_] | None], valid: Tensor, stride: int, distance: float
+    regions: Sequence[NDArray[np.bool_] | None],
+    shapes: Sequence[tuple[int, ...]],
+    valid: Tensor,
+    stride: int,
+    distance: float,
 ) -> LesionCells:
     """Weights of the cells of a batch.
 
@@ -118,6 +119,8 @@ def lesion_cells(
     ----------
     regions
         For each image bool (rows, columns), coarse pixels of the lesion; None where it has none.
+    shapes
+        Rows and columns of each image's coarse view.
     valid
         bool (B, h, w), cells that may be looked at; the weights lie there.
     stride
@@ -139,7 +142,8 @@ def lesion_cells(
         if inside is not None and outside is not None:  # a lesion on glass, or all over, says nothing
             inner[index, :height, :width] = torch.from_numpy(inside)
             outer[index, :height, :width] = torch.from_numpy(outside)
-    return LesionCells(inner, outer, valid)
+    grids = tuple((-(-shape[0] // stride), -(-shape[1] // stride)) for shape in shapes)
+    return LesionCells(inner, outer, valid, grids)
 
 
 def _summing_to_one(weights: NDArray[Any]) -> NDArray[np.float32] | None:

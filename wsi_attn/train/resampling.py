@@ -44,7 +44,7 @@ def _quotas(counts: NDArray[np.int64], total: int, power: float) -> NDArray[np.i
     """Images of each class in an epoch, in proportion to a power of their number; they sum to `total`."""
     shares = counts**power
     exact = total * shares / shares.sum()
-    quotas = np.floor(exact).astype(np.int64)
+    quotas: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     largest = np.argsort(quotas - exact, kind="stable")[: total - int(quotas.sum())]
     quotas[largest] += 1
     return quotas

@@ -29,6 +29,7 @@ from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
 from wsi_attn.models.contract import SlideModel
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import sha256_of, software
+from wsi_attn.segment.boxes import box_finder
 from wsi_attn.train.card import write_card
 from wsi_attn.train.class_losses import effective_number_weights
 from wsi_attn.train.config import Resources, TrainConfig
@@ -299,11 +300,13 @@ def _check_regions(job: Job, rows: Sequence[Row]) -> None:
 
 def _lesions(job: Job, rows: Sequence[Row], labels: Sequence[str]) -> dict[int, Row]:
     """Rows that attention is pulled on, by number; none without CARE."""
-    if job.config.care == "none":
+    config = job.config
+    if config.care == "none":
         return {}
-    rare = rare_labels(rows, labels, job.config.rare_classes)
+    rare = rare_labels(rows, labels, config.rare_classes)
+    find = None if config.care == "boxes" else box_finder(config.care, config.care_model, config.device)
     try:
-        return lesion_rows(rows, rare, job.config.care, job.cache.get)
+        return lesion_rows(rows, rare, job.cache.get, find)
     except ManifestError as error:
         raise ManifestError(f"{job.manifest}, {error}") from error
 

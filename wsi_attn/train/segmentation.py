@@ -214,6 +214,7 @@ def train_segmentation(
     for option, given in (
         ("folds", config.folds),
         ("loss", config.loss != "cross-entropy"),
+        ("resample", config.resample != "none"),
         ("care", config.care != "none"),
     ):
         if given:

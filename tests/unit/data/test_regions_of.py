@@ -20,7 +20,7 @@ def row_of(tmp_path, column, text):
     return read_manifest(tmp_path / "m.csv")[0]
 
 
-def voc(*boxes):
+def voc(*boxes, size=""):
     objects = "".join(
         "<object><bndbox>"
         + "".join(
@@ -29,13 +29,16 @@ def voc(*boxes):
         + "</bndbox></object>"
         for box in boxes
     )
-    return f"<annotation>{objects}</annotation>"
+    return f"<annotation>{size}{objects}</annotation>"
 
 
-def coco(*boxes, name="a.png"):
+SIZE_OF = "<size><width>{}</width><height>{}</height></size>"
+
+
+def coco(*boxes, name="a.png", size=None):
     return json.dumps(
         {
-            "images": [{"id": 3, "file_name": f"images/{name}"}, {"id": 4, "file_name": "b.png"}],
+            "images": [{"id": 3, "file_name": f"images/{name}", **(size or {})}, {"id": 4, "file_name": "b.png"}],
             "annotations": [{"image_id": 3, "bbox": box} for box in boxes] + [{"image_id": 4, "bbox": [0, 0, 9, 9]}],
         }
     )
@@ -59,6 +62,8 @@ WANTED[20:30, 10:40] = WANTED[60:80, 90:100] = True
     [
         ("", "10 20 40 30; 90 60 100 80"),
         ("b.xml", voc((10, 20, 40, 30), (90, 60, 100, 80))),
+        ("b.xml", voc((10, 20, 40, 30), (90, 60, 100, 80), size=SIZE_OF.format(100, 80))),
+        ("b.xml", voc((10, 20, 40, 30), (90, 60, 100, 80), size=SIZE_OF.format(0, 0))),
         ("b.json", coco([10, 20, 30, 10], [90, 60, 10, 20])),
     ],
 )
@@ -123,6 +128,17 @@ def test_boxes_that_are_none_are_refused_with_the_manifest(tmp_path, text, said)
         ("b.xml", voc((5, 5, 500, 50)), "b.xml: box 1 .* reaches outside"),
         ("b.xml", voc(("", 5, 50, 50)), "box 1 lacks one of xmin"),
         ("b.xml", "<annotation>", "not XML"),
+        (
+            "b.xml",
+            voc((5, 5, 9, 9), size=SIZE_OF.format(50, 40)),
+            "drawn on an image of 50 x 40 px, and .*a.png is 100",
+        ),
+        ("b.xml", voc((5, 5, 9, 9), size=SIZE_OF.format("wide", 40)), "is no size of an image"),
+        (
+            "b.json",
+            coco([1, 2, 3, 4], size={"width": 200, "height": 160}),
+            "b.json: the boxes are drawn on .* 200 x 160",
+        ),
         ("b.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "no VOC file"),
         ("b.json", "{", "cannot be read as JSON"),
         ("b.json", coco([5, 5, 0, 9]), "b.json: box 1 .* empty or inverted"),

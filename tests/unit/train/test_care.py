@@ -13,12 +13,14 @@ from wsi_attn.errors import UsageError
 from wsi_attn.models.cnn import Cnn, CnnConfig
 from wsi_attn.models.contract import SlideModel, without_patches
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.models.systems import build_network
 from wsi_attn.train.care import (
     TERM,
     LesionCells,
     attention_loss,
     care_terms,
     grad_cam,
+    on_cells,
     training_map,
     unit_scaled,
 )
@@ -35,7 +37,7 @@ BOX[1:3, 2:4] = True
 def cells(*regions: np.ndarray | None, distance: float = 0.0, stride: int = 1) -> LesionCells:
     shape = next(region.shape for region in regions if region is not None)
     valid = torch.ones((len(regions), -(-shape[0] // stride), -(-shape[1] // stride)), dtype=torch.bool)
-    return lesion_cells(regions, valid, stride, distance)
+    return lesion_cells(regions, [shape] * len(regions), valid, stride, distance)
 
 
 def settings(**options: object) -> dict[str, object]:
@@ -196,7 +198,7 @@ def test_a_batch_without_lesions_is_the_classification_alone() -> None:
     network = cnn().eval()
     network.train()
     batch, labels = batch_of([noise(96, 64), noise(96, 64, 1)], network), torch.tensor([1, 0])
-    nothing = LesionCells(torch.zeros(2, 6, 4), torch.zeros(2, 6, 4), batch.valid)
+    nothing = LesionCells(torch.zeros(2, 6, 4), torch.zeros(2, 6, 4), batch.valid, ((6, 4), (6, 4)))
     plain = objective(network)(Step(batch, labels, ()))
     found = objective(network, care="boxes", care_weight=0.2)(Step(batch, labels, (), nothing))
     assert found[TERM] == 0
@@ -232,6 +234,46 @@ def test_learned_attention_is_the_map_where_there_is_one() -> None:
     assert network.coarse_gate.w.weight.grad is not None
     assert network.coarse_gate.w.weight.grad.abs().sum() > 0
     assert network.psi.stem[0].weight.grad is None
+
+
+def test_a_map_of_the_system_s_own_size_is_laid_on_the_cells_of_each_image() -> None:
+    valid = torch.zeros((2, 8, 8), dtype=torch.bool)
+    valid[0], valid[1, :4, :6] = True, True
+    none = torch.zeros(2, 8, 8)
+    marks = LesionCells(none, none, valid, ((8, 8), (4, 6)))
+    ramp = torch.linspace(0, 1, 16).expand(2, 16, 16).clone().requires_grad_()
+    placed = on_cells(ramp, marks)
+    assert placed.shape == valid.shape
+    assert torch.allclose(placed[0, 3, :-1].diff(), placed[0, 0, :-1].diff())
+    assert placed[0, 0].diff().min() > 0
+    assert placed[1, 0, :6].diff().min() > 0
+    assert not placed[1][~valid[1]].any()
+    placed.sum().backward()
+    assert ramp.grad is not None
+    assert on_cells(placed, marks) is placed
+
+
+@pytest.mark.parametrize("system", ["cnn", "deep-attention", "global-spatial", "dual-cross"])
+def test_every_system_that_labels_can_be_pulled(system: str) -> None:
+    torch.manual_seed(0)
+    options = {
+        "cnn": {"coarse_widths": (4, 4)},
+        "deep-attention": {"coarse_widths": (4, 4), "patch_widths": (4, 4), "patch_size": 16, "instances": 2},
+        "global-spatial": {"view_size": 64, "coarse_widths": (4, 4, 4, 4), "map_by": "free"},
+        "dual-cross": {"backbone": "small-resnet", "second_backbone": "small-vgg"},
+    }
+    network = build_network(system, {"classes": 3, "coarse_factor": 1, **options[system]}).train()
+    fields = [noise(96, 64), noise(96, 64, 1)]
+    batch = batch_of(fields, network)
+    output, labels = network(batch), torch.tensor([2, 0])
+    region = np.zeros((96, 64), bool)
+    region[16:48, 16:48] = True
+    marks = lesion_cells([region, None], [region.shape] * 2, batch.valid, network.stride, 0.0)
+    terms = care_terms(network.losses(output, labels), output, labels, marks, **settings())
+    assert terms[TERM].isfinite()
+    terms[TERM].backward()
+    moved = [parameter for parameter in network.parameters() if parameter.grad is not None and parameter.grad.any()]
+    assert len(moved) > 3
 
 
 def test_a_system_without_a_map_is_refused() -> None:

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_attn.data.bags import make_bag
+from wsi_attn.data.boxes import salient_boxes
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.sources import SlidePatches, open_row
 from wsi_attn.errors import ManifestError, UnknownNameError, UsageError
 from wsi_attn.models.cnn import Cnn, CnnConfig
 from wsi_attn.slides.image_reader import ArraySlide
+from wsi_attn.train.care import LesionCells
 from wsi_attn.train.config import Resources, TrainConfig
 from wsi_attn.train.dataset import Dataset, SlideCache
 from wsi_attn.train.lesions import lesion_cells, lesion_rows, rare_labels, resized_region
@@ -30,6 +32,10 @@ def everywhere(height: int, width: int) -> torch.Tensor:
     return torch.ones((1, height, width), dtype=torch.bool)
 
 
+def weights(found: np.ndarray | None, valid: torch.Tensor, stride: int, distance: float) -> LesionCells:
+    return lesion_cells([found], [(8, 12)], valid, stride, distance)
+
+
 def region(shape: tuple[int, int], *boxes: tuple[int, int, int, int]) -> np.ndarray:
     found = np.zeros(shape, bool)
     for x1, y1, x2, y2 in boxes:
@@ -39,26 +45,26 @@ def region(shape: tuple[int, int], *boxes: tuple[int, int, int, int]) -> np.ndar
 
 def test_cells_weigh_by_the_area_that_the_lesion_covers() -> None:
     """Cells of 4 pixels; the box covers half of one, all of another."""
-    marks = lesion_cells([region((8, 12), (2, 0, 8, 4))], everywhere(2, 3), 4, 0.0)
+    marks = weights(region((8, 12), (2, 0, 8, 4)), everywhere(2, 3), 4, 0.0)
     assert torch.allclose(marks.inner, torch.tensor([[[1 / 3, 2 / 3, 0], [0, 0, 0]]]), **ROUND)
     assert torch.allclose(marks.outer * 72, torch.tensor([[[8.0, 0, 16], [16, 16, 16]]]), **ROUND)
 
 
 def test_cells_at_the_edge_weigh_by_what_lies_in_the_image() -> None:
-    marks = lesion_cells([region((4, 6), (4, 0, 6, 4))], everywhere(1, 2), 4, 0.0)
+    marks = weights(region((4, 6), (4, 0, 6, 4)), everywhere(1, 2), 4, 0.0)
     assert marks.inner.tolist() == [[[0, 1]]]
     assert marks.outer.tolist() == [[[1, 0]]]
 
 
 def test_distance_is_counted_in_city_blocks() -> None:
     """A single cell in the middle of 5 x 5, delta 1: 1 + d, summed by hand to 24 + 60."""
-    marks = lesion_cells([region((5, 5), (2, 2, 3, 3))], everywhere(5, 5), 1, 1.0)
+    marks = weights(region((5, 5), (2, 2, 3, 3)), everywhere(5, 5), 1, 1.0)
     across = np.abs(np.arange(5) - 2)
     wanted = 1 + across[:, None] + across[None, :]
     wanted[2, 2] = 0
     assert wanted.sum() == 84
     assert torch.allclose(marks.outer[0] * 84, torch.from_numpy(wanted).float(), atol=1e-4)
-    even = lesion_cells([region((5, 5), (2, 2, 3, 3))], everywhere(5, 5), 1, 0.0)
+    even = weights(region((5, 5), (2, 2, 3, 3)), everywhere(5, 5), 1, 0.0)
     assert len(even.outer.unique()) == 2
 
 
@@ -73,7 +79,7 @@ def test_weights_sum_to_one_and_several_boxes_are_their_union(
     corners = [(x, y, x + width, y + height) for x, y, width, height in boxes]
     found = region((16, 24), *corners)
     valid = everywhere(-(-16 // stride), -(-24 // stride))
-    marks = lesion_cells([found], valid, stride, distance)
+    marks = weights(found, valid, stride, distance)
     if not found.any() or found.all():
         assert not marks.inner.any()
         return
@@ -90,10 +96,10 @@ def test_what_may_not_be_looked_at_has_no_weight() -> None:
     valid = everywhere(2, 3)
     valid[0, 0, 0] = False
     both = region((8, 12), (0, 0, 8, 4))
-    assert lesion_cells([both], valid, 4, 0.0).inner.tolist() == [[[0, 1, 0], [0, 0, 0]]]
+    assert weights(both, valid, 4, 0.0).inner.tolist() == [[[0, 1, 0], [0, 0, 0]]]
     only = region((8, 12), (0, 0, 4, 4))
     for nothing in (only, np.ones((8, 12), bool), np.zeros((8, 12), bool), None):
-        marks = lesion_cells([nothing], valid, 4, 0.0)
+        marks = weights(nothing, valid, 4, 0.0)
         assert not marks.inner.any()
         assert not marks.outer.any()
 
@@ -102,7 +108,8 @@ def test_small_images_in_a_padded_batch() -> None:
     valid = torch.zeros((2, 3, 3), dtype=torch.bool)
     valid[0] = True
     valid[1, :2, :2] = True
-    marks = lesion_cells([None, region((8, 8), (0, 0, 4, 4))], valid, 4, 0.0)
+    marks = lesion_cells([None, region((8, 8), (0, 0, 4, 4))], [(12, 12), (8, 8)], valid, 4, 0.0)
+    assert marks.grids == ((3, 3), (2, 2))
     assert marks.inner[1, 0, 0] == 1
     assert marks.outer[1].sum() == pytest.approx(1)
     assert not marks.outer[1, 2].any()
@@ -190,20 +197,20 @@ def test_rows_with_a_known_lesion(tmp_path: Path) -> None:
         row(tmp_path, 5, mask=tmp_path / "nothing.png"),
         row(tmp_path, 6, "common", boxes="1 1 2 2"),
     ]
-    assert lesion_rows(rows, ("rare",), "boxes", slide_of) == {2: rows[0]}
-    found = lesion_rows(rows, ("rare",), "saliency", slide_of)
+    assert lesion_rows(rows, ("rare",), slide_of) == {2: rows[0]}
+    found = lesion_rows(rows, ("rare",), slide_of, salient_boxes)
     assert set(found) == {2, 3, 4, 5}
     x1, y1, x2, y2 = map(int, found[5].boxes.split())
     assert (abs(x1 - 30), abs(y1 - 10), abs(x2 - 50), abs(y2 - 20)) <= (4, 4, 4, 4)
     assert found[5].mask is None
-    with pytest.raises(ManifestError, match=r"--care boxes: no training row of rare has boxes.*saliency"):
-        lesion_rows(rows[1:4], ("rare",), "boxes", slide_of)
+    with pytest.raises(ManifestError, match=r"no training row of rare has boxes.*fill `boxes`"):
+        lesion_rows(rows[1:4], ("rare",), slide_of)
 
 
 def test_masks_that_are_wrong_are_said_before_training(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "square.png")
     with pytest.raises(ManifestError, match=r"row 2: mask .*square.png .* no mask of the whole"):
-        lesion_rows([row(tmp_path, mask=tmp_path / "square.png")], ("rare",), "boxes", slide_of)
+        lesion_rows([row(tmp_path, mask=tmp_path / "square.png")], ("rare",), slide_of)
 
 
 @given(st.integers(0, 30), st.integers(0, 20), st.integers(5, 60), st.integers(5, 40))
