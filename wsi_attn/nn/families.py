@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attn.errors import UsageError
 from wsi_attn.nn.backbone import Backbone, Stage
+
+FEWEST = 8
+"""Least channels of an inception block: an eighth is the share of its smallest branch."""
 
 GROWTH, LAYERS = 16, 3
 """Channels that a layer of a dense block adds, and layers of a block."""
@@ -167,7 +171,14 @@ def small_vgg(widths: Sequence[int]) -> Family:
 
 
 def small_googlenet(widths: Sequence[int]) -> Family:
-    """The maximum sees 1 cell, the 5x5 convolution after it 2 of twice the size."""
+    """The maximum sees 1 cell, the 5x5 convolution after it 2 of twice the size.
+
+    Raises
+    ------
+    UsageError : a width that does not go round the branches.
+    """
+    if min(widths) < FEWEST:
+        raise UsageError(f"small-googlenet has four branches a stage: its widths must be at least {FEWEST}")
     return Family(widths, googlenet_stage, 5, stem=True)
 
 

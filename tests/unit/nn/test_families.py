@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_attn.errors import UnknownNameError
+from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.nn.backbones import SMALL, build_backbone
 from wsi_attn.nn.families import FAMILIES
 
@@ -58,6 +58,11 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     network(torch.randn(4, 3, 32, 32)).square().mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
     assert sum(parameter.grad.abs().sum() == 0 for parameter in network.parameters()) == 0
+
+
+def test_an_inception_block_has_a_channel_for_every_branch() -> None:
+    with pytest.raises(UsageError, match="at least 8"):
+        build_backbone("small-googlenet", (4, 8))
 
 
 def test_a_name_that_there_is_not() -> None:
