@@ -34,7 +34,7 @@ MPP = 0.5
 BACKGROUND = "slides/crc01_he_left.tif"
 
 
-SHARED = f"--mpp {MPP} --coarse-factor 8 --batch-size 4 --learning-rate 0.002 --colour 0.3 --prior none --epochs 22"
+SHARED = f"--mpp {MPP} --coarse-factor 8 --batch-size 4 --learning-rate 0.002 --colour 0.3 --prior none --epochs 40"
 PATCHES = "--patch-size 64 --instances 20 --entropy-weight 0 --guidance-weight 1"
 """Options of training. Without guidance the gate of the patches learns to answer and the attention stays flat."""
 
