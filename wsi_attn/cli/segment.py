@@ -21,6 +21,7 @@ from wsi_attn.cli.options import (
     resolve_device,
 )
 from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.predict import peak_memory_mb
 from wsi_attn.models.zoo import find_model
 
 Model = Annotated[
@@ -89,6 +90,8 @@ def segment(
             if found["unreadable_places"]:
                 talk.say(f"warning: {found['slide']}: {found['unreadable_places']} places could not be decoded")
             data_json(found) if json else data(as_line(found))
+    if peak := peak_memory_mb():
+        talk.say(f"peak memory {peak:.0f} MB")
     raise typer.Exit(talk.exit_code())
 
 

@@ -238,7 +238,7 @@ def open_mask(row: Row, classes: Classes, size0: Size) -> Mask:
         not known; the message names the row and the file.
     """
     if row.mask is None:
-        raise ManifestError(f"row {row.number}: there is no mask; segmentation needs one for every row, column `mask`")
+        raise ManifestError(f"row {row.number}: there is no mask, column `mask`")
     if is_drawn(row.mask):
         return _drawn_mask(row, classes, size0)
     where = f"row {row.number}: mask {row.mask}"

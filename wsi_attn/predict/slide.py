@@ -23,7 +23,7 @@ from wsi_attn.evaluate.conformal import in_set, threshold_of
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput
+from wsi_attn.models.contract import SEGMENTATION, BagBatch, SlideModel, SlideOutput
 from wsi_attn.predict.exhaustive import PatchScorer, score_tiles
 from wsi_attn.predict.mc_dropout import dropout_passes
 from wsi_attn.provenance import software
@@ -84,6 +84,8 @@ def predict_slide(
     """
     started = time.perf_counter()
     spec, network = checkpoint.spec, checkpoint.network
+    if spec.task == SEGMENTATION:
+        raise UsageError(f"{checkpoint.name} gives every pixel a class and the slide no label: use `wsi-attn segment`")
     threshold = None if config.coverage is None else threshold_of(spec.calibration, config.coverage, checkpoint.name)
     path = slide.info.path
     if spec.mpp is None and math.prod(slide.info.size0) > MAX_NATIVE_PIXELS:
