@@ -24,6 +24,9 @@ VIEW_SIDE = 256
 PADDING = 0.05
 """Share of a box's side that is added on each side."""
 
+LEAST_WEIGHT = 0.5
+"""Parts of a mask that weigh less than this share of the heaviest are taken for noise."""
+
 LEAST_AREA, MOST_AREA = 0.01, 0.9
 """Share of the image: boxes that cover less or more together say nothing, and the image gets none."""
 
@@ -97,9 +100,13 @@ def boxes_from(
 
 
 def boxes_of_mask(
-    mask: NDArray[np.bool_], size0: Size, weight: NDArray[np.float32] | None = None, padding: float = PADDING
+    mask: NDArray[np.bool_],
+    size0: Size,
+    weight: NDArray[np.float32] | None = None,
+    padding: float = PADDING,
+    least: float = LEAST_WEIGHT,
 ) -> list[Box]:
-    """A box around each 8-connected part of a mask that weighs at least half of the heaviest, the heaviest first.
+    """A box around each 8-connected part of a mask that is heavy enough, the heaviest first.
 
     Parameters
     ----------
@@ -111,10 +118,12 @@ def boxes_of_mask(
         float32 (rows, columns), what each pixel weighs; all alike by default.
     padding
         Share of the box's side that is added on each side; boxes are cut at the edge of the slide.
+    least
+        Least weight of a part, as a share of the heaviest.
     """
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     weights = np.bincount(labels.ravel(), None if weight is None else weight.ravel(), count)[1:]
-    kept = [part for part in np.argsort(-weights, kind="stable").tolist() if weights[part] >= 0.5 * weights.max()]
+    kept = [part for part in np.argsort(-weights, kind="stable").tolist() if weights[part] >= least * weights.max()]
     scale_x, scale_y = size0.width / mask.shape[1], size0.height / mask.shape[0]
     boxes = []
     for x, y, width, height, _ in statistics[1:][kept].tolist():
@@ -137,8 +146,8 @@ def given_boxes(row: Row, size0: Size, shape: tuple[int, ...]) -> NDArray[np.boo
     """
     region = region_mask(row, size0, (shape[0], shape[1]))
     if region is None or (row.boxes and not row.boxes.lower().endswith((".json", ".geojson"))):
-        return region
-    return box_mask(boxes_of_mask(region, size0, padding=0), size0, shape)
+        return region  # boxes already
+    return box_mask(boxes_of_mask(region, size0, padding=0, least=0), size0, shape)
 
 
 def overlap(found: NDArray[np.bool_], given: NDArray[np.bool_]) -> float:

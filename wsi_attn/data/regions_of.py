@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -63,7 +64,11 @@ def region_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.boo
         if row.boxes.lower().endswith((".json", ".geojson")) and not _is_coco(row):
             return _polygon_mask(row, size0, shape)
         return box_mask(_boxes(row, size0), size0, shape)
-    return _image_mask(row, row.mask, size0, shape) if row.mask else None
+    if row.mask is None:
+        return None
+    if row.mask.suffix.lower() in (".json", ".geojson"):  # drawn, as segmentation takes it
+        return _polygon_mask(replace(row, boxes=str(row.mask)), size0, shape)
+    return _image_mask(row, row.mask, size0, shape)
 
 
 def check_regions(row: Row, size0: Size) -> None:

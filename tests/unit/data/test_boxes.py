@@ -131,11 +131,12 @@ def test_overlap_by_hand() -> None:
 def test_given_regions_count_as_boxes(tmp_path: Path) -> None:
     mask = np.zeros((80, 100), np.uint8)
     cv2.circle(mask, (50, 40), 20, 255, -1)
+    mask[5, 6] = 1
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     row = Row(tmp_path / "a.png", "x", "p", "", None, 2, mask=tmp_path / "mask.png")
     found = given_boxes(row, Size(100, 80), (80, 100))
     assert found is not None
-    assert np.array_equal(found, box_mask([Box(30, 20, 71, 61)], Size(100, 80), (80, 100)))
+    assert np.array_equal(found, box_mask([Box(30, 20, 71, 61), Box(6, 5, 7, 6)], Size(100, 80), (80, 100)))
     boxed = Row(tmp_path / "a.png", "x", "p", "", None, 2, boxes="1 2 30 40")
     assert np.array_equal(
         given_boxes(boxed, Size(100, 80), (80, 100)), box_mask([Box(1, 2, 30, 40)], *[Size(100, 80), (80, 100)])

@@ -85,6 +85,13 @@ def test_polygons_are_filled_and_small_ones_are_not_lost(tmp_path, name):
     assert region_mask(row, SIZE, (4, 5))[2, 2]
 
 
+def test_a_mask_may_be_drawn(tmp_path):
+    (tmp_path / "b.geojson").write_text(geojson((10, 20, 40, 30)))
+    found = [region_mask(row_of(tmp_path, column, "b.geojson"), SIZE, (80, 100)) for column in ("boxes", "mask")]
+    assert found[0].any()
+    assert np.array_equal(*found)
+
+
 @pytest.mark.parametrize("shape", [(80, 100), (8, 10), (7, 9), (160, 200), (240, 330)])
 def test_masks_keep_every_marked_pixel(tmp_path, shape):
     marked = np.zeros((80, 100), np.uint16)
