@@ -206,6 +206,12 @@ Anchors = Annotated[
         "--anchors", min=1, help="Images behind the map, where there are over twice as many.", rich_help_panel=NETWORK
     ),
 ]
+MapSide = Annotated[
+    int | None,
+    typer.Option(
+        "--map-side", min=1, help="Side of what the map's classifier sees, odd; 1 is a pixel.", rich_help_panel=NETWORK
+    ),
+]
 MapResidual = Annotated[
     bool, typer.Option("--map-residual", help="Weigh by 1 + map and not by the map.", rich_help_panel=NETWORK)
 ]
@@ -401,6 +407,7 @@ def train(
     map_by: MapBy = None,
     map_after: MapAfter = None,
     anchors: Anchors = None,
+    map_side: MapSide = None,
     map_residual: MapResidual = False,
     map_bias: MapBias = None,
     map_freeze: MapFreeze = None,
@@ -468,6 +475,7 @@ def train(
         "map_by": map_by,
         "map_after": _stage(map_after),
         "anchors": anchors,
+        "map_side": map_side,
         "residual": True if map_residual else None,
         "map_bias": map_bias,
         "freeze": map_freeze,

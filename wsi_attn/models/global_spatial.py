@@ -59,6 +59,9 @@ ALIGNED = 0.1
 ALIGNMENT_SIDE = 16
 """Side of the pictures whose correlation is the alignment: layout, not texture."""
 
+STRIP = 256
+"""Rows of a large view that are averaged at a time."""
+
 
 @dataclass(frozen=True)
 class GlobalSpatialConfig:
@@ -239,11 +242,10 @@ class GlobalSpatial(SlideModel):
     def _resized(self, batch: BagBatch) -> Tensor:
         """The views without their padding, each at `view_size`: float (B, 3, S, S), 0 to 255."""
         device, size = self.normalise.mean.device, self.config.view_size
-        found = [_resize(view[:, :].to(device), size) for _, view in views(batch, training=False)]
-        return torch.cat(found)
+        return torch.cat([resized(view, size).to(device) for _, view in views(batch, training=False)])
 
     def _one(self, view: UInt8Array) -> Tensor:
-        return _resize(torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None], self.config.view_size)[0]
+        return resized(torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None], self.config.view_size)[0]
 
     def _shown(self, batch: BagBatch, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """The map as attention over the cells of each slide, and the class activation map in evaluation."""
@@ -299,11 +301,28 @@ def _layout(view: Tensor) -> Tensor:
     return centred / length if length > 1e-3 else torch.zeros_like(centred)
 
 
-def _resize(pixels: Tensor, size: int) -> Tensor:
-    """uint8 (B, 3, H, W) to float (B, 3, size, size); averaged where it becomes smaller."""
+def resized(view: Tensor, size: int) -> Tensor:
+    """uint8 (B, 3, H, W) to float (B, 3, size, size); averaged where it becomes smaller.
+
+    Of a view more than four times as large whole cells are averaged first, a few rows at a time, so that memory does
+    not grow with it; only its shape and slices of it are taken.
+    """
+    height, width = view.shape[2:]
+    factor = min(height, width) // (2 * size)
+    if factor < 2:
+        pixels = view[:, :].float()
+    else:
+        rows = factor * max(1, STRIP // factor)
+        pixels = torch.cat(
+            [
+                functional.avg_pool2d(view[:, :, top : top + rows, :].float(), factor, ceil_mode=True)
+                for top in range(0, height, rows)
+            ],
+            dim=2,
+        )
     if pixels.shape[2:] == (size, size):
-        return pixels.float()
-    return functional.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
+        return pixels
+    return functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
 
 
 def _at(maps: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -17,7 +17,7 @@ from tests.unit.timm_here import NETWORK, timm_or_skip
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
 from wsi_attn.models.contract import TrainingImages
-from wsi_attn.models.global_spatial import GlobalSpatial, GlobalSpatialConfig, balanced_choice
+from wsi_attn.models.global_spatial import GlobalSpatial, GlobalSpatialConfig, balanced_choice, resized
 
 SIZE = 16
 
@@ -142,6 +142,18 @@ def test_views_of_any_size_come_to_one() -> None:
     empty = network(replace(batch_of([small], network), valid=glass))
     assert empty.attention.sum() == 0
     assert torch.equal(empty.logits, alone.logits)
+
+
+@pytest.mark.parametrize(("height", "width"), [(130, 96), (64, 64), (1000, 700)])
+def test_a_large_view_is_averaged_in_strips(height: int, width: int) -> None:
+    ramp = torch.linspace(0, 255, height)[:, None] * 0.5 + torch.linspace(0, 255, width)[None] * 0.5
+    view = ramp.round().to(torch.uint8).expand(1, 3, height, width)
+    whole = torch.nn.functional.interpolate(view.float(), (16, 16), mode="bilinear", antialias=True)
+    found = resized(view, 16)
+    assert found.shape == (1, 3, 16, 16)
+    assert (found - whole).abs().max() < 4
+    even = resized(torch.full((1, 3, height, width), 90, dtype=torch.uint8), 16)
+    assert torch.allclose(even, torch.full_like(even, 90.0))
 
 
 def test_anchors_are_balanced_seeded_and_all_of_a_small_set() -> None:

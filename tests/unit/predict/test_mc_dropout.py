@@ -86,7 +86,9 @@ def test_head_alone_equals_the_whole_network(system: str) -> None:
             head = network.decide(pooled)
     if system != "deep-attention":  # whose other heads draw before it
         assert torch.allclose(whole, head, atol=1e-5)
-    assert torch.allclose(network(batch).logits, network.decide(pooled), atol=1e-5)
+    network = network_of(system)
+    output = network(batch_of([noise(96, 96)], network))
+    assert torch.allclose(output.logits, network.decide(output.pooled), atol=1e-5)
 
 
 @pytest.mark.parametrize("system", SMALL)
