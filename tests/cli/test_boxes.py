@@ -87,6 +87,8 @@ def test_what_is_there_is_kept_or_refused(wsi_attn: Run, manifest: Path, tmp_pat
     again = wsi_attn("boxes", manifest, "--output", out, "--json")
     assert again.stdout == first.stdout
     assert "--overwrite" in again.stderr
+    write_cell(manifest.parent / "cells" / "2.png", 10, 10)
+    assert "boxes of other images" in wsi_attn("boxes", manifest, "--output", out, code=3).error()
     other = manifest.parent / "cells" / "0.png"
     assert "--overwrite" in wsi_attn("boxes", other, "--output", out, code=3).error()
     assert len(wsi_attn("boxes", other, "--output", out, "--overwrite", "--json").json()) == 1

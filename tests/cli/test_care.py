@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.cli.runner import Result, in_process
+from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
+from wsi_attn.models.contract import SEGMENTATION, BagBatch
+from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig
 
 TINY = ("--epochs", "2", "--batch-size", "4", "--coarse-factor", "1", "--coarse-widths", "4,8", "--quiet")
 CNN = ("--model", "cnn", *TINY)
@@ -75,6 +79,44 @@ def test_attention_is_pulled_and_the_model_is_as_any_other(
     assert again["state"] == "skipped"
 
 
+@pytest.fixture(scope="module")
+def segmenter(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that has learned dark from pale, as `train --model joint-segmentation` leaves it."""
+    torch.manual_seed(0)
+    network = JointSegmentation(JointSegmentationConfig(2, attention="none", crop=64, dropout=0.0)).train()
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    views = [np.asarray(Image.open(manifest.parent / f"{number}.png").convert("RGB")) for number in range(4)]
+    pixels = np.stack([np.pad(view, ((0, 16), (0, 0), (0, 0)), mode="edge") for view in views])
+    valid, extent = torch.ones(4, 64, 64, dtype=torch.bool), torch.full((4, 2), 64)
+    batch = BagBatch(torch.from_numpy(pixels).permute(0, 3, 1, 2), valid, extent, ())
+    for _ in range(40):
+        terms = network.losses(network(batch), torch.from_numpy((pixels[..., 0] < 180).astype(np.int64)))
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+    with torch.no_grad():  # statistics of these images, not of the way there
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        network(batch)
+    folder = tmp_path_factory.mktemp("model") / "cells"
+    spec = ModelSpec(("background", "cell"), None, "any", "none", task=SEGMENTATION)
+    save_checkpoint(
+        folder, name="cells", system="joint-segmentation", network=network, spec=spec, card="# cells", provenance={}
+    )
+    return folder
+
+
+def test_boxes_by_segmentation(wsi_attn: Run, segmenter: Path, manifest: Path, tmp_path: Path) -> None:
+    options = ("--method", "segmentation", "--model", segmenter)
+    found = wsi_attn("boxes", manifest, "--output", tmp_path / "boxes", *options, "--json").json()
+    assert len(found) == 20
+    assert np.mean([record["iou"] for record in found if record["iou"] is not None]) > 0.5
+    care = ("--care", "segmentation", "--care-model", segmenter)
+    wsi_attn("train", manifest, "--output", tmp_path / "run", *CNN, *care)
+    assert any(float(epoch["care"]) != 0 for epoch in log_of(tmp_path / "run"))
+
+
 def test_without_it_there_is_no_term_and_the_same_seed_gives_other_weights(
     wsi_attn: Run, manifest: Path, tmp_path: Path
 ) -> None:
@@ -102,7 +144,7 @@ def test_deep_attention_and_named_classes(wsi_attn: Run, manifest: Path, tmp_pat
 def test_losses_and_resampling_go_with_it(wsi_attn: Run, manifest: Path, tmp_path: Path) -> None:
     for name, options in (
         ("focal", ("--loss", "focal", "--gamma", "1", "--resample", "balanced", "--care-second-order")),
-        ("balanced", ("--loss", "class-balanced", "--beta", "0.9", "--resample", "root")),
+        ("balanced", ("--loss", "class-balanced", "--beta", "0.9", "--resample", "root", "--precision", "bf16-mixed")),
     ):
         wsi_attn("train", manifest, "--output", tmp_path / name, *CNN, "--epochs", "1", "--care", "boxes", *options)
         (epoch,) = log_of(tmp_path / name)

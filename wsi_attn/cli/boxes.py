@@ -50,7 +50,7 @@ def boxes(
     """
     find = _finder(method, model, device)
     rows = _rows(expand(inputs))
-    made_of = {"method": method, "model": model, "inputs": [[str(path) for path in row.paths] for row in rows]}
+    made_of = {"method": method, "model": model, "inputs": [_input(row) for row in rows]}
     talk = Talk(quiet=quiet, total=len(rows))
     records = None if overwrite else _finished(output, made_of)
     if records is not None:
@@ -94,6 +94,16 @@ def _rows(paths: list[Path]) -> list[Row]:
             raise UsageError("Name one manifest, or images; not both, and not several manifests")
         return read_manifest(paths[0], need_label=False)
     return [Row(path, "", "", "", None, number) for number, path in enumerate(paths, 1)]
+
+
+def _input(row: Row) -> list[Any]:
+    """What a row's boxes depend on: its images, of files their size and time, and the regions it gives."""
+    images = []
+    for path in row.paths:
+        file = path / "zarr.json" if path.is_dir() else path
+        state = file.stat() if file.is_file() else None
+        images.append([str(path), state and state.st_size, state and state.st_mtime_ns])
+    return [images, row.boxes, str(row.mask or "")]
 
 
 def _finished(output: Path, made_of: dict[str, Any]) -> list[dict[str, Any]] | None:
