@@ -172,7 +172,7 @@ class GlobalMap(nn.Module):
 
     def train(self, mode: bool = True) -> GlobalMap:
         """See `nn.Module.train`; evaluation begins with the map as it is now."""
-        if not mode and self.training:
+        if not mode:  # also of one that is in evaluation already: a moving average of weights changes there
             self.keep()
         super().train(mode)
         return self

@@ -155,6 +155,16 @@ def test_evaluation_gives_a_constant_that_outlives_the_classifier(kind: str) -> 
     assert torch.equal(fresh(images(1)), kept)
 
 
+def test_weights_that_change_in_evaluation_count_from_the_next_on() -> None:
+    found = drawn("anchor", images(4)).eval()
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.add_(0.1)
+        found.values.fill_(0.5)
+    learned = found.eval()(images(1))
+    assert torch.equal(learned, found.train()(images(1)))
+
+
 def test_a_frozen_map_gets_no_gradient() -> None:
     found = drawn("anchor", images(4)).train()
     found.keep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,19 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(map_by: str, manifest:
         found = weights(run)
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.99])
+@pytest.mark.parametrize("freeze", [0.0, 0.5])
+@pytest.mark.parametrize("map_by", ["anchor", "free"])
+def test_the_map_that_is_kept_was_learned(
+    map_by: str, freeze: float, averaging: float, manifest: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, averaging=averaging, learning_rate=0.05)
+    train(manifest, tmp_path / "run", config, {**NETWORK, "map_by": map_by, "freeze": freeze})
+    values = weights(tmp_path / "run")["map.values"]
+    assert values.std() > (1e-5 if map_by == "free" else 1e-3)
+    assert ((values > 0) & (values < 1)).all()
 
 
 def test_the_checkpoint_holds_the_map_and_no_image(manifest: Path, tmp_path: Path) -> None:
