@@ -78,4 +78,4 @@ def shade(layer: Layer, mode: Mode | None = None) -> Shade:
     spread = high - low
     values = (layer.values - np.float32(low)) / np.float32(spread) if spread > 0 else layer.values * 0 + np.float32(0.5)
     ticks = (f"{low:.3g}", f"{(low + high) / 2:.3g}", f"{high:.3g}")
-    return Shade(values.astype(np.float32), layer.title, "value, least to largest of this slide", ticks)
+    return Shade(values.astype(np.float32), layer.title, "value, from the least to the largest", ticks)
