@@ -173,6 +173,30 @@ def test_pooled_keys_are_exact_where_they_are_alike(kind: str, monkeypatch: pyte
     torch.testing.assert_close(built.attended(x), wanted, rtol=1e-10, atol=1e-12)
 
 
+def test_point_wise_attention_is_local_self_attention_is_not_and_joint_lies_between() -> None:
+    x = field(height=6, width=6)
+    y, column = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
+    places = torch.stack([y.flatten(), column.flatten()], dim=1).double()
+    near = torch.cdist(places, places) <= 1
+
+    def locality(kind: str) -> float:
+        """Share of |W| between places that are side by side."""
+        weights = matrix(module(kind), x).abs()
+        return ((weights * near).sum() / weights.sum()).item()
+
+    assert locality("pointwise") == 1
+    assert locality("self") < locality("joint") < locality("pointwise")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_kinds_see_a_far_away_place(kind: str) -> None:
+    x = field(1).requires_grad_()
+    module(kind)(x)[0, :, 0, 0].sum().backward()
+    assert x.grad is not None
+    far = x.grad[0, :, 2, 3].abs().max()
+    assert (far > 0) == (kind != "pointwise")
+
+
 def test_heads_split_the_channels_and_equal_the_fused_path_in_float32() -> None:
     built = module("self", channels=8, heads=2).float()
     x = field().float()
