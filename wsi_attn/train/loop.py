@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from wsi_attn.contract import Progress
 from wsi_attn.errors import DivergedError
 from wsi_attn.models.contract import SlideModel
+from wsi_attn.train.averaging import averaged
 from wsi_attn.train.care import TERM as CARE_TERM
 from wsi_attn.train.care import care_terms
 from wsi_attn.train.class_losses import focal_loss
@@ -133,8 +134,7 @@ def fit(
     """
     fabric.to_device(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    smoothing = get_ema_multi_avg_fn(config.averaging)  # type: ignore[no-untyped-call]
-    average = AveragedModel(network, multi_avg_fn=smoothing, use_buffers=True)
+    average = averaged(network, config.averaging)
     smooth = cast(SlideModel, average.module)
     scaling = fabric.strategy.precision
     progression = load_state(state_folder, network, average, optimizer, scaling)
