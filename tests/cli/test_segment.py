@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,10 +20,11 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.cli.runner import in_process, wsi_attn
+from tests.cli.runner import Result, in_process, wsi_attn
 from wsi_attn.viewer.collection import collect
 from wsi_attn.viewer.overlays import polygons_of
 
+Command = Callable[..., Result]
 TINY = ("--model", "joint-segmentation", "--epochs", "3", "--batch-size", "4", "--crop", "64", "--mpp", "4", "--quiet")
 RATE = ("--learning-rate", "0.01", "--averaging", "0.5", "--tissue", "otsu", "--stain", "made up")
 
@@ -59,6 +62,11 @@ def run(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert record["state"] == "trained"
     assert record["labels"] == ["background", "foreground"]
     return run
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return partial(in_process, capsys)
 
 
 def test_run_folder_is_that_of_any_run(run: Path) -> None:
@@ -99,38 +107,40 @@ def test_killed_run_ends_with_the_same_weights(run: Path, manifest: Path, tmp_pa
     assert record["state"] == "skipped"
 
 
-def test_evaluate_gives_the_metrics_of_pixels_and_objects(run: Path, manifest: Path, tmp_path: Path) -> None:
+def test_evaluate_gives_the_metrics_of_pixels_and_objects(
+    command: Command, run: Path, manifest: Path, tmp_path: Path
+) -> None:
     report = tmp_path / "report"
-    (record,) = wsi_attn("evaluate", run, manifest, "--json", "--report", report).json()
+    (record,) = command("evaluate", run, manifest, "--json", "--report", report).json()
     assert (record["n"], record["groups"], record["split"]) == (2, 1, "test")
     for metric in ("dice", "iou", "boundary_f", "object_f1", "image_dice", "pixel_accuracy"):
         assert set(record[metric]) == {"value", "low", "high"}
     assert (record["boundary_tolerance_px"], record["object_iou"]) == (2, 0.5)
     assert {path.name for path in report.iterdir()} == {"report.html", "report.json", "answers.csv"}
     assert len((report / "answers.csv").read_text().splitlines()) == 3
-    text = wsi_attn("evaluate", run, manifest).stdout
+    text = command("evaluate", run, manifest).stdout
     assert "object_f1\t" in text
     assert (
         "no operating point"
-        in wsi_attn("evaluate", run, manifest, "--sensitivity", "0.9", "--positive", "foreground", code=2).error()
+        in command("evaluate", run, manifest, "--sensitivity", "0.9", "--positive", "foreground", code=2).error()
     )
 
 
 def test_segment_an_image_and_a_slide_beside_a_bad_one(
-    run: Path, manifest: Path, demo_slide: Path, tmp_path: Path
+    command: Command, run: Path, manifest: Path, demo_slide: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.svs"
     bad.write_bytes(b"no slide")
     image = manifest.parent / "11.png"
     arguments = ("--model", run, "--output", tmp_path / "out", "--json")
-    result = wsi_attn("segment", demo_slide, bad, *arguments, code=4)
+    result = command("segment", demo_slide, bad, *arguments, code=4)
     (slide,) = result.json()
     assert "bad.svs" in result.error()
     label = zarr.open_array(tmp_path / "out" / "cmu1_small_region.segmentation.zarr" / "0", mode="r")
     assert slide["label_mpp"] == pytest.approx([4, 4], rel=0.02)
     assert label.shape == (pytest.approx(2967 * 0.499 / 4, rel=0.02), pytest.approx(2220 * 0.499 / 4, rel=0.02))
     assert 0.1 < slide["tissue_fraction"] <= 1
-    (found,) = wsi_attn("segment", image, *arguments, "--slide-mpp", "4").json()
+    (found,) = command("segment", image, *arguments, "--slide-mpp", "4").json()
     answer = np.asarray(zarr.open_array(tmp_path / "out" / "11.segmentation.zarr" / "0", mode="r")[...])
     _, numbers = discs(11)
     assert answer.shape == numbers.shape
@@ -138,16 +148,16 @@ def test_segment_an_image_and_a_slide_beside_a_bad_one(
     assert overlap > 0.3
     collection = json.loads((tmp_path / "out" / "11.segmentation.geojson").read_text())
     assert len(collection["features"]) == found["classes"]["foreground"]["objects"]
-    again = wsi_attn("segment", image, *arguments, "--slide-mpp", "4")
+    again = command("segment", image, *arguments, "--slide-mpp", "4")
     assert again.json() == [found]
     assert "--overwrite" in again.stderr
-    assert "--overwrite" in wsi_attn("segment", image, *arguments, "--slide-mpp", "4", "--tile", "32", code=3).error()
+    assert "--overwrite" in command("segment", image, *arguments, "--slide-mpp", "4", "--tile", "32", code=3).error()
 
 
-def test_the_viewer_shows_the_polygons(run: Path, manifest: Path, tmp_path: Path) -> None:
+def test_the_viewer_shows_the_polygons(command: Command, run: Path, manifest: Path, tmp_path: Path) -> None:
     image = tmp_path / "11.png"
     image.write_bytes((manifest.parent / "11.png").read_bytes())
-    wsi_attn("segment", image, "--model", run, "--output", tmp_path, "--slide-mpp", "4", "--quiet")
+    command("segment", image, "--model", run, "--output", tmp_path, "--slide-mpp", "4", "--quiet")
     (entry,) = collect([tmp_path]).entries.values()
     assert entry.path == image
     assert entry.polygons == (tmp_path / "11.segmentation.geojson",)
@@ -156,11 +166,13 @@ def test_the_viewer_shows_the_polygons(run: Path, manifest: Path, tmp_path: Path
     assert polygons[0]["rings"]
 
 
-def test_a_label_in_a_store_is_found_by_readers_of_ome_zarr(run: Path, manifest: Path, tmp_path: Path) -> None:
+def test_a_label_in_a_store_is_found_by_readers_of_ome_zarr(
+    command: Command, run: Path, manifest: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "slide.zarr"
-    wsi_attn("tile", manifest.parent / "11.png", "--output", store, "--slide-mpp", "4", "--tile-size", "32", "--quiet")
+    command("tile", manifest.parent / "11.png", "--output", store, "--slide-mpp", "4", "--tile-size", "32", "--quiet")
     arguments = ("--model", run, "--output", tmp_path / "out", "--into-store", "--json")
-    (record,) = wsi_attn("segment", store, *arguments).json()
+    (record,) = command("segment", store, *arguments).json()
     assert record["labels"] == str(store / "labels" / "discs")
     group = zarr.open_group(store, mode="r")
     assert group["labels"].attrs["ome"]["labels"] == ["tissue", "discs"]
@@ -169,9 +181,9 @@ def test_a_label_in_a_store_is_found_by_readers_of_ome_zarr(run: Path, manifest:
         group.attrs["ome"]["multiscales"][0]["datasets"]
     )
     assert label["0"].shape == group["0"].shape[1:]
-    assert wsi_attn("verify", store).code == 0
-    assert wsi_attn("segment", store, *arguments).json() == [record]
-    assert "no store" in wsi_attn("segment", manifest.parent / "11.png", *arguments, code=2).error()
+    assert command("verify", store).code == 0
+    assert command("segment", store, *arguments).json() == [record]
+    assert "no store" in command("segment", manifest.parent / "11.png", *arguments, code=2).error()
 
 
 def test_a_killed_segmentation_ends_as_one_that_was_not(run: Path, manifest: Path, tmp_path: Path) -> None:
@@ -183,12 +195,12 @@ def test_a_killed_segmentation_ends_as_one_that_was_not(run: Path, manifest: Pat
         "from wsi_attn.cli.app import run; sys.exit(run(sys.argv[1:]))"
     )
 
-    def command(folder: str) -> list[str]:
+    def line(folder: str) -> list[str]:
         options = ["--model", str(run), "--output", str(tmp_path / folder), "--slide-mpp", "4", "--quiet"]
         return [sys.executable, "-c", program, "segment", str(image), *options]
 
-    subprocess.run(command("whole"), check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL)
+    subprocess.run(line("whole"), check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(line("killed"), stdout=subprocess.DEVNULL)
     journal = tmp_path / "killed" / ".large.segmentation.zarr.part" / "journal.jsonl"
     for _ in range(2400):
         if journal.exists() and len(journal.read_text().splitlines()) > 3:
@@ -197,7 +209,7 @@ def test_a_killed_segmentation_ends_as_one_that_was_not(run: Path, manifest: Pat
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "large.segmentation.zarr").exists()
-    subprocess.run(command("killed"), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(line("killed"), check=True, stdout=subprocess.DEVNULL)
     ours, theirs = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in (tmp_path / "killed", tmp_path / "whole")
@@ -207,15 +219,17 @@ def test_a_killed_segmentation_ends_as_one_that_was_not(run: Path, manifest: Pat
     assert all(ours[name] == theirs[name] for name in ours if name != record)
 
 
-def test_what_is_refused(run: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_refused(command: Command, run: Path, manifest: Path, tmp_path: Path) -> None:
     def refusal(*arguments: str | Path, code: int = 2) -> str:
-        return in_process(capsys, *arguments, "--output", tmp_path / "r", "--quiet", code=code).error()
+        return command(*arguments, "--output", tmp_path / "r", "--quiet", code=code).error()
 
     segmenting = ("train", manifest, "--model", "joint-segmentation")
     assert "has no --folds" in refusal(*segmenting, "--folds", "3")
     assert "multiple of 32" in refusal(*segmenting, "--crop", "100")
     assert "did you mean joint" in refusal(*segmenting, "--attention", "jiont")
     assert "leave --classes out" in refusal("train", manifest, "--classes", "a,b")
+    assert "leave --warp out" in refusal("train", manifest, "--warp", "0.5")
+    assert "has no --resample" in refusal(*segmenting, "--resample", "root")
     assert "has no patch size" in refusal(*segmenting, "--patch-size", "64")
     (manifest.parent / "none.csv").write_text("path\n1.png\n2.png\n")
     without = ("train", manifest.parent / "none.csv", "--model", "joint-segmentation")
@@ -225,7 +239,7 @@ def test_what_is_refused(run: Path, manifest: Path, tmp_path: Path, capsys: pyte
     assert "wsi-attn segment" in refusal("predict", manifest.parent / "1.png", "--model", run)
 
 
-def test_several_classes_from_annotations_on_a_slide(demo_slide: Path, tmp_path: Path) -> None:
+def test_several_classes_from_annotations_on_a_slide(command: Command, demo_slide: Path, tmp_path: Path) -> None:
     features = [
         {
             "type": "Feature",
@@ -242,8 +256,8 @@ def test_several_classes_from_annotations_on_a_slide(demo_slide: Path, tmp_path:
     (tmp_path / "m.csv").write_text("path,mask,split\n" + "\n".join(rows) + "\n")
     run = tmp_path / "run"
     options = (*TINY[:2], "--epochs", "1", *TINY[4:], "--attention", "none", "--json")
-    (record,) = wsi_attn("train", tmp_path / "m.csv", "--output", run, *options).json()
+    (record,) = command("train", tmp_path / "m.csv", "--output", run, *options).json()
     assert record["labels"] == ["background", "Gland", "Stroma"]
     assert record["per_class"]["Gland"]["support"] == pytest.approx(800 * 1100 * (0.499 / 4) ** 2, rel=0.05)
-    (found,) = wsi_attn("segment", demo_slide, "--model", run, "--output", tmp_path / "out", "--json").json()
+    (found,) = command("segment", demo_slide, "--model", run, "--output", tmp_path / "out", "--json").json()
     assert set(found["classes"]) == {"Gland", "Stroma"}

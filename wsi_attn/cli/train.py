@@ -60,9 +60,12 @@ Scale = Annotated[
 ]
 
 Warp = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--warp", min=0, help="Strength of rotating and bending images with masks; 0 is none.", rich_help_panel=DATA
+        "--warp",
+        min=0,
+        help="Strength of rotating and bending images with masks, 1 by default; 0 is none.",
+        rich_help_panel=DATA,
     ),
 ]
 Classes = Annotated[
@@ -382,7 +385,7 @@ def train(
     stain: Stain = "unspecified",
     colour: Colour = 1.0,
     scale: Scale = 0.0,
-    warp: Warp = 1.0,
+    warp: Warp = None,
     classes: Classes = None,
     coarse_factor: CoarseFactor = None,
     patch_size: PatchSize = None,
@@ -518,7 +521,7 @@ def train(
         care_second_order=care_second_order,
         colour=colour,
         scale=scale,
-        warp=warp,
+        warp=1.0 if warp is None else warp,
         validation=validation,
         folds=folds,
         mpp=mpp,
@@ -546,8 +549,9 @@ def train(
         summary: Any
         if task_of(model) == SEGMENTATION:
             summary = train_segmentation(manifest, output, config, options, classes=classes, **arguments)
-        elif classes is not None:
-            raise UsageError(f"--model {model} labels whole images: leave --classes out")
+        elif classes is not None or warp is not None:
+            option = "--warp" if classes is None else "--classes"
+            raise UsageError(f"--model {model} labels whole images: leave {option} out")
         else:
             summary = (cross_validate if folds else train_run)(manifest, output, config, options, **arguments)
     if first:

@@ -23,8 +23,9 @@ from wsi_attn.models.contract import BagBatch, SlideModel
 from wsi_attn.segment.windows import Windows
 from wsi_attn.slides.view import read_block
 
-BATCH_PIXELS = 1 << 20
-"""Pixels that the network answers at once on a CPU; sixteen times as many on a GPU."""
+BATCH_PIXELS, BATCH_PIXELS_GPU = 1 << 18, 1 << 24
+"""Pixels that the network answers at once: on a CPU no more than keep it busy, since every new size of a batch takes
+memory of its own."""
 
 Wanted = Callable[[list[Region]], NDArray[np.bool_]]
 """Of regions in high-resolution pixels, which are looked at."""
@@ -123,7 +124,7 @@ class Field:
     ) -> Iterator[tuple[list[tuple[int, int]], UInt8Array, int]]:
         """Tiles of one size, their pixels (n, height, width, 3), and how many places in them could not be decoded."""
         read = pool.map(self._read, tiles)
-        most = BATCH_PIXELS * (16 if self._device.type == "cuda" else 1)
+        most = BATCH_PIXELS_GPU if self._device.type == "cuda" else BATCH_PIXELS
         for size, alike in groupby(tiles, key=lambda place: self._region(*place)[2:]):
             together = max(1, most // math.prod(size))
             rest = list(alike)

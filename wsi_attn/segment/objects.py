@@ -21,8 +21,8 @@ from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.segment.labels import LabelImage, colour_of
 from wsi_attn.tissue.rings import Polygon, Ring, simplified, trace_polygons
 
-MAX_TRACED = 64_000_000
-"""Pixels of the largest box that is outlined at full resolution."""
+MAX_TRACED = 16_000_000
+"""Pixels of the largest box that is outlined at full resolution: some 200 MB while it is."""
 
 DECIMALS = 3
 """Of coordinates, where pixels of the label are no whole number of level-0 pixels."""

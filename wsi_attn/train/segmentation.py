@@ -214,8 +214,8 @@ def train_segmentation(
     for option, given in (
         ("folds", config.folds),
         ("loss", config.loss != "cross-entropy"),
-        ("resample", config.resample != "none"),
         ("care", config.care != "none"),
+        ("resample", config.resample != "none"),
     ):
         if given:
             raise UsageError(f"--model {config.system} has no --{option}: leave it out")
