@@ -147,8 +147,6 @@ class PolygonMask:
         Of each class, the background's first.
     ignored
         Whose label is taken away, whatever they lie on.
-    regions
-        Outside of which nothing has a label; None labels the whole slide.
     size0
         Width and height of the slide.
     """
@@ -157,10 +155,9 @@ class PolygonMask:
         self,
         polygons: Sequence[Sequence[Polygon]],
         ignored: Sequence[Polygon],
-        regions: Sequence[Polygon] | None,
         size0: Size,
     ) -> None:
-        self._polygons, self._ignored, self._regions, self._size0 = polygons, ignored, regions, size0
+        self._polygons, self._ignored, self._size0 = polygons, ignored, size0
 
     def read(self, window: Window) -> UInt8Array:
         """See `Mask.read`."""
@@ -168,10 +165,7 @@ class PolygonMask:
         for index, polygons in enumerate(self._polygons):
             classes[_filled(polygons, window)] = index
         whole = np.array([(0, 0), (self._size0.width, 0), self._size0, (0, self._size0.height)], np.float64)
-        labelled = _filled([Polygon(whole)], window) & ~_filled(self._ignored, window)
-        if self._regions is not None:
-            labelled &= _filled(self._regions, window)
-        classes[~labelled] = UNLABELLED
+        classes[~_filled([Polygon(whole)], window) | _filled(self._ignored, window)] = UNLABELLED
         return classes
 
     def objects(self, window: Window) -> NDArray[np.int32] | None:
@@ -190,6 +184,27 @@ class PolygonMask:
         ring = polygons[int(generator.integers(len(polygons)))].exterior
         x, y = generator.uniform(ring.min(axis=0), ring.max(axis=0)).tolist()
         return x, y
+
+
+class RegionMask:
+    """Labels of another mask inside of regions alone."""
+
+    def __init__(self, mask: Mask, regions: Sequence[Polygon]) -> None:
+        self._mask, self._regions = mask, regions
+
+    def read(self, window: Window) -> UInt8Array:
+        """See `Mask.read`."""
+        classes = self._mask.read(window)
+        classes[~_filled(self._regions, window)] = UNLABELLED
+        return classes
+
+    def objects(self, window: Window) -> NDArray[np.int32] | None:
+        """See `Mask.objects`; whole ones, of which only what has a label is compared."""
+        return self._mask.objects(window)
+
+    def place(self, generator: np.random.Generator) -> tuple[float, float] | None:
+        """See `Mask.place`: of the mask, inside the regions or not."""
+        return self._mask.place(generator)
 
 
 def parse_classes(text: str) -> Classes:
@@ -239,10 +254,13 @@ def open_mask(row: Row, classes: Classes, size0: Size) -> Mask:
     """
     if row.mask is None:
         raise ManifestError(f"row {row.number}: there is no mask, column `mask`")
-    if is_drawn(row.mask):
-        return _drawn_mask(row, classes, size0)
-    where = f"row {row.number}: mask {row.mask}"
-    values = _values(row.mask, where)
+    mask = _drawn_mask(row, classes, size0) if is_drawn(row.mask) else _image_mask(row, row.mask, classes, size0)
+    return RegionMask(mask, read_regions(row.regions).tissue) if row.regions else mask
+
+
+def _image_mask(row: Row, path: Path, classes: Classes, size0: Size) -> ImageMask:
+    where = f"row {row.number}: mask {path}"
+    values = _values(path, where)
     rows, columns = values.shape
     if abs(rows * size0.width - columns * size0.height) > max(size0):  # within a pixel of the same shape
         raise ManifestError(
@@ -282,8 +300,7 @@ def _drawn_mask(row: Row, classes: Classes, size0: Size) -> PolygonMask:
                 f"row {row.number}: {row.mask} has polygons of class {name or '(none)'!r}; known are "
                 f"{', '.join(classes.names)} (--classes)"
             )
-    regions = read_regions(row.regions).tissue if row.regions else None
-    return PolygonMask(by_class, ignored, regions, size0)
+    return PolygonMask(by_class, ignored, size0)
 
 
 def _annotations(row: Row) -> list[tuple[str, list[Polygon]]]:
