@@ -17,7 +17,8 @@ The answer for the slide as a whole is the share of each class among the pixels,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,8 +27,12 @@ from torch.nn import functional
 from wsi_attn.errors import UsageError
 from wsi_attn.models.coarse import Normalise
 from wsi_attn.models.contract import SEGMENTATION, BagBatch, SlideModel, SlideOutput, without_patches
+from wsi_attn.nn.backbones import SMALL, pretrained_file
 from wsi_attn.nn.dense_unet import STRIDE, DenseUNet, layout_of
 from wsi_attn.nn.joint_attention import NONE, JointAttention
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Normalisation that the weights of torchvision and timm were trained with."""
 
 UNLABELLED = -1
 """Label of a pixel that counts for nothing."""
@@ -78,6 +83,30 @@ class JointSegmentation(SlideModel):
         self.normalise = Normalise(config.mean, config.std, smoothing=0.0)
         layout = layout_of(config.backbone)
         self.network = DenseUNet(layout, config.classes, config.attention, config.heads, config.dropout)
+
+    @classmethod
+    def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """With the normalisation of ImageNet for the layouts that have weights from there."""
+        own = "mean" in options or "std" in options or options.get("backbone", SMALL) == SMALL
+        return options if own else {**options, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+
+    def load(self, weights: str) -> None:
+        """Take trained weights for the encoder; the decoder and its attention keep theirs.
+
+        Parameters
+        ----------
+        weights
+            "pretrained", those that timm names on the Hugging Face hub, or a `.safetensors` file.
+
+        Raises
+        ------
+        UsageError : the network is the small one, which has none.
+        CheckpointError : they cannot be had or read, or belong to another network.
+        MissingExtraError : timm or huggingface-hub is not installed.
+        """
+        if self.config.backbone == SMALL:
+            raise UsageError(f"--weights {weights}: --backbone {SMALL} is trained from scratch; choose densenet121")
+        self.network.load_encoder(pretrained_file(self.config.backbone) if weights == "pretrained" else Path(weights))
 
     @property
     def stride(self) -> int:

@@ -40,7 +40,8 @@ def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS
         Fields of the system's configuration. Where it names a backbone of timm and no `mean` and `std`, those that its
         weights were trained with are taken.
     weights
-        What backbones of timm begin with: "none" for random weights, "pretrained", or a `.safetensors` file.
+        What backbones of timm, and DenseNets of joint-segmentation, begin with: "none" for random weights,
+        "pretrained", or a `.safetensors` file.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS
     known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     built = network(config_class(**_normalised(network.completed(known))))
     if weights != NO_WEIGHTS:
-        backbones = [module for module in built.modules() if isinstance(module, TimmBackbone)]
+        backbones = [module for module in built.modules() if isinstance(module, TimmBackbone | JointSegmentation)]
         if not backbones:
             raise UsageError(f"--weights {weights}: small networks are trained from scratch; choose timm:NAME")
         for backbone in backbones:

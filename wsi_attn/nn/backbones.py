@@ -139,7 +139,7 @@ class TimmBackbone(Backbone):
         CheckpointError : they cannot be had or read, or belong to another network.
         MissingExtraError : huggingface-hub is not installed.
         """
-        path = _from_hub(self.name) if weights == "pretrained" else Path(weights)
+        path = pretrained_file(self.name) if weights == "pretrained" else Path(weights)
         _check_weights(path, self.name)
         source = _features_of(
             self.name, out_indices=(self.stage,), pretrained=True, pretrained_cfg_overlay={"file": str(path)}
@@ -220,7 +220,7 @@ def _features_of(name: str, **options: Any) -> Any:
         return timm.create_model(name, features_only=True, **options)
 
 
-def _from_hub(name: str) -> Path:
+def pretrained_file(name: str) -> Path:
     """The safetensors file of a timm network's weights, downloaded once by the hub's own client."""
     try:
         from huggingface_hub import hf_hub_download

@@ -12,13 +12,18 @@ known.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attn.errors import CheckpointError
 from wsi_attn.nn.joint_attention import NONE, POINTWISE, SELF, JointAttention
 from wsi_attn.registry import unknown_name
 
@@ -47,11 +52,30 @@ LAYOUTS = {
 """By name; "small" trains from a few dozen images on a laptop."""
 
 
+NAMES = (
+    (r"features\.conv0\.", "stem.0."),
+    (r"features\.norm0\.", "stem.1."),
+    (r"features\.denseblock(\d+)\.denselayer(\d+)\.", "blocks.{}.{}."),
+    (r"features\.transition(\d+)\.norm\.", "transitions.{}.0."),
+    (r"features\.transition(\d+)\.conv\.", "transitions.{}.2."),
+    (r"features\.norm5\.", "norm."),
+)
+"""Names of weights in torchvision and timm, which count from 1, and those here, which count from 0."""
+
+
 def layout_of(name: str) -> Layout:
     """The layout of that name; `UnknownNameError` otherwise."""
     if name not in LAYOUTS:
         raise unknown_name("network of joint-segmentation", name, LAYOUTS)
     return LAYOUTS[name]
+
+
+def renamed(key: str) -> str:
+    """The name here of a weight of torchvision's or timm's DenseNet."""
+    for pattern, name in NAMES:
+        if match := re.match(pattern, key):
+            return name.format(*(int(number) - 1 for number in match.groups())) + key[match.end() :]
+    return key
 
 
 class DenseLayer(nn.Module):
@@ -132,6 +156,28 @@ class DenseUNet(nn.Module):
         )
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(layout.decoder[-1], classes, 1)
+
+    def load_encoder(self, path: Path) -> None:
+        """Take the weights of a DenseNet of this layout, by the names that torchvision and timm give them.
+
+        Raises
+        ------
+        CheckpointError : no safetensors file, or weights of another network.
+        """
+        if path.suffix != ".safetensors":
+            raise CheckpointError(f"{path} is no .safetensors file; weights in other formats are not read")
+        try:
+            found = {renamed(key): value for key, value in load_file(path).items() if key.startswith("features.")}
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"Cannot read the weights {path}: {error}") from error
+        own = self.state_dict()
+        parts = ("stem.", "blocks.", "transitions.", "norm.")
+        counted = {key for key in own if key.startswith(parts) and not key.endswith("num_batches_tracked")}
+        wrong = sorted(key for key in counted if key not in found or found[key].shape != own[key].shape)
+        if wrong or set(found) - set(own):
+            unlike = (wrong or sorted(set(found) - set(own)))[0]
+            raise CheckpointError(f"{path} holds weights of another network: {unlike} is not in it as wanted")
+        self.load_state_dict(found, strict=False)
 
     @property
     def halo(self) -> int | None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from wsi_attn.errors import UsageError
 from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
 from wsi_attn.models.contract import SEGMENTATION, BagBatch, SlideOutput
 from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig, soft_dice
+from wsi_attn.models.systems import build_network
 
 
 def network(**options: object) -> JointSegmentation:
@@ -99,3 +101,17 @@ def test_checkpoint_answers_as_before(tmp_path: Path) -> None:
     assert loaded.spec == spec
     with torch.inference_mode():
         torch.testing.assert_close(loaded.network(batch()).segmentation, built(batch()).segmentation)
+
+
+def test_densenets_are_normalised_as_their_weights_were_trained() -> None:
+    assert build_network("joint-segmentation", {"classes": 2}).config.mean == (0.5, 0.5, 0.5)
+    assert JointSegmentation.completed({"backbone": "densenet121"})["mean"] == (0.485, 0.456, 0.406)
+    assert JointSegmentation.completed({"backbone": "densenet121", "mean": (0, 0, 0)}) == {
+        "backbone": "densenet121",
+        "mean": (0, 0, 0),
+    }
+
+
+def test_the_small_network_takes_no_weights() -> None:
+    with pytest.raises(UsageError, match="trained from scratch"):
+        build_network("joint-segmentation", {"classes": 2}, weights="pretrained")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from wsi_attn.errors import UnknownNameError
+from tests.unit.timm_here import timm_or_skip, write_weights
+from wsi_attn.errors import CheckpointError, UnknownNameError
 from wsi_attn.nn.dense_unet import DenseUNet, Layout, layout_of
 from wsi_attn.nn.joint_attention import ATTENTIONS
 
@@ -73,3 +76,28 @@ def test_layouts_by_name() -> None:
     assert layout_of("densenet161").layers == (6, 12, 36, 24)
     with pytest.raises(UnknownNameError, match="densenet121"):
         layout_of("densenet12")
+
+
+def test_the_encoder_is_the_densenet_of_timm(tmp_path: Path) -> None:
+    timm = timm_or_skip()
+    write_weights(tmp_path / "weights.safetensors", "densenet121", seed=1)
+    reference = timm.create_model("densenet121", checkpoint_path=str(tmp_path / "weights.safetensors")).eval()
+    built = DenseUNet(layout_of("densenet121"), 2, "none").eval()
+    built.load_encoder(tmp_path / "weights.safetensors")
+    seen: list[Tensor] = []
+    built.steps[0].register_forward_hook(lambda module, given, result: seen.append(given[0]))
+    x = picture(64, 96, 1)
+    with torch.inference_mode():
+        built(x, torch.ones(1, 64, 96, dtype=torch.bool))
+        torch.testing.assert_close(seen[0], reference.forward_features(x), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    write_weights(tmp_path / "weights.safetensors", "densenet121")
+    with pytest.raises(CheckpointError, match="another network"):
+        network("none").load_encoder(tmp_path / "weights.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="Cannot read"):
+        network("none").load_encoder(tmp_path / "broken.safetensors")
+    with pytest.raises(CheckpointError, match=r"no \.safetensors file"):
+        network("none").load_encoder(tmp_path / "weights.pth")
