@@ -78,16 +78,15 @@ class LabelImage:
         }
         self.done: dict[tuple[int, int], int] = {}
 
-    def open(self) -> bool:
-        """Begin, or go on with what is there of the same settings; True where something was there."""
+    def open(self) -> None:
+        """Begin, or go on with what is there of the same settings."""
         self._read_journal()
         if not self.done:
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir(parents=True)
             self._levels = self._create()
-            return False
-        self._levels = [zarr.open_array(self._part / str(index), mode="r+") for index in range(len(self._frames))]
-        return True
+        else:
+            self._levels = [zarr.open_array(self._part / str(index), mode="r+") for index in range(len(self._frames))]
 
     def blocks(self) -> list[tuple[int, int]]:
         """Row and column of every block, row by row."""
