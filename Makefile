@@ -39,7 +39,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,view]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,view,encoders]'
 	@touch $@ $(VENV)/.run
 
 clean:

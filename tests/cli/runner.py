@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class Result:
         lines = [line for line in self.stderr.splitlines() if line.startswith("wsi-attn: error:")]
         assert len(lines) == 1, self.stderr
         return lines[0]
+
+
+def heed_interrupts() -> None:
+    """For a child before it begins: a shell that runs the tests in the background makes all of them deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def in_process(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> Result:

@@ -18,7 +18,7 @@ import openslide
 import pytest
 import zarr
 
-from tests.cli.runner import wsi_attn
+from tests.cli.runner import heed_interrupts, wsi_attn
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -126,7 +126,7 @@ def test_a_disk_that_takes_no_more(demo_slide: Path, tmp_path: Path) -> None:
 def test_interrupted_says_so_and_is_no_store(demo_slide: Path, tmp_path: Path) -> None:
     output = tmp_path / "s.zarr"
     command = [sys.executable, "-m", "wsi_attn", "tile", demo_slide, "-o", output, "--codec", "zstd", "--workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     while not output.exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)

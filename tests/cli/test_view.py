@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import wsi_attn
+from tests.cli.runner import heed_interrupts, wsi_attn
 
 SECONDS = 60
 
@@ -35,7 +35,9 @@ def viewer(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]
         "0",
         "--no-open",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     try:
         assert process.stdout is not None
         yield process, process.stdout.readline().strip()
