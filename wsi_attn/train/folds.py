@@ -62,7 +62,7 @@ def cross_validate(
     for rows in folds:
         check_rows(manifest, rows, sorted({row.label for row in rows if row.split == "train"}))
     name = name or run.name
-    with job_of(manifest, config, network_options, weights, command, resources, progress, log, say) as job:
+    with job_of(manifest, run, config, network_options, weights, command, resources, progress, log, say) as job:
         state = claim_together(job.fabric, run, job.settings(), overwrite=overwrite)
         folders = tuple(run / f"fold-{number}" for number in range(1, config.folds + 1))
         if state != "skipped":

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from wsi_attn.models.contract import SlideModel
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.segment.boxes import box_finder
+from wsi_attn.store.lock import store_lock
 from wsi_attn.train.card import write_card
 from wsi_attn.train.class_losses import effective_number_weights
 from wsi_attn.train.config import Resources, TrainConfig
@@ -145,13 +146,14 @@ def train(
     rows = with_validation(read_manifest(manifest), config.validation, config.seed)
     labels = sorted({row.label for row in rows if row.split == "train"})
     check_rows(manifest, rows, labels)
-    with job_of(manifest, config, network_options, weights, command, resources, progress, log, say) as job:
+    with job_of(manifest, run, config, network_options, weights, command, resources, progress, log, say) as job:
         return train_rows(job, run, rows, labels, name=name or run.name, overwrite=overwrite)
 
 
 @contextmanager
 def job_of(
     manifest: Path,
+    run: Path,
     config: TrainConfig,
     network_options: dict[str, Any] | None,
     weights: str,
@@ -161,7 +163,12 @@ def job_of(
     log: Callable[[dict[str, float]], None],
     say: Callable[[str], None],
 ) -> Iterator[Job]:
-    """Check the options and start the devices; all ranks end together."""
+    """Check the options, start the devices and hold the run folder against other processes; all ranks end together.
+
+    Raises
+    ------
+    StoreLockedError : another process trains there.
+    """
     options = network_options or {}
     resources = resources or Resources()
     check_options(config.system, options, warm_up=config.warm_up_epochs > 0)
@@ -169,7 +176,8 @@ def job_of(
         check_tensorboard()
     fabric = make_fabric(config)
     cache = SlideCache(resources.cache_mb << 20)
-    yield Job(manifest, config, options, weights, command, resources, fabric, cache, progress, log, say)
+    with store_lock(run) if fabric.is_global_zero else nullcontext():
+        yield Job(manifest, config, options, weights, command, resources, fabric, cache, progress, log, say)
     finish(fabric)
 
 

@@ -224,7 +224,7 @@ def train_segmentation(
         if row.split != "test" and row.mask is None:
             raise ManifestError(f"{manifest}, row {row.number}: there is no mask; every row needs one, column `mask`")
     known = parse_classes(classes) if classes else found_classes([row for row in rows if row.split == "train"])
-    with job_of(manifest, config, network_options, weights, command, resources, progress, log, say) as job:
+    with job_of(manifest, run, config, network_options, weights, command, resources, progress, log, say) as job:
         return _train_rows(job, run, rows, known, name=name or run.name, overwrite=overwrite)
 
 
