@@ -117,7 +117,10 @@ def test_evaluate_gives_the_metrics_of_pixels_and_objects(
         assert set(record[metric]) == {"value", "low", "high"}
     assert (record["boundary_tolerance_px"], record["object_iou"]) == (2, 0.5)
     assert {path.name for path in report.iterdir()} == {"report.html", "report.json", "answers.csv"}
-    assert len((report / "answers.csv").read_text().splitlines()) == 3
+    rows = list(csv.DictReader((report / "answers.csv").read_text().splitlines()))
+    tp, fp, fn = (sum(int(row[f"{count}:foreground"]) for row in rows) for count in ("tp", "fp", "fn"))
+    assert len(rows) == 2
+    assert 2 * tp / (2 * tp + fp + fn) == pytest.approx(record["dice"]["value"])
     text = command("evaluate", run, manifest).stdout
     assert "object_f1\t" in text
     assert (

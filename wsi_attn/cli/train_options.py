@@ -186,7 +186,7 @@ MapBy = Annotated[
     str | None,
     typer.Option(
         "--map-by",
-        help="What the map of global-spatial is learned from: anchor, batch or free.",
+        help="What the map of global-spatial is learned from: anchor, batch, free or none.",
         rich_help_panel=NETWORK,
     ),
 ]

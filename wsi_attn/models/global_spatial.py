@@ -13,7 +13,7 @@ of GoogLeNet, VGG, ResNet and DenseNet. Its text could not be had, and the equat
 Three realisations of (1). "anchor" (the default): g looks at a fixed, class-balanced set of training images, at most
 `anchors` of them, or all where there are no more than twice as many. "batch": g looks at the images of the step, which
 is what a later author reports of the first code; every batch must be full, and their moving average answers. "free":
-one parameter a pixel.
+one parameter a pixel. "none": m is 1, the plain network on the same view, which the others are compared with.
 
 Reconstructions. The bias of g begins at 2, so that m is about 0.88 and training begins near the plain network. Over the
 last fifth of the epochs the map stays as it is and the network alone is trained (that the first code froze it is known,
@@ -74,7 +74,7 @@ class GlobalSpatialConfig:
     view_size: int = 224
     """Side that every view is resized to; a multiple of the network's stride."""
     map_by: str = "anchor"
-    """What the map is learned from: "anchor", "batch" or "free"."""
+    """What the map is learned from: "anchor", "batch", "free", or "none"."""
     map_after: int = 0
     """Stage of the network whose output is weighed; 0 weighs the image."""
     residual: bool = False

@@ -205,6 +205,7 @@ class DenseUNet(nn.Module):
         height, width = x.shape[2:]
         padding = (0, -width % STRIDE, 0, -height % STRIDE)
         x = functional.pad(x, padding, mode="replicate")
+        x = x.contiguous(memory_format=torch.channels_last)  # a fifth to a half faster through convolutions on a CPU
         seen = functional.pad(valid, padding)[:, None].to(x.dtype)
         skips = [self.stem(x)]
         y = functional.max_pool2d(skips[0], 3, 2, 1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-KINDS = ("anchor", "batch", "free")
+KINDS = ("anchor", "batch", "free", "none")
 """What a map can be learned from; see `GlobalMap`."""
 
 DECAY = 0.99
@@ -91,7 +91,7 @@ class GlobalMap(nn.Module):
 
     "anchor": features are those of a fixed set of images, so the map depends on nothing else. "batch": features are
     those of the images of the step, so its map changes with every batch and its order; a moving average stands for it
-    outside of training. "free": no features.
+    outside of training. "free": no features. "none": 1 everywhere, for the network without a map.
 
     In evaluation, and before `begin`, the map is the buffer `values`; switching to evaluation refreshes it.
 
@@ -121,7 +121,8 @@ class GlobalMap(nn.Module):
         self.learner: PixelClassifier | FreeMap | None = None
         self.anchors: Tensor | None = None  # no buffer: neither averaged, nor saved, nor sent to other ranks
         self.frozen = False
-        self.register_buffer("values", torch.full((1, 1, grid, grid), bias).sigmoid())
+        first = torch.tensor(bias).sigmoid() if kind != "none" else torch.ones(())
+        self.register_buffer("values", first.expand(1, 1, grid, grid).clone())
 
     def begin(self, channels: int, anchors: Tensor | None = None) -> None:
         """Make it learnable.
@@ -133,6 +134,8 @@ class GlobalMap(nn.Module):
         anchors
             float (N, C, G, G), the images that "anchor" looks at.
         """
+        if self.kind == "none":
+            return
         learner = FreeMap(self.grid, self.bias)
         self.learner = (
             learner if self.kind == "free" else PixelClassifier(channels, self.hidden, self.side, self.bias)

@@ -151,12 +151,14 @@ class JointAttention(nn.Module):
 
         Values of "log-bias" hold the gate already, so they are divided by it in their means.
         """
+        wide = torch.promote_types(q.dtype, torch.float32)  # counts and logarithms are not for half precision
+        mask, weight = mask.to(wide), weight.to(wide)
         side = math.ceil(math.sqrt(q.shape[2] * q.shape[3] / MAX_KEYS))
         count, total = _sums(mask, side), _sums(weight, side)  # (B, 1, h, w)
-        least = torch.finfo(q.dtype).tiny
+        least = torch.finfo(wide).tiny
         keys = _sums(k * mask, side) / count.clamp(min=least)
         means = _sums(values * mask, side) / total.clamp(min=least)
-        lowest = torch.finfo(torch.promote_types(q.dtype, torch.float32)).min
+        lowest = torch.finfo(wide).min
         bias = total.clamp(min=least).log().masked_fill(count == 0, lowest).flatten(2)[:, :, None]  # (B, 1, 1, M)
         found = attend(self._split(q), self._split(keys), self._split(means), bias)  # (B, heads, N, C / heads)
         return found.transpose(2, 3).reshape(values.shape).to(values.dtype)

@@ -19,7 +19,7 @@ from wsi_attn.data.segmentation import window_of
 from wsi_attn.data.sources import SlidePatches, open_row
 from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
 from wsi_attn.evaluate.html import write_html_report
-from wsi_attn.evaluate.segmentation import METRICS, PixelCounts, count_pixels, evaluate_segmentation
+from wsi_attn.evaluate.segmentation import COLUMNS, METRICS, PixelCounts, count_pixels, evaluate_segmentation
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
 from wsi_attn.models.joint_segmentation import JointSegmentation
@@ -177,16 +177,30 @@ def write_folder(folder: Path, report: dict[str, Any], found: Sequence[Compared]
 
 
 def answers_table(found: Sequence[Compared], labels: Sequence[str], manifest: Path) -> str:
-    """A CSV of each image's own metrics: `METRIC:CLASS` for the classes but the background, empty where undefined."""
+    """A CSV of each image's own metrics: `METRIC:CLASS` for the classes but the background, empty where undefined.
+
+    `tp:CLASS`, `fp:CLASS` and `fn:CLASS` are its pixels, from which Dice and IoU of any images together follow.
+    """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "patient", *(f"{metric}:{label}" for label in labels[1:] for metric in METRICS)])
+    counted = COLUMNS[:3]
+    names = [f"{name}:{label}" for label in labels[1:] for name in (*METRICS, *counted)]
+    writer.writerow(["path", "patient", *names])
     for row, counts in found:
         alone = evaluate_segmentation([counts], labels, [row.patient], "", 0, "", {})["per_class"]
-        values = [alone[label][metric]["value"] for label in labels[1:] for metric in METRICS]
+        values = [
+            value
+            for c, label in enumerate(labels[1:], 1)
+            for value in (*(alone[label][metric]["value"] for metric in METRICS), *counts.table[c, : len(counted)])
+        ]
         path = row.path.relative_to(manifest.parent) if row.path.is_relative_to(manifest.parent) else row.path
-        writer.writerow([path.as_posix(), row.patient, *("" if value is None else f"{value:.6g}" for value in values)])
+        writer.writerow([path.as_posix(), row.patient, *map(_cell, values)])
     return table.getvalue()
+
+
+def _cell(value: float | np.integer | None) -> str:
+    """A number of a table: counts in full."""
+    return "" if value is None else str(value) if isinstance(value, np.integer) else f"{value:.6g}"
 
 
 def _field_of_view(row: Row, patches: SlidePatches) -> Region:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from arms import Task, add_common_options, join_boxes, run_task, write_manifest
+from arms import Task, add_common_options, attention_arms, join_boxes, run_task, write_manifest
 
 SIDE = 32
 
@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     manifest = write_fields(options.work, options.data)
     shared = ("--coarse-factor", "4", "--batch-size", "4")
-    task = Task("crchisto", manifest, shared, ("--patch-size", "32", "--instances", "16"))
+    task = Task("crchisto", manifest, shared, attention_arms(("--patch-size", "32", "--instances", "16")))
     run_task(task, options.work, options)
 
 

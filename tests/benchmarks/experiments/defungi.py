@@ -14,7 +14,7 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-from arms import Task, add_common_options, run_task, write_manifest
+from arms import Task, add_common_options, attention_arms, run_task, write_manifest
 
 
 def write_fields(work: Path, data: Path) -> Path:
@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     manifest = write_fields(options.work, options.data)
     shared = ("--coarse-factor", "8", "--batch-size", "8")
-    task = Task("defungi", manifest, shared, ("--patch-size", "64", "--instances", "8"))
+    task = Task("defungi", manifest, shared, attention_arms(("--patch-size", "64", "--instances", "8")))
     run_task(task, options.work, options)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-from arms import Task, add_common_options, join_boxes, run_task, write_manifest
+from arms import Task, add_common_options, attention_arms, join_boxes, run_task, write_manifest
 
 MARK, BLOCK, TILE = 16, 4, 512
 TONES = np.array([[0, 50, 20], [190, 255, 200]], np.uint8)
@@ -186,8 +186,8 @@ def main() -> None:
             "marks",
             manifest,
             tuple(SHARED.split()),
-            tuple(PATCHES.split()),
-            slides,
+            attention_arms(tuple(PATCHES.split())),
+            extra_tests=slides,
         ),
         options.work,
         options,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from arms import Task, add_common_options, join_boxes, run_task, write_manifest
+from arms import Task, add_common_options, attention_arms, join_boxes, run_task, write_manifest
 
 RARE = ("eosinophil", "basophil")
 SIDE, PITCH, CELL = 1024, 192, 120
@@ -118,7 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     manifest = write_smears(options.work, options.data, {"train": options.train, "test": options.test})
     shared = ("--coarse-factor", "8", "--batch-size", "4")
-    task = Task("smears", manifest, shared, ("--patch-size", "128", "--instances", "6"))
+    task = Task("smears", manifest, shared, attention_arms(("--patch-size", "128", "--instances", "6")))
     run_task(task, options.work, options)
 
 

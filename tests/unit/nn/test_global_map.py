@@ -50,6 +50,15 @@ def test_the_map_does_not_look_at_the_images_of_the_step(kind: str) -> None:
     assert ((first > 0) & (first < 1)).all()
 
 
+def test_without_a_map_every_pixel_counts_in_full() -> None:
+    found = GlobalMap("none", G, 8, 1, 2.0)
+    found.begin(12)
+    assert list(found.parameters()) == []
+    assert torch.equal(found.train()(images(4)), torch.ones(1, 1, G, G))
+    found.eval().finish()
+    assert torch.equal(found.values, torch.ones(1, 1, G, G))
+
+
 def test_the_map_changes_with_the_anchors() -> None:
     one, other = drawn("anchor", images(4)), drawn("anchor", images(4, 9))
     assert torch.equal(one.learner.layers[0].weight, other.learner.layers[0].weight)

@@ -228,3 +228,15 @@ def test_wrong_options_are_refused() -> None:
         JointAttention(8, "jiont")
     with pytest.raises(UsageError, match="3 heads"):
         JointAttention(8, "self", heads=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_gives_the_same_to_its_digits(kind: str) -> None:
+    built = module(kind, channels=32).float()
+    x = field(2, 32, 6, 5).float()
+    valid = torch.ones(2, 6, 5, dtype=torch.bool)
+    valid[1, :, 3:] = False
+    expected = built(x, valid)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = built(x.bfloat16(), valid)
+    assert torch.allclose(found.float(), expected, atol=0.05, rtol=0.05)

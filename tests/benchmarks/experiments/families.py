@@ -1,0 +1,107 @@
+"""Global spatial attention: four families of networks, each with the map of places and without it.
+
+    python tests/benchmarks/experiments/families.py chest|pneumonia|cells --data SHARED_DATA --work FOLDER
+
+`chest` are X-rays of `aligned/chest_xray`, `pneumonia` the 28 px pictures of `aligned/pneumoniamnist`, many of the same
+photographs, and `cells` the centred blood cells of `boxes/wbc`, five kinds, one image of each set of equal pixels. The
+`val` parts are the test parts; validation is carved out of the rest. Of `cells`, which have masks, `maps.json` says how
+much of each learned map lies on the object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from arms import Arm, Task, add_common_options, read_index, run_task, write_manifest, wsi_attn
+
+FAMILIES = ("vgg", "googlenet", "resnet", "densenet")
+SHARED = "--model global-spatial --precision bf16-mixed --learning-rate 0.002 --averaging 0.98 --scale 0.1"
+OPTIONS = {
+    "chest": "--view-size 96 --coarse-widths 16,32,48,64 --epochs 20",
+    "pneumonia": "--view-size 32 --coarse-widths 24,48,96 --epochs 5 --batch-size 32",
+    "cells": "--view-size 96 --coarse-widths 16,32,48,64 --epochs 20",
+}
+SPLITS = {"train": "train", "val": "test"}
+
+
+def write_rows(name: str, work: Path, data: Path) -> Path:
+    """The manifest of a data set."""
+    path = work / "data" / "manifest.csv"
+    if path.is_file():
+        return path
+    if name == "pneumonia":
+        return write_manifest(path, unpacked(data / "aligned" / "pneumoniamnist", work / "data" / "images"))
+    folder = data / ("aligned/chest_xray" if name == "chest" else "boxes/wbc")
+    columns = ["path", "label", "split", *(["mask"] if name == "cells" else [])]
+    return write_manifest(path, [{column: row[column] for column in columns} for row in unlike(read_index(folder))])
+
+
+def unlike(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without images whose pixels came before; a test image that is also in the training part stays there alone."""
+    seen: set[str] = set()
+    ordered = sorted(rows, key=lambda row: row["split"] == "test")
+    return [row for row in ordered if not (row["sha256"] in seen or seen.add(row["sha256"]))]  # type: ignore[func-returns-value]
+
+
+def unpacked(folder: Path, images: Path) -> list[dict[str, object]]:
+    """Pictures of the archive as PNG, and their rows."""
+    archive = np.load(folder / "pneumoniamnist_trainval.npz", allow_pickle=False)
+    images.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for part, split in SPLITS.items():
+        pairs = zip(archive[f"{part}_images"], archive[f"{part}_labels"].ravel(), strict=True)
+        for index, (pixels, label) in enumerate(pairs):
+            name = f"{split}-{index:04}.png"
+            cv2.imwrite(str(images / name), pixels)
+            rows.append({"path": f"images/{name}", "label": ("normal", "pneumonia")[label], "split": split})
+    return rows
+
+
+def write_maps(manifest: Path, work: Path) -> None:
+    """`maps.json`: the share of each map's weight inside the mean mask of the test images, and that of the area."""
+    with manifest.open(newline="") as file:
+        masks = [cv2.imread(row["mask"], 0) for row in csv.DictReader(file) if row["split"] == "test"]
+    found = {}
+    for run in sorted((work / "runs").glob("with-*-[0-9]")):
+        folder = work / "maps" / run.name
+        if not folder.is_dir():
+            wsi_attn(1, "export", run, "--to", "attention-map", "--output", folder)
+        weights = cv2.imread(str(next(folder.glob("*.attention-map.png"))), 0).astype(np.float64)
+        size = weights.shape[::-1]
+        mean = np.mean([cv2.resize((mask > 0).astype(np.float32), size) for mask in masks], axis=0)
+        inside = mean > 0.5
+        found[run.name] = {
+            "mass_inside": round(float(weights[inside].sum() / weights.sum()), 4),
+            "area_inside": round(float(inside.mean()), 4),
+            "mean_inside": round(float(weights[inside].mean() / 255), 4),
+            "mean_outside": round(float(weights[~inside].mean() / 255), 4),
+        }
+    (work / "maps.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("set", choices=OPTIONS)
+    add_common_options(parser)
+    options = parser.parse_args()
+    manifest = write_rows(options.set, options.work, options.data)
+    arms = []
+    for family in FAMILIES:
+        network = ("--backbone", f"small-{family}")
+        arms.append(Arm(f"without-{family}", (*network, "--map-by", "none")))
+        arms.append(Arm(f"with-{family}", network, f"without-{family}"))
+    measures = ("accuracy", "balanced_accuracy", "auroc")
+    settings = (*SHARED.split(), *OPTIONS[options.set].split())
+    task = Task(options.set, manifest, settings, tuple(arms), measures, pooled=True)
+    run_task(task, options.work, options)
+    if options.set == "cells" and not options.only_data:
+        write_maps(manifest, options.work)
+
+
+if __name__ == "__main__":
+    main()
