@@ -4,8 +4,8 @@
 
 `chest` are X-rays of `aligned/chest_xray`, `pneumonia` the 28 px pictures of `aligned/pneumoniamnist`, many of the same
 photographs, and `cells` the centred blood cells of `boxes/wbc`, five kinds, one image of each set of equal pixels. The
-`val` parts are the test parts; validation is carved out of the rest. Of `cells`, which have masks, `maps.json` says how
-much of each learned map lies on the object.
+`val` parts are the test parts; validation is carved out of the rest, of `chest` its end (see `x_rays`). Of `cells`,
+which have masks, `maps.json` says how much of each learned map lies on the object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from arms import Arm, Task, add_common_options, read_index, run_task, write_mani
 FAMILIES = ("vgg", "googlenet", "resnet", "densenet")
 SHARED = "--model global-spatial --precision bf16-mixed --learning-rate 0.002 --averaging 0.98 --scale 0.1"
 OPTIONS = {
-    "chest": "--view-size 96 --coarse-widths 16,32,48,64 --epochs 20",
+    "chest": "--view-size 96 --coarse-widths 16,32,48,64 --epochs 20 --class-weights balanced",
     "pneumonia": "--view-size 32 --coarse-widths 24,48,96 --epochs 5 --batch-size 32",
     "cells": "--view-size 96 --coarse-widths 16,32,48,64 --epochs 20",
 }
@@ -36,9 +36,33 @@ def write_rows(name: str, work: Path, data: Path) -> Path:
         return path
     if name == "pneumonia":
         return write_manifest(path, unpacked(data / "aligned" / "pneumoniamnist", work / "data" / "images"))
-    folder = data / ("aligned/chest_xray" if name == "chest" else "boxes/wbc")
-    columns = ["path", "label", "split", *(["mask"] if name == "cells" else [])]
-    return write_manifest(path, [{column: row[column] for column in columns} for row in unlike(read_index(folder))])
+    if name == "chest":
+        return write_manifest(path, x_rays(data))
+    columns = ("path", "label", "split", "mask")
+    rows = unlike(read_index(data / "boxes" / "wbc"))
+    return write_manifest(path, [{column: row[column] for column in columns} for row in rows])
+
+
+def x_rays(data: Path) -> list[dict[str, object]]:
+    """Rows of `aligned/chest_xray`, the last fifth of each label's training images, by number, as the validation part.
+
+    The photographs are numbered in an order in which apparatus and pose change, and the test part is its end: images
+    drawn at random from the rest would be too much like those trained on to choose anything by.
+    """
+    rows = read_index(data / "aligned" / "chest_xray")
+    found: list[dict[str, object]] = []
+    for label in sorted({row["label"] for row in rows}):
+        training = [row["path"] for row in rows if row["label"] == label and row["split"] == "train"]
+        late = set(sorted(training, key=number)[-len(training) // 5 :])
+        for row in (row for row in rows if row["label"] == label):
+            split = "val" if row["path"] in late else row["split"]
+            found.append({"path": row["path"], "label": label, "split": split, "patient": row["path"]})
+    return found
+
+
+def number(path: str) -> int:
+    """At the end of a file's name."""
+    return int(Path(path).stem.rpartition("_")[2])
 
 
 def unlike(rows: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from arms import Arm, Task, add_common_options, read_index, run_task, write_manifest
-from families import unlike
+from families import unlike, x_rays
 
 FOLDERS = {"chest": "aligned/chest_xray", "fungi": "classify/defungi", "skin": "classify/ham10000"}
 SHARED = (
@@ -22,19 +22,22 @@ SHARED = (
     "--backbone small-resnet --second-backbone small-densenet --coarse-widths 16,32,48,64 --scale 0.1"
 )
 OPTIONS = {
-    "chest": "--coarse-factor 4 --epochs 15",
-    "fungi": "--coarse-factor 8 --epochs 5 --batch-size 16",
+    "chest": "--coarse-factor 4 --epochs 15 --class-weights balanced",
+    "fungi": "--coarse-factor 8 --epochs 4 --batch-size 16",
     "skin": "--coarse-factor 8 --epochs 20",
 }
 
 
 def write_rows(name: str, work: Path, data: Path) -> Path:
     """The manifest of a data set."""
+    path = work / "data" / "manifest.csv"
+    if name == "chest":
+        return write_manifest(path, x_rays(data))
     rows = [
         {"path": row["path"], "label": row["label"], "split": row["split"], "patient": row.get("group", row["path"])}
         for row in unlike(read_index(data / FOLDERS[name]))
     ]
-    return write_manifest(work / "data" / "manifest.csv", rows)
+    return write_manifest(path, rows)
 
 
 def main() -> None:
