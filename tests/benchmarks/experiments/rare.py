@@ -67,18 +67,20 @@ def main() -> None:
     manifest = write_rows(options.set, options.work, options.data)
     rare = ("--rare-classes", ",".join(RARE[options.set]))
     care = ("--class-weights", "none", *rare, "--care-reduction", "mean", "--care-weight", "0.3")
+    weighted = (*care, "--class-weights", "root")  # the last --class-weights counts
     arms = [
         Arm("plain", ("--class-weights", "none")),
         Arm("class-weights", ("--class-weights", "balanced"), "plain"),
+        Arm("root-weights", ("--class-weights", "root"), "plain"),
         Arm("focal", ("--class-weights", "none", "--loss", "focal"), "plain"),
         Arm("resampled", ("--class-weights", "none", "--resample", "balanced"), "plain"),
         Arm("care-saliency", (*care, "--care", "saliency"), "plain"),
-        Arm("care-saliency-weights", (*care, "--care", "saliency", "--class-weights", "balanced"), "class-weights"),
+        Arm("care-saliency-root-weights", (*weighted, "--care", "saliency"), "root-weights"),
     ]
     if options.set != "skin":
         arms += [
             Arm("care-boxes", (*care, "--care", "boxes"), "plain"),
-            Arm("care-boxes-weights", (*care, "--care", "boxes", "--class-weights", "balanced"), "class-weights"),
+            Arm("care-boxes-root-weights", (*weighted, "--care", "boxes"), "root-weights"),
         ]
     names = "+".join(RARE[options.set])
     measures = (f"recall:{names}", f"auprc:{names}", "accuracy", "balanced_accuracy")
