@@ -51,6 +51,16 @@ Colour = Annotated[
 Scale = Annotated[
     float, typer.Option("--scale", min=0, help="Strength of scale augmentation; 0 is none.", rich_help_panel=DATA)
 ]
+Cut = Annotated[
+    float,
+    typer.Option(
+        "--cut",
+        min=0,
+        max=0.9,
+        help="Most of a side that a random window leaves away in training; 0 shows whole images.",
+        rich_help_panel=DATA,
+    ),
+]
 
 Warp = Annotated[
     float | None,

@@ -1,4 +1,4 @@
-"""Augmentation that a coarse view and the patches read later share: one of eight symmetries, one colour change."""
+"""Augmentation that a coarse view and the patches read later share: a cut, one of eight symmetries, a colour change."""
 
 from __future__ import annotations
 
@@ -75,6 +75,25 @@ def random_colour(generator: np.random.Generator, strength: float) -> ColourChan
     matrix = (np.diag(gains) + mixing) @ (grey + saturation * (np.eye(3) - grey))
     offset = generator.normal(0, 8 * strength, 3)
     return ColourChange(matrix.astype(np.float32), offset.astype(np.float32))
+
+
+def random_span(extent: int, most: float, generator: np.random.Generator) -> slice:
+    """A random part of `extent` that leaves at most the share `most` of it away, and one pixel at least."""
+    kept = max(1, round(extent * (1 - generator.uniform(0, most))))
+    start = int(generator.integers(0, extent - kept + 1))
+    return slice(start, start + kept)
+
+
+class CutPatches:
+    """A patch source of which only a window is seen, whose corner is `xy`."""
+
+    def __init__(self, source: PatchSource, xy: tuple[int, int]) -> None:
+        self.source = source
+        self.xy = np.array(xy, np.int64)
+
+    def read_patches(self, xy: NDArray[np.int64], size: int) -> tuple[UInt8Array, NDArray[np.bool_]]:
+        """See `PatchSource.read_patches`."""
+        return self.source.read_patches(xy + self.xy, size)
 
 
 class AugmentedPatches:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.contract import BACKGROUND, Progress, UInt8Array, no_progress
-from wsi_attn.data.augment import AugmentedPatches, Symmetry, random_colour, random_symmetry
+from wsi_attn.data.augment import AugmentedPatches, CutPatches, Symmetry, random_colour, random_span, random_symmetry
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Mpp, Region, Size
@@ -50,6 +50,20 @@ class Bag:
     unreadable: tuple[Region, ...] = ()
     weights: NDArray[np.bool_] | UInt8Array | None = None
     lesion: NDArray[np.bool_] | None = None
+
+    def cut(self, generator: np.random.Generator, most: float, coarse_factor: int) -> Bag:
+        """A random window of the slide, each side shorter by at most the share `most`.
+
+        `coarse_factor` is the high-resolution pixels per coarse pixel, along a side.
+        """
+        rows, columns = (random_span(extent, most, generator) for extent in self.tissue.shape)
+        corner = columns.start * coarse_factor, rows.start * coarse_factor
+        far = columns.stop * coarse_factor, rows.stop * coarse_factor
+        width, height = (min(end, extent) - start for start, end, extent in zip(corner, far, self.extent, strict=True))
+        weights, lesion = (None if raster is None else raster[rows, columns] for raster in (self.weights, self.lesion))
+        source = CutPatches(self.source, corner)
+        view, tissue = self.view[rows, columns], self.tissue[rows, columns]
+        return Bag(view, tissue, (width, height), source, self.unreadable, weights, lesion)
 
     def augmented(self, generator: np.random.Generator, colour: float, *, turn: bool = True) -> Bag:
         """The same slide in another colour, and unless it may not `turn` in another orientation."""

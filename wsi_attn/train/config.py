@@ -54,6 +54,8 @@ class TrainConfig:
     """Strength of the colour augmentation; 0 is none."""
     scale: float = 0.0
     """Deviation of the log of a random change of scale while training; 0 is none."""
+    cut: float = 0.0
+    """Most of an image's width and height, as a share, that a random window leaves away while training."""
     warp: float = 1.0
     """Strength of the random rotation and bending of images and masks; 0 is none. Segmentation only."""
     validation: float = 0.2
@@ -117,6 +119,7 @@ class TrainConfig:
         for name, ok, range_ in (
             ("gamma", self.gamma >= 0, "at least 0"),
             ("beta", 0 <= self.beta < 1, "from 0 to below 1"),
+            ("cut", 0 <= self.cut < 1, "from 0 to below 1"),
             ("care_weight", 0 <= self.care_weight < 1, "from 0 to below 1"),
             ("care_tau", 0 < self.care_tau <= 1, "above 0, at most 1"),
         ):

@@ -158,6 +158,8 @@ class Dataset:
             bag = make_bag(patches.rescaled(change), config.tissue, regions=row.regions, prior=config.prior)
         if row.number in self.lesions:
             bag = self._marked(row, bag, patches)
+        if config.cut > 0:
+            bag = bag.cut(generator, config.cut, self.coarse_factor)
         return bag.augmented(generator, config.colour, turn=self.any_orientation)
 
     def _marked(self, row: Row, bag: Bag, patches: SlidePatches) -> Bag:

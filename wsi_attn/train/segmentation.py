@@ -213,6 +213,7 @@ def train_segmentation(
     """
     for option, given in (
         ("folds", config.folds),
+        ("cut", config.cut > 0),
         ("loss", config.loss != "cross-entropy"),
         ("care", config.care != "none"),
         ("resample", config.resample != "none"),

@@ -154,6 +154,27 @@ def test_augmented_bag_keeps_view_tissue_and_patches_together() -> None:
         assert np.array_equal(patch[0], seen.view[20:44, 30:54])
 
 
+@given(st.integers(0, 1000), st.floats(0, 0.9), st.sampled_from([1, 4]))
+def test_cut_bag_is_a_window_of_the_whole(seed: int, most: float, factor: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (66, 97, 3), dtype=np.uint8)
+    bag = make_bag(SlidePatches(ArraySlide(pixels), None, factor, workers=1), "none", prior="tissue")
+    seen = bag.cut(np.random.default_rng(seed), most, factor)
+    columns, rows = (-(-extent // factor) for extent in seen.extent)
+    assert seen.view.shape == (rows, columns, 3)
+    assert seen.tissue.shape == (rows, columns)
+    assert seen.weights is not None
+    assert seen.weights.shape == (rows, columns)
+    for whole, part in zip(bag.extent, seen.extent, strict=True):
+        assert 1 <= part <= whole
+        assert part >= whole * (1 - most) - factor
+    size = min(8, *seen.extent)
+    patch, readable = seen.source.read_patches(np.array([[0, 0]]), size)
+    assert readable.all()
+    if factor == 1:
+        assert np.array_equal(patch[0], seen.view[:size, :size])
+    assert seen.augmented(np.random.default_rng(seed), 0.0).extent in (seen.extent, seen.extent[::-1])
+
+
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([4, 8, 16]), st.floats(0, 1), st.integers(0, 99))
 def test_valid_cells_equal_their_definition(rows: int, columns: int, stride: int, share: float, seed: int) -> None:
     tissue = np.random.default_rng(seed).random((rows, columns)) < share * 0.3
