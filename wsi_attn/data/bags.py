@@ -60,7 +60,8 @@ class Bag:
         corner = columns.start * coarse_factor, rows.start * coarse_factor
         far = columns.stop * coarse_factor, rows.stop * coarse_factor
         width, height = (min(end, extent) - start for start, end, extent in zip(corner, far, self.extent, strict=True))
-        weights, lesion = (None if raster is None else raster[rows, columns] for raster in (self.weights, self.lesion))
+        weights = None if self.weights is None else self.weights[rows, columns]
+        lesion = None if self.lesion is None else self.lesion[rows, columns]
         source = CutPatches(self.source, corner)
         view, tissue = self.view[rows, columns], self.tissue[rows, columns]
         return Bag(view, tissue, (width, height), source, self.unreadable, weights, lesion)
