@@ -44,13 +44,13 @@ class JointSegmentationConfig:
 
     Raises
     ------
-    UsageError : a crop that is no multiple of the network's stride.
+    UsageError : a crop that is no multiple of the network's stride, or a coarse factor.
     """
 
     classes: int
     """Number of classes, the background first."""
     coarse_factor: int = 1
-    """High-resolution pixels per pixel that the network sees, along a side."""
+    """1: the network sees the high resolution itself."""
     attention: str = "joint"
     """One of `nn.joint_attention.ATTENTIONS`."""
     heads: int = 1
@@ -70,6 +70,10 @@ class JointSegmentationConfig:
     def __post_init__(self) -> None:
         if self.crop < STRIDE or self.crop % STRIDE:
             raise UsageError(f"--crop {self.crop}: it must be a multiple of {STRIDE}")
+        if self.coarse_factor != 1:
+            raise UsageError(
+                "--model joint-segmentation has no coarse view: leave --coarse-factor out, --mpp is coarser"
+            )
 
 
 class JointSegmentation(SlideModel):

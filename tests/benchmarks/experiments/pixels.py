@@ -20,9 +20,9 @@ SHARED = (
 )
 OPTIONS = {
     "nuclei": "--epochs 12 --batch-size 4",
-    "vessels": "--epochs 16 --batch-size 4 --coarse-factor 2",
+    "vessels": "--epochs 5 --batch-size 4",
     "membranes": "--epochs 12 --batch-size 4",
-    "tissue-nuclei": "--epochs 14 --batch-size 4",
+    "tissue-nuclei": "--epochs 10 --batch-size 4",
 }
 
 
