@@ -72,7 +72,7 @@ class JointSegmentationConfig:
             raise UsageError(f"--crop {self.crop}: it must be a multiple of {STRIDE}")
         if self.coarse_factor != 1:
             raise UsageError(
-                "--model joint-segmentation has no coarse view: leave --coarse-factor out, --mpp is coarser"
+                "--model joint-segmentation has no coarse view: leave --coarse-factor out, or say --mpp"
             )
 
 
