@@ -71,9 +71,7 @@ class JointSegmentationConfig:
         if self.crop < STRIDE or self.crop % STRIDE:
             raise UsageError(f"--crop {self.crop}: it must be a multiple of {STRIDE}")
         if self.coarse_factor != 1:
-            raise UsageError(
-                "--model joint-segmentation has no coarse view: leave --coarse-factor out, or say --mpp"
-            )
+            raise UsageError("--model joint-segmentation has no coarse view: leave --coarse-factor out, or say --mpp")
 
 
 class JointSegmentation(SlideModel):
