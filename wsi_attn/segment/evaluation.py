@@ -184,23 +184,16 @@ def answers_table(found: Sequence[Compared], labels: Sequence[str], manifest: Pa
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     counted = COLUMNS[:3]
-    names = [f"{name}:{label}" for label in labels[1:] for name in (*METRICS, *counted)]
+    names = [f"{name}:{label}" for several in (METRICS, counted) for label in labels[1:] for name in several]
     writer.writerow(["path", "patient", *names])
     for row, counts in found:
         alone = evaluate_segmentation([counts], labels, [row.patient], "", 0, "", {})["per_class"]
-        values = [
-            value
-            for c, label in enumerate(labels[1:], 1)
-            for value in (*(alone[label][metric]["value"] for metric in METRICS), *counts.table[c, : len(counted)])
-        ]
+        values = [alone[label][metric]["value"] for label in labels[1:] for metric in METRICS]
+        texts = ["" if value is None else f"{value:.6g}" for value in values]
+        pixels = counts.table[1:, : len(counted)].ravel().tolist()
         path = row.path.relative_to(manifest.parent) if row.path.is_relative_to(manifest.parent) else row.path
-        writer.writerow([path.as_posix(), row.patient, *map(_cell, values)])
+        writer.writerow([path.as_posix(), row.patient, *texts, *pixels])
     return table.getvalue()
-
-
-def _cell(value: float | np.integer | None) -> str:
-    """A number of a table: counts in full."""
-    return "" if value is None else str(value) if isinstance(value, np.integer) else f"{value:.6g}"
 
 
 def _field_of_view(row: Row, patches: SlidePatches) -> Region:

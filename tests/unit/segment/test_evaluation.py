@@ -81,4 +81,5 @@ def test_a_row_that_fails_is_in_none_of_the_figures(row: Row) -> None:
     assert set(report["learned_attention"]) == {"2", "4", "8", "16", "32"}
     header, line = answers_table(found, spec.labels, row.path.parent / "m.csv").splitlines()
     assert header.startswith("path,patient,dice:cell,iou:cell,boundary_f:cell,object_f1:cell,dice:gland")
+    assert header.endswith("tp:cell,fp:cell,fn:cell,tp:gland,fp:gland,fn:gland")
     assert line.startswith("x.png,p1,0.")
