@@ -52,11 +52,14 @@ class Bag:
     lesion: NDArray[np.bool_] | None = None
 
     def cut(self, generator: np.random.Generator, most: float, coarse_factor: int) -> Bag:
-        """A random window of the slide, each side shorter by at most the share `most`.
+        """A random window of the slide, each side shorter by at most the share `most`; all of it where the window
+        would hold no tissue.
 
         `coarse_factor` is the high-resolution pixels per coarse pixel, along a side.
         """
         rows, columns = (random_span(extent, most, generator) for extent in self.tissue.shape)
+        if not self.tissue[rows, columns].any():
+            return self
         corner = columns.start * coarse_factor, rows.start * coarse_factor
         far = columns.stop * coarse_factor, rows.stop * coarse_factor
         width, height = (min(end, extent) - start for start, end, extent in zip(corner, far, self.extent, strict=True))

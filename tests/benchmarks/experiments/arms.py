@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +75,14 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only-data", action="store_true", help="make the data set and stop")
 
 
+def parsed(about: str, sets: Iterable[str]) -> argparse.Namespace:
+    """The command line of an experiment that has several data sets, `set` among its options."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("set", choices=sets)
+    add_common_options(parser)
+    return parser.parse_args()
+
+
 def write_manifest(path: Path, rows: Sequence[dict[str, object]]) -> Path:
     """The table that `wsi-attn train` reads, in whole or not at all: its presence says that the data set is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +105,14 @@ def read_index(folder: Path) -> list[dict[str, str]]:
             if row.get(column):
                 row[column] = str(folder / row[column])
     return rows
+
+
+def unlike(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """One row for all images of the same pixels; of those in both parts the one to train on."""
+    kept: dict[str, dict[str, str]] = {}
+    for row in sorted(rows, key=lambda row: row["split"] == "test"):
+        kept.setdefault(row["sha256"], row)
+    return list(kept.values())
 
 
 def join_boxes(boxes: Sequence[tuple[int, ...]]) -> str:

@@ -10,14 +10,13 @@ which have masks, `maps.json` says how much of each learned map lies on the obje
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
-from arms import Arm, Task, add_common_options, read_index, run_task, write_manifest, wsi_attn
+from arms import Arm, Task, parsed, read_index, run_task, unlike, write_manifest, wsi_attn
 
 FAMILIES = ("vgg", "googlenet", "resnet", "densenet")
 SHARED = "--model global-spatial --precision bf16-mixed --learning-rate 0.002 --averaging 0.98 --scale 0.1"
@@ -65,13 +64,6 @@ def number(path: str) -> int:
     return int(Path(path).stem.rpartition("_")[2])
 
 
-def unlike(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Without images whose pixels came before; a test image that is also in the training part stays there alone."""
-    seen: set[str] = set()
-    ordered = sorted(rows, key=lambda row: row["split"] == "test")
-    return [row for row in ordered if not (row["sha256"] in seen or seen.add(row["sha256"]))]  # type: ignore[func-returns-value]
-
-
 def unpacked(folder: Path, images: Path) -> list[dict[str, object]]:
     """Pictures of the archive as PNG, and their rows."""
     archive = np.load(folder / "pneumoniamnist_trainval.npz", allow_pickle=False)
@@ -109,10 +101,7 @@ def write_maps(manifest: Path, work: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=OPTIONS)
-    add_common_options(parser)
-    options = parser.parse_args()
+    options = parsed(__doc__, OPTIONS)
     manifest = write_rows(options.set, options.work, options.data)
     arms = []
     for family in FAMILIES:

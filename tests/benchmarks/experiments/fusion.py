@@ -10,11 +10,10 @@ entropy is highest.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from arms import Arm, Task, add_common_options, read_index, run_task, write_manifest
-from families import unlike, x_rays
+from arms import Arm, Task, parsed, read_index, run_task, unlike, write_manifest
+from families import x_rays
 
 FOLDERS = {"chest": "aligned/chest_xray", "fungi": "classify/defungi", "skin": "classify/ham10000"}
 SHARED = (
@@ -41,10 +40,7 @@ def write_rows(name: str, work: Path, data: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=OPTIONS)
-    add_common_options(parser)
-    options = parser.parse_args()
+    options = parsed(__doc__, OPTIONS)
     manifest = write_rows(options.set, options.work, options.data)
     fusions = ("cross", "first", "second", "concat")
     arms = tuple(Arm(name, ("--fusion", name), None if name == "cross" else "cross") for name in fusions)

@@ -215,8 +215,8 @@ def table(task: Task, arms: dict[str, dict[str, object]]) -> list[str]:
     for name, found in arms.items():
         measures, difference = found.get("measures", {}), found.get("difference", {})
         cells = [name if "against" not in found else f"{name} (against {found['against']})", found.get("seeds", "")]
-        cells += [text(measures.get(measure)) for measure in task.measures]  # type: ignore[attr-defined]
-        cells += [text(difference.get(measure)) for measure in task.measures] if compared else []  # type: ignore[attr-defined]
+        cells += [text(measures.get(measure)) for measure in task.measures]
+        cells += [text(difference.get(measure)) for measure in task.measures] if compared else []
         lines.append(row(cells))
     return lines
 

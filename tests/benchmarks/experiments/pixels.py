@@ -9,10 +9,9 @@ SET is nuclei, vessels, membranes or tissue-nuclei.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from arms import Arm, Task, add_common_options, read_index, run_task, write_manifest
+from arms import Arm, Task, parsed, read_index, run_task, write_manifest
 
 FOLDERS = {"nuclei": "dsb2018", "vessels": "chase_db1", "membranes": "em_membrane", "tissue-nuclei": "monuseg"}
 SHARED = (
@@ -42,10 +41,7 @@ def write_rows(name: str, work: Path, data: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=FOLDERS)
-    add_common_options(parser)
-    options = parser.parse_args()
+    options = parsed(__doc__, FOLDERS)
     manifest = write_rows(options.set, options.work, options.data)
     arms = tuple(
         Arm(kind, ("--attention", kind), None if kind == "joint" else "joint")

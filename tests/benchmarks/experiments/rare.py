@@ -9,12 +9,10 @@ the boxes of platelets, of which only `KEPT` training fields are kept so that th
 
 from __future__ import annotations
 
-import argparse
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from arms import Arm, Task, add_common_options, join_boxes, read_index, run_task, write_manifest
-from families import unlike
+from arms import Arm, Task, join_boxes, parsed, read_index, run_task, unlike, write_manifest
 
 FOLDERS = {"cells": "boxes/wbc", "platelets": "boxes/bccd", "skin": "classify/ham10000"}
 RARE = {"cells": ("eosinophil", "basophil"), "platelets": ("platelets",), "skin": ("akiec", "vasc", "df")}
@@ -60,10 +58,7 @@ def platelets(path: Path) -> list[tuple[int, ...]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=OPTIONS)
-    add_common_options(parser)
-    options = parser.parse_args()
+    options = parsed(__doc__, OPTIONS)
     manifest = write_rows(options.set, options.work, options.data)
     rare = ("--rare-classes", ",".join(RARE[options.set]))
     care = ("--class-weights", "none", *rare, "--care-reduction", "mean", "--care-weight", "0.3")

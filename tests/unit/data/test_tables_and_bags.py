@@ -13,7 +13,7 @@ from tests.slides import ArraySlide, stained
 from wsi_attn.data import bags
 from wsi_attn.data.appearance import appearance_distance, describe_appearance, fit_appearance
 from wsi_attn.data.augment import ColourChange, Symmetry, random_colour, random_symmetry
-from wsi_attn.data.bags import collate, make_bag, valid_cells
+from wsi_attn.data.bags import Bag, collate, make_bag, valid_cells
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.data.splits import with_validation
@@ -173,6 +173,15 @@ def test_cut_bag_is_a_window_of_the_whole(seed: int, most: float, factor: int) -
     if factor == 1:
         assert np.array_equal(patch[0], seen.view[:size, :size])
     assert seen.augmented(np.random.default_rng(seed), 0.0).extent in (seen.extent, seen.extent[::-1])
+
+
+def test_a_cut_leaves_tissue() -> None:
+    view, tissue = np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.bool_)
+    tissue[:10, :10] = True
+    bag = Bag(view, tissue, (40, 40), SlidePatches(ArraySlide(view), None, 1, workers=1))
+    cuts = [bag.cut(np.random.default_rng(seed), 0.9, 1) for seed in range(50)]
+    assert all(cut.tissue.any() for cut in cuts)
+    assert len({cut.extent for cut in cuts}) > 2
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([4, 8, 16]), st.floats(0, 1), st.integers(0, 99))
