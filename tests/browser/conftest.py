@@ -59,7 +59,9 @@ class Page:
         """Wait until nothing moves and all tiles in view are drawn."""
         self.wait(
             "const v = window.wsiAttn?.stage.viewer; if (!v?.isOpen()) return false; const i = v.world.getItemAt(0);"
-            "return i.getFullyLoaded() && !v.isAnimating?.() && window.wsiAttn.overlay.size !== null"
+            "const p = v.viewport, at = p.getCenter(true), to = p.getCenter(false);"  # a move may not have begun yet
+            "const far = Math.hypot(at.x - to.x, at.y - to.y) + Math.abs(p.getZoom(true) / p.getZoom(false) - 1);"
+            "return far < 1e-6 && i.getFullyLoaded() && !v.isAnimating() && window.wsiAttn.overlay.size !== null"
         )
         self.js("return new Promise(done => setTimeout(() => requestAnimationFrame(() => done(1)), 60))")
         return self

@@ -262,10 +262,10 @@ def test_tablet(page: Page, size: tuple[int, int]) -> None:
     assert small == []
 
 
-def test_first_tile_is_soon_on_screen(page: Page) -> None:
-    """The figure itself is measured by tests/benchmarks/viewer.py; here only that it does not grow out of hand."""
+def test_first_tile_is_marked_once(page: Page) -> None:
+    """What tests/benchmarks/viewer.py reads the time of the first tile from."""
     page.open(f"slide={page.keys['case 1.svs']}")
-    assert page.js("return performance.getEntriesByName('first-tile')[0].startTime") < 3000
+    assert page.js("return performance.getEntriesByName('first-tile').length") == 1
 
 
 @pytest.mark.skipif(not os.environ.get("WSI_ATTN_UPDATE_DOCS"), reason="WSI_ATTN_UPDATE_DOCS=1 writes docs/viewer.png")
