@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wsi_attn.errors import OutputExistsError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file under a temporary name beside it, then rename it into place."""
@@ -33,6 +35,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` for JSON; NaN is refused, since JSON has none."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class Claims:
+    """Which input of a run writes to which place, so that no two inputs of one name write over each other."""
+
+    def __init__(self) -> None:
+        self._inputs: dict[Path, Path] = {}
+
+    def take(self, target: Path, path: Path) -> None:
+        """`target` is for the input `path` from now on.
+
+        Raises
+        ------
+        OutputExistsError : it is another input's.
+        """
+        other = self._inputs.setdefault(target, path)
+        if other != path:
+            raise OutputExistsError(f"{path} and {other} would both write {target}; name another folder for one")
 
 
 @contextmanager

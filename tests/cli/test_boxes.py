@@ -122,6 +122,7 @@ def test_given_boxes_that_are_wrong_are_named(
 ) -> None:
     (tmp_path / "w.csv").write_text(f"path,label,{column}\ncells/0.png,a,{text}\n")
     assert said in wsi_attn("boxes", tmp_path / "w.csv", "--output", tmp_path / "out", code=3).error()
+    assert not (tmp_path / "out").exists()
 
 
 def test_ways_that_there_are_not(wsi_attn: Run, manifest: Path, tmp_path: Path) -> None:

@@ -64,10 +64,11 @@ def boxes(
                 except WsiAttnError as error:
                     talk.fail(error)
                 progress(done, len(rows), row.path.name)
-        files.write_text(output / TABLE, _table(records))
+        if records:
+            files.write_text(output / TABLE, _table(records))
+            talk.say(f"table: {output / TABLE}, pictures: {output / PICTURES}")
         if not talk.failures:  # what is not whole is found anew next time
             files.write_json(output / RECORD, {"made_of": made_of, "records": records})
-        talk.say(f"table: {output / TABLE}, pictures: {output / PICTURES}")
     for record in records:
         data_json(record) if json else data(_line(record))
     measured = [record["iou"] for record in records if record["iou"] is not None]

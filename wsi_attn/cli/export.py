@@ -9,7 +9,8 @@ import typer
 
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Workers
 from wsi_attn.cli.output import Talk, data, data_json, expand
-from wsi_attn.errors import ExitCode, ExportError, OutputExistsError, UsageError, WsiAttnError
+from wsi_attn.errors import ExitCode, ExportError, UsageError, WsiAttnError
+from wsi_attn.files import Claims
 
 Inputs = Annotated[
     list[str],
@@ -109,13 +110,12 @@ def export(
         workers,
     )
     talk = Talk(quiet=quiet, total=len(paths))
-    claimed: dict[Path, Path] = {}
+    claims = Claims()
     for path in paths:
         try:
             subject = open_subject(path, slide, grid)
             target = target_of(subject, to, output, config)
-            if (other := claimed.setdefault(target, path)) is not path:
-                raise OutputExistsError(f"{path} and {other} would both be written to {target}; name a folder for each")
+            claims.take(target, path)
             with talk.progress(subject.stem) as progress:
                 record = export_subject(subject, to, target, config, overwrite=overwrite, progress=progress)
         except WsiAttnError as error:

@@ -11,6 +11,7 @@ import typer
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
 from wsi_attn.cli.output import Talk, data, data_json, expand
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
+from wsi_attn.files import Claims
 
 Store = Annotated[
     Path, typer.Option("--output", "-o", help="One store NAME.zarr, or a folder that receives STEM.zarr.")
@@ -76,14 +77,13 @@ def tile(
     method = "otsu" if Path(tissue).is_dir() else tissue
     config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores, workers)
     talk = Talk(quiet=quiet, total=len(paths))
-    claimed: dict[Path, Path] = {}
+    claims = Claims()
     for number, path in enumerate(paths, 1):
         of_all = f"{number} of {len(paths)}, " if len(paths) > 1 else ""
         try:
             with open_source(path, own_mpp) as slide, talk.progress(of_all + slide.info.name) as progress:
                 store = output if one else output / f"{slide.info.name}.zarr"
-                if (other := claimed.setdefault(store, path)) is not path:
-                    raise UsageError(f"{path} and {other} would both be tiled into {store}; tile them into two folders")
+                claims.take(store, path)
                 own = dataclasses.replace(config, tissue=_tissue_of(tissue, slide.info.name))
                 summary = tile_slide(slide, store, own, overwrite=overwrite, progress=progress)
         except WsiAttnError as error:

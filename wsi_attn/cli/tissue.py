@@ -71,11 +71,11 @@ def tissue(
     parameters = {"method": method, "mpp": mpp, "min_area_um2": min_area, "max_hole_um2": max_hole}
     parameters["simplify"] = simplify
     talk = Talk(quiet=quiet, total=len(paths))
-    claimed: dict[Path, Path] = {}
+    claims = files.Claims()
     for path in paths:
         try:
             with open_source(path, own_mpp) as slide:
-                targets = _targets(output, slide, path, claimed)
+                targets = _targets(output, slide, path, claims)
                 made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
                 if targets and not overwrite and (done := _finished(*targets, made_of)):
                     record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
@@ -110,13 +110,12 @@ def tissue(
     raise typer.Exit(talk.exit_code())
 
 
-def _targets(output: Path | None, slide: Slide, path: Path, claimed: dict[Path, Path]) -> tuple[Path, Path] | None:
+def _targets(output: Path | None, slide: Slide, path: Path, claims: files.Claims) -> tuple[Path, Path] | None:
     """The outlines and the picture to write, if any; an error where another input of this run has the same name."""
     if output is None:
         return None
     geojson = output / f"{slide.info.name}.tissue.geojson"
-    if (other := claimed.setdefault(geojson, path)) is not path:
-        raise UsageError(f"{path} and {other} would both write {geojson}; find their tissue into two folders")
+    claims.take(geojson, path)
     return geojson, output / f"{slide.info.name}.tissue.png"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, PredictionError, WsiAttnError
+from wsi_attn.files import Claims
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.predict.exhaustive import ATTENTION as EXHAUSTIVE
@@ -38,15 +39,12 @@ def predict_paths(
     progress: Progress = no_progress,
 ) -> Iterator[Outcome]:
     """Predict every path and leave `STEM.prediction.json` in `output`; outcomes come in the order of the paths."""
-    claimed: dict[Path, Path] = {}
+    claims = Claims()
     for path in paths:
         try:
             with open_source(path, slide_mpp) as slide:
                 file = output / f"{slide.info.name}{SUFFIX}"
-                if (other := claimed.setdefault(file, path)) != path:
-                    raise OutputExistsError(
-                        f"{path} and {other} would both write {file}; predict them into two folders"
-                    )
+                claims.take(file, path)
                 done = None if overwrite else _finished(file, slide, checkpoint, config)
                 if done is not None:
                     yield Outcome(path, "skipped", done, file)
