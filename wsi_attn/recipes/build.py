@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_attn import files
 from wsi_attn.contract import Progress, no_progress
@@ -173,20 +174,10 @@ def finish(checkpoint: Path, options: dict[str, Any]) -> None:
 
 
 def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> dict[str, Any]:
-    """The thumbnail baseline, trained on the train and val rows, on the test rows."""
-    learning = [row for row in rows if row.split != "test"]
-    testing = [row for row in rows if row.split == "test"]
-    index = {label: position for position, label in enumerate(labels)}
-    probabilities = thumbnail_svm(
-        np.stack([_thumbnail(row) for row in learning]),
-        np.array([index[row.label] for row in learning]),
-        np.stack([_thumbnail(row) for row in testing]),
-        len(labels),
-        seed,
-        groups=[row.patient for row in learning],
-    )
+    """How well the thumbnail baseline answers the test rows."""
+    testing, probabilities = baseline_answers(rows, labels, seed)
     return evaluate_predictions(
-        [index[row.label] for row in testing],
+        [labels.index(row.label) for row in testing],
         probabilities,
         names=labels,
         groups=[row.patient for row in testing],
@@ -195,6 +186,21 @@ def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> 
         command="",
         model={"name": "thumbnail SVM", "sha256": ""},
     )
+
+
+def baseline_answers(rows: Sequence[Row], labels: Sequence[str], seed: int) -> tuple[list[Row], NDArray[np.float64]]:
+    """The thumbnail baseline, trained on the train and val rows: the test rows (n) and their probabilities (n, C)."""
+    learning = [row for row in rows if row.split != "test"]
+    testing = [row for row in rows if row.split == "test"]
+    probabilities = thumbnail_svm(
+        np.stack([_thumbnail(row) for row in learning]),
+        np.array([labels.index(row.label) for row in learning]),
+        np.stack([_thumbnail(row) for row in testing]),
+        len(labels),
+        seed,
+        groups=[row.patient for row in learning],
+    )
+    return testing, probabilities
 
 
 def _thumbnail(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -21,8 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from measures import write_results
+from thumbnails import answer_by_thumbnails
 
 DEEP = "deep-attention"
+THUMBNAILS = "thumbnail-svm"
+"""Name of the arm that is no network, see `thumbnails`; it has no options."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +132,13 @@ def run_task(task: Task, work: Path, options: argparse.Namespace) -> None:
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
 
     def run(arm: Arm, seed: int) -> None:
-        folder = work / "runs" / f"{arm.name}-{seed}"
-        train(task, arm, folder, seed, options.epochs, threads)
-        for name, manifest in {"test": task.manifest, **task.extra_tests}.items():
-            test(folder, manifest, work / "answers" / f"{arm.name}-{seed}" / name, task.evaluation, threads)
+        folder, answers = (work / name / f"{arm.name}-{seed}" for name in ("runs", "answers"))
+        if arm.name == THUMBNAILS:
+            answer_by_thumbnails(task.manifest, answers / "test", seed)
+        else:
+            train(task, arm, folder, seed, options.epochs, threads)
+            for name, manifest in {"test": task.manifest, **task.extra_tests}.items():
+                test(folder, manifest, answers / name, task.evaluation, threads)
         with writing:
             write_results(task, work)
 

@@ -4,8 +4,8 @@
 
 `chest` are X-rays of `aligned/chest_xray`, `pneumonia` the 28 px pictures of `aligned/pneumoniamnist`, many of the same
 photographs, and `cells` the centred blood cells of `boxes/wbc`, five kinds, one image of each set of equal pixels. The
-`val` parts are the test parts; validation is carved out of the rest, of `chest` its end (see `x_rays`). Of `cells`,
-which have masks, `maps.json` says how much of each learned map lies on the object.
+`val` parts are the test parts; validation is carved out of the rest. Of `cells`, which have masks, `maps.json` says how
+much of each learned map lies on the object.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from arms import Arm, Task, parsed, read_index, run_task, unlike, write_manifest, wsi_attn
+from arms import THUMBNAILS, Arm, Task, parsed, read_index, run_task, unlike, write_manifest, wsi_attn
 
 FAMILIES = ("vgg", "googlenet", "resnet", "densenet")
 SHARED = "--model global-spatial --precision bf16-mixed --learning-rate 0.002 --averaging 0.98 --scale 0.1"
@@ -25,6 +25,8 @@ OPTIONS = {
     "pneumonia": "--view-size 32 --coarse-widths 24,48,96 --epochs 5 --batch-size 32",
     "cells": "--view-size 96 --coarse-widths 16,32,48,64 --epochs 20",
 }
+MEAN, DEVIATION = 128, 48
+"""Grey values of every chest X-ray."""
 SPLITS = {"train": "train", "val": "test"}
 
 
@@ -36,32 +38,27 @@ def write_rows(name: str, work: Path, data: Path) -> Path:
     if name == "pneumonia":
         return write_manifest(path, unpacked(data / "aligned" / "pneumoniamnist", work / "data" / "images"))
     if name == "chest":
-        return write_manifest(path, x_rays(data))
+        return write_manifest(path, x_rays(data / "aligned" / "chest_xray", work / "data" / "images"))
     columns = ("path", "label", "split", "mask")
     rows = unlike(read_index(data / "boxes" / "wbc"))
     return write_manifest(path, [{column: row[column] for column in columns} for row in rows])
 
 
-def x_rays(data: Path) -> list[dict[str, object]]:
-    """Rows of `aligned/chest_xray`, the last fifth of each label's training images, by number, as the validation part.
+def x_rays(folder: Path, images: Path) -> list[dict[str, object]]:
+    """Photographs of `aligned/chest_xray` as PNG of one mean and deviation, and their rows.
 
-    The photographs are numbered in an order in which apparatus and pose change, and the test part is its end: images
-    drawn at random from the rest would be too much like those trained on to choose anything by.
+    They are numbered in an order in which apparatus and exposure change, and the test part is its end: light as it is
+    tells apparatus apart.
     """
-    rows = read_index(data / "aligned" / "chest_xray")
-    found: list[dict[str, object]] = []
-    for label in sorted({row["label"] for row in rows}):
-        training = [row["path"] for row in rows if row["label"] == label and row["split"] == "train"]
-        late = set(sorted(training, key=number)[-len(training) // 5 :])
-        for row in (row for row in rows if row["label"] == label):
-            split = "val" if row["path"] in late else row["split"]
-            found.append({"path": row["path"], "label": label, "split": split, "patient": row["path"]})
-    return found
-
-
-def number(path: str) -> int:
-    """At the end of a file's name."""
-    return int(Path(path).stem.rpartition("_")[2])
+    images.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in read_index(folder):
+        pixels = cv2.imread(row["path"], cv2.IMREAD_GRAYSCALE).astype(np.float64)
+        even = MEAN + DEVIATION * (pixels - pixels.mean()) / max(1.0, pixels.std())
+        name = f"{Path(row['path']).stem}.png"
+        cv2.imwrite(str(images / name), even.clip(0, 255).astype(np.uint8))
+        rows.append({"path": f"images/{name}", "label": row["label"], "split": row["split"]})
+    return rows
 
 
 def unpacked(folder: Path, images: Path) -> list[dict[str, object]]:
@@ -108,6 +105,8 @@ def main() -> None:
         network = ("--backbone", f"small-{family}")
         arms.append(Arm(f"without-{family}", (*network, "--map-by", "none")))
         arms.append(Arm(f"with-{family}", network, f"without-{family}"))
+    if options.set == "chest":
+        arms.append(Arm(THUMBNAILS))
     measures = ("accuracy", "balanced_accuracy", "auroc")
     settings = (*SHARED.split(), *OPTIONS[options.set].split())
     task = Task(options.set, manifest, settings, tuple(arms), measures, pooled=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arms import Arm, Task, parsed, read_index, run_task, unlike, write_manifest
+from arms import THUMBNAILS, Arm, Task, parsed, read_index, run_task, unlike, write_manifest
 from families import x_rays
 
 FOLDERS = {"chest": "aligned/chest_xray", "fungi": "classify/defungi", "skin": "classify/ham10000"}
@@ -21,7 +21,7 @@ SHARED = (
     "--backbone small-resnet --second-backbone small-densenet --coarse-widths 16,32,48,64 --scale 0.1"
 )
 OPTIONS = {
-    "chest": "--coarse-factor 4 --epochs 15 --class-weights balanced",
+    "chest": "--coarse-factor 4 --epochs 10 --class-weights balanced",
     "fungi": "--coarse-factor 8 --epochs 4 --batch-size 16",
     "skin": "--coarse-factor 8 --epochs 20",
 }
@@ -31,7 +31,7 @@ def write_rows(name: str, work: Path, data: Path) -> Path:
     """The manifest of a data set."""
     path = work / "data" / "manifest.csv"
     if name == "chest":
-        return write_manifest(path, x_rays(data))
+        return write_manifest(path, x_rays(data / FOLDERS[name], work / "data" / "images"))
     rows = [
         {"path": row["path"], "label": row["label"], "split": row["split"], "patient": row.get("group", row["path"])}
         for row in unlike(read_index(data / FOLDERS[name]))
@@ -44,6 +44,8 @@ def main() -> None:
     manifest = write_rows(options.set, options.work, options.data)
     fusions = ("cross", "first", "second", "concat")
     arms = tuple(Arm(name, ("--fusion", name), None if name == "cross" else "cross") for name in fusions)
+    if options.set == "chest":
+        arms = (*arms, Arm(THUMBNAILS, against="cross"))
     measures = ("accuracy", "balanced_accuracy", "auroc", "auprc", "error", "error_after_referral")
     settings = (*SHARED.split(), *OPTIONS[options.set].split())
     task = Task(options.set, manifest, settings, arms, measures, evaluation=("--mc-dropout", "30"))
