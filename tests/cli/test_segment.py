@@ -234,6 +234,7 @@ def test_what_is_refused(command: Command, run: Path, manifest: Path, tmp_path: 
     assert "leave --warp out" in refusal("train", manifest, "--warp", "0.5")
     assert "has no --resample" in refusal(*segmenting, "--resample", "root")
     assert "leave --coarse-factor out" in refusal(*segmenting, "--coarse-factor", "2")
+    assert "has no --upright" in refusal(*segmenting, "--upright")
     assert "has no --cut" in refusal(*segmenting, "--cut", "0.2")
     assert "has no patch size" in refusal(*segmenting, "--patch-size", "64")
     (manifest.parent / "none.csv").write_text("path\n1.png\n2.png\n")

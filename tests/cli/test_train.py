@@ -276,7 +276,7 @@ def test_every_option_of_the_network_reaches_it(manifest: Path, tmp_path: Path) 
     options += ["--coarse-widths", "4,8", "--patch-widths", "4,8", "--backbone", "small", "--patch-backbone", "small"]
     options += ["--warm-up-epochs", "1", "--accumulate", "2", "--schedule", "cosine", "--class-weights", "balanced"]
     options += ["--precision", "bf16-mixed", "--patience", "3", "--workers", "1", "--averaging", "0.9"]
-    options += ["--cut", "0.3"]
+    options += ["--cut", "0.3", "--upright"]
     wsi_attn("train", manifest, "--output", tmp_path / "run", *TINY, "--epochs", "2", *options)
     network = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())["network"]
     wanted = {"selection": "sample", "heads": 2, "gated": False, "sampling": "uniform", "threshold": 0.4}

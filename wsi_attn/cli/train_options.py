@@ -61,7 +61,10 @@ Cut = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-
+Upright = Annotated[
+    bool,
+    typer.Option("--upright", help="Neither turn nor flip images in training.", rich_help_panel=DATA),
+]
 Warp = Annotated[
     float | None,
     typer.Option(

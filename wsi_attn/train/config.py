@@ -56,6 +56,8 @@ class TrainConfig:
     """Deviation of the log of a random change of scale while training; 0 is none."""
     cut: float = 0.0
     """Most of an image's width and height, as a share, that a random window leaves away while training."""
+    upright: bool = False
+    """Whether images stay as they are turned: radiographs, organs with a left and a right."""
     warp: float = 1.0
     """Strength of the random rotation and bending of images and masks; 0 is none. Segmentation only."""
     validation: float = 0.2

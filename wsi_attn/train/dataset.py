@@ -130,7 +130,7 @@ class Dataset:
         self.rows = list(rows)
         self.label_index = {name: index for index, name in enumerate(labels)}
         self.coarse_factor, self.stride = network.config.coarse_factor, network.stride
-        self.any_orientation, self.whole_batches = network.any_orientation, network.whole_batches
+        self.turn, self.whole_batches = network.any_orientation and not config.upright, network.whole_batches
         self.config = config
         self.cache = cache
         self.workers = (resources or Resources()).workers
@@ -160,7 +160,7 @@ class Dataset:
             bag = self._marked(row, bag, patches)
         if config.cut > 0:
             bag = bag.cut(generator, config.cut, self.coarse_factor)
-        return bag.augmented(generator, config.colour, turn=self.any_orientation)
+        return bag.augmented(generator, config.colour, turn=self.turn)
 
     def _marked(self, row: Row, bag: Bag, patches: SlidePatches) -> Bag:
         """The bag with its lesion; boxes are read from their file once, while memory allows."""

@@ -214,6 +214,7 @@ def train_segmentation(
     for option, given in (
         ("folds", config.folds),
         ("cut", config.cut > 0),
+        ("upright", config.upright),
         ("loss", config.loss != "cross-entropy"),
         ("care", config.care != "none"),
         ("resample", config.resample != "none"),

@@ -3,8 +3,8 @@
     python tests/benchmarks/experiments/defungi.py --data SHARED_DATA --work FOLDER
 
 Reads `classify/defungi` under --data. A row of the manifest lists the tiles of a photograph; `wsi-attn` lays them out
-as one field. The data set's `val` part is the test part here and is not looked at before; validation is carved out
-of the training photographs.
+as one field. To train on, each tile is a small field of its own as well. The data set's `val` part is the test part
+here and is not looked at before; validation is carved out of the training photographs.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from arms import Task, add_common_options, attention_arms, run_task, write_manif
 
 
 def write_fields(work: Path, data: Path) -> Path:
-    """The manifest: one row a photograph."""
+    """The manifest: a row for each photograph, and to train on one for each of its tiles."""
     folder = (data / "classify" / "defungi").resolve()
-    fields: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    photographs: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     with (folder / "index.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            fields[row["group"], row["label"], row["split"]].append(str(folder / row["path"]))
-    rows = [
-        {
-            "path": ";".join(sorted(paths)),
-            "label": label,
-            "patient": group,
-            "split": "test" if split == "val" else "train",
-        }
-        for (group, label, split), paths in sorted(fields.items())
-    ]
+            photographs[row["group"], row["label"], row["split"]].append(str(folder / row["path"]))
+    rows: list[dict[str, object]] = []
+    for (group, label, split), tiles in sorted(photographs.items()):
+        part = "test" if split == "val" else "train"
+        own = [[tile] for tile in tiles] if part == "train" and len(tiles) > 1 else []
+        rows += [
+            {"path": ";".join(paths), "label": label, "patient": group, "split": part}
+            for paths in [sorted(tiles), *own]
+        ]
     return write_manifest(work / "data" / "manifest.csv", rows)
 
 

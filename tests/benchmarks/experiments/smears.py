@@ -1,11 +1,11 @@
 """Blood smears put together from single cells: is there an eosinophil or a basophil among them?
 
-    python tests/benchmarks/experiments/smears.py --data SHARED_DATA --work FOLDER [--train 160] [--test 60]
+    python tests/benchmarks/experiments/smears.py --data SHARED_DATA --work FOLDER [--train 320] [--test 60]
 
-Reads `boxes/wbc` under --data. A smear is a megapixel field with some twenty cells, one or two of them rare where the
-answer is yes. Cells of a smear come from one split only; images of the same pixels count once. Smears that share a rare
-cell are one group; the common cells are shared by many smears, so intervals are too narrow in that respect. The `val`
-cells make the test part.
+Reads `boxes/wbc` under --data. A smear to test on is a megapixel field with some twenty cells, one or two of them rare
+where the answer is yes; those to train on are of that size and smaller. Cells of a smear come from one split only;
+images of the same pixels count once. Smears that share a rare cell are one group; the common cells are shared by many
+smears, so intervals are too narrow in that respect. The `val` cells make the test part.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ import numpy as np
 from arms import Task, add_common_options, attention_arms, join_boxes, run_task, write_manifest
 
 RARE = ("eosinophil", "basophil")
-SIDE, PITCH, CELL = 1024, 192, 120
-"""Pixels of a smear, between places for cells, and of a cell's picture."""
+SIDES = (416, 608, 800, 1024)
+"""Pixels along a smear: of those to train on, the last of those to test on."""
+PITCH, CELL = 192, 120
+"""Pixels between places for cells, and along a cell's picture."""
+FILLED = (0.64, 0.88)
+"""Least and largest share of the places that have a cell."""
 BACKGROUND = np.array([245, 235, 170])
 EDGE = 12
 """Pixels over which a cell's picture fades into the background."""
@@ -57,12 +61,15 @@ def on_background(pixels: np.ndarray) -> np.ndarray:
     return np.clip(pixels * (BACKGROUND / np.median(border, axis=0)), 0, 255).astype(np.uint8)
 
 
-def smear(cells: list[Cell], rare: list[Cell], rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+def smear(
+    side: int, cells: list[Cell], rare: list[Cell], rng: np.random.Generator
+) -> tuple[np.ndarray, list[tuple[int, ...]]]:
     """A field of common cells and the rare ones given, and the boxes of those."""
     common = [cell for cell in cells if cell.kind not in RARE]
-    field = np.clip(rng.normal(BACKGROUND, 3, (SIDE, SIDE, 3)), 0, 255)
-    places = [(x, y) for y in range(16, SIDE - PITCH, PITCH) for x in range(16, SIDE - PITCH, PITCH)]
-    chosen = [places[index] for index in rng.permutation(len(places))[: int(rng.integers(16, 23))]]
+    field = np.clip(rng.normal(BACKGROUND, 3, (side, side, 3)), 0, 255)
+    places = [(x, y) for y in range(16, side - PITCH, PITCH) for x in range(16, side - PITCH, PITCH)]
+    count = round(float(rng.uniform(*FILLED)) * len(places))
+    chosen = [places[index] for index in rng.permutation(len(places))[:count]]
     boxes = []
     for index, (x, y) in enumerate(chosen):
         cell = rare[index] if index < len(rare) else common[int(rng.integers(len(common)))]
@@ -95,7 +102,8 @@ def write_smears(work: Path, data: Path, counts: dict[str, int]) -> Path:
         for index in range(count):
             rng = np.random.default_rng([part, index])
             chosen = [rare[index // 2 % len(rare)]] * (1 + int(rng.integers(2))) if index % 2 else []
-            pixels, boxes = smear(cells, chosen, rng)
+            side = int(rng.choice(SIDES)) if split == "train" else SIDES[-1]
+            pixels, boxes = smear(side, cells, chosen, rng)
             name = f"images/{split}-{index:04}.png"
             cv2.imwrite(str(work / "data" / name), pixels[..., ::-1])
             rows.append(
@@ -113,7 +121,7 @@ def write_smears(work: Path, data: Path, counts: dict[str, int]) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_common_options(parser)
-    parser.add_argument("--train", type=int, default=160)
+    parser.add_argument("--train", type=int, default=320)
     parser.add_argument("--test", type=int, default=60)
     options = parser.parse_args()
     manifest = write_smears(options.work, options.data, {"train": options.train, "test": options.test})

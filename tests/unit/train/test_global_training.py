@@ -58,11 +58,19 @@ def test_images_keep_their_orientation_and_change_colour(manifest: Path) -> None
     plain = {row.number: training.bag(row, None).view for row in training.rows}
     changed = training.bag(training.rows[0], np.random.default_rng(0)).view
     assert not np.array_equal(changed, plain[training.rows[0].number])
-    other = Dataset(
-        training.rows, ["a", "b"], build_network("cnn", {"classes": 2, "coarse_factor": 1}), CONFIG, SlideCache(1 << 24)
-    )
-    views = [other.bag(other.rows[0], np.random.default_rng(seed)).view for seed in range(20)]
-    assert {view.shape for view in views} == {(24, 20, 3), (20, 24, 3)}
+
+
+def test_other_systems_turn_images_unless_they_are_upright(manifest: Path) -> None:
+    rows = [row for row in read_manifest(manifest) if row.split == "train"]
+    network = build_network("cnn", {"classes": 2, "coarse_factor": 1})
+
+    def seen(config: TrainConfig) -> tuple[set[tuple[int, ...]], set[bool]]:
+        training = Dataset(rows, ["a", "b"], network, config, SlideCache(1 << 24))
+        views = [training.bag(rows[0], np.random.default_rng(seed)).view for seed in range(20)]
+        return {view.shape for view in views}, {bool(view[:12].mean() > view[12:].mean()) for view in views}
+
+    assert seen(CONFIG) == ({(24, 20, 3), (20, 24, 3)}, {True, False})
+    assert seen(replace(CONFIG, upright=True)) == ({(24, 20, 3)}, {True})
 
 
 def test_batches_are_whole_where_the_map_is_made_of_them(manifest: Path) -> None:
