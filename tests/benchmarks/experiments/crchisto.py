@@ -3,8 +3,8 @@
     python tests/benchmarks/experiments/crchisto.py --data SHARED_DATA --work FOLDER
 
 Reads `mil/crchisto` under --data: 27 px patches of nuclei, in bags by the image that they come from. Each is enlarged
-to 32 px, the cell of the attention map, so that attention can be checked nucleus by nucleus against the boxes of the
-cancerous ones. The `val` bags are the test part; validation is carved out of the rest.
+to 32 px, a cell of the attention map and 4 pixels of the coarse view, so that attention can be checked nucleus by
+nucleus against the boxes of the cancerous ones. The `val` bags are the test part; validation is carved out of the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ import numpy as np
 from arms import Task, add_common_options, attention_arms, join_boxes, run_task, write_manifest
 
 SIDE = 32
+SHARED = (
+    "--coarse-factor 8 --coarse-widths 16,32 --batch-size 4 --epochs 30 --learning-rate 0.002 --averaging 0.98 "
+    "--colour 0.5 --precision bf16-mixed"
+)
+PATCHES = "--patch-size 32 --patch-widths 16,32,64 --instances 24 --prior none --entropy-weight 0 --guidance-weight 1"
 
 
 def write_fields(work: Path, data: Path) -> Path:
@@ -65,8 +70,7 @@ def main() -> None:
     add_common_options(parser)
     options = parser.parse_args()
     manifest = write_fields(options.work, options.data)
-    shared = ("--coarse-factor", "4", "--batch-size", "4")
-    task = Task("crchisto", manifest, shared, attention_arms(("--patch-size", "32", "--instances", "16")))
+    task = Task("crchisto", manifest, tuple(SHARED.split()), attention_arms(tuple(PATCHES.split())))
     run_task(task, options.work, options)
 
 

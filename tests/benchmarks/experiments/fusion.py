@@ -21,9 +21,9 @@ SHARED = (
     "--backbone small-resnet --second-backbone small-densenet --coarse-widths 16,32,48,64 --scale 0.1"
 )
 OPTIONS = {
-    "chest": "--coarse-factor 4 --epochs 10 --class-weights balanced",
-    "fungi": "--coarse-factor 8 --epochs 4 --batch-size 16",
-    "skin": "--coarse-factor 8 --epochs 20",
+    "chest": "--coarse-factor 4 --epochs 12 --class-weights balanced --upright --colour 0.5",
+    "fungi": "--coarse-factor 8 --epochs 6 --batch-size 16 --colour 0.5",
+    "skin": "--coarse-factor 8 --epochs 15 --colour 0.3 --dropout 0.1",
 }
 
 
