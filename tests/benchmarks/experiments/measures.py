@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from arms import Arm, Task
 
 RESAMPLES = 2000
-REFERRED = 0.2
-"""Share of the images, the most uncertain, that `error_after_referral` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,8 @@ def measured(answers: Answers, names: Sequence[str], weights: np.ndarray) -> dic
     """Each measure under row weights (R, n): float64 (R,), NaN where a resample leaves it undefined.
 
     Of classifications: those of `evaluate.metrics.OVERALL`; `recall:A+B`, the share of the images of these classes that
-    are answered rightly; `auprc:A+B`, the mean of these classes' average precisions; `error`, `error_after_referral`.
+    are answered rightly; `auprc:A+B`, the mean of these classes' average precisions; `error:80`, the share of wrong
+    answers among the 80 % of the images that are least uncertain.
     Of segmentations: `dice`, of all pixels of the images together, a mean over classes, and `image:COLUMN`, the mean of
     a column over images.
     """
@@ -65,21 +64,18 @@ def measured(answers: Answers, names: Sequence[str], weights: np.ndarray) -> dic
     overall, per_class = resampled_scores(y, p, weights)
     found = {}
     for name in names:
-        kind, _, classes = name.partition(":")
-        indices = [labels.index(label) for label in classes.split("+")] if classes else []
+        kind, _, of = name.partition(":")
         wrong = p.argmax(axis=1) != y
-        if kind in OVERALL:
-            found[name] = overall[kind]
+        if name in OVERALL:
+            found[name] = overall[name]
         elif kind == "recall":
-            of_class = weights * np.isin(y, indices)
+            of_class = weights * np.isin(y, [labels.index(label) for label in of.split("+")])
             found[name] = ratio(of_class @ ~wrong, of_class.sum(axis=1))
         elif kind == "auprc":
-            found[name] = nanmean([per_class[index]["auprc"] for index in indices])
+            found[name] = nanmean([per_class[labels.index(label)]["auprc"] for label in of.split("+")])
         elif kind == "error":
-            found[name] = weights @ wrong / weights.sum(axis=1)
-        elif kind == "error_after_referral":
             by = "predictive_entropy" if "predictive_entropy" in answers.columns else "entropy"
-            found[name] = error_of_surest(answers.numbers(by), wrong, weights)
+            found[name] = error_of_surest(float(of) / 100, answers.numbers(by), wrong, weights)
         else:
             raise SystemExit(f"there is no measure {name}")
     return found
@@ -99,13 +95,13 @@ def of_pixels(answers: Answers, name: str, weights: np.ndarray) -> np.ndarray:
     return nanmean(ratio(2 * tp, 2 * tp + fp + fn))
 
 
-def error_of_surest(uncertainty: np.ndarray, wrong: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of wrong answers once the `REFERRED` most uncertain part of every resample is left out, (R,)."""
+def error_of_surest(kept: float, uncertainty: np.ndarray, wrong: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of wrong answers among the share `kept` of every resample that is least uncertain, (R,)."""
     order = np.argsort(uncertainty, kind="stable")
     sorted_weights = weights[:, order]
     before = np.cumsum(sorted_weights, axis=1) - sorted_weights
-    kept = np.clip((1 - REFERRED) * weights.sum(axis=1, keepdims=True) - before, 0, sorted_weights)
-    return ratio(kept @ wrong[order], kept.sum(axis=1))
+    taken = np.clip(kept * weights.sum(axis=1, keepdims=True) - before, 0, sorted_weights)
+    return ratio((taken * wrong[order]).sum(axis=1), taken.sum(axis=1))
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
