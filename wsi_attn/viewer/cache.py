@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
+
+from wsi_attn.recent import Recent
 
 
 class Closable(Protocol):
@@ -20,32 +22,11 @@ class Closable(Protocol):
 Item = TypeVar("Item", bound=Closable)
 
 
-class ByteCache:
-    """Bytes by key, at most `limit` bytes of them; may be used from several threads."""
+class ByteCache(Recent[bytes]):
+    """Encoded tiles by key."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.size = 0
-        self._lock = threading.Lock()
-        self._items: OrderedDict[Hashable, bytes] = OrderedDict()
-
-    def get(self, key: Hashable) -> bytes | None:
-        """What was put there, if it is still kept."""
-        with self._lock:
-            if key not in self._items:
-                return None
-            self._items.move_to_end(key)
-            return self._items[key]
-
-    def put(self, key: Hashable, data: bytes) -> None:
-        """Keep it, and forget what was used longest ago."""
-        if len(data) > self.limit:
-            return
-        with self._lock:
-            self.size += len(data) - len(self._items.pop(key, b""))
-            self._items[key] = data
-            while self.size > self.limit:
-                self.size -= len(self._items.popitem(last=False)[1])
+    def __init__(self, capacity_bytes: int) -> None:
+        super().__init__(capacity_bytes, len)
 
 
 class _Slot(Generic[Item]):

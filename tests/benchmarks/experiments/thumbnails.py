@@ -24,7 +24,7 @@ def answer_by_thumbnails(manifest: Path, folder: Path, seed: int) -> None:
         writer = csv.writer(file)
         writer.writerow(["path", "patient", "label", *(f"probability:{label}" for label in labels), "entropy"])
         for row, answer in zip(testing, probabilities, strict=True):
-            path = ";".join(map(str, row.paths))
+            path = ";".join(str(path).removeprefix(f"{manifest.parent}/") for path in row.paths)  # as `evaluate` has it
             entropy = -float((answer * np.log(answer.clip(1e-12))).sum())
             writer.writerow([path, row.patient, row.label, *(f"{p:.6g}" for p in [*answer, entropy])])
     (folder / "report.json").write_text(json.dumps({}))

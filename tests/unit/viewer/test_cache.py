@@ -32,7 +32,8 @@ def test_cache_forgets_what_was_used_longest_ago() -> None:
     cache.put("c", b"1234")
     assert (cache.get("a"), cache.get("b"), cache.get("c")) == (b"1234", None, b"1234")
     cache.put("a", b"1")
-    assert cache.size == 5
+    cache.put("d", b"12345")
+    assert (cache.get("a"), cache.get("c"), cache.get("d")) == (b"1", b"1234", b"12345")
     cache.put("huge", b"1" * 11)
     assert cache.get("huge") is None
 
