@@ -53,12 +53,16 @@ def x_rays(folder: Path, images: Path) -> list[dict[str, object]]:
     images.mkdir(parents=True, exist_ok=True)
     rows = []
     for row in read_index(folder):
-        pixels = cv2.imread(row["path"], cv2.IMREAD_GRAYSCALE).astype(np.float64)
-        even = MEAN + DEVIATION * (pixels - pixels.mean()) / max(1.0, pixels.std())
         name = f"{Path(row['path']).stem}.png"
-        cv2.imwrite(str(images / name), even.clip(0, 255).astype(np.uint8))
+        cv2.imwrite(str(images / name), even(cv2.imread(row["path"], cv2.IMREAD_GRAYSCALE)))
         rows.append({"path": f"images/{name}", "label": row["label"], "split": row["split"]})
     return rows
+
+
+def even(pixels: np.ndarray) -> np.ndarray:
+    """The photograph, uint8, at one mean and deviation."""
+    found = MEAN + DEVIATION * (pixels - pixels.mean()) / max(1.0, pixels.std())
+    return found.clip(0, 255).astype(np.uint8)
 
 
 def unpacked(folder: Path, images: Path) -> list[dict[str, object]]:
