@@ -48,7 +48,7 @@ def main() -> None:
     arms = tuple(Arm(name, ("--fusion", name), None if name == "cross" else "cross") for name in fusions)
     if options.set == "chest":
         arms = (*arms, Arm(THUMBNAILS, against="cross"))
-    measures = ("accuracy", "balanced_accuracy", "auroc", "auprc", *(f"error:{kept}" for kept in KEPT))
+    measures = ("accuracy", "balanced_accuracy", "auroc", "auprc", *(f"error:{kept}" for kept in KEPT), "cut:80")
     settings = (*SHARED.split(), *OPTIONS[options.set].split())
     task = Task(options.set, manifest, settings, arms, measures, evaluation=("--mc-dropout", "30"))
     run_task(task, options.work, options)

@@ -52,7 +52,7 @@ def measured(answers: Answers, names: Sequence[str], weights: np.ndarray) -> dic
 
     Of classifications: those of `evaluate.metrics.OVERALL`; `recall:A+B`, the share of the images of these classes that
     are answered rightly; `auprc:A+B`, the mean of these classes' average precisions; `error:80`, the share of wrong
-    answers among the 80 % of the images that are least uncertain.
+    answers among the 80 % of the images that are least uncertain; `cut:80`, how much less that is than among all.
     Of segmentations: `dice`, of all pixels of the images together, a mean over classes, and `image:COLUMN`, the mean of
     a column over images.
     """
@@ -73,9 +73,11 @@ def measured(answers: Answers, names: Sequence[str], weights: np.ndarray) -> dic
             found[name] = ratio(of_class @ ~wrong, of_class.sum(axis=1))
         elif kind == "auprc":
             found[name] = nanmean([per_class[labels.index(label)]["auprc"] for label in of.split("+")])
-        elif kind == "error":
+        elif kind in ("error", "cut"):
             by = "predictive_entropy" if "predictive_entropy" in answers.columns else "entropy"
             found[name] = error_of_surest(float(of) / 100, answers.numbers(by), wrong, weights)
+            if kind == "cut":
+                found[name] = weights @ wrong / weights.sum(axis=1) - found[name]
         else:
             raise SystemExit(f"there is no measure {name}")
     return found

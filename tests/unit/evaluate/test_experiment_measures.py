@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from tests.benchmarks.experiments.measures import Answers, measured
 
 LABELS = ("a", "b", "c")
-NAMES = ("accuracy", "auprc", "auprc:a+b", "auprc:c", "recall:a", "recall:b+c", "error:100", "error:50")
+NAMES = ("accuracy", "auprc", "auprc:a+b", "auprc:c", "recall:a", "recall:b+c", "error:100", "error:50", "cut:50")
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_measures_of_chosen_classes_are_of_these_alone(answers: Answers) -> None
     assert found["recall:b+c"] == pytest.approx((called == y)[y != "a"].mean())
     assert found["accuracy"] == pytest.approx((called == y).mean())
     assert found["error:100"] == pytest.approx((called != y).mean()) == pytest.approx(4 / 12)
+    assert found["cut:50"] == pytest.approx(0)
     assert found["error:50"] == pytest.approx((called != y)[::2].mean()) == pytest.approx(2 / 6)
 
 
