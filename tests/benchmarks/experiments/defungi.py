@@ -14,7 +14,13 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-from arms import Task, add_common_options, attention_arms, run_task, write_manifest
+from arms import DEEP, THUMBNAILS, Arm, Task, add_common_options, attention_arms, run_task, write_manifest
+
+SHARED = (
+    "--coarse-factor 8 --batch-size 16 --epochs 20 --learning-rate 0.003 --averaging 0.99 --weight-decay 0.01 "
+    "--colour 0 --precision bf16-mixed"
+)
+PATCHES = "--patch-size 64 --patch-widths 16,32,64,96 --instances 6 --prior none --entropy-weight 0 --guidance-weight 1"
 
 
 def write_fields(work: Path, data: Path) -> Path:
@@ -40,9 +46,8 @@ def main() -> None:
     add_common_options(parser)
     options = parser.parse_args()
     manifest = write_fields(options.work, options.data)
-    shared = ("--coarse-factor", "8", "--batch-size", "8")
-    task = Task("defungi", manifest, shared, attention_arms(("--patch-size", "64", "--instances", "8")))
-    run_task(task, options.work, options)
+    arms = (*attention_arms(tuple(PATCHES.split())), Arm(THUMBNAILS, against=DEEP))
+    run_task(Task("defungi", manifest, tuple(SHARED.split()), arms), options.work, options)
 
 
 if __name__ == "__main__":

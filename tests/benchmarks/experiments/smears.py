@@ -27,6 +27,11 @@ PITCH, CELL = 192, 120
 FILLED = (0.64, 0.88)
 """Least and largest share of the places that have a cell."""
 BACKGROUND = np.array([245, 235, 170])
+SHARED = (
+    "--coarse-factor 16 --coarse-widths 16,32 --batch-size 8 --epochs 25 --learning-rate 0.003 --averaging 0.98 "
+    "--colour 0.3 --precision bf16-mixed"
+)
+PATCHES = "--patch-size 96 --patch-widths 16,32,64 --instances 20 --prior none --entropy-weight 0 --guidance-weight 1"
 EDGE = 12
 """Pixels over which a cell's picture fades into the background."""
 
@@ -125,9 +130,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=60)
     options = parser.parse_args()
     manifest = write_smears(options.work, options.data, {"train": options.train, "test": options.test})
-    shared = ("--coarse-factor", "8", "--batch-size", "4")
-    task = Task("smears", manifest, shared, attention_arms(("--patch-size", "128", "--instances", "6")))
-    run_task(task, options.work, options)
+    arms = attention_arms(tuple(PATCHES.split()))
+    run_task(Task("smears", manifest, tuple(SHARED.split()), arms), options.work, options)
 
 
 if __name__ == "__main__":
