@@ -21,10 +21,9 @@ from families import even
 from wsi_attn.evaluate.baseline import thumbnail_svm
 
 SIDE = 32
-Parts = np.ndarray
 
 
-def blocks_of(rows: list[dict[str, str]], count: int) -> Parts:
+def blocks_of(rows: list[dict[str, str]], count: int) -> np.ndarray:
     """Number of each row's block, int64 (n,), by the number at the end of its file's name, each label by itself."""
     numbers = np.array([int(Path(row["path"]).stem.rpartition("_")[2]) for row in rows])
     found = np.zeros(len(rows), np.int64)
@@ -40,7 +39,7 @@ def thumbnails(photographs: list[np.ndarray]) -> np.ndarray:
     return np.stack([cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for pixels in photographs])
 
 
-def answered(images: np.ndarray, labels: np.ndarray, parts: Parts) -> list[float]:
+def answered(images: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> list[float]:
     """Balanced accuracy on each part, trained on the others."""
     found = []
     for part in range(parts.max() + 1):
