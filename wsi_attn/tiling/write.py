@@ -49,7 +49,7 @@ from wsi_attn.tissue.mask import TissueMask
 __all__ = ["TileConfig", "TileSummary", "tile_slide"]
 
 
-SHARDS_IN_MAKING = 1
+SHARDS_AHEAD = 1
 """Shards that are read while another one is finished: with that one all that is held of the slide."""
 
 
@@ -121,6 +121,7 @@ def _write_pixels(
     chunks = chunks_ahead(store, config, writer.plans[0])
     if chunks is None:
         return writer.run(), None
+    writer.ahead = 0  # scoring has use for the other cores, and for the memory
     copied = threading.Event()
 
     def say(done: int, total: int, what: str) -> None:
@@ -169,6 +170,7 @@ class _Writer:
     ) -> None:
         self.slide, self.store, self.mask, self.config = slide, store, mask, config
         self.pool, self.progress = pool, progress
+        self.ahead = SHARDS_AHEAD
         self.plans = plan_levels(slide, config)
         self.place = FolderPlace(store.path)
         self.journal = Journal(self.place)
@@ -203,7 +205,7 @@ class _Writer:
                 self._advance(shard)
                 continue
             waiting.append((shard, encode(shard)))
-            if len(waiting) > SHARDS_IN_MAKING:
+            if len(waiting) > self.ahead:
                 self._finish_shard(*waiting.popleft())
         while waiting:
             self._finish_shard(*waiting.popleft())

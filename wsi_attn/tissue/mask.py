@@ -72,9 +72,8 @@ def raster_coverage(raster: BoolArray, frame: Frame, size0: Size, regions0: Regi
     linearly weights partial pixels exactly. Cost O(pixels + N).
     """
     rows, columns = raster.shape
-    integral = np.asarray(
-        cv2.integral(raster.astype(np.uint8), sdepth=cv2.CV_64F), np.float64
-    )  # (rows + 1, columns + 1)
+    counts = cv2.integral(raster.astype(np.uint8), sdepth=cv2.CV_32S)
+    integral = np.asarray(counts, np.int32)  # (rows + 1, columns + 1)
     regions = np.asarray(regions0, np.float64).reshape(-1, 4)
     limit_x = min(float(columns), size0.width / frame.downsample_x)
     limit_y = min(float(rows), size0.height / frame.downsample_y)
@@ -90,7 +89,7 @@ def raster_coverage(raster: BoolArray, frame: Frame, size0: Size, regions0: Regi
     return np.clip(share, 0, 1).astype(np.float32)
 
 
-def _bilinear(integral: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _bilinear(integral: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     column = np.minimum(x.astype(np.int64), integral.shape[1] - 2)
     row = np.minimum(y.astype(np.int64), integral.shape[0] - 2)
     right, down = x - column, y - row

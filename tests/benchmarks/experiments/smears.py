@@ -29,7 +29,7 @@ FILLED = (0.64, 0.88)
 BACKGROUND = np.array([245, 235, 170])
 SHARED = (
     "--coarse-factor 16 --coarse-widths 16,32 --batch-size 8 --epochs 25 --learning-rate 0.003 --averaging 0.98 "
-    "--colour 0.3 --precision bf16-mixed"
+    "--colour 0 --precision bf16-mixed"
 )
 PATCHES = "--patch-size 96 --patch-widths 16,32,64 --instances 20 --prior none --entropy-weight 0 --guidance-weight 1"
 EDGE = 12
