@@ -11,10 +11,18 @@ counts per column instead of one count (a byte each, emptied before it can overf
 from __future__ import annotations
 
 import math
+import sys
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+BLAS = "scipy.linalg.cython_blas"
+if BLAS not in sys.modules:  # Numba would load SciPy, a third of a second, for matrix products that no kernel here has
+    sys.modules[BLAS] = None  # type: ignore[assignment]
+    import numba.np.arraymath
+
+    del sys.modules[BLAS]
 
 CHROMA, BRIGHTNESS, DARKNESS = 0, 1, 2
 

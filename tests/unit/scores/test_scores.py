@@ -289,6 +289,14 @@ def test_package_loads_no_numba():
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
 
 
+def test_scoring_loads_no_blas_and_leaves_it_to_others():
+    code = (
+        "import sys; from wsi_attn.scores.scores import warm_up; warm_up(['focus']); "
+        "early = 'scipy.linalg' in sys.modules; import scipy.linalg.cython_blas; raise SystemExit(early)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
 @interpreted
 def test_kernels_mean_the_same_interpreted():
     """The tests that compare with twins, in a process that compiles nothing."""
