@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:  # loading Zarr takes a quarter of a second
     from zarr.abc.store import Store
 
+BUFFER_BYTES = 1 << 20
+"""What is written at once: a shard has hundreds of parts, most of them small."""
+
 
 class Place(Protocol):
     """One store's keys and values."""
@@ -22,8 +25,8 @@ class Place(Protocol):
         """A value, None where there is none."""
         ...
 
-    def put(self, key: str, value: bytes) -> None:
-        """Set a value, replacing what was there."""
+    def put(self, key: str, *parts: bytes | memoryview) -> None:
+        """Set a value, these parts one after the other, replacing what was there."""
         ...
 
     def delete(self, key: str) -> None:
@@ -44,20 +47,18 @@ class FolderPlace:
         except FileNotFoundError:
             return None
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Place.put`."""
         path = self.folder / key
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
         try:
             try:
-                file = temporary.open("wb", buffering=0)
+                file = temporary.open("wb", BUFFER_BYTES)
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                file = temporary.open("wb", buffering=0)
+                file = temporary.open("wb", BUFFER_BYTES)
             with file:
-                rest = memoryview(value)
-                while len(rest):  # a full disk may take a part, and refuse the rest
-                    rest = rest[file.write(rest) :]
+                file.writelines(parts)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -82,12 +83,12 @@ class ZarrPlace:
         found = sync(self.store.get(key, default_buffer_prototype()))
         return found.to_bytes() if found is not None else None
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Place.put`."""
         from zarr.core.buffer.cpu import Buffer
         from zarr.core.sync import sync
 
-        sync(self.store.set(key, Buffer.from_bytes(value)))
+        sync(self.store.set(key, Buffer.from_bytes(b"".join(parts))))
 
     def delete(self, key: str) -> None:
         """See `Place.delete`."""

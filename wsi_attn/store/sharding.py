@@ -52,8 +52,10 @@ def shard_of(key: str) -> tuple[int, int, int]:
     return int(level), int(row), int(column)
 
 
-def encode_shard(numbers: NDArray[np.int64], chunks: Sequence[bytes | memoryview], count: int) -> bytes | None:
-    """The file of a shard.
+def encode_shard(
+    numbers: NDArray[np.int64], chunks: Sequence[bytes | memoryview], count: int
+) -> list[bytes | memoryview]:
+    """The file of a shard, in parts: its chunks, its index and the checksum of that.
 
     Parameters
     ----------
@@ -66,16 +68,16 @@ def encode_shard(numbers: NDArray[np.int64], chunks: Sequence[bytes | memoryview
 
     Returns
     -------
-    None where all are absent.
+    No parts where all chunks are absent: then there is no file.
     """
     if not len(chunks):
-        return None
+        return []
     lengths = np.fromiter(map(len, chunks), np.uint64, len(chunks))
     index = np.full((count, 2), ABSENT, "<u8")
     index[numbers, 0] = np.cumsum(lengths) - lengths
     index[numbers, 1] = lengths
     tail = index.tobytes()
-    return b"".join((*chunks, tail, crc32c(tail).to_bytes(CRC_BYTES, "little")))
+    return [*chunks, tail, crc32c(tail).to_bytes(CRC_BYTES, "little")]
 
 
 def index_bytes(count: int) -> int:
@@ -97,6 +99,9 @@ def decode_index(tail: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np
     return np.where(present, index[:, 0], 0).astype(np.int64), np.where(present, index[:, 1], 0).astype(np.int64)
 
 
-def crc32c(data: bytes | memoryview) -> int:
+def crc32c(*parts: bytes | memoryview) -> int:
     """CRC-32C (Castagnoli): the checksum of the shard index, of whole shards in our metadata, and of `verify`."""
-    return int(google_crc32c.value(data))
+    value = 0
+    for part in parts:
+        value = google_crc32c.extend(value, np.frombuffer(part, np.uint8))  # takes arrays, and no views of bytes
+    return int(value)

@@ -254,13 +254,17 @@ class _Writer:
         return wanted | touched_chunks(origins_from0(selection.coords0, plan.level), grid.tile_size, plan.level)
 
     def _store_shard(
-        self, index: int, plan: LevelPlan, shard: Region, content: bytes | None, unreadable: list[tuple[int, int]]
+        self,
+        index: int,
+        plan: LevelPlan,
+        shard: Region,
+        parts: list[bytes | memoryview],
+        unreadable: list[tuple[int, int]],
     ) -> _ShardRecord:
-        place, size, crc = _place(plan, shard), 0, 0
-        if content is not None:
-            self.place.put(sharding.shard_key(index, *place), content)
-            size, crc = len(content), sharding.crc32c(content)
-        return _ShardRecord(index, *place, unreadable, size, crc)
+        place = _place(plan, shard)
+        if parts:
+            self.place.put(sharding.shard_key(index, *place), *parts)
+        return _ShardRecord(index, *place, unreadable, sum(map(len, parts)), sharding.crc32c(*parts))
 
     def _finish_shard(self, shard: Region, wait: Callable[[], _ShardRecord]) -> None:
         record = wait()
@@ -310,8 +314,10 @@ def _shards(plan: LevelPlan) -> Iterator[Region]:
             yield Region(x, y, min(columns, count_x - x), min(rows, count_y - y))
 
 
-def _encode_shard(plan: LevelPlan, shard: Region, parts: list[Chunks]) -> tuple[bytes | None, list[tuple[int, int]]]:
-    """The file of a shard, and which chunks it lacks; what it was made of is free again when it goes to the disk."""
+def _encode_shard(
+    plan: LevelPlan, shard: Region, parts: list[Chunks]
+) -> tuple[list[bytes | memoryview], list[tuple[int, int]]]:
+    """The file of a shard in parts, and which chunks it lacks."""
     rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
     cells = np.concatenate([part.cells for part in parts]) - np.array([shard.y, shard.x])
     data = [chunk for part in parts for chunk in part.data]
