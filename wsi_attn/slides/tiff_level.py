@@ -10,6 +10,7 @@ from wsi_attn.contract import BACKGROUND, Level, UInt8Array
 from wsi_attn.encoding import JPEG
 from wsi_attn.errors import SlideReadError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes
+from wsi_attn.geometry import Region
 from wsi_attn.slides.tiff_levels import LevelSource
 from wsi_attn.slides.tiff_pages import TiledPage
 from wsi_attn.slides.tiff_tiles import TiffTiles
@@ -21,7 +22,7 @@ PADDING_BYTES = 16
 
 
 class TiledLevel:
-    """One level, read tile by tile; may be used from several threads.
+    """One level, read tile by tile; may be used from several threads. `area` is what its page covers, in its pixels.
 
     Parameters
     ----------
@@ -37,11 +38,12 @@ class TiledLevel:
         if source.page is None:
             raise ValueError("a level without tiles of its own")
         self.page: TiledPage = source.page
-        self.frame = frame
+        (x, y), (across, down) = source.corner, self.page.size
+        self.area = Region(x, y, min(across, frame.size.width - x), min(down, frame.size.height - y))
         self._path, self._index, self._file, self._cache = path, index, file, cache
         self._encoding = source.encoding
         width, height = self.page.tile_size
-        self._grid = -(-frame.size.height // height), -(-frame.size.width // width)
+        self._grid = -(-self.area.height // height), -(-self.area.width // width)
 
     def read(self, x: int, y: int, width: int, height: int) -> UInt8Array:
         """Pixels of a region in pixels of the level; `BACKGROUND` outside.
@@ -51,8 +53,9 @@ class TiledLevel:
         SlideReadError : a tile that it touches cannot be read; names it.
         """
         tile = self.page.tile_size
+        x, y = x - self.area.x, y - self.area.y
         left, top = max(x, 0), max(y, 0)
-        right, bottom = min(x + width, self.frame.size.width), min(y + height, self.frame.size.height)
+        right, bottom = min(x + width, self.area.width), min(y + height, self.area.height)
         inside = (left, top, right, bottom) == (x, y, x + width, y + height)
         if inside and (width, height) == tile and not x % tile.width and not y % tile.height:
             return self._alone(y // tile.height, x // tile.width)

@@ -1,12 +1,13 @@
 """Which tiled page of a TIFF makes which level, and whether its tiles can be decoded or copied here.
 
-Where OpenSlide reads the file its levels are the truth, and a page serves the level that has its size. OME-TIFF with
-pyramids in SubIFDs, and compressions that OpenSlide does not know, take their levels from tifffile's series.
+Where OpenSlide reads the file its levels are the truth: a page serves the level that has its size, or that is glass
+around it. OME-TIFF with pyramids in SubIFDs, and compressions that OpenSlide does not know, take their levels from
+tifffile's series.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tifffile
 
@@ -14,6 +15,7 @@ from wsi_attn.contract import Level
 from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import SlideUnsupportedError
 from wsi_attn.slides.image_reader import refuse_channels
+from wsi_attn.slides.leica_metadata import scanned_area
 from wsi_attn.slides.openslide_reader import level_of
 from wsi_attn.slides.tiff_pages import TiledPage, main_pages, tiled_page
 
@@ -54,21 +56,30 @@ class LevelSource:
         Why compressed tiles cannot be handed out; empty where they can.
     compression
         Its name in the file, for display.
+    corner
+        Pixel (x, y) of the level where the page begins.
     """
 
     page: TiledPage | None
     encoding: TileEncoding | None
     not_copied: str
     compression: str
+    corner: tuple[int, int] = (0, 0)
 
 
 def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple[Level, ...]) -> list[LevelSource]:
     """A source for each of OpenSlide's levels."""
-    pages = [page for page in map(tiled_page, main_pages(tiff)) if page is not None]
+    numbered = {number: page for number, page in enumerate(map(tiled_page, main_pages(tiff))) if page is not None}
+    area = scanned_area(tiff.scn_metadata or "") if vendor == "leica" else {}
+    inside = [(numbered[number], corner) for number, corner in area.items() if number in numbered and corner != (0, 0)]
+    pages = list(numbered.values())
     sources = []
     lacking = False
     for index, level in enumerate(levels):
         matching = [page for page in pages if _makes(page, level, vendor)]
+        if not matching and len(inside) == len(levels):
+            sources.append(_within(*inside[index], level))
+            continue
         if not matching:
             sources.append(LevelSource(None, None, "OpenSlide composes it, no page of the file holds it", ""))
             continue
@@ -139,6 +150,15 @@ def source_of(page: TiledPage) -> LevelSource:
     reason = f"its tiles are {name}, not JPEG"
     plain = (page.colours, page.samples) in PLAIN_COLOURS and page.decode is not None
     return LevelSource(page if plain else None, None, reason, name)
+
+
+def _within(page: TiledPage, corner: tuple[int, int], level: Level) -> LevelSource:
+    """The source of a level that is glass around one page."""
+    source = source_of(page)
+    if corner[0] + page.size.width > level.size.width or corner[1] + page.size.height > level.size.height:
+        return LevelSource(None, None, "its area reaches over the edge of the glass", source.compression)
+    reason = f"its area begins at pixel {corner[0]}, {corner[1]} of the glass, where no chunk does"
+    return replace(source, corner=corner, not_copied=source.not_copied or reason)
 
 
 def _not_pictures(page: TiledPage) -> str:

@@ -141,7 +141,7 @@ class TiffReader:
         if tiled is None:
             return self._sources[level].not_copied
         if self._referee is not None and self._referee_knows(level):
-            return disagreement(self._referee, level, tiled.page, tiled.decode)
+            return disagreement(self._referee, level, tiled.area, tiled.page, tiled.decode)
         lengths = tiled.page.lengths
         row, column = np.unravel_index(int(lengths.argmax()), lengths.shape)
         try:

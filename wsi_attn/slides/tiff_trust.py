@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_attn.contract import UInt8Array
 from wsi_attn.errors import SlideReadError
+from wsi_attn.geometry import Region
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_pages import TiledPage
 
@@ -30,19 +31,21 @@ MIN_SIDE = 8
 
 
 def disagreement(
-    referee: OpenSlideReader, level: int, page: TiledPage, decode: Callable[[int, int], UInt8Array]
+    referee: OpenSlideReader, level: int, area: Region, page: TiledPage, decode: Callable[[int, int], UInt8Array]
 ) -> str:
     """Why the tiles cannot be trusted; empty where they show what OpenSlide shows.
 
     Parameters
     ----------
+    area
+        What the page covers of the level, in pixels of that.
     decode
         Pixels of the tile at (row, column); raises `SlideReadError`.
     """
     frame = referee.info.levels[level]
-    (width, height), tile = frame.size, page.tile_size
-    columns = _first_on_grid(referee.shifts(level, np.arange(width)), tile.width)
-    rows = _first_on_grid(referee.shifts(level, np.arange(height)), tile.height)
+    tile = page.tile_size
+    columns = _first_on_grid(referee.shifts(level, np.arange(area.x, area.x1)), tile.width)
+    rows = _first_on_grid(referee.shifts(level, np.arange(area.y, area.y1)), tile.height)
     grid = page.lengths[: len(rows), : len(columns)]
     usable = (rows[:, None] >= 0) & (columns[None] >= 0) & (grid > 0)
     if not usable.any():
@@ -53,10 +56,10 @@ def disagreement(
         if not usable[row, column]:
             continue
         x, y = int(columns[column]), int(rows[row])
-        right, bottom = min((int(column) + 1) * tile.width, width), min((int(row) + 1) * tile.height, height)
+        right, bottom = min((int(column) + 1) * tile.width, area.width), min((int(row) + 1) * tile.height, area.height)
         try:
             ours = decode(int(row), int(column))
-            corner0 = (round(x * frame.downsample_x), round(y * frame.downsample_y))
+            corner0 = (round((area.x + x) * frame.downsample_x), round((area.y + y) * frame.downsample_y))
             theirs = referee.read_region(corner0, level, (right - x, bottom - y))
         except SlideReadError as error:
             failure = str(error.__cause__ or error)

@@ -16,6 +16,7 @@ from tests import tiff_files
 from tests.tiff_files import Streams
 from wsi_attn.contract import BACKGROUND
 from wsi_attn.errors import NotEncodedError
+from wsi_attn.slides.leica_metadata import scanned_area
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_reader import TiffReader
 
@@ -110,7 +111,7 @@ def test_copied_tiles_decode_to_the_same_pixels(name: str, written: Callable[[st
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from(["ycbcr.svs", "oblong.tif", "lzw.tif", "grey.tif", "missing.svs", "philips.tiff"]),
+    st.sampled_from(["ycbcr.svs", "oblong.tif", "lzw.tif", "grey.tif", "missing.svs", "philips.tiff", "leica.scn"]),
     st.integers(-300, 1300),
     st.integers(-300, 1300),
     st.integers(1, 600),
@@ -155,6 +156,41 @@ def test_threads_read_what_one_reads(name: str, written: Callable[[str], Path]) 
     with TiffReader(written(name)) as slide, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda place: slide.read_region(*place, (97, 131)), places))
     assert all(map(np.array_equal, found, wanted))
+
+
+def test_area_on_the_glass_of_a_leica_slide_is_read_from_its_page(
+    written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TiffReader(written("leica.scn")) as slide, OpenSlideReader(written("leica.scn")) as theirs:
+        wanted = theirs.read_region((100, 100), 0, (400, 500))
+        slide.read_region((0, 0), 0, (1, 1))  # its tiles are compared with OpenSlide's now
+        monkeypatch.setattr(OpenSlideReader, "read_region", None)
+        assert np.array_equal(slide.read_region((100, 100), 0, (400, 500)), wanted)
+        assert slide.info.reader == "tifffile"
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda xml: xml, {1: (128, 128), 2: (63, 63), 3: (31, 31)}),
+        (lambda xml: xml.replace('offsetX="64000"', 'offsetX="0"'), {1: (0, 128), 2: (0, 63), 3: (0, 31)}),
+        (
+            lambda xml: xml.replace(
+                "</collection>", xml[xml.rindex("<image") : xml.rindex("</collection>")] + "</collection>"
+            ),
+            {},
+        ),
+        (lambda xml: xml.replace(' r="0" ifd="1"', ' r="0" z="2" ifd="1"'), {}),
+        (lambda xml: xml.replace(' ifd="2"', ""), {}),
+        (lambda xml: xml[:-9], {}),
+        (lambda xml: "", {}),
+    ],
+)
+def test_scanned_area_of_a_leica_slide(
+    change: Callable[[str], str], found: dict[int, tuple[int, int]], written: Callable[[str], Path]
+) -> None:
+    with tifffile.TiffFile(written("leica.scn")) as tiff:
+        assert scanned_area(change(tiff.pages.first.description)) == found
 
 
 REAL = [
