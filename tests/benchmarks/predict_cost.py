@@ -62,7 +62,9 @@ def whole_process(slide: Path, model: str, *options: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [str(Path(sys.executable).parent / "wsi-attn"), "predict", str(slide), "--model", model, *options]
         started, before = time.perf_counter(), cpu_of_children()
-        done = subprocess.run([*command, "--output", folder], check=True, capture_output=True, text=True)
+        done = subprocess.run([*command, "--output", folder], check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
         seconds, cpu = time.perf_counter() - started, cpu_of_children() - before
     peak = next(line for line in done.stderr.splitlines() if line.startswith("peak memory")).split()[2]
     return {"seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "peak_mb": float(peak)}

@@ -90,8 +90,8 @@ def predict_slide(
     path = slide.info.path
     if spec.mpp is None and math.prod(slide.info.size0) > MAX_NATIVE_PIXELS:
         raise ModelMismatchError(
-            f"{checkpoint.name} was trained on photographs of unknown pixel size and cannot read {path}, a slide of "
-            f"{slide.info.size0.width} x {slide.info.size0.height} px; choose a model with --model"
+            f"{checkpoint.name} was trained without --mpp, on images at their own pixels, and cannot read {path}, a "
+            f"slide of {slide.info.size0.width} x {slide.info.size0.height} px; choose another model with --model"
         )
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
     scorer = network if isinstance(network, PatchScorer) and network.patch_side() else None
