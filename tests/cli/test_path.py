@@ -171,22 +171,6 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert time.process_time() >= started
 
 
-def test_numpy_starts_no_threads_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import wsi_attn.cli.app, numpy, threadpoolctl\n"
-        "print({pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['internal_api'] == 'openblas'})"
-    )
-    for wanted in ("1", "2"):
-        monkeypatch.setenv("OPENBLAS_NUM_THREADS", wanted)
-        if wanted == "1":
-            monkeypatch.delenv("OPENBLAS_NUM_THREADS")
-        said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-        assert said.strip() in (f"{{{wanted}}}", "set()")  # without OpenBLAS there is nothing to hold back
-
-
 def test_config_file_gives_defaults_and_the_command_line_wins(demo_slide: Path, tmp_path: Path) -> None:
     config = tmp_path / "lab.toml"
     config.write_text("[tile]\ntile-size = 512\nmin-tissue = 0.5\n")
