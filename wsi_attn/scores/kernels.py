@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import suppress
 
 import numba
 import numpy as np
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 BLAS = "scipy.linalg.cython_blas"
 if BLAS not in sys.modules:  # Numba would load SciPy, a third of a second, for matrix products that no kernel here has
     sys.modules[BLAS] = None  # type: ignore[assignment]
-    import numba.np.arraymath
-
+    with suppress(ImportError):  # should Numba move it, SciPy is loaded as ever
+        import numba.np.arraymath
     del sys.modules[BLAS]
 
 CHROMA, BRIGHTNESS, DARKNESS = 0, 1, 2

@@ -72,6 +72,7 @@ def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple
     numbered = {number: page for number, page in enumerate(map(tiled_page, main_pages(tiff))) if page is not None}
     area = scanned_area(tiff.scn_metadata or "") if vendor == "leica" else {}
     inside = [(numbered[number], corner) for number, corner in area.items() if number in numbered and corner != (0, 0)]
+    inside.sort(key=lambda found: -found[0].size.width)  # as the levels are
     pages = list(numbered.values())
     sources = []
     lacking = False
@@ -157,7 +158,7 @@ def _within(page: TiledPage, corner: tuple[int, int], level: Level) -> LevelSour
     source = source_of(page)
     if corner[0] + page.size.width > level.size.width or corner[1] + page.size.height > level.size.height:
         return LevelSource(None, None, "its area reaches over the edge of the glass", source.compression)
-    reason = f"its area begins at pixel {corner[0]}, {corner[1]} of the glass, where no chunk does"
+    reason = f"its tiles are counted from pixel {corner[0]}, {corner[1]} of the glass, not from its corner"
     return replace(source, corner=corner, not_copied=source.not_copied or reason)
 
 
