@@ -55,4 +55,4 @@ def write_cohort(folder: Path) -> Path:
 
 def answers_of(report: Path) -> list[dict[str, str]]:
     """The rows of a report's table."""
-    return list(csv.DictReader((report / "answers.csv").read_text().splitlines()))
+    return list(csv.DictReader((report / "predictions.csv").read_text().splitlines()))

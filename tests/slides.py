@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError
 from wsi_attn.geometry import Mpp, Region, Size
+from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo
 
 MPP = Mpp(0.5, 0.5)
 

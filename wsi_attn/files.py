@@ -37,13 +37,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-class Claims:
+class Reservations:
     """Which input of a run writes to which place, so that no two inputs of one name write over each other."""
 
     def __init__(self) -> None:
         self._inputs: dict[Path, Path] = {}
 
-    def take(self, target: Path, path: Path) -> None:
+    def reserve(self, target: Path, path: Path) -> None:
         """`target` is for the input `path` from now on.
 
         Raises

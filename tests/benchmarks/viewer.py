@@ -35,7 +35,7 @@ from starlette.routing import Route
 from wsi_attn.viewer.app import CACHE_BYTES, Settings, create_app
 from wsi_attn.viewer.cache import ByteCache
 from wsi_attn.viewer.collection import collect
-from wsi_attn.viewer.viewed import ViewedSlide
+from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 SLIDE = Path(__file__).parents[1] / "data" / "cmu1_small_region.svs"
 ROUNDS = 5
@@ -133,7 +133,7 @@ def resident_mb() -> float:
 
 def memory(store: Path) -> list[float]:
     """Resident megabytes after each tenth of the tiles: passthrough and rendered ones in turn, the cache kept small."""
-    slide = ViewedSlide(store, ByteCache(CACHE_BYTES // 16))
+    slide = ViewerSlide(store, ByteCache(CACHE_BYTES // 16))
     finest = len(slide.levels) - 1
     columns, rows = slide.levels[finest].grid
     found = []
@@ -190,7 +190,7 @@ def main(path: Path) -> None:
         store = Path(folder) / "slide.zarr"
         program = [sys.executable, "-m", "wsi_attn", "tile", str(path), "--output", str(store)]
         subprocess.run([*program, "--codec", "passthrough", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-        slide = ViewedSlide(store, ByteCache(0))
+        slide = ViewerSlide(store, ByteCache(0))
         finest = len(slide.levels) - 1
         assert slide.levels[finest].passthrough
         side = slide.levels[finest].tile.width

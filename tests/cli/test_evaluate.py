@@ -25,7 +25,7 @@ def test_the_report_folder(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     command = ("evaluate", folder / "run", folder / "m.csv", "--report", out)
     lines = wsi_attn(*command, "--sensitivity", "0.8", "--positive", "red").stdout.splitlines()
-    assert {path.name for path in out.iterdir()} == {"report.json", "report.html", "answers.csv"}
+    assert {path.name for path in out.iterdir()} == {"report.json", "report.html", "predictions.csv"}
     report = json.loads((out / "report.json").read_text())
     assert (report["operating_point"]["positive"], report["operating_point"]["wanted_sensitivity"]) == ("red", 0.8)
     assert any(line.startswith("operating_point specificity\t") for line in lines)

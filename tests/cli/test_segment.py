@@ -116,8 +116,8 @@ def test_evaluate_gives_the_metrics_of_pixels_and_objects(
     for metric in ("dice", "iou", "boundary_f", "object_f1", "image_dice", "pixel_accuracy"):
         assert set(record[metric]) == {"value", "low", "high"}
     assert (record["boundary_tolerance_px"], record["object_iou"]) == (2, 0.5)
-    assert {path.name for path in report.iterdir()} == {"report.html", "report.json", "answers.csv"}
-    rows = list(csv.DictReader((report / "answers.csv").read_text().splitlines()))
+    assert {path.name for path in report.iterdir()} == {"report.html", "report.json", "predictions.csv"}
+    rows = list(csv.DictReader((report / "predictions.csv").read_text().splitlines()))
     tp, fp, fn = (sum(int(row[f"{count}:foreground"]) for row in rows) for count in ("tp", "fp", "fn"))
     assert len(rows) == 2
     assert 2 * tp / (2 * tp + fp + fn) == pytest.approx(record["dice"]["value"])

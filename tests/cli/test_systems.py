@@ -59,7 +59,7 @@ def test_evaluated_with_its_uncertainty(run: Path, manifest: Path, tmp_path: Pat
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("<img") == 6
     assert "Risk over coverage" in page
-    header = (tmp_path / "report" / "answers.csv").read_text().splitlines()[0]
+    header = (tmp_path / "report" / "predictions.csv").read_text().splitlines()[0]
     assert "predictive_entropy,expected_entropy,mutual_information" in header
     assert wsi_attn(*command).json() == [found]  # the report is there already
     assert "--overwrite" in wsi_attn(*command[:-2], "7", code=3).error()

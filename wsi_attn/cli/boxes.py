@@ -14,13 +14,13 @@ import typer
 
 from wsi_attn import files
 from wsi_attn.cli.options import Debug, Device, Json, Output, Overwrite, Quiet, resolve_device
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
-    from wsi_attn.contract import Slide
     from wsi_attn.data.boxes import FoundBoxes
     from wsi_attn.data.manifest import Row
+    from wsi_attn.slide import Slide
 
 Inputs = Annotated[
     list[str], typer.Argument(metavar="MANIFEST|IMAGE", help="One CSV manifest, or images; - reads paths from stdin.")
@@ -51,30 +51,30 @@ def boxes(
     find = _finder(method, model, device)
     rows = _rows(expand(inputs))
     made_of = {"method": method, "model": model, "inputs": [_input(row) for row in rows]}
-    talk = Talk(quiet=quiet, total=len(rows))
+    console = Console(quiet=quiet, total=len(rows))
     records = None if overwrite else _finished(output, made_of)
     if records is not None:
-        talk.say(f"{output / TABLE} is there already; --overwrite finds boxes anew")
+        console.info(f"{output / TABLE} is there already; --overwrite finds boxes anew")
     else:
         records = []
-        with talk.progress("boxes") as progress:
+        with console.progress("boxes") as progress:
             for done, row in enumerate(rows, 1):
                 try:
                     records.append(_find(row, find, output))
                 except WsiAttnError as error:
-                    talk.fail(error)
+                    console.fail(error)
                 progress(done, len(rows), row.path.name)
         if records:
             files.write_text(output / TABLE, _table(records))
-            talk.say(f"table: {output / TABLE}, pictures: {output / PICTURES}")
-        if not talk.failures:  # what is not whole is found anew next time
+            console.info(f"table: {output / TABLE}, pictures: {output / PICTURES}")
+        if not console.failures:  # what is not whole is found anew next time
             files.write_json(output / RECORD, {"made_of": made_of, "records": records})
     for record in records:
         data_json(record) if json else data(_line(record))
     measured = [record["iou"] for record in records if record["iou"] is not None]
     if measured:
-        talk.say(f"mean overlap with given boxes: {sum(measured) / len(measured):.3f} on {len(measured)} images")
-    raise typer.Exit(talk.exit_code())
+        console.info(f"mean overlap with given boxes: {sum(measured) / len(measured):.3f} on {len(measured)} images")
+    raise typer.Exit(console.exit_code())
 
 
 def _finder(method: str, model: str, device: str) -> Callable[[Slide], FoundBoxes]:
@@ -125,8 +125,8 @@ def _finished(output: Path, made_of: dict[str, Any]) -> list[dict[str, Any]] | N
 
 def _find(row: Row, find: Callable[[Slide], FoundBoxes], output: Path) -> dict[str, Any]:
     """Boxes of one row, with a picture; and how well they meet given ones."""
+    from wsi_attn.data.annotations import box_mask
     from wsi_attn.data.boxes import as_text, draw_boxes, given_boxes, overlap, overview
-    from wsi_attn.data.regions_of import box_mask
     from wsi_attn.data.sources import open_row
 
     with open_row(row) as slide:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from wsi_attn.cli.options import Debug, Device, Json, McDropout, Overwrite, Quiet, Seed, Workers, resolve_device
-from wsi_attn.cli.output import Talk, data, data_json, interval
+from wsi_attn.cli.output import Console, data, data_json, interval
 from wsi_attn.errors import ExitCode, UsageError
 from wsi_attn.models.zoo import find_models
 
@@ -31,7 +31,8 @@ Positive = Annotated[
     str | None, typer.Option("--positive", metavar="LABEL", help="The label that --sensitivity is of.")
 ]
 Report = Annotated[
-    Path | None, typer.Option("--report", metavar="FOLDER", help="Write report.html, report.json and answers.csv here.")
+    Path | None,
+    typer.Option("--report", metavar="FOLDER", help="Write report.html, report.json and predictions.csv here."),
 ]
 
 
@@ -59,17 +60,17 @@ def evaluate(
     from wsi_attn.predict.evaluation import Evaluation, evaluate_into
     from wsi_attn.predict.slide import PredictConfig
 
-    talk = Talk(quiet=quiet)
+    console = Console(quiet=quiet)
     wanted = Evaluation(manifest, split, seed, sensitivity, positive, shlex.join(["wsi-attn", *sys.argv[1:]]))
-    with talk.progress("evaluate") as progress:
+    with console.progress("evaluate") as progress:
         place = resolve_device(device)
         checkpoints = [load_checkpoint(folder, place) for folder in folders]
         config = PredictConfig(ignore_fit=True, workers=workers, mc_dropout=mc_dropout, seed=seed)
         found, failures = evaluate_into(report, checkpoints, wanted, config, overwrite=overwrite, progress=progress)
     for error in failures:
-        talk.fail(error)
+        console.fail(error)
     if report is not None:
-        talk.say(f"report: {report / 'report.html'}")
+        console.info(f"report: {report / 'report.html'}")
     data_json(found) if json else data("\n".join(as_text(found)))
     raise typer.Exit(ExitCode.SOME_FAILED if found["unanswered"] else ExitCode.DONE)
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Workers
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExitCode, ExportError, UsageError, WsiAttnError
-from wsi_attn.files import Claims
+from wsi_attn.files import Reservations
 
 Inputs = Annotated[
     list[str],
@@ -86,11 +86,11 @@ def export(
     the map that a global-spatial model learned.
     """
     if to == "attention-map":
-        raise typer.Exit(_attention_maps(expand(inputs), output, Talk(quiet=quiet), overwrite=overwrite, json=json))
+        raise typer.Exit(_attention_maps(expand(inputs), output, Console(quiet=quiet), overwrite=overwrite, json=json))
     from wsi_attn.export.run import ExportConfig, export_subject, target_of
-    from wsi_attn.export.subject import open_subject, subject_paths
+    from wsi_attn.export.source import export_paths, open_export_source
 
-    paths = subject_paths(expand(inputs))
+    paths = export_paths(expand(inputs))
     if slide and len(paths) > 1:
         raise UsageError(f"--slide names one slide and {len(paths)} inputs were given")
     if size and downsample:
@@ -109,45 +109,45 @@ def export(
         pyramid,
         workers,
     )
-    talk = Talk(quiet=quiet, total=len(paths))
-    claims = Claims()
+    console = Console(quiet=quiet, total=len(paths))
+    reservations = Reservations()
     for path in paths:
         try:
-            subject = open_subject(path, slide, grid)
+            subject = open_export_source(path, slide, grid)
             target = target_of(subject, to, output, config)
-            claims.take(target, path)
-            with talk.progress(subject.stem) as progress:
+            reservations.reserve(target, path)
+            with console.progress(subject.stem) as progress:
                 record = export_subject(subject, to, target, config, overwrite=overwrite, progress=progress)
         except WsiAttnError as error:
-            talk.fail(error)
+            console.fail(error)
             continue
         except OSError as error:
-            talk.fail(ExportError(f"Cannot export {path} into {output}: {error.strerror or error}"))
+            console.fail(ExportError(f"Cannot export {path} into {output}: {error.strerror or error}"))
             continue
         if record["state"] == "skipped":
-            talk.say(f"{target} is there already; --overwrite writes it anew")
+            console.info(f"{target} is there already; --overwrite writes it anew")
         if record.get("features_left_out"):
-            talk.say(
+            console.info(
                 f"{path}: {record['features']} features written, {record['features_left_out']} lower ones left out"
             )
         if record.get("unreadable_tiles"):
-            talk.say(f"warning: {path}: {record['unreadable_tiles']} tiles could not be decoded; they are grey")
+            console.info(f"warning: {path}: {record['unreadable_tiles']} tiles could not be decoded; they are grey")
         data_json(record) if json else data(f"{path}\t{target}")
-    raise typer.Exit(talk.exit_code())
+    raise typer.Exit(console.exit_code())
 
 
-def _attention_maps(models: list[Path], output: Path, talk: Talk, *, overwrite: bool, json: bool) -> ExitCode:
+def _attention_maps(models: list[Path], output: Path, console: Console, *, overwrite: bool, json: bool) -> ExitCode:
     """The learned maps of runs or checkpoints, each as two pictures in the folder `output`."""
     from wsi_attn.export.attention_map import export_attention_map
 
-    talk.total = len(models)
+    console.total = len(models)
     for model in models:
         try:
             record = export_attention_map(str(model), output, overwrite=overwrite)
         except WsiAttnError as error:
-            talk.fail(error)
+            console.fail(error)
             continue
         if record["state"] == "skipped":
-            talk.say(f"{record['output']} is there already; --overwrite writes it anew")
+            console.info(f"{record['output']} is there already; --overwrite writes it anew")
         data_json(record) if json else data(f"{model}\t{record['output']}\t{record['overlay']}")
-    return talk.exit_code()
+    return console.exit_code()

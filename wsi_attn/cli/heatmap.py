@@ -9,12 +9,12 @@ import typer
 
 from wsi_attn import files
 from wsi_attn.cli.options import Debug, Json, Quiet, Workers
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExportError, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
-    from wsi_attn.contract import Slide
-    from wsi_attn.export.subject import Subject
+    from wsi_attn.export.source import ExportSource
+    from wsi_attn.slide import Slide
 
 Inputs = Annotated[
     list[str],
@@ -69,18 +69,18 @@ def heatmap(
 ) -> None:
     """Draw what predictions looked at, or what tiles of stores score, as PNG; regions of predictions as GeoJSON too."""
     from wsi_attn.export.geojson import write_geojson
-    from wsi_attn.export.subject import open_subject, subject_paths
+    from wsi_attn.export.source import export_paths, open_export_source
     from wsi_attn.geometry import Frame
     from wsi_attn.heatmaps.picture import draw_layer, png_bytes
     from wsi_attn.slides.view import read_view
 
-    found = subject_paths(expand(inputs))
+    found = export_paths(expand(inputs))
     if slide and len(found) > 1:
         raise UsageError(f"--slide names one slide and {len(found)} inputs were given")
-    talk = Talk(quiet=quiet, total=len(found))
+    console = Console(quiet=quiet, total=len(found))
     for path in found:
         try:
-            subject = open_subject(path, slide, grid)
+            subject = open_export_source(path, slide, grid)
             layer = subject.layer(of)
             downsample = max(1.0, max(subject.size0) / size)
             frame = Frame.covering(subject.size0, downsample, downsample)
@@ -98,23 +98,23 @@ def heatmap(
                 record["geojson"] = str(folder / f"{subject.stem}.geojson")
                 write_geojson(subject.prediction, Path(record["geojson"]))
         except WsiAttnError as error:
-            talk.fail(error)
+            console.fail(error)
             continue
         except OSError as error:
-            talk.fail(ExportError(f"Cannot draw {path}: {error.strerror or error}"))
+            console.fail(ExportError(f"Cannot draw {path}: {error.strerror or error}"))
             continue
         data_json(record) if json else data("\t".join(record.values()))
-    raise typer.Exit(talk.exit_code())
+    raise typer.Exit(console.exit_code())
 
 
-def _stem(subject: Subject, of: str | None) -> str:
+def _stem(subject: ExportSource, of: str | None) -> str:
     """What pictures are named after: a quantity that is not the usual one is part of it."""
     if subject.prediction and of in (None, subject.layers[0]):
         return subject.stem
     return f"{subject.stem}.{(of or subject.layers[0]).replace(':', '-')}"
 
 
-def _sheet(subject: Subject, slide: Slide, name: str, count: int) -> bytes:
+def _sheet(subject: ExportSource, slide: Slide, name: str, count: int) -> bytes:
     from wsi_attn.heatmaps.contact_sheet import contact_sheet, read_patches
     from wsi_attn.heatmaps.picture import png_bytes
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Quiet, SlideMpp, Slides, parse_slide_mpp
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import WsiAttnError
 
 if TYPE_CHECKING:
-    from wsi_attn.contract import Slide, SlideInfo
+    from wsi_attn.slide import Slide, SlideInfo
 
 
 def info(
@@ -24,15 +24,15 @@ def info(
 
     paths = expand(slides)
     mpp = parse_slide_mpp(slide_mpp)
-    talk = Talk(quiet=quiet, total=len(paths))
+    console = Console(quiet=quiet, total=len(paths))
     for path in paths:
         try:
             with open_source(path, mpp) as slide:
                 tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
                 data_json(as_record(slide.info, tiles)) if json else data(as_text(slide.info, tiles))
         except WsiAttnError as error:
-            talk.fail(error)
-    raise typer.Exit(talk.exit_code())
+            console.fail(error)
+    raise typer.Exit(console.exit_code())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Output, Quiet
-from wsi_attn.cli.output import Talk, data, data_json
+from wsi_attn.cli.output import Console, data, data_json
 
 app = typer.Typer(help="List the shipped models, show a card, or make one anew.", rich_markup_mode=None)
 
@@ -56,8 +56,8 @@ def build(name: Recipe, data_folder: Data, output: Output, quiet: Quiet = False,
     """Make a shipped model anew: assemble its fields, train, evaluate against the baseline, write the card."""
     from wsi_attn.recipes.build import build as build_model
 
-    talk = Talk(quiet=quiet)
+    console = Console(quiet=quiet)
     command = f"wsi-attn models build {name} --data DATA --output OUTPUT"  # where they lie is nobody's business
-    with talk.progress(name) as progress:
-        folder = build_model(name, data_folder, output, command=command, say=talk.say, progress=progress)
+    with console.progress(name) as progress:
+        folder = build_model(name, data_folder, output, command=command, say=console.info, progress=progress)
     data(str(folder))

@@ -15,13 +15,13 @@ from wsi_attn.cli.options import DEBUG
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # it brings numpy, a third of the time that --help takes
-    from wsi_attn.contract import Progress
+    from wsi_attn.slide import Progress
 
 LOG: list[Path] = []
 """The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
 
 
-class Talk:
+class Console:
     """What a command says: lines and progress on stderr, nothing when quiet; failures are counted."""
 
     def __init__(self, *, quiet: bool, total: int = 1) -> None:
@@ -29,7 +29,7 @@ class Talk:
         self.total = total
         self.failures: list[WsiAttnError] = []
 
-    def say(self, line: str) -> None:
+    def info(self, line: str) -> None:
         """One line for people."""
         _log(line)
         if not self.quiet:
@@ -53,7 +53,7 @@ class Talk:
     def progress(self, label: str) -> Iterator[Progress]:
         """A rich progress bar on a terminal; nothing elsewhere."""
         if self.quiet or not sys.stderr.isatty():
-            from wsi_attn.contract import no_progress
+            from wsi_attn.slide import no_progress
 
             yield no_progress
             return

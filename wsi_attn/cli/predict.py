@@ -23,7 +23,7 @@ from wsi_attn.cli.options import (
     parse_slide_mpp,
     resolve_device,
 )
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.models.zoo import DEFAULT, find_model
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def predict(
     checkpoint = load_checkpoint(folder, resolve_device(device))
     if coverage is not None:
         threshold_of(checkpoint.spec.calibration, coverage, checkpoint.name)  # refused before any slide is opened
-    talk = Talk(quiet=quiet, total=len(paths))
-    talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
+    console = Console(quiet=quiet, total=len(paths))
+    console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = PredictConfig(
         ignore_fit=ignore_fit,
         workers=workers,
@@ -104,27 +104,27 @@ def predict(
         seed=seed,
         referral=referral,
     )
-    with talk.progress("predict") as progress:
+    with console.progress("predict") as progress:
         for outcome in predict_paths(
             paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
         ):
             if outcome.prediction is None:
                 if outcome.error:
-                    talk.fail(outcome.error)
+                    console.fail(outcome.error)
                 continue
             found = outcome.prediction
             for warning in found.warnings:
-                talk.say(f"warning: {warning}")
+                console.info(f"warning: {warning}")
             if found.unreadable_tiles:
-                talk.say(
+                console.info(
                     f"warning: {found.slide}: {found.unreadable_tiles} tiles could not be decoded and were left out"
                 )
             if outcome.state == "skipped":
-                talk.say(f"{outcome.file} is there already; --overwrite predicts anew")
+                console.info(f"{outcome.file} is there already; --overwrite predicts anew")
             data_json(found.record()) if json else data(as_line(found, outcome.file))
     if peak := peak_memory_mb():
-        talk.say(f"peak memory {peak:.0f} MB")
-    raise typer.Exit(talk.exit_code())
+        console.info(f"peak memory {peak:.0f} MB")
+    raise typer.Exit(console.exit_code())
 
 
 def as_line(found: SlidePrediction, file: Path | None) -> str:

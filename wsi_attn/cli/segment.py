@@ -20,7 +20,7 @@ from wsi_attn.cli.options import (
     parse_slide_mpp,
     resolve_device,
 )
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.cli.predict import peak_memory_mb
 from wsi_attn.models.zoo import find_model
 
@@ -68,31 +68,31 @@ def segment(
     from wsi_attn.segment.batch import segment_paths
     from wsi_attn.segment.evaluation import segmenter
     from wsi_attn.segment.slide import SegmentConfig
-    from wsi_attn.segment.windows import Windows, usual_overlap
+    from wsi_attn.segment.windows import Windows, default_overlap
 
     checkpoint = load_checkpoint(folder, resolve_device(device))
     side = tile or segmenter(checkpoint).config.crop
-    Windows(side, side, usual_overlap(side) if overlap is None else overlap)  # refused before any slide is opened
-    talk = Talk(quiet=quiet, total=len(paths))
-    talk.say(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
+    Windows(side, side, default_overlap(side) if overlap is None else overlap)  # refused before any slide is opened
+    console = Console(quiet=quiet, total=len(paths))
+    console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = SegmentConfig(tile, overlap, into_store, annotations, simplify, workers)
-    with talk.progress("segment") as progress:
+    with console.progress("segment") as progress:
         for outcome in segment_paths(
             paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
         ):
             if outcome.record is None:
                 if outcome.error:
-                    talk.fail(outcome.error)
+                    console.fail(outcome.error)
                 continue
             found = outcome.record
             if outcome.state == "skipped":
-                talk.say(f"{found['labels']} is there already; --overwrite segments anew")
+                console.info(f"{found['labels']} is there already; --overwrite segments anew")
             if found["unreadable_places"]:
-                talk.say(f"warning: {found['slide']}: {found['unreadable_places']} places could not be decoded")
+                console.info(f"warning: {found['slide']}: {found['unreadable_places']} places could not be decoded")
             data_json(found) if json else data(as_line(found))
     if peak := peak_memory_mb():
-        talk.say(f"peak memory {peak:.0f} MB")
-    raise typer.Exit(talk.exit_code())
+        console.info(f"peak memory {peak:.0f} MB")
+    raise typer.Exit(console.exit_code())
 
 
 def as_line(record: Mapping[str, Any]) -> str:

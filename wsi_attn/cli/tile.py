@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
-from wsi_attn.files import Claims
+from wsi_attn.files import Reservations
 
 Store = Annotated[
     Path, typer.Option("--output", "-o", help="One store NAME.zarr, or a folder that receives STEM.zarr.")
@@ -76,46 +76,50 @@ def tile(
         )
     method = "otsu" if Path(tissue).is_dir() else tissue
     config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores, workers)
-    talk = Talk(quiet=quiet, total=len(paths))
-    claims = Claims()
+    console = Console(quiet=quiet, total=len(paths))
+    reservations = Reservations()
     for number, path in enumerate(paths, 1):
         of_all = f"{number} of {len(paths)}, " if len(paths) > 1 else ""
         try:
-            with open_source(path, own_mpp) as slide, talk.progress(of_all + slide.info.name) as progress:
+            with open_source(path, own_mpp) as slide, console.progress(of_all + slide.info.name) as progress:
                 store = output if one else output / f"{slide.info.name}.zarr"
-                claims.take(store, path)
+                reservations.reserve(store, path)
                 own = dataclasses.replace(config, tissue=_tissue_of(tissue, slide.info.name))
                 summary = tile_slide(slide, store, own, overwrite=overwrite, progress=progress)
         except WsiAttnError as error:
-            talk.fail(error)
+            console.fail(error)
             continue
         except OSError as error:
-            talk.fail(
+            console.fail(
                 StoreError(
                     f"Cannot tile {path} into {output}: {error.strerror}; mend that and run it again, it resumes"
                 )
             )
             continue
         if summary.state == "skipped":
-            talk.say(f"{summary.path} is complete already; --overwrite tiles anew")
+            console.info(f"{summary.path} is complete already; --overwrite tiles anew")
         for reason in dict.fromkeys(
             pixels.reason for pixels in summary.pixels if pixels.origin in ("copied", "resampled") and codec == "auto"
         ):
-            talk.say(f"{path}: decoded and compressed anew as {summary.pixels[0].codec}, not passed through: {reason}")
+            console.info(
+                f"{path}: decoded and compressed anew as {summary.pixels[0].codec}, not passed through: {reason}"
+            )
         if summary.unreadable_tiles:
-            talk.say(
+            console.info(
                 f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded; they are masked, not white"
             )
         if summary.tiles == 0:
-            talk.say(f"warning: {path}: no tissue was found, the grid is empty; --tissue none takes the whole slide")
+            console.info(
+                f"warning: {path}: no tissue was found, the grid is empty; --tissue none takes the whole slide"
+            )
         if slide.info.mpp is None:
-            talk.say(f"warning: {path}: no pixel size is recorded ({slide.info.mpp_note}); --slide-mpp gives one")
+            console.info(f"warning: {path}: no pixel size is recorded ({slide.info.mpp_note}); --slide-mpp gives one")
         record = as_record(path, summary)
         data_json(record) if json else data(
             f"{path}\t{summary.path}\t{summary.tiles} of {summary.tiles_total} tiles\t"
             f"{summary.tissue_fraction:.3f} tissue\t{summary.unreadable_tiles} unreadable\t{summary.state}"
         )
-    raise typer.Exit(talk.exit_code())
+    raise typer.Exit(console.exit_code())
 
 
 def _tissue_of(tissue: str, name: str) -> str:

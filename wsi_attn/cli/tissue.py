@@ -10,11 +10,11 @@ import typer
 
 from wsi_attn import files
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
-    from wsi_attn.contract import Slide
+    from wsi_attn.slide import Slide
     from wsi_attn.slides.view import View
     from wsi_attn.tissue.mask import TissueMask
 
@@ -70,16 +70,16 @@ def tissue(
     paths, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
     parameters = {"method": method, "mpp": mpp, "min_area_um2": min_area, "max_hole_um2": max_hole}
     parameters["simplify"] = simplify
-    talk = Talk(quiet=quiet, total=len(paths))
-    claims = files.Claims()
+    console = Console(quiet=quiet, total=len(paths))
+    reservations = files.Reservations()
     for path in paths:
         try:
             with open_source(path, own_mpp) as slide:
-                targets = _targets(output, slide, path, claims)
+                targets = _targets(output, slide, path, reservations)
                 made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
                 if targets and not overwrite and (done := _finished(*targets, made_of)):
                     record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
-                    talk.say(f"{targets[0]} is there already; --overwrite finds tissue anew")
+                    console.info(f"{targets[0]} is there already; --overwrite finds tissue anew")
                 else:
                     view = _view(slide, path, mpp, workers)
                     found = detect_tissue(
@@ -100,22 +100,24 @@ def tissue(
                         "state": "written" if targets else "found",
                     }
         except WsiAttnError as error:
-            talk.fail(error)
+            console.fail(error)
             continue
         except OSError as error:
-            talk.fail(TissueError(f"Cannot write the tissue of {path} into {output}: {error.strerror or error}"))
+            console.fail(TissueError(f"Cannot write the tissue of {path} into {output}: {error.strerror or error}"))
             continue
-        _warn(talk, record)
+        _warn(console, record)
         data_json(record) if json else data(_line(record))
-    raise typer.Exit(talk.exit_code())
+    raise typer.Exit(console.exit_code())
 
 
-def _targets(output: Path | None, slide: Slide, path: Path, claims: files.Claims) -> tuple[Path, Path] | None:
+def _targets(
+    output: Path | None, slide: Slide, path: Path, reservations: files.Reservations
+) -> tuple[Path, Path] | None:
     """The outlines and the picture to write, if any; an error where another input of this run has the same name."""
     if output is None:
         return None
     geojson = output / f"{slide.info.name}.tissue.geojson"
-    claims.take(geojson, path)
+    reservations.reserve(geojson, path)
     return geojson, output / f"{slide.info.name}.tissue.png"
 
 
@@ -213,16 +215,18 @@ def _whole(size0: tuple[int, int]) -> Any:
     return np.array([[0, 0, *size0]])
 
 
-def _warn(talk: Talk, record: dict[str, Any]) -> None:
+def _warn(console: Console, record: dict[str, Any]) -> None:
     path = record["slide"]
     if record["unreadable_fraction"]:
-        talk.say(
+        console.info(
             f"warning: {path}: {record['unreadable_fraction']:.1%} could not be decoded; that is no tissue, nor glass"
         )
     if not record["polygons"]:
-        talk.say(f"warning: {path}: no tissue was found; --method robust finds paler stain, none takes the whole slide")
+        console.info(
+            f"warning: {path}: no tissue was found; --method robust finds paler stain, none takes the whole slide"
+        )
     if record["mpp"] is None:
-        talk.say(f"warning: {path}: no pixel size is known, so there is no area in mm²; --slide-mpp gives one")
+        console.info(f"warning: {path}: no pixel size is known, so there is no area in mm²; --slide-mpp gives one")
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_attn.cli import train_options as opt
 from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, resolve_device
-from wsi_attn.cli.output import Talk, data, data_json, interval
+from wsi_attn.cli.output import Console, data, data_json, interval
 from wsi_attn.errors import UsageError
 
 
@@ -129,7 +129,7 @@ def train(
         "patch_widths": _widths("--patch-widths", patch_widths),
         "dropout": dropout,
     }
-    from wsi_attn.models.contract import SEGMENTATION
+    from wsi_attn.models.base import SEGMENTATION
     from wsi_attn.models.systems import task_of
     from wsi_attn.train.config import Resources, TrainConfig
     from wsi_attn.train.folds import cross_validate
@@ -178,8 +178,8 @@ def train(
         precision=precision,
     )
     first = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun started, one talks
-    talk = Talk(quiet=quiet or not first)
-    with talk.progress("train") as progress:
+    console = Console(quiet=quiet or not first)
+    with console.progress("train") as progress:
         arguments: dict[str, Any] = {
             "weights": weights,
             "name": name,
@@ -187,8 +187,8 @@ def train(
             "overwrite": overwrite,
             "resources": Resources(workers, cache_mb, tensorboard),
             "progress": progress,
-            "log": lambda record: talk.say(as_line(record)),
-            "say": talk.say,
+            "log": lambda record: console.info(as_line(record)),
+            "say": console.info,
         }
         options = {key: value for key, value in network.items() if value is not None}
         summary: Any
@@ -200,16 +200,16 @@ def train(
         else:
             summary = (cross_validate if folds else train_run)(manifest, output, config, options, **arguments)
     if first:
-        report(summary, talk, json=json)
+        report(summary, console, json=json)
 
 
-def report(summary: Any, talk: Talk, *, json: bool) -> None:
+def report(summary: Any, console: Console, *, json: bool) -> None:
     """What a run came to: on stderr where its parts lie, on stdout its metrics."""
     checkpoints = [folder / "checkpoint" for folder in getattr(summary, "folds", [summary.run])]
     if summary.state == "skipped":
-        talk.say(f"{summary.run} is complete already; --overwrite trains anew")
+        console.info(f"{summary.run} is complete already; --overwrite trains anew")
     for checkpoint in checkpoints:
-        talk.say(f"checkpoint: {checkpoint}")
+        console.info(f"checkpoint: {checkpoint}")
     place = {"checkpoint": str(checkpoints[0])} if len(checkpoints) == 1 else {"checkpoints": [*map(str, checkpoints)]}
     if json:
         data_json({"run": str(summary.run), **place, "state": summary.state, **summary.metrics})

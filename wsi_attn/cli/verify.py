@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Quiet, Workers
-from wsi_attn.cli.output import Talk, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import StoreError, WsiAttnError
 
 Stores = Annotated[list[str], typer.Argument(metavar="STORE", help="Stores; - reads paths from stdin.")]
@@ -26,20 +26,20 @@ def verify(
     from wsi_attn.store.verify import verify_store
 
     paths = expand(stores)
-    talk = Talk(quiet=quiet, total=len(paths))
+    console = Console(quiet=quiet, total=len(paths))
     for path in paths:
         try:
-            with talk.progress(path.name) as progress:
+            with console.progress(path.name) as progress:
                 verdict = verify_store(path, decode=not fast, workers=workers, progress=progress)
         except WsiAttnError as error:
-            talk.fail(error)
+            console.fail(error)
             continue
         state = "damaged" if verdict.problems else "sound"
         for problem in verdict.problems[1:]:
-            talk.say(problem)
+            console.info(problem)
         if verdict.problems:
             more = f"; one of {len(verdict.problems)} problems" if len(verdict.problems) > 1 else ""
-            talk.fail(StoreError(verdict.problems[0] + more))
+            console.fail(StoreError(verdict.problems[0] + more))
         record = {
             "store": str(path),
             "state": state,
@@ -51,4 +51,4 @@ def verify(
         data_json(record) if json else data(
             f"{path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(verdict.problems)} problems"
         )
-    raise typer.Exit(talk.exit_code())
+    raise typer.Exit(console.exit_code())

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wsi_attn.cli.options import Debug, Quiet, SlideMpp, Workers, parse_slide_mpp
-from wsi_attn.cli.output import Talk, data, expand
+from wsi_attn.cli.output import Console, data, expand
 
 Inputs = Annotated[
     list[str],
@@ -44,14 +44,14 @@ def view(
     from wsi_attn.viewer.collection import collect
     from wsi_attn.viewer.serve import serve
 
-    talk = Talk(quiet=quiet)
+    console = Console(quiet=quiet)
     collection = collect(expand(paths))
     for problem in collection.problems:
-        talk.fail(problem)
+        console.fail(problem)
 
     def ready(address: str) -> None:
         data(address)
-        talk.say(f"{len(collection.entries)} slides; Ctrl-C ends the viewer")
+        console.info(f"{len(collection.entries)} slides; Ctrl-C ends the viewer")
         if sys.stdout.isatty() if open_browser is None else open_browser:
             import webbrowser
 

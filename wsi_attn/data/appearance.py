@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
+from wsi_attn.slide import UInt8Array
 
 COVERED, MARGIN = 0.99, 1.15
 """The limit is the distance that covers this share of the training inputs, times the margin."""

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
-from wsi_attn.models.contract import PatchSource
+from wsi_attn.models.base import PatchSource
+from wsi_attn.slide import UInt8Array
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def random_span(extent: int, most: float, generator: np.random.Generator) -> sli
     return slice(start, start + kept)
 
 
-class CutPatches:
+class CroppedPatches:
     """A patch source of which only a window is seen, whose corner is `xy`."""
 
     def __init__(self, source: PatchSource, xy: tuple[int, int]) -> None:

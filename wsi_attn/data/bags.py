@@ -13,12 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, Progress, UInt8Array, no_progress
-from wsi_attn.data.augment import AugmentedPatches, CutPatches, Symmetry, random_colour, random_span, random_symmetry
+from wsi_attn.data.augment import (
+    AugmentedPatches,
+    CroppedPatches,
+    Symmetry,
+    random_colour,
+    random_span,
+    random_symmetry,
+)
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Mpp, Region, Size
-from wsi_attn.models.contract import BagBatch, PatchSource
+from wsi_attn.models.base import BagBatch, PatchSource
+from wsi_attn.slide import BACKGROUND, Progress, UInt8Array, no_progress
 from wsi_attn.slides.view import View
 from wsi_attn.tissue.detect import detect_tissue
 from wsi_attn.tissue.polygons import tissue_from_geojson
@@ -65,7 +72,7 @@ class Bag:
         width, height = (min(end, extent) - start for start, end, extent in zip(corner, far, self.extent, strict=True))
         weights = None if self.weights is None else self.weights[rows, columns]
         lesion = None if self.lesion is None else self.lesion[rows, columns]
-        source = CutPatches(self.source, corner)
+        source = CroppedPatches(self.source, corner)
         view, tissue = self.view[rows, columns], self.tissue[rows, columns]
         return Bag(view, tissue, (width, height), source, self.unreadable, weights, lesion)
 

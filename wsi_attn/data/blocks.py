@@ -7,9 +7,9 @@ from typing import Self
 
 import numpy as np
 
-from wsi_attn.contract import BACKGROUND, EncodedTiles, Slide, SlideInfo, UInt8Array
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
+from wsi_attn.slide import BACKGROUND, EncodedTiles, Slide, SlideInfo, UInt8Array
 from wsi_attn.slides.tile_cache import TileCache
 
 BLOCK = 512

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Slide, UInt8Array
+from wsi_attn.data.annotations import box_mask, region_mask
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.regions_of import box_mask, region_mask
 from wsi_attn.data.saliency import saliency, salient_mask
 from wsi_attn.geometry import Size
+from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.slides.view import View, read_view
 
 VIEW_SIDE = 256

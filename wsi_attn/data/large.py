@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Progress, UInt8Array, no_progress
 from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, TISSUE_PIXELS
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Region
-from wsi_attn.models.contract import BagBatch
+from wsi_attn.models.base import BagBatch
+from wsi_attn.slide import Progress, UInt8Array, no_progress
 from wsi_attn.slides.view import read_block, read_view
 from wsi_attn.tissue.detect import detect_tissue
 from wsi_attn.tissue.mask import raster_coverage

@@ -39,7 +39,7 @@ class Row:
         GeoJSON of the boxes and polygons, in level-0 pixels, outside of which nothing is looked at.
     boxes
         Where the finding is: `x1 y1 x2 y2` in level-0 pixels, several separated by `;`, or the path of a file of them
-        (see `data.regions_of`); empty where nothing is said.
+        (see `data.annotations`); empty where nothing is said.
     mask
         The same as an image, not 0 where the finding is.
     paths

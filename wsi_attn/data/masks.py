@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.data.manifest import Row
 from wsi_attn.errors import ManifestError, TissueError, UsageError
 from wsi_attn.geometry import Frame, Size
+from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.image_reader import MAX_PIXELS
 from wsi_attn.tissue.polygons import classified_polygons, read_regions
 from wsi_attn.tissue.rings import Polygon, fill_polygons

@@ -15,10 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Slide, UInt8Array
 from wsi_attn.data.blocks import uncached
 from wsi_attn.errors import UnknownNameError
 from wsi_attn.geometry import Frame, Region
+from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.store.tile_store import TileStore
 
 PRIORS = ("tissue", "scores", "none")

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
+from wsi_attn.slide import UInt8Array
 
 RIM = 0.1
 """Depth of the rim, as a share of the root of the image's area."""

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.data.augment import random_colour, random_symmetry
 from wsi_attn.data.masks import UNLABELLED, Mask, Window
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Region, tile_origins
+from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.view import read_region_at
 
 MOST_CROPS = 16

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.data.manifest import Row
 from wsi_attn.errors import MissingMppError, ModelMismatchError, SlideReadError
 from wsi_attn.geometry import Mpp
+from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.mosaic import Mosaic
 from wsi_attn.slides.open import open_slide
 from wsi_attn.slides.tile_cache import TileCache

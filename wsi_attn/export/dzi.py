@@ -10,9 +10,9 @@ from xml.sax.saxutils import quoteattr
 import cv2
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, UInt8Array, no_progress
 from wsi_attn.errors import ExportError
 from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes
+from wsi_attn.slide import Progress, UInt8Array, no_progress
 
 TILE = 254
 """What DeepZoom tools use; tiles here do not overlap."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attn import __version__
-from wsi_attn.export.subject import Subject
+from wsi_attn.export.source import ExportSource
 
 SEARCHED = 1 << 20
 """Bytes at either end of a file in which its mark lies."""
@@ -40,7 +40,7 @@ class Mark:
             return False
 
 
-def mark_of(subject: Subject, to: str, config: Any) -> Mark:
+def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
     """The mark of one input in one format; `config` is a dataclass, of which `workers` changes nothing."""
     options = {name: value for name, value in asdict(config).items() if name != "workers"}
     words = {"format": to, "software": __version__, "fingerprint": subject.fingerprint, "grid": subject.grid, **options}
@@ -53,7 +53,7 @@ def mark_of(subject: Subject, to: str, config: Any) -> Mark:
     return Mark(f"wsi-attn-export-{digest.hexdigest()}")
 
 
-def _files_of(subject: Subject) -> Iterator[Path]:
+def _files_of(subject: ExportSource) -> Iterator[Path]:
     """What an export depends on beside the slide's pixels, which the fingerprint stands for."""
     if subject.prediction:
         yield subject.path

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsi_attn import files
-from wsi_attn.export.subject import Tiles, strongest
+from wsi_attn.export.source import Tiles, strongest
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
 

@@ -20,15 +20,15 @@ import numpy as np
 from PIL import Image
 
 from wsi_attn import assets, files
-from wsi_attn.contract import Progress, Slide, UInt8Array, no_progress
 from wsi_attn.errors import ExportError
-from wsi_attn.export.subject import Subject
+from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.heatmaps.contact_sheet import read_patches
-from wsi_attn.heatmaps.layer import Layer, Mode, shade
+from wsi_attn.heatmaps.layer import Layer, Mode, display_values
 from wsi_attn.heatmaps.picture import FAINTEST
 from wsi_attn.heatmaps.raster import FloatArray, resample
+from wsi_attn.slide import Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.view import read_view
 
 MOST_BYTES = 15_000_000
@@ -47,7 +47,7 @@ QUALITIES = (85, 75, 65, 50)
 
 
 def write_html(
-    subject: Subject,
+    subject: ExportSource,
     slide: Slide,
     layers: Sequence[Layer],
     path: Path,
@@ -131,8 +131,8 @@ def _bounded_jpeg(pixels: UInt8Array, frame: Frame) -> tuple[str, Frame]:
         frame = Frame(size, frame.downsample_x * 2, frame.downsample_y * 2)
 
 
-def _layers(layers: Sequence[Layer], subject: Subject, mode: Mode | None, colour: str) -> list[dict[str, Any]]:
-    shades = [shade(layer, mode) for layer in layers]
+def _layers(layers: Sequence[Layer], subject: ExportSource, mode: Mode | None, colour: str) -> list[dict[str, Any]]:
+    shades = [display_values(layer, mode) for layer in layers]
     side = LAYER_SIDE
     while True:
         downsample = max(1.0, max(subject.size0) / side)
@@ -173,7 +173,7 @@ def _indexed_png(values: FloatArray, colour: str, *, opaque: bool = False) -> by
     return buffer.getvalue()
 
 
-def _patches(subject: Subject, slide: Slide, count: int, layers: Sequence[Layer]) -> list[dict[str, Any]]:
+def _patches(subject: ExportSource, slide: Slide, count: int, layers: Sequence[Layer]) -> list[dict[str, Any]]:
     regions = subject.regions(count, layers[0].name if layers else None)
     return [
         {**vars(patch.region), "image": f"data:image/jpeg;base64,{_b64(_jpeg(patch.pixels, QUALITIES[0]))}"}

@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from wsi_attn.contract import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.heatmaps.contact_sheet import UNREADABLE
-from wsi_attn.heatmaps.layer import Layer, Mode, shade
+from wsi_attn.heatmaps.layer import Layer, Mode, display_values
 from wsi_attn.heatmaps.picture import overlay
 from wsi_attn.heatmaps.raster import resample
+from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.view import read_region_at
 
 TOGETHER = 2
@@ -58,7 +58,7 @@ class Painter:
         self.unreadable = 0
         self._slide = slide
         self._colours = colours
-        self._values = shade(colours.layer, colours.mode).values if colours else None
+        self._values = display_values(colours.layer, colours.mode).values if colours else None
         self._lock = threading.Lock()
 
     def paint(self, region: Region) -> UInt8Array:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, no_progress
 from wsi_attn.errors import ExportError, OutputExistsError, UsageError
 from wsi_attn.export.dzi import tile_folder, write_dzi
 from wsi_attn.export.finished import Mark, mark_of
@@ -16,11 +15,12 @@ from wsi_attn.export.html import MOST_PATCHES, SLIDE_SIDE, write_html
 from wsi_attn.export.ome_tiff import Layout, write_picture, write_values
 from wsi_attn.export.ome_zarr import write_ome_zarr
 from wsi_attn.export.pyramid import Colours, Painter
-from wsi_attn.export.subject import NO_LAYER, SCORE, TISSUE, Subject
+from wsi_attn.export.source import NO_LAYER, SCORE, TISSUE, ExportSource
 from wsi_attn.export.table import write_csv, write_parquet
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import Layer, Mode
 from wsi_attn.heatmaps.picture import colours_alone, draw_layer, png_bytes
+from wsi_attn.slide import Progress, no_progress
 from wsi_attn.slides.view import read_view
 from wsi_attn.tissue.polygons import tissue_to_geojson
 
@@ -80,7 +80,7 @@ class ExportConfig:
     """Threads that read; all cores by default."""
 
 
-def target_of(subject: Subject, to: Format, output: Path, config: ExportConfig) -> Path:
+def target_of(subject: ExportSource, to: Format, output: Path, config: ExportConfig) -> Path:
     """The path that is written: `output` itself where it ends like the format, else a file of the subject's name in it.
 
     `STEM.QUANTITY.SUFFIX` for formats that hold one quantity, else `STEM.SUFFIX`; colons become hyphens.
@@ -94,7 +94,7 @@ def target_of(subject: Subject, to: Format, output: Path, config: ExportConfig) 
 
 
 def export_subject(
-    subject: Subject,
+    subject: ExportSource,
     to: Format,
     path: Path,
     config: ExportConfig,
@@ -162,7 +162,7 @@ def _is_zarr(path: Path) -> bool:
     return (path / "zarr.json").exists()
 
 
-def _of(subject: Subject, to: Format, config: ExportConfig) -> str:
+def _of(subject: ExportSource, to: Format, config: ExportConfig) -> str:
     """The one quantity that a format shows."""
     if len(config.of) > 1:
         raise UsageError(f"{to} holds one quantity, and {len(config.of)} are named with --of; html takes several")
@@ -173,7 +173,7 @@ def _of(subject: Subject, to: Format, config: ExportConfig) -> str:
     return NO_LAYER if to in OF_PIXELS and subject.prediction is None and not config.values else subject.layers[0]
 
 
-def _layer(subject: Subject, to: Format, config: ExportConfig) -> Layer:
+def _layer(subject: ExportSource, to: Format, config: ExportConfig) -> Layer:
     """The one quantity that a format shows, as a raster."""
     of = _of(subject, to, config)
     if of == NO_LAYER:
@@ -183,14 +183,14 @@ def _layer(subject: Subject, to: Format, config: ExportConfig) -> Layer:
     return subject.layer(of)
 
 
-def _frame(subject: Subject, config: ExportConfig, side: int | None, least: float = 1.0) -> Frame:
+def _frame(subject: ExportSource, config: ExportConfig, side: int | None, least: float = 1.0) -> Frame:
     """Of pictures: as asked for, else `side` pixels along the longer side but at least `least` level-0 pixels each."""
     size = config.size or side
     downsample = config.downsample or max(least, max(subject.size0) / size if size else 1.0)
     return Frame.covering(subject.size0, downsample, downsample)
 
 
-def _table(subject: Subject, to: Format, path: Path, *, overwrite: bool) -> dict[str, Any]:
+def _table(subject: ExportSource, to: Format, path: Path, *, overwrite: bool) -> dict[str, Any]:
     if not subject.layers:
         raise ExportError(f"{subject.path} has no numbers; {to} needs a prediction or a store")
     if to == "parquet":
@@ -199,7 +199,7 @@ def _table(subject: Subject, to: Format, path: Path, *, overwrite: bool) -> dict
     return {"rows": rows, "state": "written" if written else "skipped"}
 
 
-def _geojson(subject: Subject, path: Path, config: ExportConfig) -> dict[str, Any]:
+def _geojson(subject: ExportSource, path: Path, config: ExportConfig) -> dict[str, Any]:
     kind: Literal["annotation", "detection"] = "annotation" if config.annotations else "detection"
     if subject.prediction and config.top is None and not config.of:
         found = to_geojson(subject.prediction, kind)["features"]
@@ -220,7 +220,7 @@ def _geojson(subject: Subject, path: Path, config: ExportConfig) -> dict[str, An
     return {"of": of, "features": written, "features_left_out": total - written}
 
 
-def _html(subject: Subject, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
+def _html(subject: ExportSource, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
     names = [name for name in (config.of or subject.layers) if name != NO_LAYER]
     patches = PATCHES if config.top is None else config.top
     if patches > MOST_PATCHES:
@@ -242,7 +242,7 @@ def _html(subject: Subject, path: Path, config: ExportConfig, progress: Progress
     return {"of": names, "bytes": path.stat().st_size}
 
 
-def _png(subject: Subject, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
+def _png(subject: ExportSource, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
     frame = _frame(subject, config, PNG_SIDE)
     layer = _layer(subject, "png", config)
     shown = {"of": layer.name, "downsample": [frame.downsample_x, frame.downsample_y]}
@@ -256,7 +256,7 @@ def _png(subject: Subject, path: Path, config: ExportConfig, progress: Progress)
     return shown
 
 
-def _pyramid(subject: Subject, to: Format, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
+def _pyramid(subject: ExportSource, to: Format, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
     of = _of(subject, to, config)
     layer = None if of == NO_LAYER else subject.layer(of)
     if to == "ome-tiff" and config.values:

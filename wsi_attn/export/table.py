@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_attn import files
 from wsi_attn.errors import MissingExtraError, OutputExistsError
-from wsi_attn.export.subject import Subject
+from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
 
@@ -34,7 +34,7 @@ class _Part(NamedTuple):
     numbers: Mapping[str, FloatColumn]
 
 
-def columns_of(subject: Subject) -> Columns:
+def columns_of(subject: ExportSource) -> Columns:
     """The table by columns, all of one length.
 
     `slide`; `kind`, "region" (read at high resolution), "cell" (of the maps) or "tile" (of a store's grid); `x`, `y`,
@@ -57,7 +57,7 @@ def columns_of(subject: Subject) -> Columns:
     return columns
 
 
-def write_csv(subject: Subject, path: Path, *, overwrite: bool = False) -> tuple[int, bool]:
+def write_csv(subject: ExportSource, path: Path, *, overwrite: bool = False) -> tuple[int, bool]:
     """The table as CSV, whole or not at all; empty where there is no number.
 
     Returns
@@ -82,7 +82,7 @@ def write_csv(subject: Subject, path: Path, *, overwrite: bool = False) -> tuple
     return len(columns["kind"]), True
 
 
-def write_parquet(subject: Subject, path: Path) -> int:
+def write_parquet(subject: ExportSource, path: Path) -> int:
     """The table as Parquet, whole or not at all; nulls where there is no number. Gives the number of rows.
 
     Raises
@@ -103,7 +103,7 @@ def write_parquet(subject: Subject, path: Path) -> int:
     return count
 
 
-def _prediction_parts(subject: Subject) -> Iterator[_Part]:
+def _prediction_parts(subject: ExportSource) -> Iterator[_Part]:
     """Regions, then cells: maps that lie on one grid share their rows."""
     regions = subject.prediction.attention if subject.prediction else ()
     boxes = np.array([(r.x, r.y, r.width, r.height) for r in regions], np.float64).reshape(-1, 4)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from wsi_attn.contract import Slide, UInt8Array
 from wsi_attn.errors import SlideReadError
 from wsi_attn.heatmaps.legend import NOTICE, scale_bar
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Line, text_block
+from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.slides.view import read_region_at
 from wsi_attn.store.predictions import AttendedRegion
 

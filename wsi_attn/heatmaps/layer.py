@@ -43,7 +43,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Shade:
+class DisplayValues:
     """A layer on the scale of its colour bar: float32 (rows, columns), 0 to 1 with NaN, and the words for the bar."""
 
     values: FloatArray
@@ -52,7 +52,7 @@ class Shade:
     ticks: tuple[str, ...]
 
 
-def shade(layer: Layer, mode: Mode | None = None) -> Shade:
+def display_values(layer: Layer, mode: Mode | None = None) -> DisplayValues:
     """Positions of a layer's cells on the colour bar.
 
     "rank": each cell's percentile within the slide. "value": for attention a share of its largest value, from 0 on;
@@ -67,15 +67,15 @@ def shade(layer: Layer, mode: Mode | None = None) -> Shade:
         raise UsageError(f"A heatmap shows 'rank' or 'value', not {mode!r}")
     if mode == "rank":
         ranks = attention_rank(layer.values)
-        return Shade(ranks, f"{layer.title} rank", "percentile within this slide", ("0", "50", "100"))
+        return DisplayValues(ranks, f"{layer.title} rank", "percentile within this slide", ("0", "50", "100"))
     if layer.name == ATTENTION:
         share, largest = attention_share(layer.values)
         ticks = ("0", f"{largest / 2:.2g}", f"{largest:.2g}")
-        return Shade(share, layer.title, "share of the slide's, each cell", ticks)
+        return DisplayValues(share, layer.title, "share of the slide's, each cell", ticks)
     if np.isnan(layer.values).all():
-        return Shade(layer.values, layer.title, "value, none in this slide", ("0", "1"))
+        return DisplayValues(layer.values, layer.title, "value, none in this slide", ("0", "1"))
     low, high = float(np.nanmin(layer.values)), float(np.nanmax(layer.values))
     spread = high - low
     values = (layer.values - np.float32(low)) / np.float32(spread) if spread > 0 else layer.values * 0 + np.float32(0.5)
     ticks = (f"{low:.3g}", f"{(low + high) / 2:.3g}", f"{high:.3g}")
-    return Shade(values.astype(np.float32), layer.title, "value, from the least to the largest", ticks)
+    return DisplayValues(values.astype(np.float32), layer.title, "value, from the least to the largest", ticks)

@@ -16,7 +16,7 @@ NOTICE = "Research use only"
 
 
 @dataclass(frozen=True)
-class Place:
+class PlacedBlock:
     """A block and where its top-left corner goes."""
 
     block: Image.Image
@@ -80,22 +80,22 @@ def length_words(microns: float) -> str:
     return f"{microns / 1000:g} mm" if microns < 10_000 else f"{microns / 10_000:g} cm"
 
 
-def in_rows(blocks: Sequence[Image.Image], width: int, gap: int) -> tuple[list[Place], int]:
+def in_rows(blocks: Sequence[Image.Image], width: int, gap: int) -> tuple[list[PlacedBlock], int]:
     """Blocks from left to right in rows no wider than `width`, and the height that they take."""
-    places: list[Place] = []
+    places: list[PlacedBlock] = []
     x, y, row = gap, gap, 0
     for block in blocks:
         if x > gap and x + block.width + gap > width:
             x, y, row = gap, y + row + gap, 0
-        places.append(Place(block, x, y))
+        places.append(PlacedBlock(block, x, y))
         x, row = x + block.width + 2 * gap, max(row, block.height)
     return places, y + row + gap
 
 
-def in_column(blocks: Sequence[Image.Image], gap: int) -> tuple[list[Place], int]:
+def in_column(blocks: Sequence[Image.Image], gap: int) -> tuple[list[PlacedBlock], int]:
     """Blocks below each other, and the height that they take."""
     places, y = [], gap
     for block in blocks:
-        places.append(Place(block, gap, y))
+        places.append(PlacedBlock(block, gap, y))
         y += block.height + 2 * gap
     return places, y

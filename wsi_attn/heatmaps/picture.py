@@ -19,7 +19,7 @@ from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps import legend
 from wsi_attn.heatmaps.colour import UInt8Array, colourise, lookup_table
-from wsi_attn.heatmaps.layer import ATTENTION, Layer, Mode, Shade, shade
+from wsi_attn.heatmaps.layer import ATTENTION, DisplayValues, Layer, Mode, display_values
 from wsi_attn.heatmaps.outlines import draw_outlines
 from wsi_attn.heatmaps.raster import FloatArray, resample
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Colour, Line, text_block
@@ -102,7 +102,7 @@ def draw_layer(
     UsageError : an option out of range, or a thumbnail that is not of `frame.size`.
     """
     _check(thumbnail, frame, alpha)
-    shown = shade(layer, mode)
+    shown = display_values(layer, mode)
     picture = Image.fromarray(overlay(thumbnail, resample(shown.values, layer.frame, frame), alpha, colour))
     unit = letter_size(frame)
     draw_outlines(picture, frame, caption.regions, unit)
@@ -158,7 +158,7 @@ def _mixture(alpha: float, colour: str) -> tuple[FloatArray, FloatArray, FloatAr
 def colours_alone(layer: Layer, frame: Frame, mode: Mode | None, alpha: float, colour: str) -> Image.Image:
     """A layer without slide and legend: RGBA of `frame.size`, transparent where nothing was looked at."""
     _check_alpha(alpha)
-    values = resample(shade(layer, mode).values, layer.frame, frame)
+    values = resample(display_values(layer, mode).values, layer.frame, frame)
     return Image.fromarray(colourise(values, np.full(values.shape, alpha, np.float32), colour))
 
 
@@ -221,7 +221,7 @@ def _title(caption: Caption, unit: int) -> list[Line]:
     ]
 
 
-def _bar(shown: Shade, colour: str, unit: int, room: int) -> Image.Image:
+def _bar(shown: DisplayValues, colour: str, unit: int, room: int) -> Image.Image:
     # Over white and at full strength: the picture's colours, and how each hides less than the next.
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     seen = overlay(np.full((1, 256, 3), 255, np.uint8), ramp, 1.0, colour)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 
 from wsi_attn import files
 from wsi_attn.errors import CheckpointError
-from wsi_attn.models.contract import CLASSIFICATION, SlideModel
+from wsi_attn.models.base import CLASSIFICATION, SlideModel
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.provenance import sha256_of
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
-from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
 
 
@@ -65,7 +65,7 @@ class Cnn(SlideModel):
         return self.phi.stride
 
     def forward(self, batch: BagBatch) -> SlideOutput:
-        """Answer B slides."""
+        """Predict B slides."""
         valid, _ = allowed_cells(batch, self.normalise.mean.device)
         share = valid / valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)  # (B, h, w)
         share = share.to(self.normalise.mean.dtype)

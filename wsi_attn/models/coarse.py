@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsi_attn.models.contract import BagBatch
+from wsi_attn.models.base import BagBatch
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.filters import RADIUS, smooth
 

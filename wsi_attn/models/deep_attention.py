@@ -63,12 +63,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attn.errors import UsageError
+from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
-from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput, without_patches
-from wsi_attn.models.instances import Instances, Look, Sample, Selection, Threshold, TopK, read_instances
+from wsi_attn.models.instances import AttentionGrid, Instances, Sample, Selection, Threshold, TopK, read_instances
 from wsi_attn.nn.attention import GatedAttention, masked_log_softmax, masked_softmax
 from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
-from wsi_attn.nn.selection import Strongest
+from wsi_attn.nn.selection import TopCells
 from wsi_attn.registry import unknown_name
 
 CHOICES = {
@@ -199,10 +199,10 @@ class DeepAttention(SlideModel):
         return self.phi.stride
 
     def forward(self, batch: BagBatch) -> SlideOutput:
-        """Answer B slides; reads at most K patches of each through its source."""
+        """Predict B slides; reads at most K patches of each through its source."""
         log_attention, z, evidence = self._overview(batch)
         valid, _ = allowed_cells(batch, z.device)
-        look = Look(log_attention, valid, batch.extent, self.cell)
+        look = AttentionGrid(log_attention, valid, batch.extent, self.cell)
         coarse, z = z, self.dropout(z)
         attention = log_attention.to(self.normalise.mean.dtype).exp().view(valid.shape)
         if self.config.branches == "global":
@@ -318,7 +318,7 @@ class DeepAttention(SlideModel):
             evidence = logits.new_zeros((size, config.classes, height, width))
         global_features = []
         for slides, view in views(batch, training=self.training):
-            focus = Strongest.empty(logits[slides], self.phi.out_channels)
+            focus = TopCells.empty(logits[slides], self.phi.out_channels)
             for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides]):
                 where = (slides, slice(None), rows, columns)
                 cells = features.flatten(2).transpose(1, 2)  # (b, n, D), equation (1)

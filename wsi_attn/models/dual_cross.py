@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attn.errors import UsageError
+from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise, allowed_cells, views
-from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.backbones import build_backbone, timm_is_here
 from wsi_attn.nn.cross_attention import TwoWay
@@ -191,7 +191,7 @@ class DualCross(SlideModel):
         return COARSE
 
     def forward(self, batch: BagBatch) -> SlideOutput:
-        """Answer B slides."""
+        """Predict B slides."""
         valid, _ = allowed_cells(batch, self.normalise.mean.device)
         attention = self.normalise.mean.new_zeros(valid.shape)
         pooled, grids = [], []

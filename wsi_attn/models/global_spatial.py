@@ -38,14 +38,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.errors import UsageError
+from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, TrainingImages, without_patches
 from wsi_attn.models.coarse import Normalise, views
-from wsi_attn.models.contract import BagBatch, SlideModel, SlideOutput, TrainingImages, without_patches
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.backbones import build_backbone
 from wsi_attn.nn.global_map import KINDS, GlobalMap
 from wsi_attn.registry import unknown_name
+from wsi_attn.slide import UInt8Array
 
 CELL = 4
 """Coarse pixels along a cell of the map that a prediction shows."""
@@ -162,7 +162,7 @@ class GlobalSpatial(SlideModel):
         return CELL
 
     def forward(self, batch: BagBatch) -> SlideOutput:
-        """Answer B slides."""
+        """Predict B slides."""
         pixels = self._resized(batch)
         features = self.features(self.normalise(pixels), self.map(self._map_features(pixels)))
         pooled = features.mean(dim=(2, 3))  # equation (4)

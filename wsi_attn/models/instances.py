@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_attn.contract import UInt8Array
-from wsi_attn.models.contract import PatchSource
+from wsi_attn.models.base import PatchSource
 from wsi_attn.nn.attention import masked_log_softmax, masked_softmax
 from wsi_attn.nn.components import components, crop_around, heaviest, hot_mask
 from wsi_attn.nn.sampling import draw, perturbed, sampled_expectation, smoothed
 from wsi_attn.nn.selection import top_cells
+from wsi_attn.slide import UInt8Array
 
 EVALUATION_SEED = 20101124
 """Seed of the draws where no generator is given, so that a prediction repeats; the same for every slide."""
@@ -32,7 +32,7 @@ LARGEST_CROP = 16
 """Side of the largest crop of a component in patch sides, so that no map asks for a slide's every pixel."""
 
 
-class Look(NamedTuple):
+class AttentionGrid(NamedTuple):
     """What the coarse view says: float64 (B, T) log attention, bool (B, h, w) valid cells, int64 (B, 2) extent."""
 
     log_attention: Tensor
@@ -81,11 +81,11 @@ class Selection(Protocol):
         """Widths of `Pooled.local` and `Pooled.summary` for D features of an instance."""
         ...
 
-    def choose(self, look: Look, generator: torch.Generator | None) -> Instances:
+    def choose(self, grid: AttentionGrid, generator: torch.Generator | None) -> Instances:
         """Instances of B slides; `generator` is there while training."""
         ...
 
-    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
+    def pool(self, grid: AttentionGrid, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """Pool features float (B, K, D).
 
         `readable` is bool (B, K), False where nothing could be decoded; `gate` float (B, K), the gate of (7).
@@ -125,32 +125,32 @@ class TopK:
         """See `Selection.widths`."""
         return features, features
 
-    def choose(self, look: Look, generator: torch.Generator | None) -> Instances:
+    def choose(self, grid: AttentionGrid, generator: torch.Generator | None) -> Instances:
         """See `Selection.choose`."""
-        scores = self._scores(look, generator)
-        radius = max(1.0, self.spacing * self.patch_size / look.cell)
-        width = look.valid.shape[2]
+        scores = self._scores(grid, generator)
+        radius = max(1.0, self.spacing * self.patch_size / grid.cell)
+        width = grid.valid.shape[2]
         chosen = []
-        for index, valid in enumerate(look.valid):
+        for index, valid in enumerate(grid.valid):
             places = top_cells(scores[index], valid, self.count, radius)
             chosen.append(places[:, 0] * width + places[:, 1])
-        return _squares(look, chosen, self.count, self.patch_size)
+        return _squares(grid, chosen, self.count, self.patch_size)
 
-    def _scores(self, look: Look, generator: torch.Generator | None) -> Tensor:
+    def _scores(self, grid: AttentionGrid, generator: torch.Generator | None) -> Tensor:
         """What cells are ranked by, float64 (B, h, w)."""
-        scores = look.log_attention.detach().view(look.valid.shape)
+        scores = grid.log_attention.detach().view(grid.valid.shape)
         if self.uniform:
             even = torch.zeros_like(scores[0].flatten())
-            rows = [perturbed(even, valid, _draws(generator)) for valid in look.valid.flatten(1)]
+            rows = [perturbed(even, valid, _draws(generator)) for valid in grid.valid.flatten(1)]
             return torch.stack(rows).view(scores.shape)
         if generator is not None and self.exploration > 0:
             uniform = torch.rand(scores.shape, generator=generator).clamp_(1e-9, 1 - 1e-9).to(scores.device)
             return scores - self.exploration * torch.log(-torch.log(uniform))
         return scores
 
-    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
+    def pool(self, grid: AttentionGrid, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """See `Selection.pool`."""
-        log_mass = look.log_attention.gather(1, instances.cells).to(r.dtype)
+        log_mass = grid.log_attention.gather(1, instances.cells).to(r.dtype)
         weights = masked_softmax(gate + log_mass, readable)  # (B, K), equation (7a)
         local = torch.einsum("bk,bkd->bd", weights, r)  # equation (8a)
         return Pooled(local, local, weights)
@@ -185,27 +185,27 @@ class Sample:
         """See `Selection.widths`."""
         return 2 * features, 2 * features
 
-    def choose(self, look: Look, generator: torch.Generator | None) -> Instances:
+    def choose(self, grid: AttentionGrid, generator: torch.Generator | None) -> Instances:
         """See `Selection.choose`."""
-        weights, valid = self._distribution(look), look.valid.flatten(1)
+        weights, valid = self._distribution(grid), grid.valid.flatten(1)
         chosen = [draw(weights[index], valid[index], self.count, _draws(generator)) for index in range(len(valid))]
-        return _squares(look, chosen, self.count, self.patch_size)
+        return _squares(grid, chosen, self.count, self.patch_size)
 
-    def _distribution(self, look: Look) -> Tensor:
+    def _distribution(self, grid: AttentionGrid) -> Tensor:
         """Log of what is drawn from, float64 (B, T)."""
-        return smoothed(look.log_attention, look.valid.flatten(1), 1.0 if self.uniform else self.smoothing)
+        return smoothed(grid.log_attention, grid.valid.flatten(1), 1.0 if self.uniform else self.smoothing)
 
-    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
+    def pool(self, grid: AttentionGrid, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """See `Selection.pool`.
 
         A draw that cannot be decoded is taken out of the population, as if its cell were no tissue: those left are
         draws without replacement from the rest, in order.
         """
-        lost = torch.zeros_like(look.log_attention).scatter_add_(
-            1, instances.cells, (instances.mask & ~readable).to(look.log_attention.dtype)
+        lost = torch.zeros_like(grid.log_attention).scatter_add_(
+            1, instances.cells, (instances.mask & ~readable).to(grid.log_attention.dtype)
         )
-        population = look.valid.flatten(1) & (lost == 0)
-        log_attention = masked_log_softmax(self._distribution(look), population)
+        population = grid.valid.flatten(1) & (lost == 0)
+        log_attention = masked_log_softmax(self._distribution(grid), population)
         f = functional.normalize(r, dim=-1)  # (B, K, D), for least variance
         phi = sampled_expectation(log_attention, instances.cells, readable, f)  # equation (8b)
         weights = masked_softmax(gate, readable)  # (B, K), equation (7b)
@@ -244,22 +244,22 @@ class Threshold:
         """See `Selection.widths`."""
         return self.count * features, features
 
-    def choose(self, look: Look, generator: torch.Generator | None) -> Instances:
+    def choose(self, grid: AttentionGrid, generator: torch.Generator | None) -> Instances:
         """See `Selection.choose`."""
-        size = len(look.valid)
-        attention = look.log_attention.exp()  # (B, T)
+        size = len(grid.valid)
+        attention = grid.log_attention.exp()  # (B, T)
         xy, sides = torch.zeros((size, self.count, 2), dtype=torch.int64), torch.zeros((size, self.count)).long()
         cells = torch.zeros((size, self.count), dtype=torch.int64)
         mask = torch.zeros((size, self.count), dtype=torch.bool)
         mass = attention.new_zeros((size, self.count))
-        maps = attention.detach().view(look.valid.shape).cpu().numpy()
-        for index, valid in enumerate(look.valid.cpu().numpy()):
+        maps = attention.detach().view(grid.valid.shape).cpu().numpy()
+        for index, valid in enumerate(grid.valid.cpu().numpy()):
             found = components(hot_mask(maps[index], valid, self.threshold))
-            width, height = look.extent[index].tolist()
+            width, height = grid.extent[index].tolist()
             for place, component in enumerate(heaviest(found, maps[index], self.count)):
                 members = torch.from_numpy(component.cells)
                 x, y, side = crop_around(
-                    component, look.cell, (width, height), self.patch_size // 2, LARGEST_CROP * self.patch_size
+                    component, grid.cell, (width, height), self.patch_size // 2, LARGEST_CROP * self.patch_size
                 )
                 xy[index, place], sides[index, place] = torch.tensor([x, y]), side
                 cells[index, place] = members[maps[index].reshape(-1)[component.cells].argmax()]
@@ -268,7 +268,7 @@ class Threshold:
         device = attention.device
         return Instances(xy.to(device), sides.to(device), mask.to(device), cells.to(device), mass)
 
-    def pool(self, look: Look, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
+    def pool(self, grid: AttentionGrid, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """See `Selection.pool`; what is absent or unreadable is a zero vector, and no gate is asked."""
         mass = (instances.mass * readable).to(r.dtype)
         weights = mass.detach() / mass.detach().sum(dim=1, keepdim=True).clamp(min=torch.finfo(r.dtype).tiny)
@@ -287,7 +287,7 @@ def _draws(generator: torch.Generator | None) -> torch.Generator:
     return generator or torch.Generator().manual_seed(EVALUATION_SEED)
 
 
-def _squares(look: Look, chosen: Sequence[Tensor], count: int, patch_size: int) -> Instances:
+def _squares(grid: AttentionGrid, chosen: Sequence[Tensor], count: int, patch_size: int) -> Instances:
     """Squares of one size around the centres of chosen cells, shifted inside the slide and never shrunk.
 
     Parameters
@@ -295,20 +295,20 @@ def _squares(look: Look, chosen: Sequence[Tensor], count: int, patch_size: int) 
     chosen
         For each slide int64 (k,), flat indices of cells, k <= count.
     """
-    size, width = len(chosen), look.valid.shape[2]
+    size, width = len(chosen), grid.valid.shape[2]
     cells = torch.zeros((size, count), dtype=torch.int64)
     xy = torch.zeros((size, count, 2), dtype=torch.int64)
     mask = torch.zeros((size, count), dtype=torch.bool)
     for index, flat in enumerate(chosen):
         places = flat.cpu()
-        centre = torch.stack((places % width, places // width), dim=1) * look.cell + look.cell // 2  # (k, 2), x and y
-        limit = (look.extent[index].cpu() - patch_size).clamp(min=0)
+        centre = torch.stack((places % width, places // width), dim=1) * grid.cell + grid.cell // 2  # (k, 2), x and y
+        limit = (grid.extent[index].cpu() - patch_size).clamp(min=0)
         cells[index, : len(places)] = places
         xy[index, : len(places)] = torch.minimum((centre - patch_size // 2).clamp(min=0), limit)
         mask[index, : len(places)] = True
-    device = look.log_attention.device
+    device = grid.log_attention.device
     cells, mask = cells.to(device), mask.to(device)
-    mass = look.log_attention.detach().gather(1, cells).exp() * mask
+    mass = grid.log_attention.detach().gather(1, cells).exp() * mask
     return Instances(xy.to(device), torch.full_like(cells, patch_size), mask, cells, mass)
 
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsi_attn.errors import UsageError
+from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise
-from wsi_attn.models.contract import SEGMENTATION, BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.nn.backbones import SMALL, pretrained_file
 from wsi_attn.nn.dense_unet import STRIDE, DenseUNet, layout_of
 from wsi_attn.nn.joint_attention import NONE, JointAttention
@@ -116,7 +116,7 @@ class JointSegmentation(SlideModel):
         return 1
 
     def forward(self, batch: BagBatch) -> SlideOutput:
-        """Answer the pixels of B images, (B, 3, H, W) of `batch.coarse`."""
+        """Predict the pixels of B images, (B, 3, H, W) of `batch.coarse`."""
         valid = batch.valid.to(self.normalise.mean.device)
         logits = self.network(self.normalise(batch.coarse), valid)
         share = valid / valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)  # (B, H, W)

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from wsi_attn.errors import UsageError
+from wsi_attn.models.base import NetworkConfig, SlideModel
 from wsi_attn.models.cnn import Cnn, CnnConfig
-from wsi_attn.models.contract import NetworkConfig, SlideModel
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.dual_cross import DualCross, DualCrossConfig
 from wsi_attn.models.global_spatial import GlobalSpatial, GlobalSpatialConfig

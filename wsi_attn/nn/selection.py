@@ -46,7 +46,7 @@ def top_cells(scores: Tensor, mask: Tensor, count: int, radius: float) -> Tensor
 
 
 @dataclass(frozen=True)
-class Strongest:
+class TopCells:
     """The strongest positions seen so far, of J maps over B slides.
 
     Attributes
@@ -61,12 +61,12 @@ class Strongest:
     features: Tensor
 
     @staticmethod
-    def empty(maps: Tensor, channels: int) -> Strongest:
+    def empty(maps: Tensor, channels: int) -> TopCells:
         """Nothing yet, for maps (B, J, ...) and D features."""
         nothing = maps.new_zeros((*maps.shape[:2], 0))
-        return Strongest(nothing, nothing[..., None].expand(*nothing.shape, channels))
+        return TopCells(nothing, nothing[..., None].expand(*nothing.shape, channels))
 
-    def merged(self, logits: Tensor, features: Tensor, count: int) -> Strongest:
+    def merged(self, logits: Tensor, features: Tensor, count: int) -> TopCells:
         """With further positions, the `count` strongest of all; differentiable in both.
 
         Parameters
@@ -81,4 +81,4 @@ class Strongest:
         found = features[:, None].expand(-1, logits.shape[1], -1, -1).gather(2, index)
         top, found = torch.cat([self.logits, top], dim=2), torch.cat([self.features, found], dim=2)
         top, places = top.topk(min(count, top.shape[2]), dim=2)
-        return Strongest(top, found.gather(2, places[..., None].expand(*places.shape, found.shape[3])))
+        return TopCells(top, found.gather(2, places[..., None].expand(*places.shape, found.shape[3])))

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, PredictionError, WsiAttnError
-from wsi_attn.files import Claims
+from wsi_attn.files import Reservations
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.predict.exhaustive import ATTENTION as EXHAUSTIVE
 from wsi_attn.predict.slide import PredictConfig, predict_slide
+from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction, write_prediction
 
 
@@ -39,12 +39,12 @@ def predict_paths(
     progress: Progress = no_progress,
 ) -> Iterator[Outcome]:
     """Predict every path and leave `STEM.prediction.json` in `output`; outcomes come in the order of the paths."""
-    claims = Claims()
+    reservations = Reservations()
     for path in paths:
         try:
             with open_source(path, slide_mpp) as slide:
                 file = output / f"{slide.info.name}{SUFFIX}"
-                claims.take(file, path)
+                reservations.reserve(file, path)
                 done = None if overwrite else _finished(file, slide, checkpoint, config)
                 if done is not None:
                     yield Outcome(path, "skipped", done, file)

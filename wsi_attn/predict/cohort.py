@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Progress, no_progress
+from wsi_attn.data.annotations import region_mask
 from wsi_attn.data.manifest import Row, read_manifest
-from wsi_attn.data.regions_of import region_mask
 from wsi_attn.data.sources import open_row
 from wsi_attn.errors import CheckpointError, ManifestError, WsiAttnError
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section, mean_scores, score_attention
@@ -25,13 +24,14 @@ from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
 from wsi_attn.geometry import Size
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.predict.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, predict_slide
+from wsi_attn.slide import Progress, no_progress
 
 REGION_SIDE = 4096
 """Longer side of the raster that annotated regions are drawn on, at most; smaller images at their own pixels."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class RowPrediction:
     """What was said of one row.
 
     `before` and `probabilities` are float64 (C,), as the networks give them and at their temperatures; `attention` is
@@ -57,17 +57,17 @@ def evaluate_manifest(
     command: str = "",
     progress: Progress = no_progress,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
-    """The report on one split, and the errors of slides that could not be answered; see `answer_manifest`."""
+    """The report on one split, and the errors of slides that could not be answered; see `predict_manifest`."""
     members = [checkpoints] if isinstance(checkpoints, Checkpoint) else list(checkpoints)
-    answers, failures = answer_manifest(members, manifest, split, config, progress)
+    answers, failures = predict_manifest(members, manifest, split, config, progress)
     passes = config.mc_dropout
     return report_on(answers, failures, members, split=split, seed=seed, command=command, passes=passes), failures
 
 
-def answer_manifest(
+def predict_manifest(
     checkpoints: Sequence[Checkpoint], manifest: Path, split: str, config: PredictConfig, progress: Progress
-) -> tuple[list[Answer], list[WsiAttnError]]:
-    """Answer every row of one split.
+) -> tuple[list[RowPrediction], list[WsiAttnError]]:
+    """RowPrediction every row of one split.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def answer_manifest(
                 f"only {', '.join(labels)}"
             )
     raw = replace(config, calibrate=False, coverage=None, referral=None)
-    answers: list[Answer] = []
+    answers: list[RowPrediction] = []
     failures: list[WsiAttnError] = []
     for done, row in enumerate(rows, 1):
         try:
@@ -114,7 +114,7 @@ def answer_manifest(
 
 
 def report_on(
-    answers: Sequence[Answer],
+    answers: Sequence[RowPrediction],
     failures: Sequence[WsiAttnError],
     checkpoints: Sequence[Checkpoint],
     *,
@@ -167,7 +167,7 @@ def model_record(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     return {"name": f"mean of {len(checkpoints)} folds", "sha256": together}
 
 
-def _answer(row: Row, checkpoints: Sequence[Checkpoint], config: PredictConfig) -> Answer:
+def _answer(row: Row, checkpoints: Sequence[Checkpoint], config: PredictConfig) -> RowPrediction:
     with open_row(row) as slide:
         size0 = slide.info.size0
         region = region_mask(row, size0, _raster(size0))
@@ -186,7 +186,7 @@ def _answer(row: Row, checkpoints: Sequence[Checkpoint], config: PredictConfig) 
         uncertainty |= {
             name: float(np.mean([prediction.uncertainty[name] for prediction in found])) for name in DROPOUT_TERMS
         }
-    return Answer(row, before.mean(axis=0), after.mean(axis=0), region is not None, attention, uncertainty)
+    return RowPrediction(row, before.mean(axis=0), after.mean(axis=0), region is not None, attention, uncertainty)
 
 
 def referred_by(passes: int) -> str:
@@ -195,7 +195,7 @@ def referred_by(passes: int) -> str:
 
 
 def _uncertainty(
-    answers: Sequence[Answer], wrong: NDArray[np.bool_], patients: Sequence[str], seed: int, passes: int
+    answers: Sequence[RowPrediction], wrong: NDArray[np.bool_], patients: Sequence[str], seed: int, passes: int
 ) -> dict[str, Any]:
     names = answers[0].uncertainty
     terms = {name: np.array([answer.uncertainty[name] for answer in answers]) for name in names}

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_attn.contract import Progress, no_progress
 from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
 from wsi_attn.evaluate.sections import choose_operating_point
+from wsi_attn.models.base import SEGMENTATION
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.models.contract import SEGMENTATION
-from wsi_attn.predict.cohort import answer_manifest, model_record, report_on
+from wsi_attn.predict.cohort import model_record, predict_manifest, report_on
 from wsi_attn.predict.report_folder import finished_report, write_report_folder
 from wsi_attn.predict.slide import PredictConfig
 from wsi_attn.predict.uncertain import uncertain_pictures
 from wsi_attn.provenance import sha256_of
 from wsi_attn.segment.evaluation import evaluate_manifest, write_folder
+from wsi_attn.slide import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def evaluate_into(
     ------
     OutputExistsError : something else lies at `folder`.
     UsageError : no operating point can be chosen.
-    WsiAttnError : as `cohort.answer_manifest`.
+    WsiAttnError : as `cohort.predict_manifest`.
     """
     if not wanted.manifest.is_file():
         raise ManifestError(f"There is no manifest {wanted.manifest}")
@@ -79,7 +79,7 @@ def evaluate_into(
     if wanted.positive is not None and wanted.sensitivity is not None:
         calibrations = [checkpoint.spec.calibration for checkpoint in checkpoints]
         point = choose_operating_point(calibrations, checkpoints[0].spec.labels, wanted.positive, wanted.sensitivity)
-    answers, failures = answer_manifest(checkpoints, wanted.manifest, wanted.split, config, progress)
+    answers, failures = predict_manifest(checkpoints, wanted.manifest, wanted.split, config, progress)
     report = report_on(
         answers,
         failures,

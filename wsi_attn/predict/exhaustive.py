@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_attn.contract import Progress, UInt8Array, no_progress
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Size
+from wsi_attn.slide import Progress, UInt8Array, no_progress
 from wsi_attn.slides.view import read_region_at
 from wsi_attn.store.predictions import AttentionMap
 

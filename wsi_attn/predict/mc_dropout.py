@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.contract import SlideModel
+from wsi_attn.models.base import SlideModel
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 

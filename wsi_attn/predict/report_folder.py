@@ -1,4 +1,4 @@
-"""The folder of `evaluate --report`: `report.json`, `report.html`, and `answers.csv` with a line for every image."""
+"""The folder of `evaluate --report`: `report.json`, `report.html` and `predictions.csv`, with a row per image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from wsi_attn import files
 from wsi_attn.errors import OutputExistsError
 from wsi_attn.evaluate.conformal import in_set
 from wsi_attn.evaluate.html import Picture, write_html_report
-from wsi_attn.predict.cohort import Answer
+from wsi_attn.predict.cohort import RowPrediction
 from wsi_attn.predict.slide import uncertainty_of
 
-REPORT, PAGE, ANSWERS = "report.json", "report.html", "answers.csv"
+REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
 
 
 def finished_report(folder: Path, inputs: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
@@ -41,16 +41,20 @@ def finished_report(folder: Path, inputs: dict[str, Any], *, overwrite: bool) ->
 
 
 def write_report_folder(
-    folder: Path, report: dict[str, Any], answers: Sequence[Answer], manifest: Path, pictures: Sequence[Picture] = ()
+    folder: Path,
+    report: dict[str, Any],
+    answers: Sequence[RowPrediction],
+    manifest: Path,
+    pictures: Sequence[Picture] = (),
 ) -> None:
     """Write the folder, whole or not at all, replacing what was there; `pictures` go onto the page."""
     with files.new_folder(folder) as temporary:
         files.write_json(temporary / REPORT, report)
         write_html_report(temporary / PAGE, report, pictures)
-        files.write_text(temporary / ANSWERS, answers_table(answers, report, manifest))
+        files.write_text(temporary / PREDICTIONS_CSV, predictions_table(answers, report, manifest))
 
 
-def answers_table(answers: Sequence[Answer], report: dict[str, Any], manifest: Path) -> str:
+def predictions_table(answers: Sequence[RowPrediction], report: dict[str, Any], manifest: Path) -> str:
     """A CSV with a header and a line for every answered row.
 
     Columns: `path` (relative to the manifest, several images separated by `;`), `patient`, `label` (true), `called`,

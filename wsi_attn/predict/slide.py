@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.data.appearance import DOUBTFUL, appearance_distance, describe_appearance
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.large import LargeBag, is_large, make_large_bag
@@ -22,11 +21,12 @@ from wsi_attn.evaluate.calibration import calibrated
 from wsi_attn.evaluate.conformal import in_set, threshold_of
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
 from wsi_attn.geometry import Frame, Size
+from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel, SlideOutput
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.models.contract import SEGMENTATION, BagBatch, SlideModel, SlideOutput
 from wsi_attn.predict.exhaustive import PatchScorer, score_tiles
 from wsi_attn.predict.mc_dropout import dropout_passes
 from wsi_attn.provenance import software
+from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, Referral, SlidePrediction
 from wsi_attn.tissue.mask import raster_coverage
 
@@ -43,7 +43,7 @@ class PredictConfig:
     """How a slide is answered."""
 
     ignore_fit: bool = False
-    """Answer inputs that do not look like the training set, with a warning in the record."""
+    """RowPrediction inputs that do not look like the training set, with a warning in the record."""
     workers: int | None = None
     """Threads that read; all cores by default."""
     calibrate: bool = True
@@ -68,7 +68,7 @@ def predict_slide(
     progress: Progress = no_progress,
     regions: Path | None = None,
 ) -> SlidePrediction:
-    """Answer one slide.
+    """RowPrediction one slide.
 
     The coarse view is read wherever there is tissue, of the high resolution only the key instances. With `regions`, a
     GeoJSON file, nothing outside of them is looked at.

@@ -12,11 +12,11 @@ from PIL import Image
 from wsi_attn.data.sources import open_row
 from wsi_attn.evaluate.html import Picture
 from wsi_attn.geometry import Frame
-from wsi_attn.heatmaps.layer import ATTENTION, Layer, shade
+from wsi_attn.heatmaps.layer import ATTENTION, Layer, display_values
 from wsi_attn.heatmaps.picture import overlay
 from wsi_attn.heatmaps.raster import resample
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.predict.cohort import Answer
+from wsi_attn.predict.cohort import RowPrediction
 from wsi_attn.predict.slide import PredictConfig, predict_slide
 from wsi_attn.slides.view import read_view
 
@@ -27,7 +27,7 @@ PICTURES = 6
 
 
 def uncertain_pictures(
-    answers: Sequence[Answer], by: str, checkpoint: Checkpoint, config: PredictConfig, count: int = PICTURES
+    answers: Sequence[RowPrediction], by: str, checkpoint: Checkpoint, config: PredictConfig, count: int = PICTURES
 ) -> list[Picture]:
     """The `count` images with the highest term `by`, most uncertain first, under the attention of one model.
 
@@ -47,13 +47,13 @@ def uncertain_pictures(
     return pictures
 
 
-def _jpeg(answer: Answer, checkpoint: Checkpoint, config: PredictConfig) -> bytes:
+def _jpeg(answer: RowPrediction, checkpoint: Checkpoint, config: PredictConfig) -> bytes:
     with open_row(answer.row) as slide:
         found = predict_slide(slide, checkpoint, config, regions=answer.row.regions).attention_map
         downsample = max(1.0, max(slide.info.size0) / SIDE)
         frame = Frame.covering(slide.info.size0, downsample, downsample)
         pixels = read_view(slide, downsample, downsample, workers=config.workers).pixels
-    values = resample(shade(Layer(ATTENTION, found.frame, found.values)).values, found.frame, frame)
+    values = resample(display_values(Layer(ATTENTION, found.frame, found.values)).values, found.frame, frame)
     buffer = io.BytesIO()
     Image.fromarray(overlay(pixels, values, 0.5, "viridis")).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, no_progress
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.sources import open_row
 from wsi_attn.evaluate.baseline import thumbnail_svm
@@ -25,6 +24,7 @@ from wsi_attn.recipes.card import recipe_card
 from wsi_attn.recipes.fields import Field, write_fields
 from wsi_attn.recipes.hot_spots import hot_spot_quality
 from wsi_attn.registry import unknown_name
+from wsi_attn.slide import Progress, no_progress
 from wsi_attn.train.config import TrainConfig
 from wsi_attn.train.run import train
 

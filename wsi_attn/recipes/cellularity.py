@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.recipes.fields import Field, read_index, read_rgb
+from wsi_attn.slide import UInt8Array
 
 DATA = Path("segment/dsb2018")
 LABELS = ("dense", "moderate", "sparse")
@@ -82,7 +82,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SourceCrop:
     """One crop of a source, `CELL + 2 * FEATHER` a side, and the nuclear share of its densest window."""
 
     source: str
@@ -243,9 +243,9 @@ def _load(folder: Path, row: dict[str, str]) -> Source:
     return Source(Path(row["path"]).stem, cv2.resize(density, size, interpolation=interpolation), nuclei)
 
 
-def _draw(sources: Sequence[Source], floor: float, ceiling: float, generator: np.random.Generator) -> Piece:
+def _draw(sources: Sequence[Source], floor: float, ceiling: float, generator: np.random.Generator) -> SourceCrop:
     """A random piece whose densest window lies between the bounds; the nearest of some tries where none does."""
-    best: Piece | None = None
+    best: SourceCrop | None = None
     for _ in range(24):
         piece = _crop(sources[int(generator.integers(len(sources)))], generator)
         miss = max(floor - piece.peak, piece.peak - ceiling, 0)
@@ -257,7 +257,7 @@ def _draw(sources: Sequence[Source], floor: float, ceiling: float, generator: np
     return best
 
 
-def _crop(source: Source, generator: np.random.Generator) -> Piece:
+def _crop(source: Source, generator: np.random.Generator) -> SourceCrop:
     """A piece in any orientation, a little larger or smaller, its nuclei darker or paler against the rest."""
     side = CELL + 2 * FEATHER
     angle, mirror = generator.uniform(0, 2 * np.pi), generator.choice([-1.0, 1.0])
@@ -272,7 +272,7 @@ def _crop(source: Source, generator: np.random.Generator) -> Piece:
     nuclei = np.asarray(cv2.warpAffine(source.nuclei, affine, (side, side), **options), np.float32)
     inside, outside = np.exp(generator.normal(0, 0.25)), np.exp(generator.normal(-0.2, 0.4))
     contrast = nuclei * inside + (1 - nuclei) * outside
-    return Piece(source.name, density * contrast[..., None].astype(np.float32), nuclei, densest_window(nuclei)[0])
+    return SourceCrop(source.name, density * contrast[..., None].astype(np.float32), nuclei, densest_window(nuclei)[0])
 
 
 def _noise(shape: tuple[int, ...], sigma: float, generator: np.random.Generator, fibre: float = 1.0) -> FloatArray:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn import files
-from wsi_attn.contract import UInt8Array
 from wsi_attn.errors import ManifestError
+from wsi_attn.slide import UInt8Array
 
 JPEG_QUALITY = 92
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.recipes.fields import Field, read_index, read_rgb
+from wsi_attn.slide import UInt8Array
 
 DATA = Path("classify/defungi")
 CROP = 224

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_attn.contract import Progress, no_progress
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import PredictionError, WsiAttnError
-from wsi_attn.files import Claims
+from wsi_attn.files import Reservations
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.segment.slide import SegmentConfig, finished_record, places_of, segment_slide
+from wsi_attn.segment.slide import SegmentConfig, finished_record, output_paths, segment_slide
+from wsi_attn.slide import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ def segment_paths(
     progress: Progress = no_progress,
 ) -> Iterator[Outcome]:
     """Segment every path; outcomes come in the order of the paths."""
-    claims = Claims()
+    reservations = Reservations()
     for path in paths:
         try:
             with open_source(path, slide_mpp) as slide:
-                places = places_of(slide, checkpoint, output, config)
-                claims.take(places.record, path)
+                places = output_paths(slide, checkpoint, output, config)
+                reservations.reserve(places.record, path)
                 done = None if overwrite else finished_record(places, slide, checkpoint, config)
                 if done is None:
                     record = segment_slide(slide, checkpoint, output, config, overwrite=overwrite, progress=progress)

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Slide
 from wsi_attn.data.boxes import FoundBoxes, boxes_from, salient_boxes
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import UsageError
@@ -19,8 +18,9 @@ from wsi_attn.models.checkpoint import Checkpoint, load_checkpoint
 from wsi_attn.models.zoo import find_models
 from wsi_attn.registry import unknown_name
 from wsi_attn.segment.evaluation import segmenter
-from wsi_attn.segment.field import Field
-from wsi_attn.segment.windows import usual_overlap
+from wsi_attn.segment.tiled_inference import TiledInference
+from wsi_attn.segment.windows import default_overlap
+from wsi_attn.slide import Slide
 
 METHODS = ("saliency", "segmentation")
 """How boxes are found."""
@@ -76,7 +76,7 @@ def foreground(slide: Slide, checkpoint: Checkpoint) -> NDArray[np.float32]:
     patches = SlidePatches(slide, checkpoint.spec.mpp, network.config.coarse_factor)
     width, height = patches.extent
     factor = max(1, math.ceil(max(width, height) / RASTER_SIDE))
-    field = Field(network, patches, network.config.crop, usual_overlap(network.config.crop))
+    field = TiledInference(network, patches, network.config.crop, default_overlap(network.config.crop))
     likely = np.zeros((-(-height // factor), -(-width // factor)), np.float32)
     for row in range(0, likely.shape[0], BLOCK_SIDE):
         for column in range(0, likely.shape[1], BLOCK_SIDE):

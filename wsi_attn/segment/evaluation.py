@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.masks import UNLABELLED, Classes, open_mask
 from wsi_attn.data.segmentation import window_of
@@ -23,8 +22,9 @@ from wsi_attn.evaluate.segmentation import COLUMNS, METRICS, PixelCounts, count_
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
 from wsi_attn.models.joint_segmentation import JointSegmentation
-from wsi_attn.segment.field import Field
-from wsi_attn.segment.windows import usual_overlap
+from wsi_attn.segment.tiled_inference import TiledInference
+from wsi_attn.segment.windows import default_overlap
+from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.tissue.polygons import read_regions
 
 MAX_PIXELS = 100_000_000
@@ -33,7 +33,7 @@ MAX_PIXELS = 100_000_000
 BLOCK = 2048
 """Side of the blocks that are answered at a time."""
 
-REPORT, PAGE, ANSWERS = "report.json", "report.html", "answers.csv"
+REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
 
 Compared = tuple[Row, PixelCounts]
 
@@ -81,7 +81,7 @@ def compare(
     window = window_of(patches, field_of_view)
     true = mask.read(window)
     tile = network.config.crop
-    field = Field(network, patches, tile, usual_overlap(tile), workers=workers)
+    field = TiledInference(network, patches, tile, default_overlap(tile), workers=workers)
     answer = np.zeros(true.shape, np.uint8)
     for y in range(0, field_of_view.height, BLOCK):
         for x in range(0, field_of_view.width, BLOCK):
@@ -169,14 +169,14 @@ def evaluate_manifest(
 
 
 def write_folder(folder: Path, report: dict[str, Any], found: Sequence[Compared], manifest: Path) -> None:
-    """`report.json`, `report.html` and `answers.csv` with a line for every image, whole or not at all."""
+    """`report.json`, `report.html` and `predictions.csv` with a line for every image, whole or not at all."""
     with files.new_folder(folder) as temporary:
         files.write_json(temporary / REPORT, report)
         write_html_report(temporary / PAGE, report)
-        files.write_text(temporary / ANSWERS, answers_table(found, report["labels"], manifest))
+        files.write_text(temporary / PREDICTIONS_CSV, predictions_table(found, report["labels"], manifest))
 
 
-def answers_table(found: Sequence[Compared], labels: Sequence[str], manifest: Path) -> str:
+def predictions_table(found: Sequence[Compared], labels: Sequence[str], manifest: Path) -> str:
     """A CSV of each image's own metrics: `METRIC:CLASS` for the classes but the background, empty where undefined.
 
     `tp:CLASS`, `fp:CLASS` and `fn:CLASS` are its pixels, from which Dice and IoU of any images together follow.

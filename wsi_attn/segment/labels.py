@@ -18,8 +18,8 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from wsi_attn import files
-from wsi_attn.contract import UInt8Array
 from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.slide import UInt8Array
 from wsi_attn.store import ome
 from wsi_attn.store.arrays import DOCUMENT
 

@@ -31,7 +31,7 @@ NAMESPACE = uuid.UUID("4c1c2f1e-8a1b-5c0f-9b52-2f2a6f6f2a0d")
 
 
 @dataclass(frozen=True)
-class Found:
+class SegmentedObject:
     """One object: its class, its polygons in level-0 pixels (several where a coarse outline falls apart), and its area
     in pixels of the label.
     """
@@ -71,7 +71,7 @@ class _Part:
 
 
 @dataclass
-class Tally:
+class AreaCounts:
     """What was found, by class: objects, and pixels of the label."""
 
     objects: NDArray[np.int64]
@@ -81,8 +81,8 @@ class Tally:
         self.pixels = np.zeros_like(self.objects)
 
 
-def find_objects(labels: LabelImage, classes: int, size0: Size, tally: Tally) -> Iterator[Found]:
-    """The 4-connected objects of every class but the background; `tally` counts them on the way.
+def find_objects(labels: LabelImage, classes: int, size0: Size, counts: AreaCounts) -> Iterator[SegmentedObject]:
+    """The 4-connected objects of every class but the background; `counts` counts them on the way.
 
     Parameters
     ----------
@@ -97,23 +97,23 @@ def find_objects(labels: LabelImage, classes: int, size0: Size, tally: Tally) ->
     for row, column in labels.blocks():
         block = labels.region(row, column)
         values = labels.read(block)
-        tally.pixels += np.bincount(values.ravel(), minlength=classes)
+        counts.pixels += np.bincount(values.ravel(), minlength=classes)
         if column == 0:
             left = {}
             above_before, above = above, {}
         right: dict[int, _Part] = {}
         for label in np.unique(values[values > 0]).tolist():
             inner, borders = _split(values == label, block, labels.frame.size, label)
-            yield from _traced(inner, labels.frame, block, size0, label, tally)
+            yield from _traced(inner, labels.frame, block, size0, label, counts)
             parts += _connect(borders, block, label, above_before, left, above, right)
         left = right
     for part in parts:
         if part.parent is None:
-            yield _whole(part, labels, size0, tally)
+            yield _whole(part, labels, size0, counts)
 
 
 def features(
-    found: Iterator[Found],
+    found: Iterator[SegmentedObject],
     names: Sequence[str],
     fingerprint: str,
     mpp: Mpp | None,
@@ -222,18 +222,18 @@ def _connect(
 
 
 def _traced(
-    mask: NDArray[np.bool_], frame: Frame, at: Region, size0: Size, label: int, tally: Tally
-) -> Iterator[Found]:
+    mask: NDArray[np.bool_], frame: Frame, at: Region, size0: Size, label: int, counts: AreaCounts
+) -> Iterator[SegmentedObject]:
     """Every piece of a mask whose corner lies at `at`."""
     if not mask.any():
         return
     for polygon in _outlined(mask, frame, at, size0):
-        tally.objects[label] += 1
+        counts.objects[label] += 1
         pixels = round(polygon.area / (frame.downsample_x * frame.downsample_y))
-        yield Found(label, (polygon,), pixels)
+        yield SegmentedObject(label, (polygon,), pixels)
 
 
-def _whole(part: _Part, labels: LabelImage, size0: Size, tally: Tally) -> Found:
+def _whole(part: _Part, labels: LabelImage, size0: Size, counts: AreaCounts) -> SegmentedObject:
     """An object over several blocks."""
     level, box = 0, part.box
     while box.width * box.height > MAX_TRACED and level + 1 < len(labels.level_sizes()):
@@ -246,12 +246,12 @@ def _whole(part: _Part, labels: LabelImage, size0: Size, tally: Tally) -> Found:
         int(numbers[min(row >> level, box.y1 - 1) - box.y, min(column >> level, box.x1 - 1) - box.x])
         for row, column in part.seeds
     } - {0}
-    tally.objects[part.label] += 1
+    counts.objects[part.label] += 1
     frame = Frame(
         Size(box.width, box.height), labels.frame.downsample_x * 2**level, labels.frame.downsample_y * 2**level
     )
     chosen = np.isin(numbers, list(ours)) if ours else mask  # every seed may fall between the pixels that are kept
-    return Found(part.label, tuple(_outlined(np.asarray(chosen), frame, box, size0)), part.pixels)
+    return SegmentedObject(part.label, tuple(_outlined(np.asarray(chosen), frame, box, size0)), part.pixels)
 
 
 def _outlined(mask: NDArray[np.bool_], frame: Frame, at: Region, size0: Size) -> list[Polygon]:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.data.bags import TISSUE_PIXELS
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError
@@ -24,10 +23,11 @@ from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.provenance import software
 from wsi_attn.segment.evaluation import segmenter
-from wsi_attn.segment.field import Field
 from wsi_attn.segment.labels import LabelImage, register_label, settings_of
-from wsi_attn.segment.objects import Tally, features, find_objects
-from wsi_attn.segment.windows import usual_overlap
+from wsi_attn.segment.objects import AreaCounts, features, find_objects
+from wsi_attn.segment.tiled_inference import TiledInference
+from wsi_attn.segment.windows import default_overlap
+from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.slides.view import read_view
 from wsi_attn.store.lock import store_lock
 from wsi_attn.store.schema import TISSUE_LABEL
@@ -46,7 +46,7 @@ class SegmentConfig:
     tile: int | None = None
     """Side of a tile at the model's resolution; by default that of the squares it was trained on."""
     overlap: int | None = None
-    """Pixels that neighbours share; by default see `windows.usual_overlap`."""
+    """Pixels that neighbours share; by default see `windows.default_overlap`."""
     into_store: bool = False
     """Write the label image into the store that is segmented."""
     annotations: bool = False
@@ -68,7 +68,7 @@ class SegmentConfig:
 
 
 @dataclass(frozen=True)
-class Places:
+class OutputPaths:
     """Where the results of a slide go; `key` of the label in its store, or None."""
 
     labels: Path
@@ -77,7 +77,7 @@ class Places:
     key: str | None
 
 
-def places_of(slide: Slide, checkpoint: Checkpoint, output: Path, config: SegmentConfig) -> Places:
+def output_paths(slide: Slide, checkpoint: Checkpoint, output: Path, config: SegmentConfig) -> OutputPaths:
     """Where the results of a slide go.
 
     Raises
@@ -93,11 +93,11 @@ def places_of(slide: Slide, checkpoint: Checkpoint, output: Path, config: Segmen
         if key == TISSUE_LABEL or Path(key).name != key or key.startswith("."):
             raise UsageError(f"--into-store: a label cannot be named {key!r}, as the model is; train it with --name")
         labels = slide.path / "labels" / key
-    return Places(labels, output / f"{name}{POLYGONS}", output / f"{name}{RECORD}", key)
+    return OutputPaths(labels, output / f"{name}{POLYGONS}", output / f"{name}{RECORD}", key)
 
 
 def finished_record(
-    places: Places, slide: Slide, checkpoint: Checkpoint, config: SegmentConfig
+    paths: OutputPaths, slide: Slide, checkpoint: Checkpoint, config: SegmentConfig
 ) -> dict[str, Any] | None:
     """The record that lies there, if it is of the same slide, model and settings; None where it is still to be made.
 
@@ -106,16 +106,16 @@ def finished_record(
     OutputExistsError : something else lies there.
     """
     settings = _settings(slide, checkpoint, config)
-    if settings_of(places.labels, under_way=True) == settings:
+    if settings_of(paths.labels, under_way=True) == settings:
         return None
-    there = [path for path in (places.record, places.labels, places.polygons) if path.exists()]
+    there = [path for path in (paths.record, paths.labels, paths.polygons) if path.exists()]
     if not there:
         return None
     try:
-        found: dict[str, Any] = json.loads(places.record.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {}
-    if found.get("settings") == settings == settings_of(places.labels):
+    if found.get("settings") == settings == settings_of(paths.labels):
         return found
     raise OutputExistsError(
         f"{there[0]} is in the way, of another slide, model or setting; add --overwrite, or name another folder"
@@ -149,7 +149,7 @@ def segment_slide(
     started = time.perf_counter()
     network, spec = segmenter(checkpoint), checkpoint.spec
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
-    places = places_of(slide, checkpoint, output, config)
+    paths = output_paths(slide, checkpoint, output, config)
     settings = _settings(slide, checkpoint, config)
     tissue = find_tissue(slide, spec.tissue, config.workers)
     if tissue is not None and not tissue.mask.any():
@@ -162,12 +162,12 @@ def segment_slide(
         return np.asarray(tissue.coverage(np.array([frame.region0_from(*region) for region in regions])) > 0)
 
     tile = config.tile or network.config.crop
-    overlap = usual_overlap(tile) if config.overlap is None else config.overlap
-    field = Field(network, patches, tile, overlap, wanted, config.workers)
-    levels = len(slide.info.levels) if places.key else None
-    source = "../../" if places.key else None
-    labels = LabelImage(places.labels, frame, slide.info.mpp, spec.labels, settings, levels, source)
-    with _locked(places):
+    overlap = default_overlap(tile) if config.overlap is None else config.overlap
+    field = TiledInference(network, patches, tile, overlap, wanted, config.workers)
+    levels = len(slide.info.levels) if paths.key else None
+    source = "../../" if paths.key else None
+    labels = LabelImage(paths.labels, frame, slide.info.mpp, spec.labels, settings, levels, source)
+    with _locked(paths):
         if overwrite:
             labels.discard()
         labels.open()
@@ -179,10 +179,10 @@ def segment_slide(
                 labels.write(row, column, answer.classes if answer else None, answer.unreadable if answer else 0)
             progress(done, len(blocks), slide.info.name)
         labels.downsample()
-        tally = Tally(np.zeros(len(spec.labels), np.int64))
+        counts = AreaCounts(np.zeros(len(spec.labels), np.int64))
         pixel0 = patches.downsample_x * patches.downsample_y
         outlines = features(
-            find_objects(labels, len(spec.labels), slide.info.size0, tally),
+            find_objects(labels, len(spec.labels), slide.info.size0, counts),
             spec.labels,
             slide.info.fingerprint,
             slide.info.mpp,
@@ -190,15 +190,15 @@ def segment_slide(
             "annotation" if config.annotations else "detection",
             config.simplify,
         )
-        write_features(places.polygons, outlines, checkpoint.sha256)
+        write_features(paths.polygons, outlines, checkpoint.sha256)
         fraction = 1.0 if tissue is None else tissue.fraction
         record = {
             "slide": str(slide.info.path),
-            **_areas(spec.labels, tally, slide, pixel0, fraction),
+            **_areas(spec.labels, counts, slide, pixel0, fraction),
             "tissue_fraction": round(fraction, 6),
             "unreadable_places": sum(labels.done.values()),
-            "labels": str(places.labels),
-            "polygons": str(places.polygons),
+            "labels": str(paths.labels),
+            "polygons": str(paths.polygons),
             "mpp": list(slide.info.mpp) if slide.info.mpp else None,
             "label_mpp": _label_mpp(slide, patches),
             "model": {"name": checkpoint.name, "sha256": checkpoint.sha256},
@@ -206,9 +206,9 @@ def segment_slide(
             "seconds": round(time.perf_counter() - started, 3),
             "software": software(),
         }
-        files.write_json(places.record, record)
-        if places.key:
-            register_label(slide.info.path, places.key)
+        files.write_json(paths.record, record)
+        if paths.key:
+            register_label(slide.info.path, paths.key)
         labels.finish()  # last: its presence says that all is there
     return record
 
@@ -234,14 +234,16 @@ def _settings(slide: Slide, checkpoint: Checkpoint, config: SegmentConfig) -> di
 
 
 @contextmanager
-def _locked(places: Places) -> Iterator[None]:
+def _locked(paths: OutputPaths) -> Iterator[None]:
     """One writer for the results of a slide."""
-    places.labels.parent.mkdir(parents=True, exist_ok=True)
-    with store_lock(places.labels):
+    paths.labels.parent.mkdir(parents=True, exist_ok=True)
+    with store_lock(paths.labels):
         yield
 
 
-def _areas(names: tuple[str, ...], tally: Tally, slide: Slide, pixel0: float, tissue_fraction: float) -> dict[str, Any]:
+def _areas(
+    names: tuple[str, ...], counts: AreaCounts, slide: Slide, pixel0: float, tissue_fraction: float
+) -> dict[str, Any]:
     """Objects, area and share of the tissue of each class but the background."""
     mpp = slide.info.mpp
     unit, factor = ("mm²", mpp.x * mpp.y / 1e6) if mpp else ("px²", 1.0)
@@ -249,9 +251,9 @@ def _areas(names: tuple[str, ...], tally: Tally, slide: Slide, pixel0: float, ti
     classes = {}
     for index, name in enumerate(names):
         if index > 0:
-            area0 = float(tally.pixels[index]) * pixel0
+            area0 = float(counts.pixels[index]) * pixel0
             classes[name] = {
-                "objects": int(tally.objects[index]),
+                "objects": int(counts.objects[index]),
                 "area": round(area0 * factor, 9),
                 "share": round(area0 / tissue, 6),
             }

@@ -24,7 +24,7 @@ STEP = 32
 """Tile and overlap are whole multiples of it, so that all tiles lie on one grid of the coarsest features."""
 
 
-def usual_overlap(tile: int) -> int:
+def default_overlap(tile: int) -> int:
     """A quarter of a tile in whole steps, one at least where half of the tile has room for it."""
     return min(max(STEP, tile // 4 // STEP * STEP), tile // 2 // STEP * STEP)
 

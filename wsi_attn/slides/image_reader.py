@@ -13,10 +13,10 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
+from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 
 MAX_PIXELS = 400_000_000
 """Pixels of a plain image; 1.2 GB of RGB in memory. Larger ones belong into a tiled pyramid."""

@@ -17,10 +17,10 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, Slide, SlideInfo, UInt8Array
 from wsi_attn.errors import NotEncodedError, RegionError, SlideNotFoundError, SlideReadError
 from wsi_attn.geometry import Mpp, Region, Size
 from wsi_attn.provenance import fingerprint_of
+from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, Slide, SlideInfo, UInt8Array
 from wsi_attn.slides.image_reader import EXIF_ORIENTATION
 from wsi_attn.slides.open import open_slide
 from wsi_attn.slides.tile_cache import TileCache

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from wsi_attn.contract import Slide
 from wsi_attn.errors import SlideNotFoundError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
+from wsi_attn.slide import Slide
 from wsi_attn.slides.image_reader import read_image
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
 from wsi_attn.slides.tiff_pages import is_tiff

@@ -17,10 +17,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
+from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.slides.image_reader import refuse_depth, refuse_stack, tag_name
 from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
 

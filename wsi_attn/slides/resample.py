@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
+from wsi_attn.slide import UInt8Array
 
 STRIP = 32
 """Output rows resampled by one matrix product; small, so that the band of the weight matrix fills it."""

@@ -1,4 +1,4 @@
-"""TIFF slides tile by tile, several times faster than OpenSlide, which stays the referee and reads what is left.
+"""TIFF slides tile by tile, several times faster than OpenSlide, which stays the reference and reads what is left.
 
 OpenSlide says what the slide is: levels, pixel size, associated images. Each level whose tiles lie in one page is read
 from the file directly, after one of its tiles was compared with OpenSlide's. Any other level is OpenSlide's. OME-TIFF,
@@ -15,11 +15,11 @@ from typing import Any, Self
 import numpy as np
 import tifffile
 
-from wsi_attn.contract import EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError, WsiAttnError
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp
 from wsi_attn.provenance import fingerprint_of
+from wsi_attn.slide import EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.slides.image_reader import tag_name
 from wsi_attn.slides.ome_metadata import ome_objective_power, ome_pixel_size
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
@@ -27,7 +27,7 @@ from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
 from wsi_attn.slides.tiff_level import TiledLevel
 from wsi_attn.slides.tiff_levels import LevelSource, sources_beside_openslide, sources_of_series
 from wsi_attn.slides.tiff_pages import main_pages, refuse_absurd_tiles, refuse_cut_off, refuse_tiles_beyond
-from wsi_attn.slides.tiff_trust import disagreement
+from wsi_attn.slides.tiff_reference import disagreement
 from wsi_attn.slides.tile_cache import TileCache
 
 CACHE_BYTES = 48 << 20
@@ -106,7 +106,7 @@ class TiffReader:
         if self._closed:
             raise SlideReadError(f"{self.info.path} is closed")
         tiled = self._levels[level]
-        if self._referee is not None and (tiled is None or self._doubt(level)) and self._referee_knows(level):
+        if self._referee is not None and (tiled is None or self._mismatch(level)) and self._referee_knows(level):
             return self._referee.read_region(xy0, level, size)
         if tiled is None:
             raise SlideReadError(f"{self.info.path}: level {level}: {self._sources[level].not_copied}")
@@ -120,13 +120,13 @@ class TiffReader:
         if self._closed:
             raise SlideReadError(f"{self.info.path} is closed")
         tiled, source = self._levels[level], self._sources[level]
-        if reason := source.not_copied or self._doubt(level):
+        if reason := source.not_copied or self._mismatch(level):
             raise NotEncodedError(reason)
         if tiled is None:  # a source with nothing against it has a page
             raise NotEncodedError("OpenSlide reads this level")
         return tiled.tiles()
 
-    def _doubt(self, level: int) -> str:
+    def _mismatch(self, level: int) -> str:
         """Why the level's tiles are not used; empty where they are. Found out once, before the first use."""
         found = self._doubts[level]
         if found is None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from wsi_attn.contract import UInt8Array
-from wsi_attn.recent import Recent
+from wsi_attn.lru import LruCache
+from wsi_attn.slide import UInt8Array
 
 
-class TileCache(Recent[UInt8Array]):
+class TileCache(LruCache[UInt8Array]):
     """Tiles by key, bounded by the bytes of their pixels."""
 
     def __init__(self, capacity_bytes: int) -> None:

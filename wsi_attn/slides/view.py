@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from wsi_attn.contract import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region
+from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.resample import resample_area
 
 BLOCK = 1024

@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, Level
+from wsi_attn.slide import BACKGROUND, Level
 from wsi_attn.store import sharding
+from wsi_attn.store.backend import Backend
 from wsi_attn.store.chunk_codec import ZSTD_CHAIN, ChunkCodec, zstd
-from wsi_attn.store.place import Place
 
 DOCUMENT = "zarr.json"
 LITTLE = {"endian": "little"}
 
 
-def put_group(place: Place, key: str, attributes: Mapping[str, Any]) -> None:
+def put_group(place: Backend, key: str, attributes: Mapping[str, Any]) -> None:
     """Write a group; the root has the key ""."""
     _put_document(place, key, {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
 
 
-def put_level(place: Place, key: str, level: Level, codec: ChunkCodec) -> None:
+def put_level(place: Backend, key: str, level: Level, codec: ChunkCodec) -> None:
     """Write the metadata of a sharded level, uint8 (3, rows, columns), whose chunks are tiles; no pixels."""
     tile, (rows, columns) = level.tile_size, sharding.shard_chunks(level.size, level.tile_size)
     shards = {
@@ -43,7 +43,7 @@ def put_level(place: Place, key: str, level: Level, codec: ChunkCodec) -> None:
 
 
 def put_array(
-    place: Place,
+    place: Backend,
     key: str,
     values: NDArray[Any],
     *,
@@ -75,7 +75,7 @@ def put_array(
 
 
 def _put_array(
-    place: Place,
+    place: Backend,
     key: str,
     shape: list[int],
     data_type: str,
@@ -101,6 +101,6 @@ def _put_array(
     _put_document(place, key, document)
 
 
-def _put_document(place: Place, key: str, document: Mapping[str, Any]) -> None:
+def _put_document(place: Backend, key: str, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     place.put(f"{key}/{DOCUMENT}" if key else DOCUMENT, text.encode())

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-from wsi_attn.contract import BACKGROUND, UInt8Array
 from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import StoreSchemaError, TileDecodeError
 from wsi_attn.geometry import Size
+from wsi_attn.slide import BACKGROUND, UInt8Array
 
 ZSTD_LEVEL = 3
 """Levels above gain a few per cent on tissue and cost several times the time."""

@@ -13,8 +13,8 @@ from wsi_attn import files
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.store import ome
 from wsi_attn.store.arrays import put_array, put_group, put_level
+from wsi_attn.store.backend import Backend, FolderBackend
 from wsi_attn.store.chunk_codec import ChunkCodec
-from wsi_attn.store.place import FolderPlace, Place
 from wsi_attn.store.schema import ATTRIBUTE, TISSUE_LABEL, GridInfo, StoreMeta
 
 LABEL_CHUNK = 1024
@@ -35,7 +35,7 @@ def create_store(
     if path.exists() and not path.is_dir():
         path.unlink()  # a folder cannot take the place of a file by renaming
     with files.new_folder(path) as folder:
-        place = FolderPlace(folder)
+        place = FolderBackend(folder)
         for index, (level, codec) in enumerate(zip(meta.levels, codecs, strict=True)):
             put_level(place, str(index), level, codec)
         put_group(place, "labels", {"ome": ome.labels_attributes([TISSUE_LABEL])})
@@ -45,7 +45,7 @@ def create_store(
         put_group(place, "", {"ome": image, ATTRIBUTE: meta.to_json()})
 
 
-def _put_tissue(place: Place, tissue: NDArray[np.uint8], frame: Frame, meta: StoreMeta) -> None:
+def _put_tissue(place: Backend, tissue: NDArray[np.uint8], frame: Frame, meta: StoreMeta) -> None:
     # OME-Zarr wants as many levels of a label as of its image; coarser ones take every second pixel.
     frames, rasters = [frame], [tissue]
     for _ in meta.levels[1:]:
@@ -80,7 +80,7 @@ def write_grid(
         float32 (N,) each, by name, with what each says of itself.
     """
     with files.new_folder(path / "tiles" / grid.name) as folder:
-        place = FolderPlace(folder)
+        place = FolderBackend(folder)
         put_array(place, "coords", coords, attributes=grid.to_json())
         put_array(place, "readable", readable)
         for name, values in scores.items():

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from wsi_attn.store.place import Place
+from wsi_attn.store.backend import Backend
 
 KEY = "journal.jsonl"
 
@@ -17,7 +17,7 @@ PATIENCE = 0.5
 class Journal:
     """The journal of one store; a shard that it does not name is simply written again."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Backend) -> None:
         self._place = place
         self._lines = b""
         self._written = time.monotonic()

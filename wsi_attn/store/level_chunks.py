@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, Level, UInt8Array
 from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import NotEncodedError, SlideReadError, StoreSchemaError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Region, Size
+from wsi_attn.slide import BACKGROUND, Level, UInt8Array
 from wsi_attn.store import sharding
 from wsi_attn.store.chunk_codec import ChunkCodec
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wsi_attn.contract import Level
 from wsi_attn.errors import SlideNotFoundError, StoreSchemaError
 from wsi_attn.geometry import Mpp, Region, Size
+from wsi_attn.slide import Level
 
 SCHEMA_VERSION = 2
 ATTRIBUTE = "wsi_attn"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, StoreIncompleteError, StoreSchemaError
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.registry import unknown_name
+from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.store import sharding
 from wsi_attn.store.level_chunks import LevelChunks
 from wsi_attn.store.schema import (

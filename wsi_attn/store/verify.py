@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attn.contract import Progress, no_progress
 from wsi_attn.errors import SlideReadError, StoreError, WsiAttnError
+from wsi_attn.slide import Progress, no_progress
 from wsi_attn.store import sharding
 from wsi_attn.store.level_chunks import LevelChunks
 from wsi_attn.store.schema import COMPLETE, TISSUE_LABEL, FileInfo, StoreMeta, read_meta

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Progress
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.scores.scores import SCORES, ScoreInfo, parse_names, warm_up
+from wsi_attn.slide import Progress
 from wsi_attn.store.create import write_grid
 from wsi_attn.store.schema import GridInfo
 from wsi_attn.store.tile_store import TileStore

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from wsi_attn.contract import EncodedTiles, Level, Slide, SlideInfo
 from wsi_attn.errors import MissingMppError, NotEncodedError, UsageError
 from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.slide import EncodedTiles, Level, Slide, SlideInfo
 from wsi_attn.store.chunk_codec import ChunkCodec, jpeg_codec
 from wsi_attn.store.schema import PixelsInfo
 from wsi_attn.tiling.config import TileConfig

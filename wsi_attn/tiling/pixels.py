@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, EncodedTiles, Level, Slide, UInt8Array
 from wsi_attn.encoding import JPEG
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
+from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, Slide, UInt8Array
 from wsi_attn.slides.view import read_region_at
 from wsi_attn.store.chunk_codec import ChunkCodec
 from wsi_attn.store.tile_store import TileStore

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsi_attn.contract import Progress, Slide, SlideInfo
 from wsi_attn.errors import StoreExistsError, StoreSchemaError
 from wsi_attn.geometry import Frame
 from wsi_attn.provenance import software
 from wsi_attn.scores.scores import parse_names, warm_up
+from wsi_attn.slide import Progress, Slide, SlideInfo
 from wsi_attn.slides.view import best_level, read_view
 from wsi_attn.store import schema
 from wsi_attn.store.create import create_store
@@ -30,10 +30,10 @@ PIXELS_PER_TILE = 4
 """Pixels of the view along a tile at least, as far as its longest side allows."""
 
 
-Found = Literal["nothing", "unfinished", "without grid", "complete"]
+ExistingOutput = Literal["nothing", "unfinished", "without grid", "complete"]
 
 
-def find_existing(slide: Slide, output: Path, config: TileConfig, *, overwrite: bool) -> Found:
+def find_existing(slide: Slide, output: Path, config: TileConfig, *, overwrite: bool) -> ExistingOutput:
     """What lies at the output; with `overwrite` anything there counts as nothing.
 
     Raises

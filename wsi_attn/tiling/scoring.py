@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import BACKGROUND, UInt8Array
 from wsi_attn.errors import SlideReadError, TileDecodeError
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.scores.scores import score_tiles
+from wsi_attn.slide import BACKGROUND, UInt8Array
 from wsi_attn.slides.view import read_region_at
 from wsi_attn.store.chunk_codec import ChunkCodec
 from wsi_attn.store.schema import GridInfo

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Level
 from wsi_attn.geometry import Frame, tile_origins
+from wsi_attn.slide import Level
 from wsi_attn.tissue.mask import TissueMask
 
 

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.geometry import Mpp, Region
+from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store import sharding
+from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.journal import Journal
 from wsi_attn.store.lock import store_lock
-from wsi_attn.store.place import FolderPlace
 from wsi_attn.store.schema import ATTRIBUTE, COMPLETE, GROUP_FILE, FileInfo, StoreMeta, Unreadable, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig, TileSummary
@@ -86,7 +86,7 @@ def tile_slide(
         store = TileStore(output, read_meta(output))
         mask = mask or mask_from(store)
         if found in ("complete", "without grid"):
-            Journal(FolderPlace(output)).remove()  # its last run may have died between its last two steps
+            Journal(FolderBackend(output)).remove()  # its last run may have died between its last two steps
         if found == "complete":
             readable = store.readable(config.grid)
         else:
@@ -172,7 +172,7 @@ class _Writer:
         self.pool, self.progress = pool, progress
         self.ahead = SHARDS_AHEAD
         self.plans = plan_levels(slide, config)
-        self.place = FolderPlace(store.path)
+        self.place = FolderBackend(store.path)
         self.journal = Journal(self.place)
         self.states = [_LevelState(np.zeros(chunk_counts(plan.level), np.bool_)) for plan in self.plans]
         self.files: dict[str, FileInfo] = {}
@@ -194,7 +194,7 @@ class _Writer:
             content = self.place.get(sharding.shard_key(record.level, record.row, record.column))
             if content is None or len(content) != record.bytes or sharding.crc32c(content) != record.crc32c:
                 return
-        self._believe(record)
+        self._restore_shard(record)
 
     def _write_level(self, index: int, plan: LevelPlan) -> None:
         known = halved_regions(self.damage[plan.source]) if plan.origin == HALVED else []
@@ -268,11 +268,11 @@ class _Writer:
 
     def _finish_shard(self, shard: Region, wait: Callable[[], _ShardRecord]) -> None:
         record = wait()
-        self._believe(record)
+        self._restore_shard(record)
         self.journal.append(dataclasses.asdict(record))
         self._advance(shard)
 
-    def _believe(self, record: _ShardRecord) -> None:
+    def _restore_shard(self, record: _ShardRecord) -> None:
         state = self.states[record.level]
         state.done.add((record.row, record.column))
         for row, column in record.unreadable:
@@ -302,7 +302,7 @@ def _mark_complete(store: TileStore) -> None:
     if document["attributes"][ATTRIBUTE]["state"] != COMPLETE:
         document["attributes"][ATTRIBUTE] = store.meta.to_json()
         files.write_json(store.path / GROUP_FILE, document)
-    Journal(FolderPlace(store.path)).remove()
+    Journal(FolderBackend(store.path)).remove()
 
 
 def _shards(plan: LevelPlan) -> Iterator[Region]:

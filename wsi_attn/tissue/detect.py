@@ -14,12 +14,12 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.errors import MissingMppError
 from wsi_attn.geometry import Frame, Mpp, Size
 from wsi_attn.registry import Registry
+from wsi_attn.slide import UInt8Array
 from wsi_attn.tissue.mask import BoolArray, TissueMask
-from wsi_attn.tissue.robust import Found, find_robustly
+from wsi_attn.tissue.robust import Detection, find_robustly
 from wsi_attn.tissue.rules import (
     CHROMA_RANGE,
     MEASURES,
@@ -36,7 +36,7 @@ __all__ = [
     "MEASURES",
     "METHODS",
     "SMOOTHING",
-    "Found",
+    "Detection",
     "Rule",
     "detect_tissue",
     "drop_specks",
@@ -78,23 +78,23 @@ VIEW_MPP = 8.0
 VIEW_SIDE, VIEW_SIDE_UNKNOWN = 2560, 2048
 """Longer side of that view at most, and where the pixel size is not known; bounds its memory to some 200 MB."""
 
-METHODS: Registry[Callable[[UInt8Array, BoolArray], Found]] = Registry("tissue method")
+METHODS: Registry[Callable[[UInt8Array, BoolArray], Detection]] = Registry("tissue method")
 """Methods: smoothed uint8 (rows, columns, 3) and which of it is readable, to what is tissue before cleaning."""
 
 METHODS.register("robust")(find_robustly)
 
 
 @METHODS.register("otsu")
-def find_by_otsu(pixels: UInt8Array, readable: BoolArray) -> Found:
+def find_by_otsu(pixels: UInt8Array, readable: BoolArray) -> Detection:
     """Where the rule of `otsu_rule` holds."""
     rule = otsu_rule(pixels, readable)
-    return Found(apply_rule(pixels, rule), rule, np.zeros_like(readable))
+    return Detection(apply_rule(pixels, rule), rule, np.zeros_like(readable))
 
 
 @METHODS.register("none")
-def find_everything(_pixels: UInt8Array, readable: BoolArray) -> Found:
+def find_everything(_pixels: UInt8Array, readable: BoolArray) -> Detection:
     """The whole picture is tissue."""
-    return Found(np.ones_like(readable), Rule("chroma", -1), np.zeros_like(readable))
+    return Detection(np.ones_like(readable), Rule("chroma", -1), np.zeros_like(readable))
 
 
 def otsu_rule(pixels: UInt8Array, readable: BoolArray) -> Rule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wsi_attn.contract import UInt8Array
+from wsi_attn.slide import UInt8Array
 from wsi_attn.tissue.mask import TissueMask
 from wsi_attn.tissue.polygons import CLASS_COLOUR
 from wsi_attn.tissue.rings import Ring, trace_polygons

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.errors import TissueError
 from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.slide import UInt8Array
 from wsi_attn.tissue.mask import BoolArray, TissueMask
 from wsi_attn.tissue.rings import Polygon, Ring, fill_polygons, ring_area, simplified, trace_polygons
 from wsi_attn.tissue.rules import CHROMA_RANGE, Rule, fit_rule, smooth

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
+from wsi_attn.slide import UInt8Array
 from wsi_attn.tissue.mask import BoolArray
 from wsi_attn.tissue.rules import Rule, fit_rule, measure_of, otsu_within
 
@@ -83,7 +83,7 @@ INK_REACH = 9
 """Pixels of the view that the soft edge of a stroke reaches at most from where its ink is beyond doubt."""
 
 
-class Found(NamedTuple):
+class Detection(NamedTuple):
     """What a method found: where tissue is, the rule nearest to it, and what no cleaning may make tissue."""
 
     mask: BoolArray
@@ -91,7 +91,7 @@ class Found(NamedTuple):
     excluded: BoolArray
 
 
-def find_robustly(pixels: UInt8Array, readable: BoolArray) -> Found:
+def find_robustly(pixels: UInt8Array, readable: BoolArray) -> Detection:
     """Tissue of a smoothed view; uint8 (rows, columns, 3) and where it is readable."""
     brightest = measure_of(pixels, "brightness")
     if _is_dark_field(pixels, brightest, readable):
@@ -99,7 +99,7 @@ def find_robustly(pixels: UInt8Array, readable: BoolArray) -> Found:
     padding = _padding(brightest, readable)
     light = readable & ~padding
     if not light.any():
-        return Found(np.zeros_like(readable), Rule("darkness", 255), padding)
+        return Detection(np.zeros_like(readable), Rule("darkness", 255), padding)
     if np.percentile(measure_of(pixels, "chroma")[light], 99.9) <= GREY_CHROMA:
         return _grey_field(brightest, light, padding)
     glass, is_glass = _glass(pixels, light)
@@ -108,7 +108,7 @@ def find_robustly(pixels: UInt8Array, readable: BoolArray) -> Found:
     saturation = density.max(axis=-1) - density.min(axis=-1)
     threshold = _threshold(saturation, light & ~ink, is_glass & ~ink)
     mask = _textured((saturation > threshold) & light & ~ink, density, _texture(brightest), is_glass)
-    return Found(mask, fit_rule(pixels, mask, light & ~ink), padding | ink)
+    return Detection(mask, fit_rule(pixels, mask, light & ~ink), padding | ink)
 
 
 def _is_dark_field(pixels: UInt8Array, brightest: UInt8Array, readable: BoolArray) -> bool:
@@ -121,7 +121,7 @@ def _is_dark_field(pixels: UInt8Array, brightest: UInt8Array, readable: BoolArra
     return float(np.median(pixels[lit].min(axis=-1))) < DARK_COLOUR
 
 
-def _dark_field(brightest: UInt8Array, readable: BoolArray) -> Found:
+def _dark_field(brightest: UInt8Array, readable: BoolArray) -> Detection:
     values = brightest[readable]
     ground = values[values < BLACK]
     mode = int(np.bincount(ground).argmax())
@@ -129,16 +129,16 @@ def _dark_field(brightest: UInt8Array, readable: BoolArray) -> Found:
     noise = NOISE * 1.4826 * float(np.median(np.abs(below.astype(np.int16) - mode)))
     low = mode + round(max(SIGNAL_RANGE[0], min(noise, SIGNAL_RANGE[1])))
     rule = Rule("brightness", otsu_within(values, low, max(low, mode + SIGNAL_RANGE[1])))
-    return Found(_holds(brightest, rule.threshold) & readable, rule, np.zeros_like(readable))
+    return Detection(_holds(brightest, rule.threshold) & readable, rule, np.zeros_like(readable))
 
 
-def _grey_field(brightest: UInt8Array, light: BoolArray, padding: BoolArray) -> Found:
+def _grey_field(brightest: UInt8Array, light: BoolArray, padding: BoolArray) -> Detection:
     level = np.asarray(brightest * _evenness(brightest, light)).clip(0, 255).astype(np.uint8)
     glass = max(GLASS_GREY, round(float(np.percentile(level[light], 99))))
     darkness = np.asarray(255 - level)
     low, high = (255 - glass + bound for bound in DARKNESS_RANGE)
     rule = Rule("darkness", otsu_within(darkness[light], low, high))
-    return Found(_holds(darkness, rule.threshold) & light, rule, padding)
+    return Detection(_holds(darkness, rule.threshold) & light, rule, padding)
 
 
 def _evenness(brightest: UInt8Array, light: BoolArray) -> FloatArray:

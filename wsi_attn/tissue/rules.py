@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from wsi_attn.contract import UInt8Array
+from wsi_attn.slide import UInt8Array
 from wsi_attn.tissue.mask import BoolArray
 
 MEASURES = ("chroma", "brightness", "darkness")

@@ -32,7 +32,7 @@ def write_card(
     lines = [
         f"# {name}",
         "",
-        f"A {config.system} model that answers one of: {', '.join(labels)}.",
+        f"A {config.system} model that predicts one of: {', '.join(labels)}.",
         "",
         f"- Stain: {spec.stain}",
         f"- Resolution: {resolution}",

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.contract import SlideOutput
+from wsi_attn.models.base import SlideOutput
 
 REDUCTIONS = ("sum", "mean")
 

@@ -11,7 +11,7 @@ LOSSES = ("cross-entropy", "focal", "class-balanced")
 
 
 def focal_loss(logits: Tensor, labels: Tensor, class_weights: Tensor, gamma: float) -> Tensor:
-    """Cross-entropy in which well answered images count less.
+    """Cross-entropy in which well predicted images count less.
 
     FL = sum_i w_i (1 - p_i)^gamma (- log p_i) / sum_i w_i,   p_i the probability of the true class, w_i its weight
 

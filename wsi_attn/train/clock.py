@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
-from wsi_attn.models.contract import PatchSource
+from wsi_attn.models.base import PatchSource
+from wsi_attn.slide import UInt8Array
 
 SAMPLED_STEPS = 10
 """Steps between two looks at the GPU's own counter."""

@@ -73,9 +73,9 @@ class TrainConfig:
     stain: str = "unspecified"
     """Stain of the images, in words, stored with the model."""
     loss: str = "cross-entropy"
-    """Loss of the answer, one of `class_losses.LOSSES`; the heads beside it keep their cross-entropies."""
+    """Loss of the predicted class, one of `class_losses.LOSSES`; the heads beside it keep their cross-entropies."""
     gamma: float = 2.0
-    """Of the loss "focal": how little a well answered image counts; 0 is the cross-entropy."""
+    """Of the loss "focal": how little a well predicted image counts; 0 is the cross-entropy."""
     beta: float = 0.999
     """Of the loss "class-balanced": from 0, where all classes weigh alike, towards 1, by the inverse frequency."""
     resample: str = "none"

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Slide, SlideInfo
+from wsi_attn.data.annotations import region_mask
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.blocks import CachedSlide
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.regions_of import region_mask
 from wsi_attn.data.sources import SlidePatches, open_row
 from wsi_attn.errors import UsageError
-from wsi_attn.models.contract import BagBatch, SlideModel, TrainingImages
+from wsi_attn.models.base import BagBatch, SlideModel, TrainingImages
+from wsi_attn.slide import Slide, SlideInfo
 from wsi_attn.slides.image_reader import ArraySlide
 from wsi_attn.slides.mosaic import Mosaic
 from wsi_attn.slides.tile_cache import TileCache

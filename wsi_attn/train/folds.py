@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, no_progress
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.splits import fold_rows
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.slide import Progress, no_progress
 from wsi_attn.train.config import Resources, TrainConfig
-from wsi_attn.train.run import METRICS, PREDICTIONS, REPORT, check_rows, claim_together, job_of, train_rows
+from wsi_attn.train.run import METRICS, PREDICTIONS, REPORT, check_rows, claim_together, train_rows, training_context
 from wsi_attn.train.start import NO_WEIGHTS
 
 OUT_OF_FOLD = "out-of-fold"
@@ -50,10 +50,10 @@ def cross_validate(
     log: Callable[[dict[str, float]], None] = lambda record: None,
     say: Callable[[str], None] = lambda warning: None,
 ) -> FoldsSummary:
-    """Train `config.folds` models, each without one part of the patients, which it then answers.
+    """Train `config.folds` models, each without one part of the patients, which it then predicts.
 
     `RUN/fold-1` to `RUN/fold-K` are run folders as `train` leaves them; each carves its own validation part out of
-    what it trains on, so that the held out part decides nothing. `RUN/metrics.json` pools the answers to the held out
+    what it trains on, so that the held-out part decides nothing. `RUN/metrics.json` pools predictions on the held-out
     parts, with intervals that resample patients. A killed run goes on with the fold it was in. Parameters and errors
     are those of `train.run.train`; rows of split `test` take no part.
     """
@@ -62,17 +62,19 @@ def cross_validate(
     for rows in folds:
         check_rows(manifest, rows, sorted({row.label for row in rows if row.split == "train"}))
     name = name or run.name
-    with job_of(manifest, run, config, network_options, weights, command, resources, progress, log, say) as job:
-        state = claim_together(job.fabric, run, job.settings(), overwrite=overwrite)
+    with training_context(
+        manifest, run, config, network_options, weights, command, resources, progress, log, say
+    ) as context:
+        state = claim_together(context.fabric, run, context.settings(), overwrite=overwrite)
         folders = tuple(run / f"fold-{number}" for number in range(1, config.folds + 1))
         if state != "skipped":
             for number, (folder, rows) in enumerate(zip(folders, folds, strict=True), 1):
-                train_rows(job, folder, rows, labels, name=f"{name}-{number}", part={"fold": number}, held_out=True)
-            if job.fabric.is_global_zero:
+                train_rows(context, folder, rows, labels, name=f"{name}-{number}", part={"fold": number}, held_out=True)
+            if context.fabric.is_global_zero:
                 metrics = _pooled(folders, folds, labels, config, command, name)
                 write_html_report(run / REPORT, metrics)
                 files.write_json(run / METRICS, metrics)  # last: its presence says that all folds are complete
-            job.fabric.barrier()
+            context.fabric.barrier()
         return FoldsSummary(run, folders, state, json.loads((run / METRICS).read_text()))
 
 
@@ -86,7 +88,7 @@ def _pooled(
 ) -> dict[str, Any]:
     """Metrics of all held out rows, and of each fold's alone under `per_fold`."""
     held = [[row for row in rows if row.split == "test"] for rows in folds]
-    answers = [_held_out_answers(folder, labels) for folder in folders]
+    predictions = [_held_out_predictions(folder, labels) for folder in folders]
 
     def metrics_of(rows: Sequence[Row], probabilities: Sequence[list[float]]) -> dict[str, Any]:
         return evaluate_predictions(
@@ -100,14 +102,14 @@ def _pooled(
             model={"name": name, "sha256": ""},
         )
 
-    pooled = metrics_of([row for rows in held for row in rows], [shares for part in answers for shares in part])
-    alone = [metrics_of(rows, shares) for rows, shares in zip(held, answers, strict=True)]
+    pooled = metrics_of([row for rows in held for row in rows], [shares for part in predictions for shares in part])
+    alone = [metrics_of(rows, shares) for rows, shares in zip(held, predictions, strict=True)]
     kept = ("n", "groups", "accuracy", "balanced_accuracy", "auroc")
     pooled["per_fold"] = [{key: metrics[key] for key in kept} for metrics in alone]
     return pooled
 
 
-def _held_out_answers(folder: Path, labels: Sequence[str]) -> list[list[float]]:
+def _held_out_predictions(folder: Path, labels: Sequence[str]) -> list[list[float]]:
     """Probabilities of a fold's held out rows, in the order of the manifest."""
     with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
         rows = [record for record in csv.DictReader(file) if record["split"] == "test"]

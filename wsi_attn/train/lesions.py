@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_attn.contract import Slide
+from wsi_attn.data.annotations import region_mask
 from wsi_attn.data.bags import cell_areas, cell_means
 from wsi_attn.data.boxes import FoundBoxes, as_text
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.regions_of import region_mask
 from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.registry import unknown_name
 from wsi_attn.segment.boxes import METHODS
+from wsi_attn.slide import Slide
 from wsi_attn.train.care import LesionCells
 
 SOURCES = ("none", "boxes", *METHODS)

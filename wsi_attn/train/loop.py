@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from wsi_attn.contract import Progress
 from wsi_attn.errors import DivergedError
-from wsi_attn.models.contract import SlideModel
+from wsi_attn.models.base import SlideModel
+from wsi_attn.slide import Progress
 from wsi_attn.train.averaging import averaged
 from wsi_attn.train.care import TERM as CARE_TERM
 from wsi_attn.train.care import care_terms
@@ -25,7 +25,7 @@ from wsi_attn.train.clock import EpochClock
 from wsi_attn.train.config import TrainConfig
 from wsi_attn.train.dataset import Dataset, Step
 from wsi_attn.train.distributed import gathered, share_buffers
-from wsi_attn.train.state import Progression, load_state, save_state
+from wsi_attn.train.state import TrainingState, load_state, save_state
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -54,8 +54,8 @@ Validate = Callable[[SlideModel], dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A split's answers, in the order of its rows: int64 labels (n,), float64 logits (n, C)."""
+class Predictions:
+    """A split's predictions, in the order of its rows: int64 labels (n,), float64 logits (n, C)."""
 
     labels: NDArray[np.int64]
     logits: NDArray[np.float64]
@@ -127,7 +127,7 @@ def fit(
     state_folder: Path,
     progress: Progress,
     log: Callable[[dict[str, float]], None],
-) -> Progression:
+) -> TrainingState:
     """Train to the end, from the last whole epoch if there was one; the best weights are in the result.
 
     Files and the log are those of the first rank. `log` is told every epoch, those of before a kill too.
@@ -137,29 +137,29 @@ def fit(
     average = averaged(network, config.averaging)
     smooth = cast(SlideModel, average.module)
     scaling = fabric.strategy.precision
-    progression = load_state(state_folder, network, average, optimizer, scaling)
+    state = load_state(state_folder, network, average, optimizer, scaling)
     module, stepper = fabric.setup(Objective(network, class_weights, config), optimizer)
-    for record in progression.history:
+    for record in state.history:
         log(record)
-    while progression.epoch < config.epochs and not _has_stalled(progression, config.patience):
-        epoch = progression.epoch
+    while state.epoch < config.epochs and not _has_stalled(state, config.patience):
+        epoch = state.epoch
         # Dropout: a resumed epoch draws what it would have drawn, and every rank draws its own.
         torch.manual_seed(config.seed * 7919 + epoch + 15_485_863 * fabric.global_rank)
         for each in (network, smooth):
             each.begin_epoch(epoch, config.epochs)
-        terms = train_epoch(fabric, module, stepper, average, training, config, progression, progress)
+        terms = train_epoch(fabric, module, stepper, average, training, config, state, progress)
         share_buffers(fabric, smooth)
         record = {"epoch": epoch + 1, **terms, **validate(smooth)}
         loss = record["val_loss"]
-        progression.history.append(record)
-        progression.epoch = epoch + 1
-        if loss < progression.best_loss:
-            progression.best_loss = loss
-            progression.best = {key: value.detach().clone() for key, value in smooth.state_dict().items()}
+        state.history.append(record)
+        state.epoch = epoch + 1
+        if loss < state.best_loss:
+            state.best_loss = loss
+            state.best = {key: value.detach().clone() for key, value in smooth.state_dict().items()}
         if fabric.is_global_zero:
-            save_state(state_folder, network, average, optimizer, scaling, progression)
+            save_state(state_folder, network, average, optimizer, scaling, state)
         log(record)
-    return progression
+    return state
 
 
 def train_epoch(
@@ -169,7 +169,7 @@ def train_epoch(
     average: AveragedModel,
     dataset: Batches,
     config: TrainConfig,
-    progression: Progression,
+    state: TrainingState,
     progress: Progress,
 ) -> dict[str, float]:
     """One pass over the training part: the mean of every loss term, the last learning rate, and how fast it went.
@@ -180,7 +180,7 @@ def train_epoch(
         `Objective` and optimizer as Fabric has set them up.
     """
     module.train()
-    epoch, steps = progression.epoch, dataset.steps()
+    epoch, steps = state.epoch, dataset.steps()
     clock = EpochClock()
     sums: dict[str, float] = {}
     for step, item in enumerate(dataset.batches(epoch, training=True, clock=clock)):
@@ -208,13 +208,13 @@ def train_epoch(
         clock.images += len(item.rows)
         clock.patches += item.patches
         clock.sample(step, fabric.device)
-        progress(step + 1, steps, _said(progression, config.epochs, loss.item()))
+        progress(step + 1, steps, _said(state, config.epochs, loss.item()))
     means = {name: total / steps for name, total in sums.items()}
     return _over_ranks(fabric, means, clock.record()) | {"learning_rate": rate}
 
 
 @torch.inference_mode()
-def answer(fabric: Fabric, network: SlideModel, dataset: Dataset) -> Answers:
+def predict(fabric: Fabric, network: SlideModel, dataset: Dataset) -> Predictions:
     """Answer every row without augmentation, noise or dropout; each rank its share."""
     network.eval()
     mine = []
@@ -226,8 +226,10 @@ def answer(fabric: Fabric, network: SlideModel, dataset: Dataset) -> Answers:
             for row, label, values in zip(item.rows, item.labels.tolist(), logits, strict=True)
         ]
     found = {number: (label, values) for number, label, values in gathered(fabric, mine)}
-    answers = [found[row.number] for row in dataset.rows]
-    return Answers(np.array([label for label, _ in answers], np.int64), np.stack([values for _, values in answers]))
+    predictions = [found[row.number] for row in dataset.rows]
+    return Predictions(
+        np.array([label for label, _ in predictions], np.int64), np.stack([values for _, values in predictions])
+    )
 
 
 def learning_rate(done: float, peak: float, schedule: str = "one-cycle") -> float:
@@ -245,20 +247,20 @@ def learning_rate(done: float, peak: float, schedule: str = "one-cycle") -> floa
     return peak * 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
-def _has_stalled(progression: Progression, patience: int) -> bool:
+def _has_stalled(state: TrainingState, patience: int) -> bool:
     """Whether the validation loss has not fallen for so many epochs; never with patience 0."""
-    if not patience or not progression.history:
+    if not patience or not state.history:
         return False
-    losses = [record["val_loss"] for record in progression.history]
+    losses = [record["val_loss"] for record in state.history]
     return len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
-def _said(progression: Progression, epochs: int, loss: float) -> str:
+def _said(state: TrainingState, epochs: int, loss: float) -> str:
     """Epoch, loss and, after the first epoch, the last validation, for the progress bar."""
-    said = f"epoch {progression.epoch + 1}/{epochs}, training {loss:.3f}"
-    if not progression.history:
+    said = f"epoch {state.epoch + 1}/{epochs}, training {loss:.3f}"
+    if not state.history:
         return said
-    scores = {name: value for name, value in progression.history[-1].items() if name.startswith("val_")}
+    scores = {name: value for name, value in state.history[-1].items() if name.startswith("val_")}
     return ", ".join(
         [said, *(f"{name.removeprefix('val_').replace('_', ' ')} {value:.3f}" for name, value in scores.items())]
     )

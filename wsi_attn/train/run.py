@@ -16,20 +16,20 @@ import numpy as np
 import torch
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, no_progress
+from wsi_attn.data.annotations import check_regions
 from wsi_attn.data.appearance import describe_appearance, fit_appearance
 from wsi_attn.data.manifest import Row, read_manifest
-from wsi_attn.data.regions_of import check_regions
 from wsi_attn.data.splits import with_validation
 from wsi_attn.errors import ManifestError, OutputExistsError
 from wsi_attn.evaluate.calibration import fit_calibration
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.models.base import SlideModel
 from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
-from wsi_attn.models.contract import SlideModel
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.segment.boxes import box_finder
+from wsi_attn.slide import Progress, no_progress
 from wsi_attn.store.lock import store_lock
 from wsi_attn.train.card import write_card
 from wsi_attn.train.class_losses import effective_number_weights
@@ -38,7 +38,7 @@ from wsi_attn.train.dataset import Dataset, SlideCache
 from wsi_attn.train.distributed import finish, make_fabric
 from wsi_attn.train.lesions import lesion_rows, rare_labels
 from wsi_attn.train.log import EpochLog, check_tensorboard
-from wsi_attn.train.loop import Answers, answer, fit
+from wsi_attn.train.loop import Predictions, fit, predict
 from wsi_attn.train.start import NO_WEIGHTS, check_options, new_network, weights_record
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TrainSummary:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingContext:
     """What all models of a run have in common; see `train`."""
 
     manifest: Path
@@ -146,12 +146,14 @@ def train(
     rows = with_validation(read_manifest(manifest), config.validation, config.seed)
     labels = sorted({row.label for row in rows if row.split == "train"})
     check_rows(manifest, rows, labels)
-    with job_of(manifest, run, config, network_options, weights, command, resources, progress, log, say) as job:
-        return train_rows(job, run, rows, labels, name=name or run.name, overwrite=overwrite)
+    with training_context(
+        manifest, run, config, network_options, weights, command, resources, progress, log, say
+    ) as context:
+        return train_rows(context, run, rows, labels, name=name or run.name, overwrite=overwrite)
 
 
 @contextmanager
-def job_of(
+def training_context(
     manifest: Path,
     run: Path,
     config: TrainConfig,
@@ -162,7 +164,7 @@ def job_of(
     progress: Progress,
     log: Callable[[dict[str, float]], None],
     say: Callable[[str], None],
-) -> Iterator[Job]:
+) -> Iterator[TrainingContext]:
     """Check the options, start the devices and hold the run folder against other processes; all ranks end together.
 
     Raises
@@ -177,12 +179,12 @@ def job_of(
     fabric = make_fabric(config)
     cache = SlideCache(resources.cache_mb << 20)
     with store_lock(run) if fabric.is_global_zero else nullcontext():
-        yield Job(manifest, config, options, weights, command, resources, fabric, cache, progress, log, say)
+        yield TrainingContext(manifest, config, options, weights, command, resources, fabric, cache, progress, log, say)
     finish(fabric)
 
 
 def train_rows(
-    job: Job,
+    context: TrainingContext,
     run: Path,
     rows: Sequence[Row],
     labels: Sequence[str],
@@ -201,58 +203,60 @@ def train_rows(
     held_out
         Answer the rows of split `test` too, in `predictions.csv`.
     """
-    config, fabric = job.config, job.fabric
-    settings = job.settings() | (part or {})
+    config, fabric = context.config, context.fabric
+    settings = context.settings() | (part or {})
     state = claim_together(fabric, run, settings, overwrite=overwrite)
     if state == "skipped":
         return TrainSummary(run, run / CHECKPOINT, state, json.loads((run / METRICS).read_text()))
     if fabric.is_global_zero:
-        files.write_text(run / SPLITS, splits_table(job.manifest, rows))
+        files.write_text(run / SPLITS, splits_table(context.manifest, rows))
 
-    network = new_network(config.system, {"classes": len(labels), **job.options}, job.weights, config.seed)
+    network = new_network(config.system, {"classes": len(labels), **context.options}, context.weights, config.seed)
 
     def part_of(split: str) -> Dataset:
         chosen = [row for row in rows if row.split == split]
         rank, ranks = fabric.global_rank, fabric.world_size
-        return Dataset(chosen, labels, network, config, job.cache, job.resources, rank=rank, ranks=ranks)
+        return Dataset(chosen, labels, network, config, context.cache, context.resources, rank=rank, ranks=ranks)
 
     training, validation = part_of("train"), part_of("val")
-    _check_regions(job, [*training.rows, *validation.rows])
-    training.lesions = _lesions(job, training.rows, labels)
+    _check_regions(context, [*training.rows, *validation.rows])
+    training.lesions = _lesions(context, training.rows, labels)
     kind = "effective" if config.loss == "class-balanced" else config.class_weights
     balance = class_weights(training, len(labels), kind, config.beta)
     for warning in network.prepare(training.as_they_are()):
-        job.say(f"warning: {warning}")
-    board = run / BOARD if job.resources.tensorboard else None
-    table = EpochLog(run / LOG if fabric.is_global_zero else None, board, job.log)
+        context.say(f"warning: {warning}")
+    board = run / BOARD if context.resources.tensorboard else None
+    table = EpochLog(run / LOG if fabric.is_global_zero else None, board, context.log)
     weighed = balance.double().numpy()
 
     def validate(smooth: SlideModel) -> dict[str, float]:
-        return answer(fabric, smooth, validation).scores(weighed)
+        return predict(fabric, smooth, validation).scores(weighed)
 
-    progression = fit(fabric, network, training, validate, config, balance, run / STATE, job.progress, table)
+    progression = fit(fabric, network, training, validate, config, balance, run / STATE, context.progress, table)
     table.close()
     network.load_state_dict(progression.best)
     network.finish()
-    answers = answer(fabric, network, validation)
+    predictions = predict(fabric, network, validation)
     held = part_of("test") if held_out else None
-    held_answers = answer(fabric, network, held) if held else None
+    held_predictions = predict(fabric, network, held) if held else None
     if fabric.is_global_zero:
-        metrics = _validation_metrics(answers, labels, validation.rows, config, job.command, name)
-        answered = [(validation.rows, answers)] + ([(held.rows, held_answers)] if held and held_answers else [])
-        files.write_text(run / PREDICTIONS, _predictions_table(job.manifest, labels, answered))
-        spec = _specification(config, labels, training, answers)
+        metrics = _validation_metrics(predictions, labels, validation.rows, config, context.command, name)
+        predicted = [(validation.rows, predictions)] + (
+            [(held.rows, held_predictions)] if held and held_predictions else []
+        )
+        files.write_text(run / PREDICTIONS, _predictions_table(context.manifest, labels, predicted))
+        spec = _specification(config, labels, training, predictions)
         save_checkpoint(
             run / CHECKPOINT,
             name=name,
             system=config.system,
             network=network,
             spec=spec,
-            card=write_card(name, rows, labels, spec, config, metrics, job.command),
+            card=write_card(name, rows, labels, spec, config, metrics, context.command),
             provenance={
                 **settings,
                 "network": plain_config(network.config),
-                "command": job.command,
+                "command": context.command,
                 "software": software(),
             },
         )
@@ -296,27 +300,27 @@ def check_rows(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> No
             raise ManifestError(f"{manifest}, row {row.number}: label {row.label!r} has no training row")
 
 
-def _check_regions(job: Job, rows: Sequence[Row]) -> None:
+def _check_regions(context: TrainingContext, rows: Sequence[Row]) -> None:
     """Boxes are used after training; that they are wrong is said before it."""
     for row in rows:
         if row.boxes:
             try:
-                check_regions(row, job.cache.get(row).info.size0)
+                check_regions(row, context.cache.get(row).info.size0)
             except ManifestError as error:
-                raise ManifestError(f"{job.manifest}, {error}") from error
+                raise ManifestError(f"{context.manifest}, {error}") from error
 
 
-def _lesions(job: Job, rows: Sequence[Row], labels: Sequence[str]) -> dict[int, Row]:
+def _lesions(context: TrainingContext, rows: Sequence[Row], labels: Sequence[str]) -> dict[int, Row]:
     """Rows that attention is pulled on, by number; none without CARE."""
-    config = job.config
+    config = context.config
     if config.care == "none":
         return {}
     rare = rare_labels(rows, labels, config.rare_classes)
     find = None if config.care == "boxes" else box_finder(config.care, config.care_model, config.device)
     try:
-        return lesion_rows(rows, rare, job.cache.get, find)
+        return lesion_rows(rows, rare, context.cache.get, find)
     except ManifestError as error:
-        raise ManifestError(f"{job.manifest}, {error}") from error
+        raise ManifestError(f"{context.manifest}, {error}") from error
 
 
 def claim_together(fabric: Fabric, run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
@@ -360,7 +364,7 @@ def _has_nothing(run: Path, found: Any) -> bool:
 
 
 def _specification(
-    config: TrainConfig, labels: Sequence[str], training: Dataset, validation_answers: Answers
+    config: TrainConfig, labels: Sequence[str], training: Dataset, validation_predictions: Predictions
 ) -> ModelSpec:
     return ModelSpec(
         labels=tuple(labels),
@@ -368,7 +372,7 @@ def _specification(
         stain=config.stain,
         tissue=config.tissue,
         appearance=fit_appearance([describe_appearance(bag.view, bag.tissue) for bag in training.plain_bags()]),
-        calibration=fit_calibration(validation_answers.labels, validation_answers.probabilities),
+        calibration=fit_calibration(validation_predictions.labels, validation_predictions.probabilities),
         prior=config.prior,
     )
 
@@ -389,23 +393,25 @@ def splits_table(manifest: Path, rows: Sequence[Row]) -> str:
     return table.getvalue()
 
 
-def _predictions_table(manifest: Path, labels: Sequence[str], answered: Sequence[tuple[Sequence[Row], Answers]]) -> str:
+def _predictions_table(
+    manifest: Path, labels: Sequence[str], predicted: Sequence[tuple[Sequence[Row], Predictions]]
+) -> str:
     """Rows and their probabilities, before calibration, in one column `p:LABEL` a label."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", "patient", "split", *(f"p:{label}" for label in labels)])
-    for rows, answers in answered:
-        for row, shares in zip(rows, answers.probabilities.tolist(), strict=True):
+    for rows, predictions in predicted:
+        for row, shares in zip(rows, predictions.probabilities.tolist(), strict=True):
             writer.writerow([path_in(manifest, row), row.label, row.patient, row.split, *shares])
     return table.getvalue()
 
 
 def _validation_metrics(
-    answers: Answers, labels: Sequence[str], rows: Sequence[Row], config: TrainConfig, command: str, name: str
+    predictions: Predictions, labels: Sequence[str], rows: Sequence[Row], config: TrainConfig, command: str, name: str
 ) -> dict[str, Any]:
     return evaluate_predictions(
-        answers.labels,
-        answers.probabilities,
+        predictions.labels,
+        predictions.probabilities,
         names=labels,
         groups=[row.patient for row in rows],
         split="val",

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn import files
-from wsi_attn.contract import Progress, Slide, no_progress
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.masks import UNLABELLED, Classes, Mask, found_classes, open_mask, parse_classes
 from wsi_attn.data.segmentation import Augmentation, Crop, crops_of, fixed_crop, fixed_crops, random_crop, window_of
@@ -27,13 +26,14 @@ from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.segmentation import METRICS as SCORES
 from wsi_attn.geometry import Region
+from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel
 from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
-from wsi_attn.models.contract import SEGMENTATION, BagBatch, SlideModel
 from wsi_attn.models.joint_segmentation import UNLABELLED as NO_LABEL
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import software
 from wsi_attn.segment.evaluation import compare_rows, report_on
+from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.train.card import NOT_FOR, metrics_table
 from wsi_attn.train.clock import EpochClock
 from wsi_attn.train.config import Resources, TrainConfig
@@ -49,11 +49,11 @@ from wsi_attn.train.run import (
     REPORT,
     SPLITS,
     STATE,
-    Job,
+    TrainingContext,
     TrainSummary,
     claim_together,
-    job_of,
     splits_table,
+    training_context,
 )
 from wsi_attn.train.start import NO_WEIGHTS, new_network
 
@@ -226,39 +226,41 @@ def train_segmentation(
         if row.split != "test" and row.mask is None:
             raise ManifestError(f"{manifest}, row {row.number}: there is no mask; every row needs one, column `mask`")
     known = parse_classes(classes) if classes else found_classes([row for row in rows if row.split == "train"])
-    with job_of(manifest, run, config, network_options, weights, command, resources, progress, log, say) as job:
-        return _train_rows(job, run, rows, known, name=name or run.name, overwrite=overwrite)
+    with training_context(
+        manifest, run, config, network_options, weights, command, resources, progress, log, say
+    ) as context:
+        return _train_rows(context, run, rows, known, name=name or run.name, overwrite=overwrite)
 
 
 def _train_rows(
-    job: Job, run: Path, rows: Sequence[Row], classes: Classes, *, name: str, overwrite: bool
+    context: TrainingContext, run: Path, rows: Sequence[Row], classes: Classes, *, name: str, overwrite: bool
 ) -> TrainSummary:
-    config, fabric = job.config, job.fabric
-    settings = job.settings() | {"classes": asdict(classes)}
+    config, fabric = context.config, context.fabric
+    settings = context.settings() | {"classes": asdict(classes)}
     state = claim_together(fabric, run, settings, overwrite=overwrite)
     if state == "skipped":
         return TrainSummary(run, run / CHECKPOINT, state, json.loads((run / METRICS).read_text()))
     if fabric.is_global_zero:
-        files.write_text(run / SPLITS, splits_table(job.manifest, rows))
-    options = {"classes": len(classes.names), **job.options}
-    network = cast(JointSegmentation, new_network(config.system, options, job.weights, config.seed))
+        files.write_text(run / SPLITS, splits_table(context.manifest, rows))
+    options = {"classes": len(classes.names), **context.options}
+    network = cast(JointSegmentation, new_network(config.system, options, context.weights, config.seed))
 
     def part_of(split: str) -> PixelDataset:
         chosen = [row for row in rows if row.split == split]
         if not chosen:
-            raise ManifestError(f"{job.manifest} has no rows to {'train' if split == 'train' else 'validate'} on")
+            raise ManifestError(f"{context.manifest} has no rows to {'train' if split == 'train' else 'validate'} on")
         rank, ranks = fabric.global_rank, fabric.world_size
-        return PixelDataset(chosen, classes, network, config, job.cache, job.resources, rank=rank, ranks=ranks)
+        return PixelDataset(chosen, classes, network, config, context.cache, context.resources, rank=rank, ranks=ranks)
 
     training, validation = part_of("train"), part_of("val")
     balance = pixel_weights(training.class_shares(), config.class_weights)
-    board = run / BOARD if job.resources.tensorboard else None
-    table = EpochLog(run / LOG if fabric.is_global_zero else None, board, job.log)
+    board = run / BOARD if context.resources.tensorboard else None
+    table = EpochLog(run / LOG if fabric.is_global_zero else None, board, context.log)
 
     def validate(smooth: SlideModel) -> dict[str, float]:
         return pixel_scores(fabric, smooth, validation, balance)
 
-    progression = fit(fabric, network, training, validate, config, balance, run / STATE, job.progress, table)
+    progression = fit(fabric, network, training, validate, config, balance, run / STATE, context.progress, table)
     table.close()
     network.load_state_dict(progression.best)
     if fabric.is_global_zero:
@@ -270,18 +272,18 @@ def _train_rows(
             task=SEGMENTATION,
             mask_values=classes.values,
         )
-        metrics = _validation_metrics(job, network.eval(), spec, validation, name)
+        metrics = _validation_metrics(context, network.eval(), spec, validation, name)
         save_checkpoint(
             run / CHECKPOINT,
             name=name,
             system=config.system,
             network=network,
             spec=spec,
-            card=_card(name, rows, spec, config, metrics, job.command),
+            card=_card(name, rows, spec, config, metrics, context.command),
             provenance={
                 **settings,
                 "network": plain_config(network.config),
-                "command": job.command,
+                "command": context.command,
                 "software": software(),
             },
         )
@@ -356,15 +358,15 @@ def _in_parts(places: Sequence[tuple[int, int]], size: int) -> list[list[tuple[i
 
 
 def _validation_metrics(
-    job: Job, network: JointSegmentation, spec: ModelSpec, validation: PixelDataset, name: str
+    context: TrainingContext, network: JointSegmentation, spec: ModelSpec, validation: PixelDataset, name: str
 ) -> dict[str, Any]:
     """Of whole images, tiled as `segment` does it."""
 
     def kept_open(row: Row) -> AbstractContextManager[Slide]:
-        return nullcontext(job.cache.get(row))
+        return nullcontext(context.cache.get(row))
 
     found, failures = compare_rows(
-        validation.rows, network, spec, kept_open, workers=job.resources.workers, progress=job.progress
+        validation.rows, network, spec, kept_open, workers=context.resources.workers, progress=context.progress
     )
     if not found:
         raise failures[0]
@@ -374,8 +376,8 @@ def _validation_metrics(
         network,
         spec,
         split="val",
-        seed=job.config.seed,
-        command=job.command,
+        seed=context.config.seed,
+        command=context.command,
         model={"name": name, "sha256": ""},
     )
 

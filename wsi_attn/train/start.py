@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.contract import SlideModel
+from wsi_attn.models.base import SlideModel
 from wsi_attn.models.systems import NO_WEIGHTS as NO_WEIGHTS
 from wsi_attn.models.systems import SYSTEMS, build_network
 from wsi_attn.provenance import sha256_of

@@ -15,7 +15,7 @@ from wsi_attn import files
 
 
 @dataclass
-class Progression:
+class TrainingState:
     """How far a run has come.
 
     Attributes
@@ -54,7 +54,7 @@ def save_state(
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaling: Scaling,
-    progression: Progression,
+    progression: TrainingState,
 ) -> None:
     """Write everything that a continued run needs, whole or not at all."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
@@ -78,10 +78,10 @@ def save_state(
 
 def load_state(
     folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, scaling: Scaling
-) -> Progression:
+) -> TrainingState:
     """Restore network, average, optimizer and loss scaling; the beginning where there is no state."""
     if not (folder / "state.json").is_file():
-        return Progression()
+        return TrainingState()
     record = json.loads((folder / "state.json").read_text())
     tensors = load_file(folder / "state.safetensors")
     network.load_state_dict(_under("network.", tensors))
@@ -94,7 +94,7 @@ def load_state(
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     if record["scaling"]:
         scaling.load_state_dict(record["scaling"])
-    return Progression(record["epoch"], record["best_loss"], _under("best.", tensors), record["history"])
+    return TrainingState(record["epoch"], record["best_loss"], _under("best.", tensors), record["history"])
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

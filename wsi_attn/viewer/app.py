@@ -27,12 +27,12 @@ from wsi_attn import assets
 from wsi_attn.errors import PredictionError, SlideNotFoundError, WsiAttnError
 from wsi_attn.geometry import Mpp
 from wsi_attn.viewer import records
+from wsi_attn.viewer.access import AccessMiddleware
 from wsi_attn.viewer.cache import ByteCache, Pool
 from wsi_attn.viewer.collection import Collection, Entry
-from wsi_attn.viewer.guard import Guard
-from wsi_attn.viewer.overlays import drawn_from, layer_png, outline, polygons_of
+from wsi_attn.viewer.overlays import layer_png, load_overlay, outline, polygons_of
 from wsi_attn.viewer.tiles import TileApp
-from wsi_attn.viewer.viewed import ViewedSlide
+from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 OPEN_SLIDES = 6
 """Slides that are held open: enough to go back and forth, few enough for their file handles and indexes."""
@@ -71,11 +71,11 @@ class Settings:
     workers: int = 4
 
 
-def create_app(collection: Collection, settings: Settings) -> Guard:
+def create_app(collection: Collection, settings: Settings) -> AccessMiddleware:
     """The ASGI application."""
     viewer = Viewer(collection, settings)
     tiles = TileApp(viewer.app, collection.entries, viewer.slides, viewer.threads)
-    return Guard(tiles, settings.token, settings.port)
+    return AccessMiddleware(tiles, settings.token, settings.port)
 
 
 class Viewer:
@@ -84,7 +84,7 @@ class Viewer:
     def __init__(self, collection: Collection, settings: Settings) -> None:
         self.collection = collection
         self.cache = ByteCache(CACHE_BYTES)
-        self.slides: Pool[ViewedSlide] = Pool(partial(self._open, slide_mpp=settings.slide_mpp), OPEN_SLIDES)
+        self.slides: Pool[ViewerSlide] = Pool(partial(self._open, slide_mpp=settings.slide_mpp), OPEN_SLIDES)
         self.threads = ThreadPoolExecutor(settings.workers, "tiles")
         self._static = _static_files()
         self.app = Starlette(
@@ -122,11 +122,11 @@ class Viewer:
                     continue  # told to whoever opens it
                 return
 
-    def _open(self, key: str, slide_mpp: Mpp | None) -> ViewedSlide:
+    def _open(self, key: str, slide_mpp: Mpp | None) -> ViewerSlide:
         path = self.collection.entries[key].path
         if path is None:
             raise SlideNotFoundError("The slide of this prediction was not found: give its path too")
-        return ViewedSlide(path, self.cache, slide_mpp)
+        return ViewerSlide(path, self.cache, slide_mpp)
 
     def _entry(self, request: Request) -> Entry:
         entry = self.collection.entries.get(request.path_params["key"])
@@ -141,7 +141,7 @@ class Viewer:
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
-    async def _with_slide(self, entry: Entry, work: Callable[[ViewedSlide], Result]) -> Result:
+    async def _with_slide(self, entry: Entry, work: Callable[[ViewerSlide], Result]) -> Result:
         def use() -> Result:
             with self.slides.use(entry.key) as slide:
                 return work(slide)
@@ -194,7 +194,7 @@ class Viewer:
         entry, index = self._entry(request), request.path_params["index"]
 
         def draw() -> bytes | None:
-            layers = drawn_from(entry.prediction).layers if entry.prediction else ()
+            layers = load_overlay(entry.prediction).layers if entry.prediction else ()
             return layer_png(layers[index]) if 0 <= index < len(layers) else None
 
         picture = await self._run(draw)

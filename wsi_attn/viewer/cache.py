@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
-from wsi_attn.recent import Recent
+from wsi_attn.lru import LruCache
 
 
 class Closable(Protocol):
@@ -22,7 +22,7 @@ class Closable(Protocol):
 Item = TypeVar("Item", bound=Closable)
 
 
-class ByteCache(Recent[bytes]):
+class ByteCache(LruCache[bytes]):
     """Encoded tiles by key."""
 
     def __init__(self, capacity_bytes: int) -> None:

@@ -19,7 +19,7 @@ from wsi_attn.errors import PredictionError
 from wsi_attn.export.geojson import CLASS_NAME
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.colour import colourise
-from wsi_attn.heatmaps.layer import ATTENTION, Layer, shade
+from wsi_attn.heatmaps.layer import ATTENTION, Layer, display_values
 from wsi_attn.store.predictions import SlidePrediction, read_prediction
 
 FAINTEST = 0.2
@@ -37,7 +37,7 @@ OUTLINE_TOLERANCE = 0.75
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Overlay:
     """What a prediction lays over its slide: `layers`, what the page is told of each, and the regions read."""
 
     layers: tuple[Layer, ...]
@@ -45,7 +45,7 @@ class Drawn:
     regions: list[dict[str, Any]]
 
 
-def drawn_from(path: Path) -> Drawn:
+def load_overlay(path: Path) -> Overlay:
     """Of a prediction's file; the last few are kept, since a large one takes a second to read.
 
     Raises
@@ -60,11 +60,11 @@ def drawn_from(path: Path) -> Drawn:
 
 
 @lru_cache(maxsize=KEPT)
-def _drawn_from(path: Path, _changed: int) -> Drawn:
+def _drawn_from(path: Path, _changed: int) -> Overlay:
     prediction = read_prediction(path)
     layers = _layers_of(prediction)
     regions = [vars(region) for region in prediction.attention]
-    return Drawn(layers, [_layer_record(layer) for layer in layers], regions)
+    return Overlay(layers, [_layer_record(layer) for layer in layers], regions)
 
 
 def _layers_of(prediction: SlidePrediction) -> tuple[Layer, ...]:
@@ -76,7 +76,7 @@ def _layers_of(prediction: SlidePrediction) -> tuple[Layer, ...]:
 
 def _layer_record(layer: Layer) -> dict[str, Any]:
     """What the page must know of a layer besides its picture: title, ticks, colours of its bar, and its frame."""
-    shown = shade(layer)
+    shown = display_values(layer)
     ramp = np.linspace(0, 1, BAR_STEPS, dtype=np.float32)[None]
     return {
         "title": shown.title,
@@ -92,7 +92,7 @@ def _layer_record(layer: Layer) -> dict[str, Any]:
 
 def layer_png(layer: Layer) -> bytes:
     """One pixel a cell, RGBA; transparent where nothing was looked at."""
-    values = shade(layer).values
+    values = display_values(layer).values
     buffer = io.BytesIO()
     Image.fromarray(colourise(values, _opacity(values), COLOUR)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wsi_attn.contract import Level
 from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.slide import Level
 
 SIDE = 512
 """Pixels along a side of tiles that we render: few requests, and one is still encoded in milliseconds."""

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attn import __version__
-from wsi_attn.contract import SlideInfo
 from wsi_attn.errors import PredictionError
+from wsi_attn.slide import SlideInfo
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.viewer.collection import Entry
-from wsi_attn.viewer.overlays import Drawn, drawn_from
+from wsi_attn.viewer.overlays import Overlay, load_overlay
 from wsi_attn.viewer.pyramid import TileLevel
-from wsi_attn.viewer.viewed import ViewedSlide
+from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 
 def line(entry: Entry) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def without_pixels(entry: Entry) -> dict[str, Any]:
     }
 
 
-def with_pixels(entry: Entry, slide: ViewedSlide) -> dict[str, Any]:
+def with_pixels(entry: Entry, slide: ViewerSlide) -> dict[str, Any]:
     """A slide: its pyramid, its prediction where that is of this very slide, and where all of it comes from."""
     info = slide.slide.info
     drawn, problem = _drawn(entry, info)
@@ -59,13 +59,13 @@ def with_pixels(entry: Entry, slide: ViewedSlide) -> dict[str, Any]:
     }
 
 
-def _drawn(entry: Entry, info: SlideInfo) -> tuple[Drawn | None, list[str]]:
+def _drawn(entry: Entry, info: SlideInfo) -> tuple[Overlay | None, list[str]]:
     if entry.prediction is None:
         return None, []
     if entry.fingerprint != info.fingerprint:
         return None, ["The prediction is of another file of this name: what it looked at is not drawn."]
     try:
-        return drawn_from(entry.prediction), []
+        return load_overlay(entry.prediction), []
     except PredictionError as error:
         return None, [str(error)]
 
@@ -91,7 +91,7 @@ def _warnings(entry: Entry) -> list[str]:
     return [*found, *entry.record.get("warnings", [])]
 
 
-def _of_slide(info: SlideInfo, slide: ViewedSlide) -> list[list[str]]:
+def _of_slide(info: SlideInfo, slide: ViewerSlide) -> list[list[str]]:
     is_store = isinstance(slide.slide, TileStore)
     lines = [
         ["Store" if is_store else "Slide", info.path.name],

@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wsi_attn.contract import Slide, UInt8Array
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region
+from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.slides.view import best_level, read_region_at
 
 QUALITY = 85

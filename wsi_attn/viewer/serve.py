@@ -14,8 +14,8 @@ from wsi_attn.geometry import Mpp
 try:
     import uvicorn
 
+    from wsi_attn.viewer.access import is_loopback
     from wsi_attn.viewer.app import Settings, create_app
-    from wsi_attn.viewer.guard import is_loopback
 except ImportError as error:
     raise MissingExtraError(
         f"The viewer needs the extra `view` ({error.name} is not installed): pip install 'wsi-attn[view]'"

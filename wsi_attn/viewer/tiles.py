@@ -17,12 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from wsi_attn.errors import WsiAttnError
 from wsi_attn.viewer.cache import Pool
 from wsi_attn.viewer.pyramid import TileLevel
-from wsi_attn.viewer.viewed import Tile, ViewedSlide
+from wsi_attn.viewer.viewer_slide import Tile, ViewerSlide
 
 ADDRESS = re.compile(r"/slides/([0-9a-f]{1,64})(/tiles|_files)/(\d{1,9})/(\d{1,9})_(\d{1,9})\.jpg")
-LEVELS: dict[str, Callable[[ViewedSlide, int, int, int], TileLevel | None]] = {
-    "/tiles": ViewedSlide.level,
-    "_files": ViewedSlide.deepzoom_level,
+LEVELS: dict[str, Callable[[ViewerSlide, int, int, int], TileLevel | None]] = {
+    "/tiles": ViewerSlide.level,
+    "_files": ViewerSlide.deepzoom_level,
 }
 
 FOR_EVER = b"private, max-age=31536000, immutable"
@@ -33,7 +33,7 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TileRequest:
     """A tile that is asked for; `known`: the etag that the browser has, `versioned`: its address names the version."""
 
     key: str
@@ -58,7 +58,7 @@ class TileApp:
     """
 
     def __init__(
-        self, app: ASGIApp, keys: Container[str], slides: Pool[ViewedSlide], threads: ThreadPoolExecutor
+        self, app: ASGIApp, keys: Container[str], slides: Pool[ViewerSlide], threads: ThreadPoolExecutor
     ) -> None:
         self.app, self.keys, self.slides, self.threads = app, keys, slides, threads
 
@@ -77,29 +77,29 @@ class TileApp:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
         return None
 
-    def _at_once(self, wanted: Wanted) -> Answer | None:
+    def _at_once(self, wanted: TileRequest) -> Answer | None:
         if wanted.key not in self.keys:
             return 404, [], b"no such slide"
         with self.slides.use_if_open(wanted.key) as slide:
-            return _answer(slide, wanted, ViewedSlide.stored_tile) if slide else None
+            return _answer(slide, wanted, ViewerSlide.stored_tile) if slide else None
 
-    def _read(self, wanted: Wanted) -> Answer:
+    def _read(self, wanted: TileRequest) -> Answer:
         try:
             with self.slides.use(wanted.key) as slide:
-                return _answer(slide, wanted, ViewedSlide.tile) or (404, [], b"no such tile")
+                return _answer(slide, wanted, ViewerSlide.tile) or (404, [], b"no such tile")
         except WsiAttnError as error:
             return 422, [(b"cache-control", b"no-store")], " ".join(str(error).split()).encode()
 
 
-def _wanted(found: re.Match[str], scope: Scope) -> Wanted:
+def _wanted(found: re.Match[str], scope: Scope) -> TileRequest:
     key, kind, *numbers = found.groups()
     level, column, row = map(int, numbers)
     known = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
-    return Wanted(key, kind, (level, column, row), known, scope["query_string"].startswith(b"v="))
+    return TileRequest(key, kind, (level, column, row), known, scope["query_string"].startswith(b"v="))
 
 
 def _answer(
-    slide: ViewedSlide, wanted: Wanted, read: Callable[[ViewedSlide, TileLevel, int, int], Tile | None]
+    slide: ViewerSlide, wanted: TileRequest, read: Callable[[ViewerSlide, TileLevel, int, int], Tile | None]
 ) -> Answer | None:
     """The tile, as far as `read` can give it."""
     etag = f'"{slide.version}"'.encode()

@@ -1,6 +1,6 @@
 """What the arms of an experiment are measured by, their differences, and the tables.
 
-Every number is computed from the `answers.csv` of `wsi-attn evaluate`. Seeds are averaged; intervals are of 95 %, by
+Every number is computed from the `predictions.csv` of `wsi-attn evaluate`. Seeds are averaged; intervals are 95 %, by
 resampling the groups of the test part. An arm and the one it is compared with see the same resamples (paired
 bootstrap), so their difference has an interval of its own.
 """
@@ -27,8 +27,8 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Answers of one run to one test set, ordered by path, as the columns of `answers.csv`."""
+class Predictions:
+    """Predictions of one run to one test set, ordered by path, as the columns of `predictions.csv`."""
 
     paths: tuple[str, ...]
     groups: tuple[str, ...]
@@ -39,15 +39,15 @@ class Answers:
         return np.array([float(text or "nan") for text in self.columns[column]])
 
 
-def read_answers(path: Path) -> Answers:
+def read_predictions(path: Path) -> Predictions:
     """From the report's folder."""
     with path.open(newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return Answers(tuple(columns["path"]), tuple(columns["patient"]), columns)
+    return Predictions(tuple(columns["path"]), tuple(columns["patient"]), columns)
 
 
-def measured(answers: Answers, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
+def measured(answers: Predictions, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
     """Each measure under row weights (R, n): float64 (R,), NaN where a resample leaves it undefined.
 
     Of classifications: those of `evaluate.metrics.OVERALL`; `recall:A+B`, the share of the images of these classes that
@@ -83,7 +83,7 @@ def measured(answers: Answers, names: Sequence[str], weights: np.ndarray) -> dic
     return found
 
 
-def of_pixels(answers: Answers, name: str, weights: np.ndarray) -> np.ndarray:
+def of_pixels(answers: Predictions, name: str, weights: np.ndarray) -> np.ndarray:
     """A measure of a segmentation, (R,)."""
     kind, _, column = name.partition(":")
     if kind == "image":
@@ -136,12 +136,12 @@ def write_results(task: Task, work: Path) -> None:
 
 def results_of(task: Task, work: Path, test_set: str) -> dict[str, dict[str, object]]:
     """What is known of each arm on one test set."""
-    found: dict[str, dict[int, Answers]] = {}
+    found: dict[str, dict[int, Predictions]] = {}
     for arm in task.arms:
         for folder in sorted((work / "answers").glob(f"{arm.name}-[0-9]*")):
-            if (folder / test_set / "answers.csv").is_file():
+            if (folder / test_set / "predictions.csv").is_file():
                 seed = int(folder.name.rpartition("-")[2])
-                found.setdefault(arm.name, {})[seed] = read_answers(folder / test_set / "answers.csv")
+                found.setdefault(arm.name, {})[seed] = read_predictions(folder / test_set / "predictions.csv")
     if not found:
         return {}
     first = next(iter(next(iter(found.values())).values()))

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from wsi_attn.data.manifest import read_manifest
-from wsi_attn.recipes.build import baseline_answers
+from wsi_attn.recipes.build import baseline_predictions
 
 
 def answer_by_thumbnails(manifest: Path, folder: Path, seed: int) -> None:
-    """`answers.csv` and an empty report of the test rows, unless they are there; trained on all others."""
+    """`predictions.csv` and an empty report of the test rows, unless they are there; trained on all others."""
     if (folder / "report.json").is_file():
         return
     rows = read_manifest(manifest)
     labels = sorted({row.label for row in rows})
-    testing, probabilities = baseline_answers(rows, labels, seed)
+    testing, probabilities = baseline_predictions(rows, labels, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "answers.csv").open("w", newline="") as file:
+    with (folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "patient", "label", *(f"probability:{label}" for label in labels), "entropy"])
         for row, answer in zip(testing, probabilities, strict=True):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.slides import ArraySlide
+from wsi_attn.data.annotations import box_mask
 from wsi_attn.data.boxes import (
     Box,
     as_text,
@@ -24,7 +25,6 @@ from wsi_attn.data.boxes import (
     salient_boxes,
 )
 from wsi_attn.data.manifest import Row, parse_boxes, read_manifest
-from wsi_attn.data.regions_of import box_mask
 from wsi_attn.data.saliency import saliency, salient_mask
 from wsi_attn.data.sources import open_row
 from wsi_attn.geometry import Size

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from tests.benchmarks.experiments.measures import Answers, measured
+from tests.benchmarks.experiments.measures import Predictions, measured
 
 LABELS = ("a", "b", "c")
 NAMES = ("accuracy", "auprc", "auprc:a+b", "auprc:c", "recall:a", "recall:b+c", "error:100", "error:50", "cut:50")
 
 
 @pytest.fixture
-def answers() -> Answers:
+def answers() -> Predictions:
     """Twelve answers; the surest half has two wrong ones."""
     rng = np.random.default_rng(3)
     p = rng.dirichlet((1, 1, 1), 12)
@@ -22,10 +22,10 @@ def answers() -> Answers:
     columns = {f"probability:{label}": [repr(float(x)) for x in p[:, n]] for n, label in enumerate(LABELS)}
     columns |= {"label": y, "entropy": [str(np.flatnonzero(order == number)[0]) for number in range(12)]}
     names = tuple(str(number) for number in range(12))
-    return Answers(names, names, columns)
+    return Predictions(names, names, columns)
 
 
-def test_measures_of_chosen_classes_are_of_these_alone(answers: Answers) -> None:
+def test_measures_of_chosen_classes_are_of_these_alone(answers: Predictions) -> None:
     found = {name: values[0] for name, values in measured(answers, NAMES, np.ones((1, 12))).items()}
     p = np.stack([answers.numbers(f"probability:{label}") for label in LABELS], axis=1)
     y = np.array(answers.columns["label"])
@@ -42,12 +42,12 @@ def test_measures_of_chosen_classes_are_of_these_alone(answers: Answers) -> None
     assert found["error:50"] == pytest.approx((called != y)[::2].mean()) == pytest.approx(2 / 6)
 
 
-def test_weights_count_rows_as_often(answers: Answers) -> None:
+def test_weights_count_rows_as_often(answers: Predictions) -> None:
     weights = np.array([[0, 2, 1, 0, 1, 3, 0, 1, 2, 1, 0, 1]])
     often = np.repeat(np.arange(12), weights[0])
     columns = {name: [values[index] for index in often] for name, values in answers.columns.items()}
     names = tuple(map(str, range(len(often))))
-    repeated = measured(Answers(names, names, columns), NAMES, np.ones((1, len(often))))
+    repeated = measured(Predictions(names, names, columns), NAMES, np.ones((1, len(often))))
     weighted = measured(answers, NAMES, weights)
     for name in NAMES:
         assert weighted[name][0] == pytest.approx(repeated[name][0]), name

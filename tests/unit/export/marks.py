@@ -11,8 +11,8 @@ import tifffile
 
 from tests.slides import ArraySlide
 from wsi_attn.data.sources import open_source
-from wsi_attn.export import subject as subject_module
-from wsi_attn.export.subject import Subject, open_subject
+from wsi_attn.export import source as source_module
+from wsi_attn.export.source import ExportSource, open_export_source
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction, write_prediction
 
@@ -84,7 +84,7 @@ def prediction_of(slide: str, fingerprint: str, mpp: Mpp | None) -> SlidePredict
     )
 
 
-def make_subject(kind: str, folder: Path, monkeypatch) -> Subject:
+def make_subject(kind: str, folder: Path, monkeypatch) -> ExportSource:
     """The prediction of a marked slide, as `export` opens it."""
     path, slide = folder / "marked.tif", None
     if kind == "file":
@@ -100,8 +100,8 @@ def make_subject(kind: str, folder: Path, monkeypatch) -> Subject:
     file = folder / "marked.prediction.json"
     write_prediction(prediction, file)
     if slide is not None:
-        monkeypatch.setattr(subject_module, "open_source", lambda _: slide)
-    return open_subject(file)
+        monkeypatch.setattr(source_module, "open_source", lambda _: slide)
+    return open_export_source(file)
 
 
 def write_tiff(path: Path) -> None:

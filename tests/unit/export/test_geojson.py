@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_attn.export.geojson import tile_features, to_geojson, write_features, write_geojson
-from wsi_attn.export.subject import Tiles
+from wsi_attn.export.source import Tiles
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction

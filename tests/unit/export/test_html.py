@@ -13,10 +13,10 @@ from tests.slides import ArraySlide
 from tests.unit.export.marks import make_subject, prediction_of
 from wsi_attn.errors import UsageError
 from wsi_attn.export import html
-from wsi_attn.export import subject as subject_module
+from wsi_attn.export import source as source_module
 from wsi_attn.export.html import LAYER_SIDE, MOST_BYTES, write_html
 from wsi_attn.export.run import ExportConfig, export_subject
-from wsi_attn.export.subject import Subject
+from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap
 
@@ -67,11 +67,11 @@ def test_controls_have_names(page, tag):
 def test_names_cannot_break_out(tmp_path, monkeypatch):
     evil = "</script><script>alert(1)</script>&<!--"
     slide = ArraySlide(np.full((50, 60, 3), 200, np.uint8), name="a.svs")
-    monkeypatch.setattr(subject_module, "open_source", lambda _: slide)
+    monkeypatch.setattr(source_module, "open_source", lambda _: slide)
     (tmp_path / "a.svs").touch()
     prediction = prediction_of(str(tmp_path / "a.svs"), slide.info.fingerprint, None)
     prediction = replace(prediction, label=evil, probabilities={evil: 1.0})
-    subject = Subject(
+    subject = ExportSource(
         tmp_path / "p.json",
         "a",
         tmp_path / "a.svs",
@@ -101,7 +101,7 @@ def test_the_worst_slide_stays_below_the_limit(tmp_path, monkeypatch):
         maps={f"evidence:{index}": noise for index in range(html.MOST_LAYERS - 1)},
         attention_map=noise,
     )
-    subject = Subject(
+    subject = ExportSource(
         tmp_path / "p.json", "n", tmp_path / "noise.svs", slide.info.fingerprint, size0, None, prediction=prediction
     )
     layers = [subject.layer(name) for name in subject.layers]

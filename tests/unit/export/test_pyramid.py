@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.slides import ArraySlide, stained
-from wsi_attn.contract import BACKGROUND
 from wsi_attn.export.ome_tiff import write_picture
 from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.heatmaps.contact_sheet import UNREADABLE
+from wsi_attn.slide import BACKGROUND
 
 
 def built(slide, tile, smallest, workers=1):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from tests.slides import ArraySlide, stained
-from wsi_attn.contract import UInt8Array
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.heatmaps.contact_sheet import UNREADABLE, contact_sheet, read_patches
-from wsi_attn.heatmaps.layer import Layer, shade
+from wsi_attn.heatmaps.layer import Layer, display_values
 from wsi_attn.heatmaps.picture import colours_alone
+from wsi_attn.slide import UInt8Array
 from wsi_attn.store.predictions import AttendedRegion
 
 VALUES = np.array([[1, 5, np.nan], [2, 9, -7]], np.float32)
@@ -32,31 +32,31 @@ def layer(name, values=VALUES):
 def test_names_and_what_suits_them(name, title, mode):
     assert layer(name).title == title
     assert layer(name).mode == mode
-    assert ("rank" in shade(layer(name)).title) == (mode == "rank")
+    assert ("rank" in display_values(layer(name)).title) == (mode == "rank")
 
 
 def test_values_run_from_the_least_to_the_largest_and_the_ticks_say_them():
-    shown = shade(layer("evidence:a"))
+    shown = display_values(layer("evidence:a"))
     np.testing.assert_allclose(shown.values, [[0.5, 0.75, np.nan], [0.5625, 1, 0]])
     assert shown.ticks == ("-7", "1", "9")
 
 
 def test_attention_by_value_starts_at_zero():
-    shown = shade(layer("attention", np.array([[0.2, 0.8, np.nan]], np.float32)), "value")
+    shown = display_values(layer("attention", np.array([[0.2, 0.8, np.nan]], np.float32)), "value")
     np.testing.assert_allclose(shown.values, [[0.25, 1, np.nan]])
     assert shown.ticks == ("0", "0.4", "0.8")
 
 
 @pytest.mark.parametrize("values", [np.full((2, 3), np.nan, np.float32), np.full((2, 3), 4, np.float32)])
 def test_nothing_and_all_equal_have_a_bar_too(values):
-    shown = shade(layer("score:x", values))
+    shown = display_values(layer("score:x", values))
     assert np.isnan(shown.values).all() or (shown.values == 0.5).all()
     assert len(shown.ticks) >= 2
 
 
 def test_unknown_modes_are_refused():
     with pytest.raises(UsageError, match="rank"):
-        shade(layer("attention"), "log")
+        display_values(layer("attention"), "log")
 
 
 def test_colours_alone_are_transparent_where_nothing_was_looked_at():

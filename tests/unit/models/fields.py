@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.models.contract import BagBatch, SlideModel
+from wsi_attn.models.base import BagBatch, SlideModel
 
 
 @dataclass

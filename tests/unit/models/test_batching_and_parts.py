@@ -19,10 +19,10 @@ from tests.slides import ArraySlide
 from wsi_attn.data.bags import collate, make_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import CheckpointError, UnknownNameError
+from wsi_attn.models.base import BagBatch
 from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, read_config, save_checkpoint
-from wsi_attn.models.contract import BagBatch
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
-from wsi_attn.models.instances import Look
+from wsi_attn.models.instances import AttentionGrid
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.models.zoo import find_model
 
@@ -88,7 +88,7 @@ def test_a_hot_cell_of_any_field_gives_a_patch_around_it(width: int, height: int
         for column in range(columns):
             scores = torch.zeros(1, rows, columns)
             scores[0, row, column] = 1
-            found = network.selection.choose(Look(scores.flatten(1), batch.valid, batch.extent, cell), None)
+            found = network.selection.choose(AttentionGrid(scores.flatten(1), batch.valid, batch.extent, cell), None)
             corner = found.xy
             assert found.mask.all()
             for edge, place, extent in [(corner[0, 0, 0], column, width), (corner[0, 0, 1], row, height)]:

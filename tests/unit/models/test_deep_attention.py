@@ -12,11 +12,11 @@ import torch
 from tests.unit.models.fields import Field, batch_of, noise
 from wsi_attn.errors import CheckpointError
 from wsi_attn.models import coarse as coarse_view
+from wsi_attn.models.base import BagBatch, SlideOutput
 from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
 from wsi_attn.models.coarse import encode_blocks
-from wsi_attn.models.contract import BagBatch, SlideOutput
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
-from wsi_attn.models.instances import Look
+from wsi_attn.models.instances import AttentionGrid
 
 SMALL: dict[str, Any] = {
     "coarse_factor": 4,
@@ -83,7 +83,7 @@ def test_one_hot_cell_gives_a_patch_around_its_centre(monkeypatch: pytest.Monkey
     for row, column in [(4, 5), (8, 13), (11, 10)]:
         scores = torch.zeros(1, *batch.valid.shape[1:])
         scores[0, row, column] = 1
-        look = Look(scores.flatten(1), batch.valid, batch.extent, network.cell)
+        look = AttentionGrid(scores.flatten(1), batch.valid, batch.extent, network.cell)
         centre = network.selection.choose(look, None).xy[0, 0] + 16
         wanted = torch.tensor([(column + 0.5) * network.cell, (row + 0.5) * network.cell])
         assert (centre - wanted).abs().max() <= network.cell / 2

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.unit.models.fields import Field, batch_of
-from wsi_attn.models.contract import SlideModel
+from wsi_attn.models.base import SlideModel
 from wsi_attn.models.systems import build_network
 
 FINE: dict[str, Any] = {

@@ -18,10 +18,10 @@ from tests.unit.models.fields import Field, batch_of, noise
 from wsi_attn.data.bags import collate, make_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import UnknownNameError, UsageError
+from wsi_attn.models.base import BagBatch
 from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
-from wsi_attn.models.contract import BagBatch
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
-from wsi_attn.models.instances import Instances, Look, Sample, Threshold, read_instances
+from wsi_attn.models.instances import AttentionGrid, Instances, Sample, Threshold, read_instances
 from wsi_attn.models.zoo import shipped_models
 from wsi_attn.slides.open import open_slide
 
@@ -265,7 +265,9 @@ def test_uniform_places_do_not_follow_the_attention(selection: str) -> None:
 
 
 def test_uniform_draws_reach_every_cell_alike() -> None:
-    look = Look(torch.zeros(1, 12).double(), torch.ones(1, 3, 4, dtype=torch.bool), torch.tensor([[64, 48]]), 16)
+    look = AttentionGrid(
+        torch.zeros(1, 12).double(), torch.ones(1, 3, 4, dtype=torch.bool), torch.tensor([[64, 48]]), 16
+    )
     network = build(sampling="uniform", instances=1)
     random = torch.Generator().manual_seed(0)
     counts = torch.bincount(
@@ -277,9 +279,9 @@ def test_uniform_draws_reach_every_cell_alike() -> None:
 # threshold ------------------------------------------------------------------------------------------------
 
 
-def look_at(attention: Tensor, extent: tuple[int, int] = (160, 128), cell: int = 16) -> Look:
+def look_at(attention: Tensor, extent: tuple[int, int] = (160, 128), cell: int = 16) -> AttentionGrid:
     log_attention = (attention / attention.sum()).log().double().flatten()[None]
-    return Look(log_attention, torch.ones(1, *attention.shape, dtype=torch.bool), torch.tensor([extent]), cell)
+    return AttentionGrid(log_attention, torch.ones(1, *attention.shape, dtype=torch.bool), torch.tensor([extent]), cell)
 
 
 def test_threshold_reads_the_components_by_falling_mass() -> None:
@@ -378,7 +380,7 @@ def test_pooled_sample_is_unbiased_over_all_draws_and_drops_the_unreadable() -> 
     rule = Sample(2, 32, 0.0, False)
     features = torch.nn.functional.normalize(torch.randn(4, 3, dtype=torch.float64), dim=1)
     valid = torch.ones(1, 2, 2, dtype=torch.bool)
-    look = Look(attention.log()[None], valid, torch.tensor([[64, 64]]), 16)
+    look = AttentionGrid(attention.log()[None], valid, torch.tensor([[64, 64]]), 16)
     gate = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
     total = torch.zeros(3, dtype=torch.float64)
     for first, second in itertools.permutations(range(4), 2):

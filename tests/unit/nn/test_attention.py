@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_attn.nn.attention import GatedAttention, masked_log_softmax, masked_softmax
-from wsi_attn.nn.selection import Strongest, top_cells
+from wsi_attn.nn.selection import TopCells, top_cells
 
 
 def test_gated_attention_by_hand() -> None:
@@ -119,7 +119,7 @@ def test_strongest_of_parts_are_those_of_the_whole(seed: int, count: int, parts:
     random = torch.Generator().manual_seed(seed)
     logits, features = torch.randn(2, 3, sum(parts), generator=random), torch.randn(2, sum(parts), 4, generator=random)
     logits[torch.rand(logits.shape, generator=random) < 0.3] = -torch.inf
-    kept = Strongest.empty(logits, 4)
+    kept = TopCells.empty(logits, 4)
     for part, piece in zip(logits.split(parts, dim=2), features.split(parts, dim=1), strict=True):
         kept = kept.merged(part, piece, count)
     values, places = logits.topk(min(count, sum(parts)), dim=2)

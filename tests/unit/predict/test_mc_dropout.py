@@ -15,8 +15,8 @@ from tests.slides import stained
 from tests.unit.models.fields import batch_of, noise
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, UsageError
+from wsi_attn.models.base import SlideModel
 from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
-from wsi_attn.models.contract import SlideModel
 from wsi_attn.models.systems import build_network
 from wsi_attn.predict.batch import predict_paths
 from wsi_attn.predict.mc_dropout import dropout_on, dropout_passes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from wsi_attn.models.base import SEGMENTATION
 from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
-from wsi_attn.models.contract import SEGMENTATION
 from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig
 from wsi_attn.nn.dense_unet import DenseUNet, Layout
 

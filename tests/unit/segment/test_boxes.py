@@ -13,9 +13,9 @@ from tests.unit.segment.networks import checkpoint, tiny
 from wsi_attn.data.boxes import boxes_from
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.geometry import Size
+from wsi_attn.models.base import BagBatch
 from wsi_attn.models.checkpoint import Checkpoint, ModelSpec, save_checkpoint
 from wsi_attn.models.cnn import Cnn, CnnConfig
-from wsi_attn.models.contract import BagBatch
 from wsi_attn.segment import boxes as segment_boxes
 from wsi_attn.segment.boxes import box_finder, foreground, segmented_boxes
 

@@ -17,8 +17,8 @@ from wsi_attn.errors import ManifestError
 from wsi_attn.evaluate.segmentation import count_pixels
 from wsi_attn.geometry import Region
 from wsi_attn.segment import evaluation
-from wsi_attn.segment.evaluation import answers_table, compare, compare_rows, report_on
-from wsi_attn.segment.field import Field
+from wsi_attn.segment.evaluation import compare, compare_rows, predictions_table, report_on
+from wsi_attn.segment.tiled_inference import TiledInference
 
 PIXELS = stained(150, 110)
 SLIDE = ArraySlide(PIXELS)
@@ -45,7 +45,7 @@ def test_what_is_counted_is_what_segment_answers(row: Row, monkeypatch: pytest.M
     model = checkpoint(tiny())
     monkeypatch.setattr(evaluation, "BLOCK", 64)  # block by block or at once is the same
     found = compare(SLIDE, row, tiny(), model.spec, workers=1)
-    answer = Field(tiny(), SlidePatches(SLIDE, None, 1), 64, 32, workers=1).answer(Region(0, 0, 150, 110))
+    answer = TiledInference(tiny(), SlidePatches(SLIDE, None, 1), 64, 32, workers=1).answer(Region(0, 0, 150, 110))
     wanted = count_pixels(answer.classes, MASK, 3, np.ones(MASK.shape, np.bool_))
     np.testing.assert_array_equal(found.table, wanted.table)
     np.testing.assert_array_equal(found.confusion, wanted.confusion)
@@ -79,7 +79,7 @@ def test_a_row_that_fails_is_in_none_of_the_figures(row: Row) -> None:
     assert report["n"] == 1
     assert report["unanswered"] == [str(failures[0])]
     assert set(report["learned_attention"]) == {"2", "4", "8", "16", "32"}
-    header, line = answers_table(found, spec.labels, row.path.parent / "m.csv").splitlines()
+    header, line = predictions_table(found, spec.labels, row.path.parent / "m.csv").splitlines()
     assert header.startswith("path,patient,dice:cell,iou:cell,boundary_f:cell,object_f1:cell,dice:gland")
     assert header.endswith("tp:cell,fp:cell,fn:cell,tp:gland,fp:gland,fn:gland")
     assert line.startswith("x.png,p1,0.")

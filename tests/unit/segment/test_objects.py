@@ -19,7 +19,7 @@ from wsi_attn.geometry import Frame, Mpp, Size
 from wsi_attn.segment import labels as labels_module
 from wsi_attn.segment import objects as objects_module
 from wsi_attn.segment.labels import LabelImage
-from wsi_attn.segment.objects import Found, Tally, features, find_objects
+from wsi_attn.segment.objects import AreaCounts, SegmentedObject, features, find_objects
 from wsi_attn.tissue.rings import Polygon, trace_polygons
 
 NAMES = ("background", "cell", "gland")
@@ -59,9 +59,9 @@ def shape_of(polygon: Polygon) -> tuple[object, ...]:
     return (turned(polygon.exterior), frozenset(turned(hole) for hole in polygon.holes))
 
 
-def found_in(image: LabelImage, size0: Size) -> tuple[list[Found], Tally]:
-    tally = Tally(np.zeros(len(NAMES), np.int64))
-    return list(find_objects(image, len(NAMES), size0, tally)), tally
+def found_in(image: LabelImage, size0: Size) -> tuple[list[SegmentedObject], AreaCounts]:
+    counts = AreaCounts(np.zeros(len(NAMES), np.int64))
+    return list(find_objects(image, len(NAMES), size0, counts)), counts
 
 
 @settings(max_examples=15, deadline=None)
@@ -70,14 +70,14 @@ def test_block_by_block_equals_as_a_whole(height: int, width: int, seed: int, si
     with pytest.MonkeyPatch.context() as patch, __import__("tempfile").TemporaryDirectory() as folder:
         patch.setattr(labels_module, "BLOCK", 16)
         classes = blobs(height, width, seed, size)
-        found, tally = found_in(label_image(Path(folder), classes), Size(width, height))
+        found, counts = found_in(label_image(Path(folder), classes), Size(width, height))
     for label in (1, 2):
         ours = [each for each in found if each.label == label]
         frame = Frame(Size(width, height), 1.0, 1.0)
         wanted = trace_polygons(classes == label, frame, Size(width, height))
         assert {shape_of(polygon) for each in ours for polygon in each.polygons} == set(map(shape_of, wanted))
-        assert len(ours) == len(wanted) == tally.objects[label]
-        assert sum(each.pixels for each in ours) == (classes == label).sum() == tally.pixels[label]
+        assert len(ours) == len(wanted) == counts.objects[label]
+        assert sum(each.pixels for each in ours) == (classes == label).sum() == counts.pixels[label]
         assert sorted(each.pixels for each in ours) == sorted(round(polygon.area) for polygon in wanted)
 
 

@@ -12,14 +12,14 @@ from ome_zarr_models.v05.image_label import ImageLabel
 
 from tests.slides import MPP, ArraySlide, stained
 from tests.unit.segment.networks import checkpoint, tiny
-from wsi_attn.contract import Slide
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import MissingMppError, OutputExistsError, TissueError, UsageError
 from wsi_attn.geometry import Region
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.segment import labels as labels_module
-from wsi_attn.segment.field import Field
-from wsi_attn.segment.slide import SegmentConfig, finished_record, places_of, segment_slide
+from wsi_attn.segment.slide import SegmentConfig, finished_record, output_paths, segment_slide
+from wsi_attn.segment.tiled_inference import TiledInference
+from wsi_attn.slide import Slide
 
 CONFIG = SegmentConfig(workers=1)
 
@@ -48,7 +48,7 @@ def test_what_a_slide_leaves(tmp_path: Path) -> None:
     record = segment_slide(slide(), model, tmp_path, CONFIG)
     group = zarr.open_group(tmp_path / "synthetic.segmentation.zarr", mode="r")
     finest = np.asarray(group["0"][...])
-    field = Field(model.network, SlidePatches(slide(), None, 1), 64, 32)
+    field = TiledInference(model.network, SlidePatches(slide(), None, 1), 64, 32)
     np.testing.assert_array_equal(finest, field.answer(Region(0, 0, 260, 200)).classes)
     np.testing.assert_array_equal(group["1"][...], finest[::2, ::2])
     assert max(group["2"].shape) > 64 >= max(group["3"].shape)
@@ -71,19 +71,19 @@ def test_a_run_that_is_cut_off_ends_as_one_that_is_not(
 ) -> None:
     model = checkpoint(tiny("joint"))
     segment_slide(slide(), model, tmp_path / "whole", CONFIG)
-    answer, answered = Field.answer, []
+    answer, answered = TiledInference.answer, []
 
-    def cut_off(field: Field, block: Region) -> object:
+    def cut_off(field: TiledInference, block: Region) -> object:
         if len(answered) == blocks:
             raise KeyboardInterrupt
         answered.append(block)
         return answer(field, block)
 
-    monkeypatch.setattr(Field, "answer", cut_off)
+    monkeypatch.setattr(TiledInference, "answer", cut_off)
     with pytest.raises(KeyboardInterrupt):
         segment_slide(slide(), model, tmp_path / "cut", CONFIG)
     assert not (tmp_path / "cut" / "synthetic.segmentation.zarr").exists()
-    monkeypatch.setattr(Field, "answer", lambda field, block: answered.append(block) or answer(field, block))
+    monkeypatch.setattr(TiledInference, "answer", lambda field, block: answered.append(block) or answer(field, block))
     assert unfinished(tmp_path / "cut", model)
     segment_slide(slide(), model, tmp_path / "cut", CONFIG)
     assert len(answered) == 5 * 4  # no block twice
@@ -92,7 +92,7 @@ def test_a_run_that_is_cut_off_ends_as_one_that_is_not(
 
 def unfinished(folder: Path, model: Checkpoint, config: SegmentConfig = CONFIG, of: Slide | None = None) -> bool:
     of = of or slide()
-    return finished_record(places_of(of, model, folder, config), of, model, config) is None
+    return finished_record(output_paths(of, model, folder, config), of, model, config) is None
 
 
 def test_finished_results_are_known_and_others_refused(tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_finished_results_are_known_and_others_refused(tmp_path: Path) -> None:
 
 def test_glass_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Region] = []
-    answer = Field.answer
-    monkeypatch.setattr(Field, "answer", lambda field, block: asked.append(block) or answer(field, block))
+    answer = TiledInference.answer
+    monkeypatch.setattr(TiledInference, "answer", lambda field, block: asked.append(block) or answer(field, block))
     picture = np.full((700, 700, 3), 242, np.uint8)
     picture[:260, :340] = stained(340, 260)
     found = segment_slide(ArraySlide(picture, mpp=None), checkpoint(tiny(), "otsu"), tmp_path, CONFIG)
@@ -134,4 +134,4 @@ def test_pixels_are_read_at_the_resolution_of_the_model(tmp_path: Path) -> None:
 
 def test_a_label_goes_into_stores_only(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no store"):
-        places_of(slide(), checkpoint(tiny()), tmp_path, SegmentConfig(into_store=True))
+        output_paths(slide(), checkpoint(tiny()), tmp_path, SegmentConfig(into_store=True))

@@ -13,15 +13,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from wsi_attn.contract import Slide
 from wsi_attn.errors import RegionError, SlideNotFoundError, SlideReadError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
+from wsi_attn.slide import Slide
 from wsi_attn.slides.open import open_slide
 from wsi_attn.slides.properties import implausible
 from wsi_attn.slides.view import read_view
 
 
-def referee(path: Path, xy: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def reference(path: Path, xy: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """OpenSlide's own pixels over white."""
     with openslide.OpenSlide(str(path)) as slide:
         image = slide.read_region(xy, 0, size)
@@ -47,7 +47,7 @@ def damaged(demo_slide: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("xy", "size"), [((0, 0), (300, 200)), ((700, 1500), (513, 257)), ((2100, 2900), (240, 240))])
 def test_pixels_are_openslides(demo_slide: Path, xy: tuple[int, int], size: tuple[int, int]) -> None:
     with open_slide(demo_slide) as slide:
-        assert np.array_equal(slide.read_region(xy, 0, size), referee(demo_slide, xy, size))
+        assert np.array_equal(slide.read_region(xy, 0, size), reference(demo_slide, xy, size))
 
 
 def test_outside_is_background_and_bad_regions_are_refused(demo_slide: Path) -> None:
@@ -74,7 +74,7 @@ def test_damage_stays_local_also_between_threads(damaged: Path, demo_slide: Path
             pixels = slide.read_region((place[0] + 1, place[1] + 1), 0, (238, 238))
         except SlideReadError:
             return False
-        return np.array_equal(pixels, referee(demo_slide, (place[0] + 1, place[1] + 1), (238, 238)))
+        return np.array_equal(pixels, reference(demo_slide, (place[0] + 1, place[1] + 1), (238, 238)))
 
     with open_slide(damaged) as slide, ThreadPoolExecutor(4) as pool:
         bad = [

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests import tiff_files
 from tests.tiff_files import Streams
-from wsi_attn.contract import BACKGROUND
 from wsi_attn.errors import NotEncodedError
+from wsi_attn.slide import BACKGROUND
 from wsi_attn.slides.leica_metadata import scanned_area
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_reader import TiffReader

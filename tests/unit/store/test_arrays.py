@@ -8,13 +8,13 @@ import zarr
 from zarr.codecs import TransposeCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from wsi_attn.contract import Level
 from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.geometry import Size
+from wsi_attn.slide import Level
 from wsi_attn.store import sharding
 from wsi_attn.store.arrays import put_array, put_group, put_level
+from wsi_attn.store.backend import FolderBackend, ZarrBackend
 from wsi_attn.store.chunk_codec import ChunkCodec, jpeg_codec
-from wsi_attn.store.place import FolderPlace, ZarrPlace
 from wsi_attn.store.zarr_codecs import Jpeg2000Codec, JpegCodec
 
 ZSTD = ZstdCodec(level=3, checksum=True)
@@ -38,7 +38,7 @@ def document(folder):
 )
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_arrays_are_zarrs(tmp_path, values, chunk):
-    put_array(FolderPlace(tmp_path), "ours", values, chunk=chunk, attributes={"unit": "µm"})
+    put_array(FolderBackend(tmp_path), "ours", values, chunk=chunk, attributes={"unit": "µm"})
     chunks = tuple(max(1, min(chunk or extent, extent)) for extent in values.shape)
     fill = np.nan if values.dtype.kind == "f" else values.dtype.type(0)
     options = {"chunks": chunks, "compressors": ZSTD, "fill_value": fill, "attributes": {"unit": "µm"}}
@@ -68,7 +68,7 @@ def test_arrays_are_zarrs(tmp_path, values, chunk):
     ],
 )
 def test_levels_are_zarrs(tmp_path, codec, theirs):
-    put_level(FolderPlace(tmp_path), "ours", LEVEL, codec)
+    put_level(FolderBackend(tmp_path), "ours", LEVEL, codec)
     if codec.encoding is not None:
         theirs = {**theirs, "filters": [TransposeCodec(order=(1, 2, 0))], "compressors": None}
     rows, columns = sharding.shard_chunks(LEVEL.size, LEVEL.tile_size)
@@ -86,7 +86,7 @@ def test_levels_are_zarrs(tmp_path, codec, theirs):
 
 
 def test_groups_are_zarrs(tmp_path):
-    put_group(FolderPlace(tmp_path), "ours", {"a": [1, "é"]})
+    put_group(FolderBackend(tmp_path), "ours", {"a": [1, "é"]})
     zarr.create_group(tmp_path / "theirs", zarr_format=3, attributes={"a": [1, "é"]})
     assert document(tmp_path / "ours") == document(tmp_path / "theirs")
 
@@ -94,7 +94,7 @@ def test_groups_are_zarrs(tmp_path):
 def test_a_store_of_zarr_is_a_place_like_a_folder(tmp_path):
     memory = MemoryStore()
     values = np.arange(12, dtype=np.int64).reshape(6, 2)
-    for place in (FolderPlace(tmp_path), ZarrPlace(memory)):
+    for place in (FolderBackend(tmp_path), ZarrBackend(memory)):
         put_group(place, "", {})
         put_array(place, "coords", values)
         place.put("gone", b"x")
@@ -104,4 +104,4 @@ def test_a_store_of_zarr_is_a_place_like_a_folder(tmp_path):
         assert place.get("gone") is None
     np.testing.assert_array_equal(zarr.open_group(memory, mode="r")["coords"][...], values)
     files = {file.relative_to(tmp_path).as_posix(): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    assert {key: ZarrPlace(memory).get(key) for key in files} == files
+    assert {key: ZarrBackend(memory).get(key) for key in files} == files

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.slides import ArraySlide
-from wsi_attn.contract import Level
 from wsi_attn.errors import NotEncodedError
 from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.slide import Level
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.levels import SMALLEST_SIDE, plan_levels
 from wsi_attn.tiling.select import (

@@ -10,8 +10,8 @@ from tests.slides import ArraySlide, stained
 from wsi_attn.errors import StoreIncompleteError
 from wsi_attn.geometry import Region
 from wsi_attn.store import sharding
+from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.journal import Journal
-from wsi_attn.store.place import FolderPlace
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.write import TileConfig, tile_slide
 
@@ -23,12 +23,12 @@ SMALL_SHARDS = 3 * 128 * 128
 VICTIM = """
 import os, signal, sys
 from pathlib import Path
-import wsi_attn.files, wsi_attn.store.journal, wsi_attn.store.place
+import wsi_attn.files, wsi_attn.store.journal, wsi_attn.store.backend
 from tests.unit.tiling import test_resume as case
 
 owner, name, after, when = sys.argv[2:6]
 target = {"files": wsi_attn.files, "slide": case.ArraySlide, "journal": wsi_attn.store.journal.Journal,
-          "place": wsi_attn.store.place.FolderPlace}[owner]
+          "place": wsi_attn.store.backend.FolderBackend}[owner]
 original, calls = getattr(target, name), []
 
 def dying(*args, **options):
@@ -89,7 +89,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch, uninterrupted, owner, name, a
     killed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
     assert killed.returncode == -9, killed.stderr.decode()
     unfinished = output.exists() and (owner, name, when) != ("files", "write_json", "after")
-    done = len(Journal(FolderPlace(output)).read()) if output.exists() else 0
+    done = len(Journal(FolderBackend(output)).read()) if output.exists() else 0
     if unfinished:
         with pytest.raises(StoreIncompleteError):
             TileStore.open(output)

@@ -5,9 +5,9 @@ import pytest
 import zarr
 
 from tests.slides import ArraySlide, stained
-from wsi_attn.contract import BACKGROUND
 from wsi_attn.errors import MissingMppError, SlideReadError, StoreExistsError, StoreLockedError, UsageError
 from wsi_attn.geometry import Mpp, Region
+from wsi_attn.slide import BACKGROUND
 from wsi_attn.store import sharding
 from wsi_attn.store.lock import store_lock
 from wsi_attn.store.tile_store import TileStore

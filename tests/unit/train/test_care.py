@@ -10,8 +10,8 @@ import torch
 
 from tests.unit.models.fields import batch_of, noise
 from wsi_attn.errors import UsageError
+from wsi_attn.models.base import SlideModel, without_patches
 from wsi_attn.models.cnn import Cnn, CnnConfig
-from wsi_attn.models.contract import SlideModel, without_patches
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.systems import build_network
 from wsi_attn.train.care import (

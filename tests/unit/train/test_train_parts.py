@@ -22,9 +22,9 @@ from wsi_attn.train.clock import EpochClock
 from wsi_attn.train.config import Resources, TrainConfig
 from wsi_attn.train.dataset import Dataset, SlideCache
 from wsi_attn.train.distributed import gathered, make_fabric
-from wsi_attn.train.loop import WARM_UP, Answers, answer, learning_rate
+from wsi_attn.train.loop import WARM_UP, Predictions, learning_rate, predict
 from wsi_attn.train.run import class_weights
-from wsi_attn.train.state import Progression, load_state, save_state
+from wsi_attn.train.state import TrainingState, load_state, save_state
 
 NETWORK = DeepAttentionConfig(
     classes=2, coarse_factor=4, patch_size=16, instances=2, coarse_widths=(4, 4), patch_widths=(4, 4), hidden=4
@@ -129,7 +129,7 @@ def test_validation_is_neither_augmented_nor_drawn(rows: list[Row]) -> None:
 
 def test_answers_do_not_depend_on_the_batch_size(rows: list[Row], fabric: Fabric) -> None:
     """Images of three sizes: padding must not show."""
-    found = [answer(fabric, network(), dataset(rows, batch_size=size)) for size in (1, 4, 9)]
+    found = [predict(fabric, network(), dataset(rows, batch_size=size)) for size in (1, 4, 9)]
     for other in found[1:]:
         assert other.probabilities == pytest.approx(found[0].probabilities, abs=1e-5)
     assert found[0].labels.tolist() == [index % 2 for index in range(9)]
@@ -152,15 +152,15 @@ def test_classes_weigh_as_they_are_told_to(rows: list[Row]) -> None:
 
 def test_loss_and_accuracy_of_answers_are_torch_s() -> None:
     rng = np.random.default_rng(0)
-    answers = Answers(rng.integers(0, 3, 20), rng.normal(0, 3, (20, 3)))
+    predictions = Predictions(rng.integers(0, 3, 20), rng.normal(0, 3, (20, 3)))
     weights = np.array([1.0, 2.0, 0.5])
-    logits, labels = torch.from_numpy(answers.logits), torch.from_numpy(answers.labels)
+    logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
     wanted = torch.nn.functional.cross_entropy(logits, labels, torch.from_numpy(weights))
-    assert answers.loss(weights) == pytest.approx(wanted.item())
-    assert answers.probabilities == pytest.approx(torch.softmax(logits, dim=1).numpy())
-    called = answers.logits.argmax(axis=1)
-    assert answers.balanced_accuracy() == pytest.approx(
-        np.mean([(called == answers.labels)[answers.labels == c].mean() for c in range(3)])
+    assert predictions.loss(weights) == pytest.approx(wanted.item())
+    assert predictions.probabilities == pytest.approx(torch.softmax(logits, dim=1).numpy())
+    called = predictions.logits.argmax(axis=1)
+    assert predictions.balanced_accuracy() == pytest.approx(
+        np.mean([(called == predictions.labels)[predictions.labels == c].mean() for c in range(3)])
     )
 
 
@@ -245,7 +245,7 @@ def test_state_restores_network_average_moments_and_history(rows: list[Row], tmp
 
     one = parts()
     step(*one, 0)
-    progression = Progression(1, 0.5, {"a": torch.ones(2)}, [{"epoch": 1, "loss": 0.25}])
+    progression = TrainingState(1, 0.5, {"a": torch.ones(2)}, [{"epoch": 1, "loss": 0.25}])
     scaling = make_fabric(TrainConfig()).strategy.precision
     save_state(tmp_path / "state", *one, scaling, progression)
     step(*one, 1)

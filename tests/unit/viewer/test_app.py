@@ -13,9 +13,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.slides import stained
+from wsi_attn.viewer.access import is_loopback
 from wsi_attn.viewer.app import Settings, create_app
 from wsi_attn.viewer.collection import collect
-from wsi_attn.viewer.guard import is_loopback
 
 HOST = "http://127.0.0.1:8765"
 

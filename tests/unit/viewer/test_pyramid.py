@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_attn.contract import Level
 from wsi_attn.geometry import Size
+from wsi_attn.slide import Level
 from wsi_attn.viewer.pyramid import FAR_APART, SIDE, DeepZoom, TileLevel, same_tiles, tile_levels
 
 

@@ -14,7 +14,7 @@ from tests.slides import ArraySlide, stained
 from tests.unit.export.marks import MARK, MPP, SIZE, centre, darkness_at, marked
 from wsi_attn.errors import OutputExistsError, UnknownNameError, UsageError
 from wsi_attn.export.run import ExportConfig, export_subject, target_of
-from wsi_attn.export.subject import open_subject, subject_paths
+from wsi_attn.export.source import export_paths, open_export_source
 from wsi_attn.geometry import Mpp, Region
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.write import tile_slide
@@ -33,7 +33,7 @@ def subject(request, tmp_path):
     array = zarr.open_array(path / "tiles" / "default" / "scores" / "tissue", mode="r+")
     coords = zarr.open_array(path / "tiles" / "default" / "coords", mode="r")[...]
     array[...] = np.abs(coords + TILE / 2 - centre()).max(axis=1) == nearest(coords)
-    return open_subject(path)
+    return open_export_source(path)
 
 
 def nearest(coords):
@@ -136,7 +136,7 @@ def test_what_lies_there_is_kept(subject, tmp_path):
 def test_tissue_is_outlined(tmp_path):
     slide = ArraySlide(stained(900, 700), levels=(1.0, 4.0), mpp=MPP)
     tile_slide(slide, tmp_path / "s.zarr", TileConfig(tile_size=64, workers=1))
-    subject = open_subject(tmp_path / "s.zarr")
+    subject = open_export_source(tmp_path / "s.zarr")
     path = export(subject, "geojson", tmp_path, of=("tissue",))
     (feature,) = json.loads(path.read_text())["features"]
     outline = np.array(feature["geometry"]["coordinates"][0])
@@ -148,7 +148,7 @@ def test_tissue_is_outlined(tmp_path):
 def test_a_coarse_store_is_exported_as_fine_as_it_is(tmp_path):
     slide = ArraySlide(marked(), levels=(1.0, 4.0), mpp=Mpp(0.5, 0.5))
     tile_slide(slide, tmp_path / "c.zarr", TileConfig(tile_size=64, mpp=1.3, tissue="none", workers=1))
-    subject = open_subject(tmp_path / "c.zarr")
+    subject = open_export_source(tmp_path / "c.zarr")
     config = ExportConfig(workers=1)
     record = export_subject(subject, "ome-tiff", tmp_path / "c.ome.tiff", config)
     assert record["downsample"] == pytest.approx([2.6, 2.6])
@@ -167,5 +167,5 @@ def test_new_scores_are_another_export(subject, tmp_path):
 
 
 def test_folders_give_their_stores(subject):
-    assert subject_paths([subject.path.parent]) == [subject.path]
-    assert subject_paths([subject.path]) == [subject.path]
+    assert export_paths([subject.path.parent]) == [subject.path]
+    assert export_paths([subject.path]) == [subject.path]

@@ -11,9 +11,9 @@ from tests.slides import ArraySlide, stained
 from tests.unit.segment.networks import tiny
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Region
-from wsi_attn.models.contract import BagBatch
+from wsi_attn.models.base import BagBatch
 from wsi_attn.models.joint_segmentation import JointSegmentation
-from wsi_attn.segment.field import Field
+from wsi_attn.segment.tiled_inference import TiledInference
 
 
 def patches(pixels: NDArray[np.uint8], **options: object) -> SlidePatches:
@@ -36,7 +36,7 @@ def test_tiles_equal_the_whole_where_the_overlap_covers_what_the_network_sees(at
     network = tiny(attention)
     assert (network.network.halo or 0) <= 640 // 4
     pixels = stained(1650, 70)
-    field = Field(network, patches(pixels), 1280, 640, workers=1)
+    field = TiledInference(network, patches(pixels), 1280, 640, workers=1)
     assert len(field.columns) == 2
     found = field.answer(Region(0, 0, 1650, 70))
     wanted = whole(network, pixels)
@@ -47,7 +47,7 @@ def test_tiles_equal_the_whole_where_the_overlap_covers_what_the_network_sees(at
 
 @pytest.mark.parametrize("attention", ["pointwise", "joint"])
 def test_blocks_equal_the_answer_to_all(attention: str) -> None:
-    field = Field(tiny(attention), patches(stained(200, 170)), 64, 32, workers=1)
+    field = TiledInference(tiny(attention), patches(stained(200, 170)), 64, 32, workers=1)
     all_of_it = field.answer(Region(0, 0, 200, 170)).probabilities
     for block in (Region(0, 0, 50, 60), Region(50, 0, 150, 60), Region(37, 60, 101, 110)):
         found = field.answer(block).probabilities
@@ -57,8 +57,8 @@ def test_blocks_equal_the_answer_to_all(attention: str) -> None:
 def test_there_is_no_seam_where_the_network_sees_further_than_the_overlap() -> None:
     network = tiny("joint")
     pixels = stained(300, 64, seed=1)
-    tiled = Field(network, patches(pixels), 128, 64, workers=1).answer(Region(0, 0, 300, 64)).probabilities
-    hard = Field(network, patches(pixels), 128, 0, workers=1).answer(Region(0, 0, 300, 64)).probabilities
+    tiled = TiledInference(network, patches(pixels), 128, 64, workers=1).answer(Region(0, 0, 300, 64)).probabilities
+    hard = TiledInference(network, patches(pixels), 128, 0, workers=1).answer(Region(0, 0, 300, 64)).probabilities
     reference = whole(network, pixels)
     jumps = np.abs(np.diff(tiled - reference, axis=2)).max(axis=(0, 1))
     seams = np.abs(np.diff(hard - reference, axis=2)).max(axis=(0, 1))
@@ -74,7 +74,7 @@ def test_only_wanted_tiles_are_looked_at() -> None:
         seen.extend(regions)
         return np.array([region.x1 <= 100 for region in regions])
 
-    field = Field(network, patches(stained(300, 64)), 64, 32, wanted, workers=1)
+    field = TiledInference(network, patches(stained(300, 64)), 64, 32, wanted, workers=1)
     found = field.answer(Region(0, 0, 300, 64))
     assert (found.probabilities.sum(axis=0)[:, 104:] == 0).all()
     np.testing.assert_allclose(found.probabilities.sum(axis=0)[:, :80], 1, atol=1e-5)
@@ -86,7 +86,7 @@ def test_only_wanted_tiles_are_looked_at() -> None:
 def test_what_cannot_be_read_is_counted_and_the_rest_answered() -> None:
     pixels = stained(200, 64)
     slide = patches(pixels, broken_regions=[(0, Region(0, 0, 16, 16))], tile=16)
-    found = Field(tiny(), slide, 64, 0, workers=1).answer(Region(0, 0, 200, 64))
+    found = TiledInference(tiny(), slide, 64, 0, workers=1).answer(Region(0, 0, 200, 64))
     assert found.unreadable == 1
-    clean = Field(tiny(), patches(pixels), 64, 0, workers=1).answer(Region(0, 0, 200, 64))
+    clean = TiledInference(tiny(), patches(pixels), 64, 0, workers=1).answer(Region(0, 0, 200, 64))
     np.testing.assert_allclose(found.probabilities[:, :, 64:], clean.probabilities[:, :, 64:], atol=1e-6)

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Region
-from wsi_attn.models.contract import BagBatch, SlideModel
+from wsi_attn.models.base import BagBatch, SlideModel
 from wsi_attn.segment.windows import Windows
+from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.view import read_block
 
 BATCH_PIXELS, BATCH_PIXELS_GPU = 1 << 18, 1 << 24
@@ -44,7 +44,7 @@ class Blended:
     unreadable: int
 
 
-class Field:
+class TiledInference:
     """A slide under a segmentation network.
 
     Parameters

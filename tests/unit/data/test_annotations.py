@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from wsi_attn.data.annotations import region_mask
 from wsi_attn.data.manifest import read_manifest
-from wsi_attn.data.regions_of import region_mask
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Size
 

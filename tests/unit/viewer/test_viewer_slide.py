@@ -14,7 +14,7 @@ from tests.conftest import DATA
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import SlideReadError
 from wsi_attn.viewer.cache import ByteCache
-from wsi_attn.viewer.viewed import ViewedSlide
+from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 DEMO = DATA / "cmu1_small_region.svs"
 
@@ -31,11 +31,11 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 
 @pytest.fixture(params=["slide", "store"])
-def viewed(request: pytest.FixtureRequest, store: Path) -> ViewedSlide:
-    return ViewedSlide(DEMO if request.param == "slide" else store, ByteCache(1 << 20))
+def viewed(request: pytest.FixtureRequest, store: Path) -> ViewerSlide:
+    return ViewerSlide(DEMO if request.param == "slide" else store, ByteCache(1 << 20))
 
 
-def test_passthrough_tiles_are_the_slides_pixels(viewed: ViewedSlide) -> None:
+def test_passthrough_tiles_are_the_slides_pixels(viewed: ViewerSlide) -> None:
     finest = len(viewed.levels) - 1
     assert viewed.levels[finest].passthrough
     with open_source(DEMO) as slide:
@@ -46,7 +46,7 @@ def test_passthrough_tiles_are_the_slides_pixels(viewed: ViewedSlide) -> None:
             np.testing.assert_array_equal(pixels_of(tile.data)[: inside[1], : inside[0]], expected)
 
 
-def test_deepzoom_hands_out_the_same_bytes_inside_and_cuts_the_edge(viewed: ViewedSlide) -> None:
+def test_deepzoom_hands_out_the_same_bytes_inside_and_cuts_the_edge(viewed: ViewerSlide) -> None:
     finest, highest = len(viewed.levels) - 1, viewed.deepzoom.highest
     assert viewed.deepzoom_level(highest, 3, 3) is viewed.level(finest, 3, 3)
     edge = viewed.deepzoom_level(highest, 9, 12)
@@ -55,7 +55,7 @@ def test_deepzoom_hands_out_the_same_bytes_inside_and_cuts_the_edge(viewed: View
     assert pixels_of(viewed.tile(edge, 9, 12).data).shape == (2967 - 12 * 240, 2220 - 9 * 240, 3)
 
 
-def test_there_are_no_tiles_beyond_the_edges(viewed: ViewedSlide) -> None:
+def test_there_are_no_tiles_beyond_the_edges(viewed: ViewerSlide) -> None:
     finest, highest = len(viewed.levels) - 1, viewed.deepzoom.highest
     assert viewed.level(finest, 10, 0) is None
     assert viewed.level(finest + 1, 0, 0) is None
@@ -63,14 +63,14 @@ def test_there_are_no_tiles_beyond_the_edges(viewed: ViewedSlide) -> None:
     assert viewed.deepzoom_level(highest + 1, 0, 0) is None
 
 
-def test_coarse_levels_show_the_whole_slide(viewed: ViewedSlide) -> None:
+def test_coarse_levels_show_the_whole_slide(viewed: ViewerSlide) -> None:
     tile = viewed.tile(viewed.levels[0], 0, 0)
     with open_source(DEMO) as slide:
         whole = slide.read_region((0, 0), 0, (2216, 2960)).reshape(370, 8, 277, 8, 3).mean(axis=(1, 3))
     assert np.abs(pixels_of(tile.data)[:370, :277] - whole).mean() < 5
 
 
-def test_what_cannot_be_read_is_hatched(viewed: ViewedSlide, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_hatched(viewed: ViewerSlide, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise SlideReadError("damaged")
 
@@ -85,6 +85,6 @@ def test_what_cannot_be_read_is_hatched(viewed: ViewedSlide, monkeypatch: pytest
 def test_tissue_of_slide_and_store_agree(store: Path) -> None:
     masks = []
     for path in (DEMO, store):
-        mask, frame = ViewedSlide(path, ByteCache(0)).tissue()
+        mask, frame = ViewerSlide(path, ByteCache(0)).tissue()
         masks.append(mask.sum() * frame.downsample_x * frame.downsample_y)
     assert masks[0] == pytest.approx(masks[1], rel=0.15)

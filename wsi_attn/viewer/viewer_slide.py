@@ -1,4 +1,4 @@
-"""`ViewedSlide`: one open slide, its tiles for the browser, and what lies over it."""
+"""`ViewerSlide`: one open slide, its tiles for the browser, and what lies over it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import EncodedTiles, Slide
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import NotEncodedError, SlideReadError, TileDecodeError, TissueError
 from wsi_attn.geometry import Frame, Mpp
+from wsi_attn.slide import EncodedTiles, Slide
 from wsi_attn.slides.view import best_level, read_view
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tissue.detect import detect_tissue
@@ -37,7 +37,7 @@ class Tile:
     whole: bool = True
 
 
-class ViewedSlide:
+class ViewerSlide:
     """A slide as the browser sees it; may be used from several threads.
 
     Parameters

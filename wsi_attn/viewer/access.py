@@ -41,7 +41,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
+class AccessMiddleware:
     """ASGI middleware that lets through what may ask.
 
     Parameters

@@ -18,7 +18,7 @@ BUFFER_BYTES = 1 << 20
 """What is written at once: a shard has hundreds of parts, most of them small."""
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """One store's keys and values."""
 
     def get(self, key: str) -> bytes | None:
@@ -34,21 +34,21 @@ class Place(Protocol):
         ...
 
 
-class FolderPlace:
+class FolderBackend:
     """The place of a store in a folder, with the files that Zarr's `LocalStore` would make."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, key: str) -> bytes | None:
-        """See `Place.get`."""
+        """See `Backend.get`."""
         try:
             return (self.folder / key).read_bytes()
         except FileNotFoundError:
             return None
 
     def put(self, key: str, *parts: bytes | memoryview) -> None:
-        """See `Place.put`."""
+        """See `Backend.put`."""
         path = self.folder / key
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
         try:
@@ -65,18 +65,18 @@ class FolderPlace:
             raise
 
     def delete(self, key: str) -> None:
-        """See `Place.delete`."""
+        """See `Backend.delete`."""
         (self.folder / key).unlink(missing_ok=True)
 
 
-class ZarrPlace:
+class ZarrBackend:
     """The place of a store in a store of Zarr's: object storage, memory, an archive."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def get(self, key: str) -> bytes | None:
-        """See `Place.get`."""
+        """See `Backend.get`."""
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
@@ -84,14 +84,14 @@ class ZarrPlace:
         return found.to_bytes() if found is not None else None
 
     def put(self, key: str, *parts: bytes | memoryview) -> None:
-        """See `Place.put`."""
+        """See `Backend.put`."""
         from zarr.core.buffer.cpu import Buffer
         from zarr.core.sync import sync
 
         sync(self.store.set(key, Buffer.from_bytes(b"".join(parts))))
 
     def delete(self, key: str) -> None:
-        """See `Place.delete`."""
+        """See `Backend.delete`."""
         from zarr.core.sync import sync
 
         sync(self.store.delete(key))

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
+from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_pages import TiledPage
 
@@ -31,7 +31,7 @@ MIN_SIDE = 8
 
 
 def disagreement(
-    referee: OpenSlideReader, level: int, area: Region, page: TiledPage, decode: Callable[[int, int], UInt8Array]
+    reference: OpenSlideReader, level: int, area: Region, page: TiledPage, decode: Callable[[int, int], UInt8Array]
 ) -> str:
     """Why the tiles cannot be trusted; empty where they show what OpenSlide shows.
 
@@ -42,10 +42,10 @@ def disagreement(
     decode
         Pixels of the tile at (row, column); raises `SlideReadError`.
     """
-    frame = referee.info.levels[level]
+    frame = reference.info.levels[level]
     tile = page.tile_size
-    columns = _first_on_grid(referee.shifts(level, np.arange(area.x, area.x1)), tile.width)
-    rows = _first_on_grid(referee.shifts(level, np.arange(area.y, area.y1)), tile.height)
+    columns = _first_on_grid(reference.shifts(level, np.arange(area.x, area.x1)), tile.width)
+    rows = _first_on_grid(reference.shifts(level, np.arange(area.y, area.y1)), tile.height)
     grid = page.lengths[: len(rows), : len(columns)]
     usable = (rows[:, None] >= 0) & (columns[None] >= 0) & (grid > 0)
     if not usable.any():
@@ -60,7 +60,7 @@ def disagreement(
         try:
             ours = decode(int(row), int(column))
             corner0 = (round((area.x + x) * frame.downsample_x), round((area.y + y) * frame.downsample_y))
-            theirs = referee.read_region(corner0, level, (right - x, bottom - y))
+            theirs = reference.read_region(corner0, level, (right - x, bottom - y))
         except SlideReadError as error:
             failure = str(error.__cause__ or error)
             continue

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsi_attn.contract import UInt8Array
 from wsi_attn.errors import UsageError
+from wsi_attn.slide import UInt8Array
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 """What a system is for."""
@@ -232,7 +232,7 @@ class SlideModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: BagBatch) -> SlideOutput:
-        """Answer B slides."""
+        """Predict B slides."""
 
     @abstractmethod
     def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""`Subject`: what is exported or drawn, a prediction or a store or a slide, with its layers and its pixels.
+"""`ExportSource`: what is exported or drawn, a prediction or a store or a slide, with its layers and its pixels.
 
 The one place where a name on the command line ("attention", "score:NAME") becomes a raster, and where a prediction
 is matched with the slide that it was made of.
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.contract import Slide
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import PredictionError
 from wsi_attn.geometry import Frame, Mpp, Size
@@ -26,6 +25,7 @@ from wsi_attn.heatmaps.picture import Caption, caption_of, origin_of
 from wsi_attn.heatmaps.raster import FloatArray
 from wsi_attn.provenance import software
 from wsi_attn.registry import unknown_name
+from wsi_attn.slide import Slide
 from wsi_attn.store.predictions import SUFFIX, AttendedRegion, SlidePrediction, read_prediction
 from wsi_attn.store.schema import TISSUE_VALUE, UNREADABLE_LABEL
 from wsi_attn.store.tile_store import TileStore
@@ -46,7 +46,7 @@ class Tiles(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportSource:
     """One input of `heatmap` or `export`.
 
     `path` is what was named, `stem` what outputs are named after, `slide` where pixels lie, `grid` the tiles whose
@@ -193,7 +193,7 @@ class Subject:
         return np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
 
 
-def open_subject(path: Path, slide: Path | None = None, grid: str = "default") -> Subject:
+def open_export_source(path: Path, slide: Path | None = None, grid: str = "default") -> ExportSource:
     """What a path holds: a prediction file, a store, or a slide.
 
     Parameters
@@ -206,16 +206,16 @@ def open_subject(path: Path, slide: Path | None = None, grid: str = "default") -
         stem = path.name.removesuffix(SUFFIX).removesuffix(".json")
         mpp = Mpp(*prediction.mpp) if prediction.mpp else None
         place = slide or Path(prediction.slide)
-        return Subject(path, stem, place, prediction.fingerprint, prediction.size0, mpp, grid, prediction)
+        return ExportSource(path, stem, place, prediction.fingerprint, prediction.size0, mpp, grid, prediction)
     with open_source(path) as source:
         info = source.info
         store = isinstance(source, TileStore)
         if isinstance(source, TileStore):
             source.grid(grid)  # an unknown grid is said at once
-        return Subject(path, info.name, path, info.fingerprint, info.size0, info.mpp, grid, store=store)
+        return ExportSource(path, info.name, path, info.fingerprint, info.size0, info.mpp, grid, store=store)
 
 
-def subject_paths(paths: Sequence[Path]) -> list[Path]:
+def export_paths(paths: Sequence[Path]) -> list[Path]:
     """Inputs that are named, and those in folders that are named: their predictions, or else their stores."""
     found: list[Path] = []
     for path in paths:

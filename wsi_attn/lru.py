@@ -1,0 +1,46 @@
+"""A least-recently-used cache that is bounded in bytes and shared by threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import cachetools
+
+Value = TypeVar("Value")
+
+
+class LruCache(Generic[Value]):
+    """`cachetools.LRUCache` with sizes in bytes behind a lock.
+
+    Parameters
+    ----------
+    capacity_bytes
+        Upper bound on the sum of the sizes of all values. A larger value is not stored.
+    size_of
+        Size of a value in bytes.
+    """
+
+    def __init__(self, capacity_bytes: int, size_of: Callable[[Value], int]) -> None:
+        self.capacity_bytes = capacity_bytes
+        self._values: cachetools.LRUCache[Hashable, Value] = cachetools.LRUCache(capacity_bytes, getsizeof=size_of)
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Value | None:
+        """The value, which callers must not modify, or None."""
+        with self._lock:
+            return self._values.get(key)
+
+    def put(self, key: Hashable, value: Value) -> None:
+        """Store a value and replace the one that the key had."""
+        with self._lock:
+            try:
+                self._values[key] = value
+            except ValueError:  # larger than the cache
+                return
+
+    def clear(self) -> None:
+        """Remove all values."""
+        with self._lock:
+            self._values.clear()
