@@ -80,7 +80,7 @@ def level0_share(path: Path, model: str) -> dict[str, float]:
     """Pixels of level 0 that a prediction reads, as shares of all."""
     with open_source(path) as slide:
         counted = CountedSlide(slide)
-        predict_slide(counted, load_checkpoint(find_model(model)), PredictConfig(ignore_fit=True))
+        predict_slide(counted, load_checkpoint(find_model(model)), PredictConfig(allow_out_of_distribution=True))
         total = math.prod(slide.info.size0)
         return {
             "pixels": total,
@@ -137,9 +137,12 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="run --exhaustive to its end and estimate nothing")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    predicted = whole_process(options.slide, options.model, "--ignore-fit")
+    predicted = whole_process(options.slide, options.model, "--allow-out-of-distribution")
     if options.whole:
-        every = {"basis": "measured", **whole_process(options.slide, options.model, "--ignore-fit", "--exhaustive")}
+        every = {
+            "basis": "measured",
+            **whole_process(options.slide, options.model, "--allow-out-of-distribution", "--exhaustive"),
+        }
         for clock in ("seconds", "cpu_seconds"):
             every[clock] -= predicted[clock]  # it predicts too
     else:

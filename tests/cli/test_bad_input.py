@@ -108,7 +108,7 @@ def test_model_says_when_the_colours_do_not_fit(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(path)
     arguments = ("predict", path, "--slide-mpp", "0.5", "--output", tmp_path / "out", "--json")
     assert "does not look like" in wsi_attn(*arguments, code=3).error()
-    (record,) = wsi_attn(*arguments, "--ignore-fit").json()
+    (record,) = wsi_attn(*arguments, "--allow-out-of-distribution").json()
     assert "does not look like" in record["warnings"][0]
 
 

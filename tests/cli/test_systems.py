@@ -67,7 +67,7 @@ def test_evaluated_with_its_uncertainty(run: Path, manifest: Path, tmp_path: Pat
 
 def test_predicted_and_drawn(run: Path, manifest: Path, tmp_path: Path) -> None:
     images = [manifest.parent / f"{number}.png" for number in (0, 1)]
-    command = ("predict", *images, "--model", run, "--output", tmp_path, "--ignore-fit", "--quiet")
+    command = ("predict", *images, "--model", run, "--output", tmp_path, "--allow-out-of-distribution", "--quiet")
     found = wsi_attn(*command, "--mc-dropout", "8", "--refer-above", "0", "--json").json()
     for record in found:
         terms = record["uncertainty"]

@@ -105,7 +105,14 @@ def test_evaluate_reports_intervals(run: Path, manifest: Path) -> None:
 
 def test_predict_with_the_run_needs_no_pixel_size(run: Path, manifest: Path, tmp_path: Path) -> None:
     (record,) = wsi_attn(
-        "predict", manifest.parent / "9_0.png", "--model", run, "--output", tmp_path, "--json", "--ignore-fit"
+        "predict",
+        manifest.parent / "9_0.png",
+        "--model",
+        run,
+        "--output",
+        tmp_path,
+        "--json",
+        "--allow-out-of-distribution",
     ).json()
     assert record["model"]["name"] == "colours"
     assert set(record["probabilities"]) == {"red", "green"}
@@ -276,7 +283,7 @@ def test_every_option_of_the_network_reaches_it(manifest: Path, tmp_path: Path) 
     options += ["--coarse-widths", "4,8", "--patch-widths", "4,8", "--backbone", "small", "--patch-backbone", "small"]
     options += ["--warm-up-epochs", "1", "--accumulate", "2", "--schedule", "cosine", "--class-weights", "balanced"]
     options += ["--precision", "bf16-mixed", "--patience", "3", "--workers", "1", "--averaging", "0.9"]
-    options += ["--cut", "0.3", "--upright"]
+    options += ["--random-crop", "0.3", "--no-flip"]
     wsi_attn("train", manifest, "--output", tmp_path / "run", *TINY, "--epochs", "2", *options)
     network = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())["network"]
     wanted = {"selection": "sample", "heads": 2, "gated": False, "sampling": "uniform", "threshold": 0.4}

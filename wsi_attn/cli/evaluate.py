@@ -65,7 +65,7 @@ def evaluate(
     with console.progress("evaluate") as progress:
         place = resolve_device(device)
         checkpoints = [load_checkpoint(folder, place) for folder in folders]
-        config = PredictConfig(ignore_fit=True, workers=workers, mc_dropout=mc_dropout, seed=seed)
+        config = PredictConfig(allow_out_of_distribution=True, workers=workers, mc_dropout=mc_dropout, seed=seed)
         found, failures = evaluate_into(report, checkpoints, wanted, config, overwrite=overwrite, progress=progress)
     for error in failures:
         console.fail(error)

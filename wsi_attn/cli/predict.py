@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from wsi_attn.store.predictions import SlidePrediction
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run or a checkpoint folder.")]
-IgnoreFit = Annotated[
+AllowOutOfDistribution = Annotated[
     bool,
-    typer.Option("--ignore-fit", help="Answer inputs whose colours the model was not trained on; the record warns."),
+    typer.Option(
+        "--allow-out-of-distribution",
+        help="Predict inputs whose colours lie outside the training distribution; the record carries a warning.",
+    ),
 ]
 
 Coverage = Annotated[
@@ -66,7 +69,7 @@ def predict(
     output: Output,
     model: Model = DEFAULT,
     slide_mpp: SlideMpp = None,
-    ignore_fit: IgnoreFit = False,
+    allow_out_of_distribution: AllowOutOfDistribution = False,
     coverage: Coverage = None,
     exhaustive: Exhaustive = False,
     mc_dropout: McDropout = 0,
@@ -96,7 +99,7 @@ def predict(
     console = Console(quiet=quiet, total=len(paths))
     console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = PredictConfig(
-        ignore_fit=ignore_fit,
+        allow_out_of_distribution=allow_out_of_distribution,
         workers=workers,
         coverage=coverage,
         exhaustive=exhaustive,

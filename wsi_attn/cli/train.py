@@ -26,8 +26,8 @@ def train(
     stain: opt.Stain = "unspecified",
     colour: opt.Colour = 1.0,
     scale: opt.Scale = 0.0,
-    cut: opt.Cut = 0.0,
-    upright: opt.Upright = False,
+    random_crop: opt.RandomCrop = 0.0,
+    no_flip: opt.NoFlip = False,
     warp: opt.Warp = None,
     classes: opt.Classes = None,
     coarse_factor: opt.CoarseFactor = None,
@@ -95,8 +95,10 @@ def train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a model on the images of a manifest, split by patient. Options of the network that are left out are
-    those of the system. On several devices: torchrun --nproc-per-node N -m wsi_attn train ...
+    """Train a model on the images of a manifest, split by patient.
+
+    Network options default to those of the chosen system. An interrupted run resumes when the command is rerun. To use
+    several devices: torchrun --nproc-per-node N -m wsi_attn train ...
     """
     network = {
         "coarse_factor": coarse_factor,
@@ -164,8 +166,8 @@ def train(
         care_second_order=care_second_order,
         colour=colour,
         scale=scale,
-        cut=cut,
-        upright=upright,
+        random_crop=random_crop,
+        no_flip=no_flip,
         warp=1.0 if warp is None else warp,
         validation=validation,
         folds=folds,
@@ -196,7 +198,7 @@ def train(
             summary = train_segmentation(manifest, output, config, options, classes=classes, **arguments)
         elif classes is not None or warp is not None:
             option = "--warp" if classes is None else "--classes"
-            raise UsageError(f"--model {model} labels whole images: leave {option} out")
+            raise UsageError(f"--model {model} classifies whole images; remove {option}")
         else:
             summary = (cross_validate if folds else train_run)(manifest, output, config, options, **arguments)
     if first:
@@ -204,10 +206,10 @@ def train(
 
 
 def report(summary: Any, console: Console, *, json: bool) -> None:
-    """What a run came to: on stderr where its parts lie, on stdout its metrics."""
+    """Print the checkpoint paths to stderr and the metrics to stdout."""
     checkpoints = [folder / "checkpoint" for folder in getattr(summary, "folds", [summary.run])]
     if summary.state == "skipped":
-        console.info(f"{summary.run} is complete already; --overwrite trains anew")
+        console.info(f"{summary.run} is already complete, skipped; --overwrite trains again")
     for checkpoint in checkpoints:
         console.info(f"checkpoint: {checkpoint}")
     place = {"checkpoint": str(checkpoints[0])} if len(checkpoints) == 1 else {"checkpoints": [*map(str, checkpoints)]}
@@ -220,17 +222,17 @@ def report(summary: Any, console: Console, *, json: bool) -> None:
 
 
 def as_line(record: dict[str, float]) -> str:
-    """One epoch's record for people."""
+    """Format the record of one epoch for the terminal."""
     return "  ".join(f"{key} {value:.4g}" for key, value in record.items())
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Classes between commas; none for auto."""
+    """Split comma-separated class names; empty for auto."""
     return () if text == "auto" else tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def _stage(text: str | None) -> int | None:
-    """The number of a stage, 0 for the input."""
+    """Parse --map-after: the number of a stage, 0 for the input."""
     if text is None or text == "input":
         return None if text is None else 0
     if not text.isdecimal():
@@ -239,10 +241,10 @@ def _stage(text: str | None) -> int | None:
 
 
 def _widths(option: str, text: str | None) -> list[int] | None:
-    """Channels of a small network, at least one number, all above 0."""
+    """Parse the channels of a small backbone: at least one positive integer."""
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"{option} takes whole numbers above 0 with commas between, not {text!r}")
+        raise UsageError(f"{option} takes positive integers separated by commas, not {text!r}")
     return [int(part) for part in parts]

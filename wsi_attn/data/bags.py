@@ -58,7 +58,7 @@ class Bag:
     weights: NDArray[np.bool_] | UInt8Array | None = None
     lesion: NDArray[np.bool_] | None = None
 
-    def cut(self, generator: np.random.Generator, most: float, coarse_factor: int) -> Bag:
+    def random_crop(self, generator: np.random.Generator, most: float, coarse_factor: int) -> Bag:
         """A random window of the slide, each side shorter by at most the share `most`; all of it where the window
         would hold no tissue.
 

@@ -42,7 +42,7 @@ DROPOUT_TERMS = ("predictive_entropy", "expected_entropy", "mutual_information")
 class PredictConfig:
     """How a slide is answered."""
 
-    ignore_fit: bool = False
+    allow_out_of_distribution: bool = False
     """RowPrediction inputs that do not look like the training set, with a warning in the record."""
     workers: int | None = None
     """Threads that read; all cores by default."""
@@ -104,7 +104,7 @@ def predict_slide(
         bag = make_bag(patches, spec.tissue, progress, regions, spec.prior)
     if not bag.tissue.any():
         raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
-    warnings = _check_fit(bag, checkpoint, str(path), ignore=config.ignore_fit)
+    warnings = _check_fit(bag, checkpoint, str(path), ignore=config.allow_out_of_distribution)
     batch, output = _look(bag, network)
     if output.patch_mask.numel() and not output.patch_mask.any():
         raise SlideReadError(f"{path}: none of the {output.patch_mask.shape[1]} places to look at could be decoded")
@@ -212,7 +212,9 @@ def _check_fit(bag: Bag | LargeBag, checkpoint: Checkpoint, path: str, *, ignore
         f"{distance:.2f} times as far out as is accepted"
     )
     if not ignore:
-        raise ModelMismatchError(f"{said}; choose another --model, or add --ignore-fit to be answered all the same")
+        raise ModelMismatchError(
+            f"{said}; choose another --model, or add --allow-out-of-distribution to predict anyway"
+        )
     return [said]
 
 

@@ -149,7 +149,13 @@ def build(
     say("evaluating")
     checkpoint = load_checkpoint(summary.checkpoint)
     report, failures = evaluate_manifest(
-        checkpoint, manifest, "test", PredictConfig(ignore_fit=True), seed=seed, command=command, progress=progress
+        checkpoint,
+        manifest,
+        "test",
+        PredictConfig(allow_out_of_distribution=True),
+        seed=seed,
+        command=command,
+        progress=progress,
     )
     rows = read_manifest(manifest)
     baseline = evaluate_baseline(rows, checkpoint.spec.labels, seed)

@@ -22,7 +22,7 @@ def hot_spot_quality(checkpoint: Checkpoint, rows: Sequence[Row]) -> Sequence[st
         mask = _mask(row.path)
         try:
             with open_source(row.path, row.mpp) as slide:
-                prediction = predict_slide(slide, checkpoint, PredictConfig(ignore_fit=True))
+                prediction = predict_slide(slide, checkpoint, PredictConfig(allow_out_of_distribution=True))
         except TissueError:
             continue  # counted among the fields without an answer
         top = prediction.attention[0]

@@ -54,10 +54,10 @@ class TrainConfig:
     """Strength of the colour augmentation; 0 is none."""
     scale: float = 0.0
     """Deviation of the log of a random change of scale while training; 0 is none."""
-    cut: float = 0.0
-    """Most of an image's width and height, as a share, that a random window leaves away while training."""
-    upright: bool = False
-    """Whether images stay as they are turned: radiographs, organs with a left and a right."""
+    random_crop: float = 0.0
+    """Largest share of the width and of the height that random cropping removes during training; 0 disables it."""
+    no_flip: bool = False
+    """Disable random flips and rotations, for images with a fixed orientation such as radiographs."""
     warp: float = 1.0
     """Strength of the random rotation and bending of images and masks; 0 is none. Segmentation only."""
     validation: float = 0.2
@@ -121,7 +121,7 @@ class TrainConfig:
         for name, ok, range_ in (
             ("gamma", self.gamma >= 0, "at least 0"),
             ("beta", 0 <= self.beta < 1, "from 0 to below 1"),
-            ("cut", 0 <= self.cut < 1, "from 0 to below 1"),
+            ("random_crop", 0 <= self.random_crop < 1, "from 0 to below 1"),
             ("care_weight", 0 <= self.care_weight < 1, "from 0 to below 1"),
             ("care_tau", 0 < self.care_tau <= 1, "above 0, at most 1"),
         ):

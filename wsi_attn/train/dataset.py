@@ -130,7 +130,7 @@ class Dataset:
         self.rows = list(rows)
         self.label_index = {name: index for index, name in enumerate(labels)}
         self.coarse_factor, self.stride = network.config.coarse_factor, network.stride
-        self.turn, self.whole_batches = network.any_orientation and not config.upright, network.whole_batches
+        self.turn, self.whole_batches = network.any_orientation and not config.no_flip, network.whole_batches
         self.config = config
         self.cache = cache
         self.workers = (resources or Resources()).workers
@@ -158,8 +158,8 @@ class Dataset:
             bag = make_bag(patches.rescaled(change), config.tissue, regions=row.regions, prior=config.prior)
         if row.number in self.lesions:
             bag = self._marked(row, bag, patches)
-        if config.cut > 0:
-            bag = bag.cut(generator, config.cut, self.coarse_factor)
+        if config.random_crop > 0:
+            bag = bag.random_crop(generator, config.random_crop, self.coarse_factor)
         return bag.augmented(generator, config.colour, turn=self.turn)
 
     def _marked(self, row: Row, bag: Bag, patches: SlidePatches) -> Bag:

@@ -213,8 +213,8 @@ def train_segmentation(
     """
     for option, given in (
         ("folds", config.folds),
-        ("cut", config.cut > 0),
-        ("upright", config.upright),
+        ("random-crop", config.random_crop > 0),
+        ("no-flip", config.no_flip),
         ("loss", config.loss != "cross-entropy"),
         ("care", config.care != "none"),
         ("resample", config.resample != "none"),

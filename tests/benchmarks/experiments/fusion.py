@@ -23,7 +23,7 @@ SHARED = (
 KEPT = (100, 90, 80, 70, 60, 50)
 """Percent of the images that are answered, the others referred."""
 OPTIONS = {
-    "chest": "--coarse-factor 4 --epochs 12 --class-weights balanced --upright --colour 0.5",
+    "chest": "--coarse-factor 4 --epochs 12 --class-weights balanced --no-flip --colour 0.5",
     "fungi": "--coarse-factor 8 --epochs 6 --batch-size 16 --colour 0.5",
     "skin": "--coarse-factor 8 --epochs 15 --colour 0.3 --dropout 0.1",
 }

@@ -158,7 +158,7 @@ def test_augmented_bag_keeps_view_tissue_and_patches_together() -> None:
 def test_cut_bag_is_a_window_of_the_whole(seed: int, most: float, factor: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (66, 97, 3), dtype=np.uint8)
     bag = make_bag(SlidePatches(ArraySlide(pixels), None, factor, workers=1), "none", prior="tissue")
-    seen = bag.cut(np.random.default_rng(seed), most, factor)
+    seen = bag.random_crop(np.random.default_rng(seed), most, factor)
     columns, rows = (-(-extent // factor) for extent in seen.extent)
     assert seen.view.shape == (rows, columns, 3)
     assert seen.tissue.shape == (rows, columns)
@@ -179,7 +179,7 @@ def test_a_cut_leaves_tissue() -> None:
     view, tissue = np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.bool_)
     tissue[:10, :10] = True
     bag = Bag(view, tissue, (40, 40), SlidePatches(ArraySlide(view), None, 1, workers=1))
-    cuts = [bag.cut(np.random.default_rng(seed), 0.9, 1) for seed in range(50)]
+    cuts = [bag.random_crop(np.random.default_rng(seed), 0.9, 1) for seed in range(50)]
     assert all(cut.tissue.any() for cut in cuts)
     assert len({cut.extent for cut in cuts}) > 2
 

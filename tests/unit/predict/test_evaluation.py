@@ -22,7 +22,7 @@ from wsi_attn.predict.evaluation import Evaluation, evaluate_into
 from wsi_attn.predict.slide import PredictConfig, predict_slide
 from wsi_attn.store.predictions import read_prediction, write_prediction
 
-CONFIG = PredictConfig(ignore_fit=True, workers=1)
+CONFIG = PredictConfig(allow_out_of_distribution=True, workers=1)
 
 
 @pytest.fixture(scope="module")

@@ -203,8 +203,8 @@ def test_fit_is_checked_said_and_may_be_ignored() -> None:
     model = checkpoint(appearance=fit_appearance([describe_appearance(bag.view, bag.tissue) for bag in seen]))
     assert predict_slide(ArraySlide(stained(400, 300, 99)), model, ONE_THREAD).warnings == ()
     blue = ArraySlide(stained(400, 300)[..., ::-1] // np.array([2, 1, 1], np.uint8))
-    with pytest.raises(ModelMismatchError, match="--ignore-fit"):
+    with pytest.raises(ModelMismatchError, match="--allow-out-of-distribution"):
         predict_slide(blue, model, ONE_THREAD)
-    ignored = predict_slide(blue, model, PredictConfig(ignore_fit=True, workers=1))
+    ignored = predict_slide(blue, model, PredictConfig(allow_out_of_distribution=True, workers=1))
     (warning,) = ignored.warnings
     assert "does not look like" in warning

@@ -70,7 +70,7 @@ def test_other_systems_turn_images_unless_they_are_upright(manifest: Path) -> No
         return {view.shape for view in views}, {bool(view[:12].mean() > view[12:].mean()) for view in views}
 
     assert seen(CONFIG) == ({(24, 20, 3), (20, 24, 3)}, {True, False})
-    assert seen(replace(CONFIG, upright=True)) == ({(24, 20, 3)}, {True})
+    assert seen(replace(CONFIG, no_flip=True)) == ({(24, 20, 3)}, {True})
 
 
 def test_batches_are_whole_where_the_map_is_made_of_them(manifest: Path) -> None:
