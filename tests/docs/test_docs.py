@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-import click
 import pytest
 import typer
+from typer.core import TyperCommand
 
 from wsi_attn.cli.app import app
 from wsi_attn.errors import ExitCode
@@ -37,12 +37,12 @@ command, keys named like the options; the command line wins. `wsi-attn --log-fil
 """
 
 
-def commands() -> list[tuple[str, click.Command]]:
+def commands() -> list[tuple[str, TyperCommand]]:
     """Every command with its full name, groups' members after the group."""
     root = typer.main.get_command(app)
     found = []
 
-    def walk(name: str, command: click.Command) -> None:
+    def walk(name: str, command: TyperCommand) -> None:
         members = getattr(command, "commands", {})
         if not members:
             found.append((name, command))
@@ -57,7 +57,7 @@ def reference() -> str:
     """The whole of docs/commands.md."""
     parts = [INTRODUCTION]
     for name, command in commands():
-        context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
+        context = typer.Context(command, info_name=name, terminal_width=100, max_content_width=100)
         parts.append(f"## `{name}`\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -32,10 +32,14 @@ from wsi_attn.cli.output import LOG, open_log, report
 from wsi_attn.cli.panels import Grouped
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
+# The base class of every error in the command line. typer exports only this subclass of it, and takes both from the
+# separate package click up to typer 0.25 and from a copy inside typer afterwards, so click itself cannot be imported.
+COMMAND_LINE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__base__)
+
 app = typer.Typer(
     name="wsi-attn",
     help="Attention models for whole-slide and microscopy images. Research use only.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,  # plain help answers in half the time
     pretty_exceptions_enable=False,
@@ -90,6 +94,7 @@ def _open_log(path: Path | None) -> Path | None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
@@ -104,7 +109,9 @@ def _root(
         typer.Option("--log-file", help="File that also gets what stderr says, with the time.", callback=_open_log),
     ] = None,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def main() -> None:
@@ -131,6 +138,9 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("wsi-attn: interrupted", file=sys.stderr)  # noqa: T201
         return ExitCode.INTERRUPTED
+    except COMMAND_LINE_ERROR as error:
+        report(UsageError(error.format_message()))
+        return ExitCode.USAGE
     except WsiAttnError as error:
         report(error)
         return error.exit_code
@@ -142,11 +152,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    from click.exceptions import ClickException
-
-    if isinstance(error, ClickException) or hasattr(error, "format_message"):
-        print(f"wsi-attn: error: {error.format_message()}", file=sys.stderr)  # noqa: T201
-        return ExitCode.USAGE
     if isinstance(error, OSError):
         report(error)
         return ExitCode.INVALID_INPUT
