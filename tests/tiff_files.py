@@ -6,6 +6,7 @@ Streams are abbreviated where scanners abbreviate them, and component numbers ar
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +213,40 @@ def write_generic(
                     software=False,
                     **reduced,
                 )
+    return path
+
+
+def write_sparse(
+    path: Path, pixels: np.ndarray, tiles: tuple[int, int] = (8, 8), corner: tuple[int, int] = (4, 4), side: int = 256
+) -> Path:
+    """A tiled TIFF of 0.5 µm/px without tiles around the picture, for which OpenSlide states bounds.
+
+    `tiles` counts columns and rows of the whole, `corner` is the first column and row of the picture, whose height and
+    width are multiples of `side`.
+    """
+    columns, rows = tiles
+    count_y, count_x = pixels.shape[0] // side, pixels.shape[1] // side
+
+    def streams() -> Iterator[bytes]:
+        for row in range(rows):
+            for column in range(columns):
+                y, x = row - corner[1], column - corner[0]
+                there = 0 <= y < count_y and 0 <= x < count_x
+                part = pixels[y * side : (y + 1) * side, x * side : (x + 1) * side]
+                yield zlib.compress(part.tobytes()) if there else b""
+
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(
+            streams(),
+            shape=(rows * side, columns * side, 3),
+            dtype="uint8",
+            photometric="rgb",
+            tile=(side, side),
+            compression="deflate",
+            metadata=None,
+            resolution=(20000, 20000),
+            resolutionunit="CENTIMETER",
+        )
     return path
 
 

@@ -26,6 +26,10 @@ class Point(NamedTuple):
     y: int
 
 
+ORIGIN = Point(0, 0)
+"""The top left corner of a slide."""
+
+
 class Mpp(NamedTuple):
     """Microns per pixel along both axes, never rounded to a magnification."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.encoding import TileEncoding
-from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Region, Size
 
 BACKGROUND = 255
 """Grey value of what lies outside the scanned area (glass)."""
@@ -47,7 +47,8 @@ class Level(Frame):
 class SlideInfo:
     """What a slide says of itself, without its pixels.
 
-    `mpp` is None where the file gives none or an implausible one; `mpp_note` then says which.
+    `mpp` is None where the file gives none or an implausible one; `mpp_note` then says which. `bounds` is the scanned
+    area in level-0 pixels, where OpenSlide states one: QuPath shows this part of the slide and nothing else.
     """
 
     path: Path
@@ -65,6 +66,11 @@ class SlideInfo:
     icc_profile: bytes | None
     fingerprint: str
     properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> Point:
+        """Where QuPath's coordinates begin, level-0 pixels: the corner of `bounds`, (0, 0) without bounds."""
+        return Point(self.bounds.x, self.bounds.y) if self.bounds else ORIGIN
 
     @property
     def name(self) -> str:

@@ -132,7 +132,7 @@ def _find(row: Row, find: Callable[[Slide], FoundBoxes], output: Path) -> dict[s
     with open_row(row) as slide:
         found = find(slide)
         size0, shape = slide.info.size0, overview(slide).pixels.shape[:2]
-        given = given_boxes(row, size0, shape)
+        given = given_boxes(row, size0, shape, slide.info.origin)
         picture = output / PICTURES / f"{row.number:05d}-{slide.info.name}.png"
         files.write_bytes(picture, draw_boxes(slide, found.boxes, given))
         iou = None if given is None else overlap(box_mask(found.boxes, size0, shape), given)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_attn import files
+from wsi_attn import files, geojson
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
@@ -116,38 +116,38 @@ def _targets(
     """The outlines and the picture to write, if any; an error where another input of this run has the same name."""
     if output is None:
         return None
-    geojson = output / f"{slide.info.name}.tissue.geojson"
-    reservations.reserve(geojson, path)
-    return geojson, output / f"{slide.info.name}.tissue.png"
+    outlines = output / f"{slide.info.name}.tissue.geojson"
+    reservations.reserve(outlines, path)
+    return outlines, output / f"{slide.info.name}.tissue.png"
 
 
 def _names(targets: tuple[Path, Path] | None) -> dict[str, str | None]:
-    geojson, png = targets or (None, None)
-    return {"geojson": str(geojson) if geojson else None, "picture": str(png) if png else None}
+    outlines, png = targets or (None, None)
+    return {"geojson": str(outlines) if outlines else None, "picture": str(png) if png else None}
 
 
-def _finished(geojson: Path, png: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
+def _finished(outlines: Path, png: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
     """What an earlier run found, where it is all there, of the same slide and parameters, and nobody changed it."""
     from wsi_attn.tissue.polygons import features_digest
 
-    if not geojson.exists():
+    if not outlines.exists():
         if png.exists():
             raise OutputExistsError(f"{png} is in the way; add --overwrite, or name another folder")
         return None
     try:
-        document = json_module.loads(geojson.read_bytes())
-        origin = document["wsi_attn"]
+        document = json_module.loads(outlines.read_bytes())
+        origin = document[geojson.MEMBER]
         changed = features_digest(document) != origin["features_sha256"]
         same = origin["made_of"] == json_module.loads(json_module.dumps(made_of))
         found: dict[str, Any] = origin["found"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputExistsError(
-            f"{geojson} is in the way and was not written by this command, or was saved by another program since; "
+            f"{outlines} is in the way and was not written by this command, or was saved by another program since; "
             "add --overwrite to lose it, or name another folder"
         ) from error
     if changed or not same:
         what = "was changed since it was written" if changed else "is of another slide or other parameters"
-        raise OutputExistsError(f"{geojson} {what}; add --overwrite to lose it, or name another folder")
+        raise OutputExistsError(f"{outlines} {what}; add --overwrite to lose it, or name another folder")
     return found if png.exists() else None
 
 
@@ -189,6 +189,7 @@ def _write(
 
     info = slide.info
     collection = tissue_to_geojson(mask, info.fingerprint, info.mpp, simplify)
+    collection["features"] = [geojson.shifted(feature, info.origin) for feature in collection["features"]]
     area = mask.fraction * info.size0.width * info.size0.height
     found = {
         "tissue_fraction": round(mask.fraction, 6),
@@ -202,10 +203,11 @@ def _write(
         "downsample": [view.frame.downsample_x, view.frame.downsample_y],
     }
     if targets:
-        geojson, png = targets
+        outlines, png = targets
         origin = {"made_of": made_of, "found": found, "features_sha256": features_digest(collection)}
         files.write_bytes(png, draw_tissue(view.pixels, mask))
-        files.write_json(geojson, {**collection, "wsi_attn": {**origin, "software": software()}})
+        said = geojson.member(info.origin, **origin, software=software())
+        files.write_json(outlines, {**collection, geojson.MEMBER: said})
     return found
 
 

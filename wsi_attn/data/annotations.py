@@ -5,7 +5,6 @@ Training checks them and does not learn from them; they are what attention is ju
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 from wsi_attn.data.manifest import Row, parse_boxes
 from wsi_attn.errors import ManifestError, SlideError, TissueError
-from wsi_attn.geometry import Frame, Size
+from wsi_attn.geojson import read_document
+from wsi_attn.geometry import ORIGIN, Frame, Point, Size
 from wsi_attn.slides.mosaic import image_size
 from wsi_attn.slides.open import open_slide
 from wsi_attn.tissue.polygons import Regions, read_regions
@@ -38,7 +38,12 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in level-0 pixels."""
 
 
-def region_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+def region_mask(
+    row: Row,
+    size0: Size,
+    shape: tuple[int, int],
+    origin: Point = ORIGIN,
+) -> NDArray[np.bool_] | None:
     """The marked regions of a row on a raster that spans the whole slide.
 
     Parameters
@@ -49,6 +54,8 @@ def region_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.boo
         Width and height of the slide, level-0 pixels.
     shape
         Rows and columns of the raster; its pixels need be neither square nor a whole number of level-0 pixels.
+    origin
+        Corner of the slide's bounds, where the coordinates of GeoJSON begin.
 
     Returns
     -------
@@ -62,19 +69,19 @@ def region_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.boo
     """
     if row.boxes:
         if row.boxes.lower().endswith((".json", ".geojson")) and not _is_coco(row):
-            return _polygon_mask(row, size0, shape)
+            return _polygon_mask(row, size0, shape, origin)
         return box_mask(_boxes(row, size0), size0, shape)
     if row.mask is None:
         return None
     if row.mask.suffix.lower() in (".json", ".geojson"):  # drawn, as segmentation takes it
-        return _polygon_mask(replace(row, boxes=str(row.mask)), size0, shape)
+        return _polygon_mask(replace(row, boxes=str(row.mask)), size0, shape, origin)
     return _image_mask(row, row.mask, size0, shape)
 
 
-def check_regions(row: Row, size0: Size) -> None:
+def check_regions(row: Row, size0: Size, origin: Point = ORIGIN) -> None:
     """Make sure that the boxes of a row, if it has any, lie on the slide; raises as `region_mask`."""
     if row.boxes:
-        region_mask(row, size0, (1, 1))
+        region_mask(row, size0, (1, 1), origin)
 
 
 def _boxes(row: Row, size0: Size) -> list[Box]:
@@ -106,9 +113,9 @@ def box_mask(boxes: Sequence[Box], size0: Size, shape: tuple[int, ...]) -> NDArr
     return mask
 
 
-def _polygon_mask(row: Row, size0: Size, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _polygon_mask(row: Row, size0: Size, shape: tuple[int, int], origin: Point) -> NDArray[np.bool_]:
     try:
-        regions: Regions = read_regions(Path(row.boxes))
+        regions: Regions = read_regions(Path(row.boxes), origin)
     except TissueError as error:
         raise ManifestError(f"row {row.number}: {error}") from error
     corners = [polygon.exterior for polygon in regions.tissue]
@@ -194,7 +201,7 @@ def _voc_boxes(row: Row, size0: Size) -> list[Box]:
 
 def _json(row: Row) -> Any:
     try:
-        return json.loads(Path(row.boxes).read_bytes())
+        return read_document(Path(row.boxes))
     except (OSError, ValueError, RecursionError) as error:
         raise ManifestError(f"row {row.number}, {row.boxes}: cannot be read as JSON: {error}") from error
 

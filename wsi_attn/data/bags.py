@@ -116,7 +116,9 @@ def make_bag(
     view = patches.coarse_view(progress)
     mask = view.readable
     if regions is not None:
-        mask = tissue_from_geojson(regions, view.frame, patches.slide.info.size0, readable=view.readable).mask
+        mask = tissue_from_geojson(
+            regions, view.frame, patches.slide.info.size0, origin=patches.slide.info.origin, readable=view.readable
+        ).mask
     elif tissue != "none":
         mask = _find_tissue(view, patches.slide.info.mpp, tissue)
     weights: NDArray[np.bool_] | UInt8Array | None = mask if prior != "none" else None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_attn.data.annotations import box_mask, region_mask
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.saliency import saliency, salient_mask
-from wsi_attn.geometry import Size
+from wsi_attn.geometry import ORIGIN, Point, Size
 from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.slides.view import View, read_view
 
@@ -139,12 +139,12 @@ def boxes_of_mask(
     return boxes
 
 
-def given_boxes(row: Row, size0: Size, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+def given_boxes(row: Row, size0: Size, shape: tuple[int, ...], origin: Point = ORIGIN) -> NDArray[np.bool_] | None:
     """The boxes of a manifest's row on a raster (rows, columns), of outlines and masks the boxes around their parts.
 
     None where the row marks nothing; errors as `region_mask`.
     """
-    region = region_mask(row, size0, (shape[0], shape[1]))
+    region = region_mask(row, size0, (shape[0], shape[1]), origin)
     if region is None or (row.boxes and not row.boxes.lower().endswith((".json", ".geojson"))):
         return region  # boxes already
     return box_mask(boxes_of_mask(region, size0, padding=0, least=0), size0, shape)

@@ -175,7 +175,9 @@ def make_large_bag(
     )
     mask = seen.readable
     if regions is not None:
-        mask = tissue_from_geojson(regions, seen.frame, size0, readable=seen.readable).mask
+        mask = tissue_from_geojson(
+            regions, seen.frame, size0, origin=patches.slide.info.origin, readable=seen.readable
+        ).mask
     elif tissue != "none":
         mask = detect_tissue(
             seen.pixels, seen.frame, patches.slide.info.mpp, readable=seen.readable, method=tissue, size0=size0

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsi_attn.data.manifest import Row
 from wsi_attn.errors import ManifestError, TissueError, UsageError
-from wsi_attn.geometry import Frame, Size
+from wsi_attn.geometry import ORIGIN, Frame, Point, Size
 from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.image_reader import MAX_PIXELS
 from wsi_attn.tissue.polygons import classified_polygons, read_regions
@@ -244,8 +244,8 @@ def is_drawn(path: Path) -> bool:
     return path.suffix.lower() in GEOJSON
 
 
-def open_mask(row: Row, classes: Classes, size0: Size) -> Mask:
-    """The labels of a row.
+def open_mask(row: Row, classes: Classes, size0: Size, origin: Point = ORIGIN) -> Mask:
+    """The labels of a row; `origin` is the corner of the slide's bounds, where the coordinates of GeoJSON begin.
 
     Raises
     ------
@@ -254,8 +254,10 @@ def open_mask(row: Row, classes: Classes, size0: Size) -> Mask:
     """
     if row.mask is None:
         raise ManifestError(f"row {row.number}: there is no mask, column `mask`")
-    mask = _drawn_mask(row, classes, size0) if is_drawn(row.mask) else _image_mask(row, row.mask, classes, size0)
-    return RegionMask(mask, read_regions(row.regions).tissue) if row.regions else mask
+    mask = (
+        _drawn_mask(row, classes, size0, origin) if is_drawn(row.mask) else _image_mask(row, row.mask, classes, size0)
+    )
+    return RegionMask(mask, read_regions(row.regions, origin).tissue) if row.regions else mask
 
 
 def _image_mask(row: Row, path: Path, classes: Classes, size0: Size) -> ImageMask:
@@ -284,11 +286,11 @@ def _image_mask(row: Row, path: Path, classes: Classes, size0: Size) -> ImageMas
     return ImageMask(found, None, size0)
 
 
-def _drawn_mask(row: Row, classes: Classes, size0: Size) -> PolygonMask:
+def _drawn_mask(row: Row, classes: Classes, size0: Size, origin: Point) -> PolygonMask:
     by_class: list[list[Polygon]] = [[] for _ in classes.names]
     ignored: list[Polygon] = []
     index = {name.casefold(): number for number, name in enumerate(classes.names)}
-    for name, polygons in _annotations(row):
+    for name, polygons in _annotations(row, origin):
         if _is_ignored(name):
             ignored += polygons
         elif name.casefold() in index:
@@ -303,9 +305,9 @@ def _drawn_mask(row: Row, classes: Classes, size0: Size) -> PolygonMask:
     return PolygonMask(by_class, ignored, size0)
 
 
-def _annotations(row: Row) -> list[tuple[str, list[Polygon]]]:
+def _annotations(row: Row, origin: Point = ORIGIN) -> list[tuple[str, list[Polygon]]]:
     try:
-        return classified_polygons(row.mask or Path())
+        return classified_polygons(row.mask or Path(), origin)
     except TissueError as error:
         raise ManifestError(f"row {row.number}: {error}") from error
 

@@ -1,7 +1,7 @@
 """Attended regions, cells and tiles as GeoJSON that QuPath opens by drag and drop, and any GeoJSON reader understands.
 
-The schema is the one QuPath writes itself: a FeatureCollection in level-0 pixels, one object for each region, cell or
-tile.
+The schema is the one QuPath writes itself: a FeatureCollection with one object for each region, cell or tile. Features
+are made in level-0 pixels of the whole slide, and shifted to where QuPath's coordinates begin when they are written.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsi_attn import files
+from wsi_attn import files, geojson
 from wsi_attn.export.source import Tiles, strongest
+from wsi_attn.geometry import Point
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
 
@@ -45,8 +46,8 @@ def to_geojson(prediction: SlidePrediction, object_type: ObjectType = "annotatio
 
 
 def write_geojson(prediction: SlidePrediction, path: Path) -> None:
-    """Write `to_geojson` whole or not at all."""
-    files.write_json(path, to_geojson(prediction))
+    """Write the features of `to_geojson`, shifted as QuPath counts; whole or not at all."""
+    write_features(path, to_geojson(prediction)["features"], prediction.origin)
 
 
 def tile_features(
@@ -82,15 +83,27 @@ def tile_features(
         }
 
 
-def write_features(path: Path, features: Iterable[dict[str, Any]], mark: str = "") -> int:
-    """A FeatureCollection, one feature a line, whole or not at all; gives their number.
+def write_features(path: Path, features: Iterable[dict[str, Any]], origin: Point, mark: str = "") -> int:
+    """Write a FeatureCollection, one feature a line, whole or not at all.
 
-    `mark` says how the file was made, as a foreign member, which GeoJSON allows and QuPath skips.
+    Parameters
+    ----------
+    features
+        In level-0 pixels of the whole slide.
+    origin
+        Corner of the slide's bounds: what is written is shifted by it, and the file says so.
+    mark
+        How the file was made; put beside the offset.
+
+    Returns
+    -------
+    The number of features.
     """
+    head = json.dumps(geojson.member(origin, **({"made": mark} if mark else {})), ensure_ascii=False)
     count = 0
     with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(f'{{"type": "FeatureCollection", "wsi_attn": {json.dumps(mark)}, "features": [')
-        for feature in features:
+        file.write(f'{{"type": "FeatureCollection", "{geojson.MEMBER}": {head}, "features": [')
+        for feature in (geojson.shifted(feature, origin) for feature in features):
             file.write(("\n" if count == 0 else ",\n") + json.dumps(feature, ensure_ascii=False, allow_nan=False))
             count += 1
         file.write("\n]}\n")

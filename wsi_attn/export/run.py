@@ -203,11 +203,11 @@ def _geojson(subject: ExportSource, path: Path, config: ExportConfig) -> dict[st
     kind: Literal["annotation", "detection"] = "annotation" if config.annotations else "detection"
     if subject.prediction and config.top is None and not config.of:
         found = to_geojson(subject.prediction, kind)["features"]
-        return {"features": write_features(path, found, subject.mark)}
+        return {"features": write_features(path, found, subject.qupath_origin, subject.mark)}
     of = _of(subject, "geojson", config)
     if subject.store and of == TISSUE:
         found = tissue_to_geojson(subject.tissue(), subject.fingerprint, subject.mpp)["features"]
-        return {"of": of, "features": write_features(path, found, subject.mark)}
+        return {"of": of, "features": write_features(path, found, subject.qupath_origin, subject.mark)}
     if subject.store and of.startswith(SCORE) and of in subject.layers:
         tiles, shown = subject.tiles(), of.removeprefix(SCORE)
     else:
@@ -216,7 +216,7 @@ def _geojson(subject: ExportSource, path: Path, config: ExportConfig) -> dict[st
     total = len(tiles.boxes)
     count = total if config.top is None else config.top
     features = tile_features(subject.fingerprint, tiles, shown, count, config.colour, kind)
-    written = write_features(path, features, subject.mark)
+    written = write_features(path, features, subject.qupath_origin, subject.mark)
     return {"of": of, "features": written, "features_left_out": total - written}
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import PredictionError
-from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Size
 from wsi_attn.heatmaps.blend import blend_tiles, tile_frame
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
 from wsi_attn.heatmaps.legend import NOTICE
@@ -50,8 +50,8 @@ class ExportSource:
     """One input of `heatmap` or `export`.
 
     `path` is what was named, `stem` what outputs are named after, `slide` where pixels lie, `grid` the tiles whose
-    scores a store shows. `prediction` and `store` tell its kind; a bare slide has neither. `mark` is what files made of
-    it carry, see `finished`.
+    scores a store shows, `qupath_origin` where the coordinates of GeoJSON begin. `prediction` and `store`
+    tell its kind; a bare slide has neither. `mark` is what files made of it carry, see `finished`.
     """
 
     path: Path
@@ -63,6 +63,7 @@ class ExportSource:
     grid: str = "default"
     prediction: SlidePrediction | None = None
     store: bool = False
+    qupath_origin: Point = ORIGIN
     mark: str = ""
 
     @property
@@ -206,13 +207,25 @@ def open_export_source(path: Path, slide: Path | None = None, grid: str = "defau
         stem = path.name.removesuffix(SUFFIX).removesuffix(".json")
         mpp = Mpp(*prediction.mpp) if prediction.mpp else None
         place = slide or Path(prediction.slide)
-        return ExportSource(path, stem, place, prediction.fingerprint, prediction.size0, mpp, grid, prediction)
+        return ExportSource(
+            path,
+            stem,
+            place,
+            prediction.fingerprint,
+            prediction.size0,
+            mpp,
+            grid,
+            prediction,
+            qupath_origin=prediction.origin,
+        )
     with open_source(path) as source:
         info = source.info
         store = isinstance(source, TileStore)
         if isinstance(source, TileStore):
             source.grid(grid)  # an unknown grid is said at once
-        return ExportSource(path, info.name, path, info.fingerprint, info.size0, info.mpp, grid, store=store)
+        return ExportSource(
+            path, info.name, path, info.fingerprint, info.size0, info.mpp, grid, store=store, qupath_origin=info.origin
+        )
 
 
 def export_paths(paths: Sequence[Path]) -> list[Path]:

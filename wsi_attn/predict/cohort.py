@@ -170,7 +170,7 @@ def model_record(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
 def _answer(row: Row, checkpoints: Sequence[Checkpoint], config: PredictConfig) -> RowPrediction:
     with open_row(row) as slide:
         size0 = slide.info.size0
-        region = region_mask(row, size0, _raster(size0))
+        region = region_mask(row, size0, _raster(size0), slide.info.origin)
         found = [predict_slide(slide, checkpoint, config, regions=row.regions) for checkpoint in checkpoints]
     before = np.array([list(prediction.probabilities.values()) for prediction in found])  # (folds, C)
     after = np.array(

@@ -146,6 +146,7 @@ def predict_slide(
         mc_dropout=config.mc_dropout,
         seed=config.seed,
         referral=config.referral,
+        bounds=slide.info.bounds,
     )
 
 

@@ -77,7 +77,7 @@ def compare(
             f"row {row.number}: {row.path} is {field_of_view.width} x {field_of_view.height} px at the model's "
             f"resolution, more than the {MAX_PIXELS:,} that are evaluated at once; name `regions`"
         )
-    mask = open_mask(row, classes_of(spec), slide.info.size0)
+    mask = open_mask(row, classes_of(spec), slide.info.size0, slide.info.origin)
     window = window_of(patches, field_of_view)
     true = mask.read(window)
     tile = network.config.crop
@@ -201,7 +201,9 @@ def _field_of_view(row: Row, patches: SlidePatches) -> Region:
     whole = Region(0, 0, *patches.extent)
     if row.regions is None:
         return whole
-    corners = np.concatenate([polygon.exterior for polygon in read_regions(row.regions).tissue])
+    corners = np.concatenate(
+        [polygon.exterior for polygon in read_regions(row.regions, patches.slide.info.origin).tissue]
+    )
     (x0, y0), (x1, y1) = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int)
     frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
     box = frame.region_from0(Region(int(x0), int(y0), int(x1 - x0), int(y1 - y0)))

@@ -190,7 +190,7 @@ def segment_slide(
             "annotation" if config.annotations else "detection",
             config.simplify,
         )
-        write_features(paths.polygons, outlines, checkpoint.sha256)
+        write_features(paths.polygons, outlines, slide.info.origin, checkpoint.sha256)
         fraction = 1.0 if tissue is None else tissue.fraction
         record = {
             "slide": str(slide.info.path),

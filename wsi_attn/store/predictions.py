@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wsi_attn import files
 from wsi_attn.errors import PredictionError
-from wsi_attn.geometry import Frame, Size
+from wsi_attn.geometry import ORIGIN, Frame, Point, Region, Size
 
 SCHEMA_VERSION = 1
 SUFFIX = ".prediction.json"
@@ -65,7 +65,8 @@ class SlidePrediction:
     "uncertainty"; any real values, NaN where nothing was looked at. `prediction_set` holds the labels that cannot be
     ruled out at `coverage`, likeliest first, perhaps none; both are None where no coverage was asked for. `mc_dropout`
     counts the passes with dropout behind some terms of `uncertainty`, drawn from `seed`; `referral` is the rule of
-    `refer`.
+    `refer`. `bounds` is the slide's scanned area in level-0 pixels, None where it states none; all coordinates of a
+    prediction are level-0 pixels of the whole slide.
     """
 
     slide: str
@@ -89,6 +90,12 @@ class SlidePrediction:
     mc_dropout: int = 0
     seed: int = 0
     referral: Referral | None = None
+    bounds: Region | None = None
+
+    @property
+    def origin(self) -> Point:
+        """Where QuPath's coordinates begin, level-0 pixels; see `SlideInfo.origin`."""
+        return Point(self.bounds.x, self.bounds.y) if self.bounds else ORIGIN
 
     @property
     def refer(self) -> bool | None:
@@ -132,6 +139,7 @@ def write_prediction(prediction: SlidePrediction, path: Path) -> None:
         "schema_version": SCHEMA_VERSION,
         **prediction.record(),
         "size": list(prediction.size0),
+        "bounds": list(prediction.bounds) if prediction.bounds else None,
         "fingerprint": prediction.fingerprint,
     }
     parts = [json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")]
@@ -177,6 +185,7 @@ def read_prediction(path: Path) -> SlidePrediction:
             mc_dropout=data.get("mc_dropout", 0),
             seed=data.get("seed", 0),
             referral=Referral(**data["referral"]) if "referral" in data else None,
+            bounds=Region(*data["bounds"]) if data.get("bounds") else None,
         )
     except FileNotFoundError as error:
         raise PredictionError(f"There is no prediction at {path}; `wsi-attn predict` writes one") from error

@@ -151,7 +151,9 @@ def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progr
     factors = view_downsamples(slide, level0, config.tile_size)
     view, size0 = read_view(slide, *factors, workers=config.threads(), progress=progress), slide.info.size0
     if (file := config.tissue_file) is not None:
-        return tissue_from_geojson(file, view.frame, size0, pixels=view.pixels, readable=view.readable)
+        return tissue_from_geojson(
+            file, view.frame, size0, pixels=view.pixels, readable=view.readable, origin=slide.info.origin
+        )
     return detect_tissue(view.pixels, view.frame, slide.info.mpp, view.readable, config.tissue, size0=size0)
 
 

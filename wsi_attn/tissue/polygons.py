@@ -1,4 +1,4 @@
-"""Tissue as GeoJSON in level-0 pixels, as QuPath writes and reads it: to look at, to correct by hand, to read back."""
+"""Tissue as GeoJSON, as QuPath writes and reads it: to look at, to correct by hand, to read back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from wsi_attn import geojson
 from wsi_attn.errors import TissueError
-from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.geojson import DECIMALS
+from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Size
 from wsi_attn.slide import UInt8Array
 from wsi_attn.tissue.mask import BoolArray, TissueMask
 from wsi_attn.tissue.rings import Polygon, Ring, fill_polygons, ring_area, simplified, trace_polygons
@@ -25,9 +27,6 @@ CLASS_NAME, CLASS_COLOUR = "Tissue", (27, 120, 55)
 
 NOT_TISSUE = ("ignore", "background", "glass")
 """Beginnings of class names whose regions are taken out of the tissue, in any case: QuPath's own `Ignore*` is one."""
-
-DECIMALS = 3
-"""Of coordinates in a file, where mask pixels are no whole number of level-0 pixels."""
 
 POLYGONS = ("Polygon", "MultiPolygon")
 OTHERS = ("Point", "MultiPoint", "LineString", "MultiLineString")
@@ -60,8 +59,9 @@ def tissue_polygons(mask: TissueMask, tolerance: float = 0.0) -> list[Polygon]:
 def tissue_to_geojson(mask: TissueMask, fingerprint: str, mpp: Mpp | None, tolerance: float = 0.0) -> dict[str, Any]:
     """A FeatureCollection of QuPath annotations, one for each piece of tissue, with holes, largest first.
 
-    `measurements` holds the area in µm² where the pixel size is known, else in level-0 pixels squared. An `id`
-    depends on the slide's fingerprint and the outline only.
+    Coordinates are level-0 pixels of the whole slide; see `geojson.shifted` for how they are written. `measurements`
+    holds the area in µm² where the pixel size is known, else in level-0 pixels squared. An `id` depends on the slide's
+    fingerprint and the outline only.
     """
     unit, factor = ("area µm²", mpp.x * mpp.y) if mpp else ("area px²", 1.0)
     polygons = sorted(tissue_polygons(mask, tolerance), key=lambda polygon: -polygon.area)
@@ -94,6 +94,7 @@ def tissue_from_geojson(
     frame: Frame,
     size0: Size,
     *,
+    origin: Point = ORIGIN,
     pixels: UInt8Array | None = None,
     readable: BoolArray | None = None,
 ) -> TissueMask:
@@ -103,6 +104,8 @@ def tissue_from_geojson(
     ----------
     frame, size0
         How the mask is to lie over level 0, and the extent of the slide.
+    origin
+        Corner of the slide's bounds, where the coordinates of a file begin that does not say otherwise.
     pixels
         uint8 (rows, columns, 3), the view of the slide in that frame: the mask's rule is then the one that comes
         nearest to the regions. Without it, or where all or nothing is tissue, it is chroma above the lower bound of
@@ -114,13 +117,13 @@ def tissue_from_geojson(
     ------
     TissueError : the file cannot be read or is malformed, names no tissue, or lies outside the slide.
     """
-    regions = read_regions(path)
+    regions = read_regions(path, origin)
     if regions.background and not regions.tissue:
         raise TissueError(f"{path}: every region is classified as no tissue; draw what is tissue as well")
     if regions.tissue and not any(_meets(polygon, size0) for polygon in regions.tissue):
         raise TissueError(
             f"{path}: no region lies on the slide, which is {size0.width} x {size0.height} px; it must be in level-0 "
-            "pixels of this slide"
+            "pixels of this slide, counted from the corner of its bounds as QuPath does"
         )
     seen = np.ones((frame.size.height, frame.size.width), np.bool_) if readable is None else readable
     mask = fill_polygons(regions.tissue, frame, size0) & ~fill_polygons(regions.background, frame, size0) & seen
@@ -130,10 +133,10 @@ def tissue_from_geojson(
     return TissueMask(mask, frame, "file", rule.measure, rule.threshold, seen, size0)
 
 
-def read_regions(path: Path) -> Regions:
+def read_regions(path: Path, origin: Point = ORIGIN) -> Regions:
     """The polygons of a GeoJSON file: a FeatureCollection, a list of Features, or one Feature; nested ones too.
 
-    Everything is tissue but what is classified as in `NOT_TISSUE`.
+    Everything is tissue but what is classified as in `NOT_TISSUE`. Coordinates are as `classified_polygons` gives them.
 
     Raises
     ------
@@ -142,7 +145,7 @@ def read_regions(path: Path) -> Regions:
     tissue: list[Polygon] = []
     background: list[Polygon] = []
     ignored = 0
-    found = classified_polygons(path)
+    found = classified_polygons(path, origin)
     for name, polygons in found:
         if not polygons:
             ignored += 1
@@ -154,28 +157,50 @@ def read_regions(path: Path) -> Regions:
     return Regions(tuple(tissue), tuple(background), ignored)
 
 
-def classified_polygons(path: Path) -> list[tuple[str, list[Polygon]]]:
+def classified_polygons(
+    path: Path,
+    origin: Point = ORIGIN,
+) -> list[tuple[str, list[Polygon]]]:
     """The name of its class, empty where it has none, and the polygons of every feature of a file.
 
     Points and lines are features without polygons.
+
+    Parameters
+    ----------
+    origin
+        Corner of the slide's bounds, where the coordinates of a file begin that does not say otherwise.
+
+    Returns
+    -------
+    Polygons in level-0 pixels of the whole slide.
 
     Raises
     ------
     TissueError : no JSON, no GeoJSON, or a malformed feature; the message says which.
     """
     try:
-        document = json.loads(path.read_bytes())
+        document = geojson.read_document(path)
     except OSError as error:
         raise TissueError(f"Cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise TissueError(f"{path} is not JSON: {error}") from error
+    try:
+        offset = geojson.offset_of(document, origin)
+    except ValueError as error:
+        raise TissueError(f"{path}: {error}") from error
     found = []
     for where, feature in _features(document, path):
         try:
-            found.append((_class_name(feature.get("properties")), _polygons(feature.get("geometry"))))
+            found.append((_class_name(feature.get("properties")), _moved(_polygons(feature.get("geometry")), offset)))
         except (ValueError, TypeError) as error:
             raise TissueError(f"{path}: {where}: {error}") from error
     return found
+
+
+def _moved(polygons: list[Polygon], offset: tuple[float, float]) -> list[Polygon]:
+    if offset == (0, 0):
+        return polygons
+    return [Polygon(each.exterior + offset, tuple(hole + offset for hole in each.holes)) for each in polygons]
 
 
 def _features(document: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:

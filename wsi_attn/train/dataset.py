@@ -170,7 +170,7 @@ class Dataset:
         if region is None:
             width, height = patches.extent
             shape = (-(-height // self.coarse_factor), -(-width // self.coarse_factor))
-            region = region_mask(self.lesions[row.number], patches.slide.info.size0, shape)
+            region = region_mask(self.lesions[row.number], patches.slide.info.size0, shape, patches.slide.info.origin)
             if region is None:
                 return bag
             self.cache.pixels.put(key, region.view(np.uint8))

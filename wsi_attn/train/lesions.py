@@ -78,7 +78,7 @@ def lesion_rows(
     for row in wanted:
         slide = open_slide(row)
         marked = row if find is None else replace(row, boxes=as_text(find(slide).boxes), mask=None)
-        region = region_mask(marked, slide.info.size0, (1, 1))
+        region = region_mask(marked, slide.info.size0, (1, 1), slide.info.origin)
         if region is not None and region.any():
             found[row.number] = marked
     if not found:

@@ -305,7 +305,8 @@ def _check_regions(context: TrainingContext, rows: Sequence[Row]) -> None:
     for row in rows:
         if row.boxes:
             try:
-                check_regions(row, context.cache.get(row).info.size0)
+                info = context.cache.get(row).info
+                check_regions(row, info.size0, info.origin)
             except ManifestError as error:
                 raise ManifestError(f"{context.manifest}, {error}") from error
 

@@ -150,7 +150,8 @@ class PixelDataset:
             if row.number in self._masks:
                 self._masks.move_to_end(row.number)
                 return self._masks[row.number]
-        mask = open_mask(row, self.classes, self.cache.get(row).info.size0)
+        info = self.cache.get(row).info
+        mask = open_mask(row, self.classes, info.size0, info.origin)
         with self._lock:
             self._masks[row.number] = mask
             while len(self._masks) > OPEN_MASKS:

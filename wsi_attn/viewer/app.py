@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from wsi_attn import assets
 from wsi_attn.errors import PredictionError, SlideNotFoundError, WsiAttnError
-from wsi_attn.geometry import Mpp
+from wsi_attn.geometry import ORIGIN, Mpp, Point
 from wsi_attn.viewer import records
 from wsi_attn.viewer.access import AccessMiddleware
 from wsi_attn.viewer.cache import ByteCache, Pool
@@ -207,19 +207,25 @@ class Viewer:
         rings = await self._with_slide(self._entry(request), lambda slide: outline(*slide.tissue()))
         return JSONResponse({"rings": rings}, headers={"Cache-Control": REVALIDATE})
 
+    async def _origin(self, entry: Entry) -> Point:
+        """Where the coordinates of the entry's GeoJSON files begin, unless a file says otherwise."""
+        if entry.path is None or not entry.polygons:
+            return ORIGIN
+        return await self._with_slide(entry, lambda slide: slide.slide.info.origin)
+
     async def polygons(self, request: Request) -> Response:
         """Polygons of the GeoJSON files that belong to the slide."""
         entry = self._entry(request)
-        found, problems = await self._run(partial(_polygons, entry))
+        found, problems = await self._run(partial(_polygons, entry, await self._origin(entry)))
         return JSONResponse({"polygons": found, "problems": problems}, headers={"Cache-Control": REVALIDATE})
 
 
-def _polygons(entry: Entry) -> tuple[list[dict[str, Any]], list[str]]:
+def _polygons(entry: Entry, origin: Point) -> tuple[list[dict[str, Any]], list[str]]:
     found: list[dict[str, Any]] = []
     problems = []
     for path in entry.polygons:
         try:
-            found.extend(polygons_of(path))
+            found.extend(polygons_of(path, origin))
         except PredictionError as error:
             problems.append(str(error))
     return found, problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,8 @@ from PIL import Image
 
 from wsi_attn.errors import PredictionError
 from wsi_attn.export.geojson import CLASS_NAME
-from wsi_attn.geometry import Frame
+from wsi_attn.geojson import offset_of, read_document
+from wsi_attn.geometry import ORIGIN, Frame, Point
 from wsi_attn.heatmaps.colour import colourise
 from wsi_attn.heatmaps.layer import ATTENTION, Layer, display_values
 from wsi_attn.store.predictions import SlidePrediction, read_prediction
@@ -112,23 +112,24 @@ def outline(mask: NDArray[np.bool_], frame: Frame) -> list[list[list[float]]]:
     return rings
 
 
-def polygons_of(path: Path) -> list[dict[str, Any]]:
+def polygons_of(path: Path, origin: Point = ORIGIN) -> list[dict[str, Any]]:
     """Polygons of a GeoJSON file in level-0 pixels: `rings`, `name`, `colour`; attended regions are left out, the
-    prediction itself says them.
+    prediction itself says them. `origin` is the corner of the slide's bounds, where the coordinates of the file begin.
 
     Raises
     ------
     PredictionError : the file cannot be read or is no GeoJSON.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_document(path)
+        offset = offset_of(data, origin)
         features = data["features"] if isinstance(data, dict) and "features" in data else data
-        return [polygon for feature in features for polygon in _feature(feature)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [polygon for feature in features for polygon in _feature(feature, offset)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PredictionError(f"Cannot read {path}: no GeoJSON of polygons ({error})") from error
 
 
-def _feature(feature: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _feature(feature: dict[str, Any], offset: tuple[float, float]) -> Iterator[dict[str, Any]]:
     properties = feature.get("properties") or {}
     kind = properties.get("classification") or {}
     geometry = feature.get("geometry") or {}
@@ -139,7 +140,7 @@ def _feature(feature: dict[str, Any]) -> Iterator[dict[str, Any]]:
     red, green, blue = (int(part) & 255 for part in kind.get("color") or properties.get("color") or POLYGON_COLOUR)
     for rings in parts:
         yield {
-            "rings": [[[float(x), float(y)] for x, y, *_ in ring] for ring in rings],
+            "rings": [[[x + offset[0], y + offset[1]] for x, y, *_ in ring] for ring in rings],
             "name": str(kind.get("name") or properties.get("name") or ""),
             "colour": [red, green, blue],
         }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wsi_attn.export.geojson import tile_features, to_geojson, write_features, write_geojson
 from wsi_attn.export.source import Tiles
-from wsi_attn.geometry import Frame, Size
+from wsi_attn.geometry import ORIGIN, Frame, Size
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
 
@@ -74,7 +74,9 @@ def test_regions_survive_the_round_trip_exactly(attended):
 def test_the_file_holds_what_the_function_returns(tmp_path):
     prediction = prediction_of([AttendedRegion(10, 20, 512, 256, 0.7), AttendedRegion(0, 0, 512, 512, 0.3)])
     write_geojson(prediction, tmp_path / "new" / "case_07.geojson")
-    assert json.loads((tmp_path / "new" / "case_07.geojson").read_text()) == to_geojson(prediction)
+    written = json.loads((tmp_path / "new" / "case_07.geojson").read_text())
+    assert written.pop("wsi_attn")["offset"] == [0, 0]
+    assert written == to_geojson(prediction)
 
 
 def test_a_feature_is_a_qupath_annotation():
@@ -156,6 +158,6 @@ def test_the_highest_tiles_come_first_and_nan_never():
 @pytest.mark.parametrize("values", [[], [np.nan], [3.0], [3.0, 3.0]])
 def test_few_or_equal_tiles(values, tmp_path):
     features = tile_features("f", tiles_of(values), "shown", 5, "viridis")
-    assert write_features(tmp_path / "t.geojson", features, "mark") == np.isfinite(values).sum()
+    assert write_features(tmp_path / "t.geojson", features, ORIGIN, "mark") == np.isfinite(values).sum()
     collection = json.loads((tmp_path / "t.geojson").read_text())
-    assert (collection["type"], collection["wsi_attn"]) == ("FeatureCollection", "mark")
+    assert (collection["type"], collection["wsi_attn"]["made"]) == ("FeatureCollection", "mark")

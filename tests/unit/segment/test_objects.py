@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.masks import Classes, Window, open_mask
 from wsi_attn.export.geojson import write_features
-from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.geometry import ORIGIN, Frame, Mpp, Size
 from wsi_attn.segment import labels as labels_module
 from wsi_attn.segment import objects as objects_module
 from wsi_attn.segment.labels import LabelImage
@@ -105,7 +105,7 @@ def test_polygons_of_a_file_give_the_label_image_back(tmp_path: Path) -> None:
     found, _ = found_in(image, size0)
     path = tmp_path / "x.geojson"
     mpp = Mpp(0.5, 0.4)
-    count = write_features(path, features(iter(found), NAMES, "f", mpp, 6.25, "detection", 0.0))
+    count = write_features(path, features(iter(found), NAMES, "f", mpp, 6.25, "detection", 0.0), ORIGIN)
     collection = json.loads(path.read_text())["features"]
     assert count == len(found) == len(collection)
     total = sum(feature["properties"]["measurements"]["area µm²"] for feature in collection)
