@@ -66,6 +66,8 @@ class SlideInfo:
     icc_profile: bytes | None
     fingerprint: str
     properties: Mapping[str, str] = field(default_factory=dict)
+    series_name: str = ""
+    """Of a DICOM series of several files; see `slides.dicom_series`."""
 
     @property
     def origin(self) -> Point:
@@ -74,7 +76,9 @@ class SlideInfo:
 
     @property
     def name(self) -> str:
-        """File name without folder and suffix: what outputs are named after."""
+        """File name without folder and suffix, or the name of a DICOM series: what outputs are named after."""
+        if self.series_name:
+            return self.series_name
         stem = self.path.name
         for suffix in (".ome.tiff", ".ome.tif", ".zarr"):
             if stem.lower().endswith(suffix):

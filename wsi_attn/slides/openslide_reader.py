@@ -21,6 +21,7 @@ from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideU
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.slides.dicom_series import series_of
 from wsi_attn.slides.image_reader import refuse_depth, refuse_stack, tag_name
 from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
 
@@ -82,6 +83,7 @@ class OpenSlideReader:
             icc_profile=profile.tobytes() if profile is not None else None,
             fingerprint=fingerprint_of(self._path),
             properties=properties,
+            series_name=series.name if vendor == "dicom" and (series := series_of(self._path)) else "",
         )
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
