@@ -17,7 +17,7 @@ from wsi_attn.slides.dicom_series import series_of
 from wsi_attn.slides.image_reader import read_image
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
 from wsi_attn.slides.tiff_pages import is_tiff
-from wsi_attn.slides.tiff_reader import TiffReader
+from wsi_attn.slides.tiff_reader import TiffStructureError, open_tiff
 
 CZI_MAGIC = b"ZISRAWFILE"
 
@@ -52,13 +52,15 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
             f"Cannot open {path}: it is a folder, not a store or a DICOM series; name the files in it"
         )
     tiff = is_tiff(path)
-    readers: tuple[Callable[[Path, Mpp | None], Slide], ...] = (OpenSlideReader, read_image)
+    readers: list[Callable[[Path, Mpp | None], Slide]] = [open_tiff if tiff else OpenSlideReader, read_image]
     reasons: list[str] = []
     try:
-        for reader in (TiffReader, *readers) if tiff else readers:
+        for reader in readers:  # OpenSlide has its say in `open_tiff`, and must not read what is refused there
             try:
                 return reader(path, slide_mpp)
             except SlideUnsupportedError as error:
+                if isinstance(error, TiffStructureError):
+                    readers.insert(1, OpenSlideReader)
                 reasons += str(error).split("; ")  # so that what two readers say alike is said once
     except PermissionError as error:
         raise SlideUnsupportedError(f"Cannot open {path}: permission denied") from error
