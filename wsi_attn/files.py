@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wsi_attn.errors import OutputExistsError
+from wsi_attn.errors import OutputExistsError, UsageError
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+"""How a URL begins, also after `Path` has dropped one of its slashes; one letter is a drive of Windows."""
+
+
+def url_scheme(path: str | Path) -> str:
+    """The scheme of a URL, such as `s3`; empty for the path of a file."""
+    found = URL.match(str(path))
+    return found[1].lower() if found else ""
+
+
+def check_output(path: str | Path, option: str) -> None:
+    """Make sure that an output is not a URL, which would become a local folder named like its scheme.
+
+    Raises
+    ------
+    UsageError : it is one; the message begins with `option`.
+    """
+    if scheme := url_scheme(path):
+        raise UsageError(
+            f"{option}: {scheme} URLs are not supported; name a local path, or mount the storage and name its folder"
+        )
 
 
 def write_bytes(path: Path, data: bytes) -> None:

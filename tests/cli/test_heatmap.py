@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.runner import wsi_attn
+from tests.cli.runner import in_process, wsi_attn
 
 STEM = "cmu1_small_region"
 
@@ -77,3 +78,54 @@ def test_scores_of_a_store(made: Path, tmp_path: Path) -> None:
     error = wsi_attn("heatmap", store, "--of", "score:tisue", "-o", tmp_path, code=2).error()
     assert "score:tissue" in error
     assert "grid" in wsi_attn("heatmap", store, "--grid", "none", "-o", tmp_path, code=2).error()
+
+
+def test_complete_pictures_are_skipped_and_others_are_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prediction = made / f"{STEM}.prediction.json"
+    arguments = ("heatmap", prediction, "-o", tmp_path, "--size", "400", "--json")
+    (first,) = in_process(capsys, *arguments).json()
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = in_process(capsys, *arguments)
+    assert (first["state"], again.json()[0]["state"]) == ("written", "skipped")
+    assert "--overwrite" in again.stderr
+    assert "--overwrite" in in_process(capsys, *arguments, "--opacity", "0.9", code=3).error()
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert in_process(capsys, *arguments, "--opacity", "0.9", "--overwrite").json()[0]["state"] == "written"
+
+
+def test_foreign_regions_are_kept(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / f"{STEM}.geojson"
+    mine.write_text("drawn by hand")
+    arguments = ("heatmap", made / f"{STEM}.prediction.json", "-o", tmp_path, "--size", "400")
+    assert mine.name in in_process(capsys, *arguments, code=3).error()
+    assert mine.read_text() == "drawn by hand"
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_a_contact_sheet_is_added_to_a_complete_picture(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("heatmap", made / f"{STEM}.prediction.json", "-o", tmp_path, "--size", "400", "--json")
+    in_process(capsys, *arguments)
+    before = (tmp_path / f"{STEM}.heatmap.png").stat().st_mtime_ns
+    (record,) = in_process(capsys, *arguments, "--contact-sheet", "4").json()
+    assert Path(record["contact_sheet"]).is_file()
+    assert (tmp_path / f"{STEM}.heatmap.png").stat().st_mtime_ns == before
+
+
+def test_two_inputs_of_one_name(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prediction = made / f"{STEM}.prediction.json"
+    (tmp_path / "other").mkdir()
+    for path in made.glob(f"{STEM}.prediction.*"):
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / "other" / path.name)
+    twin = tmp_path / "other" / prediction.name
+    result = in_process(capsys, "heatmap", prediction, twin, "-o", tmp_path / "out", "--size", "400", code=4)
+    assert "would both write" in result.error()
+
+
+def test_a_slide_has_no_heatmap_yet(demo_slide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = in_process(capsys, "heatmap", demo_slide, code=2).error()
+    assert f"wsi-attn predict {demo_slide} --heatmap" in error
+    assert f"wsi-attn tile {demo_slide}" in error

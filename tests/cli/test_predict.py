@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.runner import wsi_attn
+from tests.cli.runner import in_process, wsi_attn
 from wsi_attn.predict.exhaustive import ATTENTION
 from wsi_attn.store.predictions import read_prediction
 
@@ -40,3 +40,39 @@ def test_exhaustive_maps_are_added_to_a_prediction_without_them(tmp_path: Path) 
     wsi_attn("predict", SLIDE, "--output", tmp_path, "--exhaustive")
     assert ATTENTION in read_prediction(file).maps
     assert "is there already" in wsi_attn("predict", SLIDE, "--output", tmp_path, "--exhaustive").stderr
+
+
+def test_without_output_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    slide, _, probability, file = in_process(capsys, "predict", SLIDE).stdout.strip().split("\t")
+    assert (slide, file) == (str(SLIDE), "-")
+    assert 0 < float(probability) <= 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_heatmap_without_a_record_lies_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (record,) = in_process(capsys, "predict", SLIDE, "--heatmap", "--json").json()
+    assert [path.name for path in tmp_path.iterdir()] == [record["heatmap"]] == ["cmu1_small_region.heatmap.png"]
+    assert "complete already" in in_process(capsys, "predict", SLIDE, "--heatmap").stderr
+    (tmp_path / record["heatmap"]).write_text("mine")
+    refused = in_process(capsys, "predict", SLIDE, "--heatmap", code=3)
+    assert "--overwrite" in refused.error()
+    assert refused.stdout  # the answer itself is not lost
+    in_process(capsys, "predict", SLIDE, "--heatmap", "--overwrite")
+
+
+def test_heatmap_beside_the_record_is_that_of_the_command_heatmap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (drawn,) = in_process(capsys, "predict", SLIDE, "-o", tmp_path, "--heatmap", "--json").json()
+    before = Path(drawn["heatmap"]).read_bytes()
+    (record,) = in_process(capsys, "heatmap", tmp_path, "--json").json()
+    assert record["heatmap"] == drawn["heatmap"]
+    assert Path(record["geojson"]).is_file()
+    in_process(capsys, "heatmap", tmp_path, "--overwrite")
+    assert Path(drawn["heatmap"]).read_bytes() == before

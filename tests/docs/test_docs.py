@@ -20,10 +20,29 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 INTRODUCTION = """# Commands and exit codes
 
 stdout carries data only: one line a slide, or with `--json` one JSON object a slide. stderr carries what people read:
-progress on a terminal, warnings, errors; `--quiet` leaves errors alone. `-` reads paths from stdin. Output that is
+progress on a terminal, warnings, errors; `--quiet` leaves errors alone. Output that is
 complete, from the same input and parameters, is skipped and said so; incomplete output is resumed; anything else in the
 way is refused unless `--overwrite`. `wsi-attn --config FILE COMMAND` takes defaults from a TOML file with one table a
 command, keys named like the options; the command line wins. `wsi-attn --log-file FILE COMMAND` keeps what stderr says.
+
+## Inputs
+
+Wherever a command takes slides, it takes any number of these:
+
+- a slide, an image, or a store;
+- a folder, which means the slides, images and stores in it, sorted by name. Subfolders are not searched. A store beside
+  the slide of the same name is left out. Of a DICOM series, name one file instead of the folder. For `heatmap` and
+  `export` a folder means its predictions, or its stores where it has no predictions; for `verify` its stores;
+- a manifest, a CSV file with a header and a column `path` (or `slide_id`, `wsi`, `slide`, `image_path`, `filename`).
+  Paths are relative to the manifest. A column `mpp` gives the pixel size of each slide in µm, `X` or `X,Y`; it wins
+  over `--slide-mpp` and over the slide's own pixel size. An empty cell or 0 means that the pixel size is not known.
+  Several images separated by `;` form one field;
+- `-`, a list of any of these on stdin: one a line, or separated by NUL as `find -print0` writes them.
+
+An input that cannot be used is reported, and the others are processed. URLs such as `s3://` are not supported, neither
+as inputs nor as outputs.
+
+## Exit codes
 
 | exit code | meaning |
 |---|---|

@@ -23,7 +23,10 @@ if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs i
     from wsi_attn.slide import Slide
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="MANIFEST|IMAGE", help="One CSV manifest, or images; - reads paths from stdin.")
+    list[str],
+    typer.Argument(
+        metavar="MANIFEST|IMAGE", help="A manifest (.csv), or images and folders of them; - reads a list from stdin."
+    ),
 ]
 Method = Annotated[str, typer.Option("--method", help="How boxes are found: saliency or segmentation.")]
 Model = Annotated[
@@ -49,9 +52,11 @@ def boxes(
     and FOLDER/pictures, with what was found in orange and what the manifest gives in green.
     """
     find = _finder(method, model, device)
-    rows = _rows(expand(inputs))
+    rows, problems = _rows(inputs)
     made_of = {"method": method, "model": model, "inputs": [_input(row) for row in rows]}
-    console = Console(quiet=quiet, total=len(rows))
+    console = Console(quiet=quiet, total=len(rows) + len(problems))
+    for problem in problems:
+        console.fail(problem)
     records = None if overwrite else _finished(output, made_of)
     if records is not None:
         console.info(f"{output / TABLE} is there already; --overwrite finds boxes anew")
@@ -67,7 +72,7 @@ def boxes(
         if records:
             files.write_text(output / TABLE, _table(records))
             console.info(f"table: {output / TABLE}, pictures: {output / PICTURES}")
-        if not console.failures:  # what is not whole is found anew next time
+        if not console.failures:  # incomplete results are computed again
             files.write_json(output / RECORD, {"made_of": made_of, "records": records})
     for record in records:
         data_json(record) if json else data(_line(record))
@@ -87,14 +92,22 @@ def _finder(method: str, model: str, device: str) -> Callable[[Slide], FoundBoxe
     return box_finder(method, model, resolve_device(device))
 
 
-def _rows(paths: list[Path]) -> list[Row]:
+def _rows(arguments: list[str]) -> tuple[list[Row], list[WsiAttnError]]:
+    """Rows of one manifest with all its columns, or one row for each image; and inputs that cannot be used."""
     from wsi_attn.data.manifest import Row, read_manifest
 
-    if paths[0].suffix.lower() == ".csv":
-        if len(paths) > 1:
+    if arguments[0].lower().endswith(".csv"):
+        if len(arguments) > 1:
             raise UsageError("Name one manifest, or images; not both, and not several manifests")
-        return read_manifest(paths[0], need_label=False)
-    return [Row(path, "", "", "", None, number) for number, path in enumerate(paths, 1)]
+        return read_manifest(Path(arguments[0]), need_label=False), []
+    rows: list[Row] = []
+    problems: list[WsiAttnError] = []
+    for number, given in enumerate(expand(arguments), 1):
+        if given.problem is None:
+            rows.append(Row(given.path, "", "", "", given.mpp, number, paths=given.images))
+        else:
+            problems.append(given.problem)
+    return rows, problems
 
 
 def _input(row: Row) -> list[Any]:

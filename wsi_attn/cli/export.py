@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,9 @@ from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Workers
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExitCode, ExportError, UsageError, WsiAttnError
 from wsi_attn.files import Reservations
+
+if TYPE_CHECKING:
+    from wsi_attn.data.inputs import Input
 
 Inputs = Annotated[
     list[str],
@@ -86,13 +89,14 @@ def export(
     the map that a global-spatial model learned.
     """
     if to == "attention-map":
-        raise typer.Exit(_attention_maps(expand(inputs), output, Console(quiet=quiet), overwrite=overwrite, json=json))
+        models = expand(inputs, lambda folder: [folder], "run")
+        raise typer.Exit(_attention_maps(models, output, Console(quiet=quiet), overwrite=overwrite, json=json))
     from wsi_attn.export.run import ExportConfig, export_subject, target_of
-    from wsi_attn.export.source import export_paths, open_export_source
+    from wsi_attn.export.source import open_export_source, results_in
 
-    paths = export_paths(expand(inputs))
-    if slide and len(paths) > 1:
-        raise UsageError(f"--slide names one slide and {len(paths)} inputs were given")
+    found = expand(inputs, results_in, "prediction and no store")
+    if slide and len(found) > 1:
+        raise UsageError(f"--slide names one slide and {len(found)} inputs were given")
     if size and downsample:
         raise UsageError("--size and --downsample say the same thing; give one")
     config = ExportConfig(
@@ -109,11 +113,12 @@ def export(
         pyramid,
         workers,
     )
-    console = Console(quiet=quiet, total=len(paths))
+    console = Console(quiet=quiet, total=len(found))
     reservations = Reservations()
-    for path in paths:
+    for given in found:
+        path = given.path
         try:
-            subject = open_export_source(path, slide, grid)
+            subject = open_export_source(given.located(), slide, grid, given.mpp)
             target = target_of(subject, to, output, config)
             reservations.reserve(target, path)
             with console.progress(subject.stem) as progress:
@@ -136,14 +141,15 @@ def export(
     raise typer.Exit(console.exit_code())
 
 
-def _attention_maps(models: list[Path], output: Path, console: Console, *, overwrite: bool, json: bool) -> ExitCode:
+def _attention_maps(models: list[Input], output: Path, console: Console, *, overwrite: bool, json: bool) -> ExitCode:
     """The learned maps of runs or checkpoints, each as two pictures in the folder `output`."""
     from wsi_attn.export.attention_map import export_attention_map
 
     console.total = len(models)
-    for model in models:
+    for given in models:
+        model = given.path
         try:
-            record = export_attention_map(str(model), output, overwrite=overwrite)
+            record = export_attention_map(str(given.located()), output, overwrite=overwrite)
         except WsiAttnError as error:
             console.fail(error)
             continue

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from wsi_attn import files
-from wsi_attn.cli.options import Debug, Json, Quiet, Workers
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Workers
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExportError, UsageError, WsiAttnError
-
-if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
-    from wsi_attn.export.source import ExportSource
-    from wsi_attn.slide import Slide
 
 Inputs = Annotated[
     list[str],
@@ -47,8 +43,6 @@ Colour = Annotated[str, typer.Option("--colours", "--colour-map", help="viridis,
 Sheet = Annotated[
     int, typer.Option("--contact-sheet", metavar="K", min=0, max=400, help="Also show the K highest places on a sheet.")
 ]
-PATCH_SIDE = 256
-"""Pixels along a patch of a contact sheet, at most."""
 
 
 def heatmap(
@@ -62,65 +56,38 @@ def heatmap(
     alpha: Alpha = 0.5,
     colour_map: Colour = "viridis",
     contact_sheet: Sheet = 0,
+    overwrite: Overwrite = False,
     workers: Workers = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Draw what predictions looked at, or what tiles of stores score, as PNG; regions of predictions as GeoJSON too."""
-    from wsi_attn.export.geojson import write_geojson
-    from wsi_attn.export.source import export_paths, open_export_source
-    from wsi_attn.geometry import Frame
-    from wsi_attn.heatmaps.picture import draw_layer, png_bytes
-    from wsi_attn.slides.view import read_view
+    from wsi_attn.export.heatmap import HeatmapConfig, draw_heatmap, heatmap_of
+    from wsi_attn.export.source import open_export_source, results_in
 
-    found = export_paths(expand(inputs))
+    found = expand(inputs, results_in, "prediction and no store")
     if slide and len(found) > 1:
         raise UsageError(f"--slide names one slide and {len(found)} inputs were given")
+    config = HeatmapConfig(of, show, colour_map, alpha, size, contact_sheet, workers)
     console = Console(quiet=quiet, total=len(found))
-    for path in found:
+    reservations = files.Reservations()
+    for given in found:
+        path = given.path
         try:
-            subject = open_export_source(path, slide, grid)
-            layer = subject.layer(of)
-            downsample = max(1.0, max(subject.size0) / size)
-            frame = Frame.covering(subject.size0, downsample, downsample)
-            folder = output or path.parent
-            record = {"slide": str(subject.slide), "heatmap": str(folder / f"{_stem(subject, of)}.heatmap.png")}
-            with subject.pixels() as source:
-                view = read_view(source, frame.downsample_x, frame.downsample_y, workers=workers)
-                picture = draw_layer(layer, subject.caption, view.pixels, frame, show, alpha, colour_map)
-                files.write_bytes(Path(record["heatmap"]), png_bytes(picture, {**subject.origin, "of": layer.name}))
-                if contact_sheet:
-                    record["contact_sheet"] = str(folder / f"{_stem(subject, of)}.patches.png")
-                    sheet = _sheet(subject, source, layer.name, contact_sheet)
-                    files.write_bytes(Path(record["contact_sheet"]), sheet)
-            if subject.prediction:
-                record["geojson"] = str(folder / f"{subject.stem}.geojson")
-                write_geojson(subject.prediction, Path(record["geojson"]))
+            subject = open_export_source(given.located(), slide, grid)
+            wanted = heatmap_of(subject, output or path.parent, config)
+            for file in wanted.files().values():
+                reservations.reserve(Path(file), path)
+            made = draw_heatmap(subject, wanted, config, overwrite=overwrite)
         except WsiAttnError as error:
             console.fail(error)
             continue
         except OSError as error:
             console.fail(ExportError(f"Cannot draw {path}: {error.strerror or error}"))
             continue
-        data_json(record) if json else data("\t".join(record.values()))
+        if made.state == "skipped":
+            console.info(f"{made.heatmap} is complete already; add --overwrite to draw it again")
+        record = {"slide": str(made.slide), **made.files()}
+        data_json({**record, "state": made.state}) if json else data("\t".join(record.values()))
     raise typer.Exit(console.exit_code())
-
-
-def _stem(subject: ExportSource, of: str | None) -> str:
-    """What pictures are named after: a quantity that is not the usual one is part of it."""
-    if subject.prediction and of in (None, subject.layers[0]):
-        return subject.stem
-    return f"{subject.stem}.{(of or subject.layers[0]).replace(':', '-')}"
-
-
-def _sheet(subject: ExportSource, slide: Slide, name: str, count: int) -> bytes:
-    from wsi_attn.heatmaps.contact_sheet import contact_sheet, read_patches
-    from wsi_attn.heatmaps.picture import png_bytes
-
-    regions = subject.regions(count, name)
-    caption = subject.caption
-    lines = (caption.name, *caption.lines, f"{len(regions)} highest places by {name}, positions in level-0 pixels")
-    patches = read_patches(slide, regions, PATCH_SIDE)
-    sheet = contact_sheet(patches, lines, subject.mpp, side=PATCH_SIDE, quantity=name.rpartition(":")[2])
-    return png_bytes(sheet, {**subject.origin, "of": name})

@@ -1,4 +1,4 @@
-"""`wsi-attn info`: what a slide says of itself."""
+"""`wsi-attn info`: the metadata of slides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Quiet, SlideMpp, Slides, parse_slide_mpp
-from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import WsiAttnError
 
 if TYPE_CHECKING:
@@ -19,17 +19,13 @@ if TYPE_CHECKING:
 def info(
     slides: Slides, slide_mpp: SlideMpp = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
-    """Print levels, pixel size, compression and what else a slide says of itself."""
-    from wsi_attn.data.sources import open_source
-
-    paths = expand(slides)
-    mpp = parse_slide_mpp(slide_mpp)
-    console = Console(quiet=quiet, total=len(paths))
-    for path in paths:
+    """Print levels, pixel size, compression and other metadata of slides, images or stores."""
+    inputs, mpp = expand(slides), parse_slide_mpp(slide_mpp)
+    console = Console(quiet=quiet, total=len(inputs))
+    for given in inputs:
         try:
-            with open_source(path, mpp) as slide:
+            with given.open(mpp) as slide:
                 tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
-                warn_of_contradiction(console, path, slide.info)
                 data_json(as_record(slide.info, tiles)) if json else data(as_text(slide.info, tiles))
         except WsiAttnError as error:
             console.fail(error)
@@ -64,7 +60,7 @@ def as_record(info: SlideInfo, tiles: Sequence[LevelTiles]) -> dict[str, Any]:
         "height": info.size0.height,
         "mpp": list(info.mpp) if info.mpp else None,
         "mpp_source": info.mpp_source,
-        "mpp_note": info.mpp_note or info.mpp_contradiction,
+        "mpp_note": info.mpp_note,
         "objective_power": info.objective_power,
         "compression": info.compression,
         "levels": [

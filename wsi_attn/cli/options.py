@@ -20,7 +20,12 @@ def _debug(value: bool) -> bool:
 
 
 Slides = Annotated[
-    list[str], typer.Argument(metavar="SLIDE", help="Slides, images or stores; - reads paths from stdin.")
+    list[str],
+    typer.Argument(
+        metavar="SLIDE",
+        help="Slides, images or stores; folders of them; manifests (.csv) with a column path; - reads a list of these "
+        "from stdin.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
@@ -40,7 +45,12 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 SlideMpp = Annotated[
     str | None,
-    typer.Option("--slide-mpp", metavar="X[,Y]", help="Microns per pixel of level 0, where the file does not say."),
+    typer.Option(
+        "--slide-mpp",
+        metavar="X[,Y]",
+        help="Pixel size of level 0, µm; wins over the slide's own. A pixel size in a manifest (column mpp) wins over "
+        "both.",
+    ),
 ]
 
 

@@ -15,7 +15,8 @@ from wsi_attn.cli.options import DEBUG
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # it brings numpy, a third of the time that --help takes
-    from wsi_attn.slide import Progress, SlideInfo
+    from wsi_attn.data.inputs import Finder, Input
+    from wsi_attn.slide import Progress
 
 LOG: list[Path] = []
 """The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
@@ -115,20 +116,16 @@ def interval(metric: dict[str, float | None]) -> str:
     return "\t".join("-" if metric[key] is None else f"{metric[key]:.3f}" for key in ("value", "low", "high"))
 
 
-def warn_of_contradiction(console: Console, path: Path, info: SlideInfo) -> None:
-    """Warn of a pixel size that contradicts the objective."""
-    if info.mpp_contradiction:
-        console.info(f"warning: {path}: {info.mpp_contradiction}; --slide-mpp states the right pixel size")
+def expand(arguments: list[str], find: Finder | None = None, what: str = "slide, image or store") -> list[Input]:
+    """The inputs that the arguments of a command stand for, see `data.inputs.expand`.
 
+    Raises
+    ------
+    UsageError : there is none.
+    """
+    from wsi_attn.data import inputs
 
-def expand(paths: list[str]) -> list[Path]:
-    """Paths of the command line, `-` replaced by the lines of stdin; `UsageError` where none is left."""
-    expanded: list[Path] = []
-    for path in paths:
-        if path == "-":
-            expanded.extend(Path(line.strip()) for line in sys.stdin if line.strip())
-        else:
-            expanded.append(Path(path))
-    if not expanded:
-        raise UsageError("No input was given: name files, or send their paths to stdin and write -")
-    return expanded
+    found = inputs.expand(arguments, sys.stdin.buffer.read, find or inputs.slides_in, what)
+    if not found:
+        raise UsageError("No input was given: name files or folders, or send a list of paths to stdin and write -")
+    return found

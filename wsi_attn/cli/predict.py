@@ -13,7 +13,6 @@ from wsi_attn.cli.options import (
     Device,
     Json,
     McDropout,
-    Output,
     Overwrite,
     Quiet,
     Seed,
@@ -24,11 +23,28 @@ from wsi_attn.cli.options import (
     resolve_device,
 )
 from wsi_attn.cli.output import Console, data, data_json, expand
+from wsi_attn.errors import ExportError, WsiAttnError
+from wsi_attn.files import Reservations
 from wsi_attn.models.zoo import DEFAULT, find_model
 
 if TYPE_CHECKING:
+    from wsi_attn.export.heatmap import HeatmapFiles
+    from wsi_attn.predict.batch import Outcome
     from wsi_attn.store.predictions import SlidePrediction
 
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Folder for the predictions, STEM.prediction.json; without it nothing is written."
+    ),
+]
+Heatmap = Annotated[
+    bool,
+    typer.Option(
+        "--heatmap",
+        help="Also draw where the model looked: STEM.heatmap.png in --output, or else in the current folder.",
+    ),
+]
 Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run or a checkpoint folder.")]
 AllowOutOfDistribution = Annotated[
     bool,
@@ -66,7 +82,8 @@ ReferBy = Annotated[
 
 def predict(
     slides: Slides,
-    output: Output,
+    output: Folder = None,
+    heatmap: Heatmap = False,
     model: Model = DEFAULT,
     slide_mpp: SlideMpp = None,
     allow_out_of_distribution: AllowOutOfDistribution = False,
@@ -83,8 +100,8 @@ def predict(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Label slides, stores or images, and write one prediction file each into --output."""
-    paths, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
+    """Predict the label of slides, stores or images and print it; with --output, also write the predictions."""
+    inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
     from wsi_attn.evaluate.conformal import threshold_of
     from wsi_attn.models.checkpoint import load_checkpoint
     from wsi_attn.predict.batch import predict_paths
@@ -96,7 +113,7 @@ def predict(
     checkpoint = load_checkpoint(folder, resolve_device(device))
     if coverage is not None:
         threshold_of(checkpoint.spec.calibration, coverage, checkpoint.name)  # refused before any slide is opened
-    console = Console(quiet=quiet, total=len(paths))
+    console = Console(quiet=quiet, total=len(inputs))
     console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = PredictConfig(
         allow_out_of_distribution=allow_out_of_distribution,
@@ -107,9 +124,10 @@ def predict(
         seed=seed,
         referral=referral,
     )
+    reservations = Reservations()
     with console.progress("predict") as progress:
         for outcome in predict_paths(
-            paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
+            inputs, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
         ):
             if outcome.prediction is None:
                 if outcome.error:
@@ -124,17 +142,50 @@ def predict(
                 )
             if outcome.state == "skipped":
                 console.info(f"{outcome.file} is there already; --overwrite predicts anew")
-            data_json(found.record()) if json else data(as_line(found, outcome.file))
+            record = found.record()
+            if heatmap:
+                target = output or Path()
+                try:
+                    drawn = _draw(outcome, found, target, reservations, overwrite=overwrite, workers=workers)
+                except WsiAttnError as error:
+                    console.fail(error)
+                except OSError as error:
+                    console.fail(ExportError(f"Cannot draw the heatmap of {found.slide}: {error.strerror or error}"))
+                else:
+                    skipped = " is complete already; add --overwrite to draw it again"
+                    console.info(f"heatmap: {drawn.heatmap}{skipped if drawn.state == 'skipped' else ''}")
+                    record["heatmap"] = str(drawn.heatmap)
+            data_json(record) if json else data(as_line(found, outcome.file))
     if peak := peak_memory_mb():
         console.info(f"peak memory {peak:.0f} MB")
     raise typer.Exit(console.exit_code())
 
 
+def _draw(
+    outcome: Outcome,
+    found: SlidePrediction,
+    folder: Path,
+    reservations: Reservations,
+    *,
+    overwrite: bool,
+    workers: int | None,
+) -> HeatmapFiles:
+    """Draw the heatmap of one prediction as `wsi-attn heatmap` does by default, without regions."""
+    from wsi_attn.export.heatmap import HeatmapConfig, draw_heatmap, heatmap_of
+    from wsi_attn.export.source import prediction_source
+
+    source = prediction_source(found, outcome.file, images=outcome.images)
+    config = HeatmapConfig(workers=workers)
+    wanted = heatmap_of(source, folder, config, regions=False)
+    reservations.reserve(wanted.heatmap, outcome.path)
+    return draw_heatmap(source, wanted, config, overwrite=overwrite)
+
+
 def as_line(found: SlidePrediction, file: Path | None) -> str:
-    """Slide, label, its probability, file; with a coverage also the prediction set, and whether it is unsure; with a
-    rule of referral whether it is referred.
+    """Slide, label, probability and file, or - where no file is written; with a coverage also the prediction set and
+    whether it is unsure; with a rule of referral also whether the slide is referred.
     """
-    line = f"{found.slide}\t{found.label}\t{found.probabilities[found.label]:.3f}\t{file}"
+    line = f"{found.slide}\t{found.label}\t{found.probabilities[found.label]:.3f}\t{file or '-'}"
     if found.prediction_set is not None:
         line += f"\t{'|'.join(found.prediction_set) or '-'}\t{'unsure' if found.unsure else 'sure'}"
     if found.refer is not None:

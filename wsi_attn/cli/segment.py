@@ -63,7 +63,7 @@ def segment(
     """Give every pixel of slides, stores or images a class: an OME-Zarr label image, GeoJSON polygons and a record
     of areas for each, in --output.
     """
-    paths, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
+    inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
     from wsi_attn.models.checkpoint import load_checkpoint
     from wsi_attn.segment.batch import segment_paths
     from wsi_attn.segment.evaluation import segmenter
@@ -73,12 +73,12 @@ def segment(
     checkpoint = load_checkpoint(folder, resolve_device(device))
     side = tile or segmenter(checkpoint).config.crop
     Windows(side, side, default_overlap(side) if overlap is None else overlap)  # refused before any slide is opened
-    console = Console(quiet=quiet, total=len(paths))
+    console = Console(quiet=quiet, total=len(inputs))
     console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = SegmentConfig(tile, overlap, into_store, annotations, simplify, workers)
     with console.progress("segment") as progress:
         for outcome in segment_paths(
-            paths, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
+            inputs, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
         ):
             if outcome.record is None:
                 if outcome.error:

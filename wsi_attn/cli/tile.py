@@ -9,14 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
-from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
 from wsi_attn.files import Reservations
 
 Store = Annotated[
-    Path, typer.Option("--output", "-o", help="One store NAME.zarr, or a folder that receives STEM.zarr.")
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A store NAME.zarr, or a folder that receives STEM.zarr; the current folder by default.",
+        show_default=False,
+    ),
 ]
-TileSize = Annotated[int, typer.Option("--tile-size", help="Side of a tile in pixels.")]
+TileSize = Annotated[int, typer.Option("--tile-size", "--patch-size", help="Side of a tile in pixels.")]
 Overlap = Annotated[int, typer.Option("--overlap", help="Pixels that neighbouring tiles share.")]
 Mpp = Annotated[
     float | None, typer.Option("--mpp", help="Resolution wanted, µm/px; the slide's own pixels by default.")
@@ -43,7 +49,7 @@ Scores = Annotated[str, typer.Option("--scores", help="all, none, or names joine
 
 def tile(
     slides: Slides,
-    output: Store,
+    output: Store = Path(),
     tile_size: TileSize = 256,
     overlap: Overlap = 0,
     mpp: Mpp = None,
@@ -62,26 +68,26 @@ def tile(
     debug: Debug = False,
 ) -> None:
     """Tile slides into Zarr: pixels, tissue mask, a grid of tiles and their scores."""
-    from wsi_attn.data.sources import open_source
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tiling.write import tile_slide
 
-    paths, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
+    inputs, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
     one = output.suffix == ".zarr"
-    if one and len(paths) > 1:
-        raise UsageError(f"{output} is one store and {len(paths)} slides were given; name a folder")
-    if Path(tissue).is_file() and len(paths) > 1:
+    if one and len(inputs) > 1:
+        raise UsageError(f"{output} is one store and {len(inputs)} slides were given; name a folder")
+    if Path(tissue).is_file() and len(inputs) > 1:
         raise UsageError(
-            f"--tissue {tissue} is of one slide and {len(paths)} were given; name a folder of STEM.geojson"
+            f"--tissue {tissue} is of one slide and {len(inputs)} were given; name a folder of STEM.geojson"
         )
     method = "otsu" if Path(tissue).is_dir() else tissue
     config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores, workers)
-    console = Console(quiet=quiet, total=len(paths))
+    console = Console(quiet=quiet, total=len(inputs))
     reservations = Reservations()
-    for number, path in enumerate(paths, 1):
-        of_all = f"{number} of {len(paths)}, " if len(paths) > 1 else ""
+    for number, given in enumerate(inputs, 1):
+        path = given.path
+        of_all = f"{number} of {len(inputs)}, " if len(inputs) > 1 else ""
         try:
-            with open_source(path, own_mpp) as slide, console.progress(of_all + slide.info.name) as progress:
+            with given.open(own_mpp) as slide, console.progress(of_all + slide.info.name) as progress:
                 store = output if one else output / f"{slide.info.name}.zarr"
                 reservations.reserve(store, path)
                 own = dataclasses.replace(config, tissue=_tissue_of(tissue, slide.info.name))
@@ -112,7 +118,6 @@ def tile(
             console.info(
                 f"warning: {path}: no tissue was found, the grid is empty; --tissue none takes the whole slide"
             )
-        warn_of_contradiction(console, path, slide.info)
         if slide.info.mpp is None:
             console.info(f"warning: {path}: no pixel size is recorded ({slide.info.mpp_note}); --slide-mpp gives one")
         record = as_record(path, summary)

@@ -10,7 +10,7 @@ import typer
 
 from wsi_attn import files, geojson
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
-from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
+from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
@@ -61,21 +61,20 @@ def tissue(
     debug: Debug = False,
 ) -> None:
     """Find where tissue is on slides, stores or images, and write its outlines for QuPath and a picture."""
-    from wsi_attn.data.sources import open_source
     from wsi_attn.tissue.detect import METHODS, detect_tissue
 
     METHODS.get(method)
     if mpp is not None and not 0 < mpp < float("inf"):
         raise UsageError(f"--mpp takes a positive number, not {mpp:g}")
-    paths, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
+    inputs, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
     parameters = {"method": method, "mpp": mpp, "min_area_um2": min_area, "max_hole_um2": max_hole}
     parameters["simplify"] = simplify
-    console = Console(quiet=quiet, total=len(paths))
+    console = Console(quiet=quiet, total=len(inputs))
     reservations = files.Reservations()
-    for path in paths:
+    for given in inputs:
+        path = given.path
         try:
-            with open_source(path, own_mpp) as slide:
-                warn_of_contradiction(console, path, slide.info)
+            with given.open(own_mpp) as slide:
                 targets = _targets(output, slide, path, reservations)
                 made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
                 if targets and not overwrite and (done := _finished(*targets, made_of)):

@@ -10,7 +10,10 @@ from wsi_attn.cli.options import Debug, Json, Quiet, Workers
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import StoreError, WsiAttnError
 
-Stores = Annotated[list[str], typer.Argument(metavar="STORE", help="Stores; - reads paths from stdin.")]
+Stores = Annotated[
+    list[str],
+    typer.Argument(metavar="STORE", help="Stores, folders of stores or manifests (.csv); - reads a list from stdin."),
+]
 Fast = Annotated[bool, typer.Option("--fast", help="Compare sizes and checksums, decode nothing.")]
 
 
@@ -23,12 +26,14 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Read stores again, every file and every chunk, and say what is missing or damaged."""
+    from wsi_attn.data.inputs import stores_in
     from wsi_attn.store.verify import verify_store
 
-    paths = expand(stores)
-    console = Console(quiet=quiet, total=len(paths))
-    for path in paths:
+    inputs = expand(stores, stores_in, "store")
+    console = Console(quiet=quiet, total=len(inputs))
+    for given in inputs:
         try:
+            path = given.located()
             with console.progress(path.name) as progress:
                 verdict = verify_store(path, decode=not fast, workers=workers, progress=progress)
         except WsiAttnError as error:

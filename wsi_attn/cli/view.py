@@ -13,7 +13,9 @@ from wsi_attn.cli.output import Console, data, expand
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH", help="Slides, stores, predictions, GeoJSON files, or folders of them; - reads paths from stdin."
+        metavar="PATH",
+        help="Slides, stores, predictions or GeoJSON files, folders of them, or manifests (.csv); - reads a list of "
+        "these from stdin.",
     ),
 ]
 Host = Annotated[
@@ -45,8 +47,13 @@ def view(
     from wsi_attn.viewer.serve import serve
 
     console = Console(quiet=quiet)
-    collection = collect(expand(paths))
-    for problem in collection.problems:
+    given = expand(paths, lambda folder: [folder])
+    usable = [one for one in given if one.problem is None]
+    problems = [one.problem for one in given if one.problem is not None]
+    if problems and not usable:
+        raise problems[0]
+    collection = collect([one.path for one in usable], {one.path: one.mpp for one in usable if one.mpp})
+    for problem in (*problems, *collection.problems):
         console.fail(problem)
 
     def ready(address: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,21 +76,47 @@ def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
     ManifestError : missing file, column, label or image, a split that is none, boxes that are no boxes, one patient
         in two splits. The message names the file and the row, counted as a spreadsheet does, the header being row 1.
     """
+    rows = [_row(path, number, values, need_label=need_label) for number, values in _read(path, need_label=need_label)]
+    _check_leakage(path, rows)
+    return rows
+
+
+def read_slides(path: Path) -> list[Row | ManifestError]:
+    """Read the slides and pixel sizes of a manifest; other columns are ignored.
+
+    Returns
+    -------
+    For each row what it names, or the error why its slide cannot be read, so that it does not stop the others.
+
+    Raises
+    ------
+    ManifestError : the file is missing, is no CSV in UTF-8, or has no column for the path or no rows.
+    """
+    rows: list[Row | ManifestError] = []
+    for number, values in _read(path, need_label=False):
+        try:
+            used = {name: value for name, value in values.items() if name in ("path", "mpp")}
+            rows.append(_row(path, number, used, need_label=False))
+        except ManifestError as error:
+            rows.append(error)
+    return rows
+
+
+def _read(path: Path, *, need_label: bool) -> Iterator[tuple[int, dict[str, str]]]:
+    """Every row: its number, the header being 1, and its cells by the names of `ALIASES`."""
     if not path.is_file():
         raise ManifestError(f"There is no manifest {path}")
+    number = 1
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = _columns(path, reader.fieldnames or (), need_label=need_label)
-            rows = [
-                _row(path, number, record, columns, need_label=need_label) for number, record in enumerate(reader, 2)
-            ]
+            for number, record in enumerate(reader, 2):
+                yield number, {name: (record[column] or "").strip() for name, column in columns.items()}
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"Cannot read {path}: not a CSV in UTF-8 ({error})") from error
-    if not rows:
+    if number == 1:
         raise ManifestError(f"{path} has no rows")
-    _check_leakage(path, rows)
-    return rows
 
 
 def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str, str]:
@@ -107,10 +133,7 @@ def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str
     return {name: column for name, column in columns.items() if column}
 
 
-def _row(
-    manifest: Path, number: int, record: dict[str, str | None], columns: dict[str, str], *, need_label: bool
-) -> Row:
-    values = {name: (record[column] or "").strip() for name, column in columns.items()}
+def _row(manifest: Path, number: int, values: Mapping[str, str], *, need_label: bool) -> Row:
     where = f"{manifest}, row {number}"
     for name in ("path", "label") if need_label else ("path",):
         if name in values and not values[name]:
@@ -143,6 +166,11 @@ def _images(where: str, folder: Path, text: str) -> tuple[Path, ...]:
             raise ManifestError(f"{where}: an empty name among the images {text!r}")
         if not image.exists():
             raise ManifestError(f"{where}: there is no file {image}")
+        if image.is_dir() and len(images) > 1:
+            raise ManifestError(
+                f"{where}: {image} is a folder or store, and a row with several images takes image files only; give "
+                "the store a row of its own"
+            )
     if len(set(images)) < len(images):
         raise ManifestError(f"{where}: an image is named twice in {text!r}")
     return images
@@ -191,8 +219,10 @@ def _mpp(where: str, text: str) -> Mpp | None:
         numbers = [float(part) for part in text.replace(";", ",").split(",")]
     except ValueError as error:
         raise ManifestError(f"{where}: mpp {text!r} is not a number") from error
-    if len(numbers) not in (1, 2) or not all(0 < number < math.inf for number in numbers):
+    if len(numbers) not in (1, 2) or not all(0 <= number < math.inf for number in numbers):
         raise ManifestError(f"{where}: mpp {text!r} is not one or two positive numbers")
+    if 0 in numbers:  # as tables write what is not known
+        return None
     return Mpp(numbers[0], numbers[-1])
 
 

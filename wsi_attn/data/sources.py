@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,16 +32,19 @@ def open_source(path: Path, slide_mpp: Mpp | None = None) -> Slide:
 
 
 def open_row(row: Row, cache: TileCache | None = None) -> Slide:
-    """What a row of a manifest holds: a slide, a store, an image, or several images as one field.
+    """Open the slide, store, image or field of several images of a manifest's row.
 
     Parameters
     ----------
     cache
-        Where a field of several images keeps what it has decoded.
+        Cache of decoded images of a field; a field has its own by default.
     """
-    if len(row.paths) > 1:
-        return Mosaic(row.paths, row.mpp, cache)
-    return open_source(row.path, row.mpp)
+    return open_images(row.paths, row.mpp, cache) if len(row.paths) > 1 else open_source(row.path, row.mpp)
+
+
+def open_images(paths: Sequence[Path], mpp: Mpp | None = None, cache: TileCache | None = None) -> Slide:
+    """Open several images as one field; errors as `Mosaic`."""
+    return Mosaic(paths, mpp, cache)
 
 
 LEVEL_TOLERANCE = 0.02
@@ -65,7 +69,7 @@ class SlidePatches:
 
     Raises
     ------
-    MissingMppError : a resolution is wanted and the slide's is not known, or contradicts its objective.
+    MissingMppError : a resolution is wanted and the slide's is not known.
     ModelMismatchError : the slide is far coarser than wanted.
     """
 
@@ -135,11 +139,6 @@ def _downsamples(slide: Slide, mpp: float | None) -> tuple[float, float]:
     if own is None:
         raise MissingMppError(
             f"Cannot read {path} at {mpp:g} µm/px: {slide.info.mpp_note}; say it with --slide-mpp X[,Y] "
-            "or a manifest column `mpp`"
-        )
-    if contradiction := slide.info.mpp_contradiction:
-        raise MissingMppError(
-            f"Cannot read {path} at {mpp:g} µm/px: {contradiction}; state the right pixel size with --slide-mpp X[,Y] "
             "or a manifest column `mpp`"
         )
     if max(own) > mpp * UPSAMPLING_LIMIT:

@@ -15,6 +15,7 @@ from typing import Any
 
 from wsi_attn import __version__
 from wsi_attn.export.source import ExportSource
+from wsi_attn.store.predictions import SlidePrediction
 
 SEARCHED = 1 << 20
 """Bytes at either end of a file in which its mark lies."""
@@ -45,6 +46,8 @@ def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
     options = {name: value for name, value in asdict(config).items() if name != "workers"}
     words = {"format": to, "software": __version__, "fingerprint": subject.fingerprint, "grid": subject.grid, **options}
     digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+    if subject.prediction:
+        digest.update(json.dumps(_identity(subject.prediction), sort_keys=True).encode())
     for file in _files_of(subject):
         digest.update(file.name.encode())
         with file.open("rb") as opened:
@@ -53,10 +56,26 @@ def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
     return Mark(f"wsi-attn-export-{digest.hexdigest()}")
 
 
+def _identity(prediction: SlidePrediction) -> dict[str, Any]:
+    """What tells a prediction from another one, the same for one in memory and one that was read from its file.
+
+    Numbers are rounded: a GPU gives the last digits differently from run to run.
+    """
+    return {
+        "slide": Path(prediction.slide).name,
+        "label": prediction.label,
+        "model": prediction.model,
+        "software": prediction.software,
+        "mpp": prediction.mpp,
+        "probabilities": {name: round(value, 3) for name, value in prediction.probabilities.items()},
+        "uncertainty": {name: round(value, 3) for name, value in prediction.uncertainty.items()},
+        "regions": [[region.x, region.y, region.width, region.height] for region in prediction.attention],
+        "maps": sorted(prediction.maps),
+    }
+
+
 def _files_of(subject: ExportSource) -> Iterator[Path]:
-    """What an export depends on beside the slide's pixels, which the fingerprint stands for."""
-    if subject.prediction:
-        yield subject.path
-    elif subject.store:
+    """The files of a store that an export depends on, beside the slide's pixels."""
+    if subject.store:
         yield subject.path / "zarr.json"
         yield from sorted(file for file in (subject.path / "tiles" / subject.grid).rglob("*") if file.is_file())

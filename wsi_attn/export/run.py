@@ -9,7 +9,7 @@ from typing import Any, Literal
 from wsi_attn import files
 from wsi_attn.errors import ExportError, OutputExistsError, UsageError
 from wsi_attn.export.dzi import tile_folder, write_dzi
-from wsi_attn.export.finished import Mark, mark_of
+from wsi_attn.export.finished import mark_of
 from wsi_attn.export.geojson import tile_features, to_geojson, write_features
 from wsi_attn.export.html import MOST_PATCHES, SLIDE_SIDE, write_html
 from wsi_attn.export.ome_tiff import Layout, write_picture, write_values
@@ -119,11 +119,9 @@ def export_subject(
     record = {"input": str(subject.path), "slide": str(subject.slide), "format": to, "output": str(path)}
     if path.resolve() in (subject.slide.resolve(), subject.path.resolve()):
         raise UsageError(f"{path} is what is exported; name another --output")
-    mark = mark_of(subject, to, config)
-    if not overwrite and _is_there(path, to, mark):
+    if check_target(subject, to, path, config, overwrite=overwrite):
         return {**record, "state": "skipped"}
-    _check_target(to, path, overwrite=overwrite)
-    subject = replace(subject, mark=mark.text)
+    subject = replace(subject, mark=mark_of(subject, to, config).text)
     more: dict[str, Any]
     if to in ("csv", "parquet"):
         more = _table(subject, to, path, overwrite=overwrite)
@@ -142,20 +140,29 @@ def export_subject(
     return {**record, "state": "written", **more}
 
 
-def _is_there(path: Path, to: Format, mark: Mark) -> bool:
-    return mark.is_in(path) and (to != "dzi" or tile_folder(path).is_dir())
+def check_target(subject: ExportSource, to: str, path: Path, config: object, *, overwrite: bool) -> bool:
+    """Whether `path` is complete already, of the same input and settings; never so with `overwrite`.
 
+    `to` names the kind of output, and `config` is a dataclass of its settings, see `mark_of`.
 
-def _check_target(to: Format, path: Path, *, overwrite: bool) -> None:
-    """Refuse what must not be replaced; a CSV is compared first."""
+    Raises
+    ------
+    OutputExistsError : something that must not be replaced lies there; a CSV is compared when it is written.
+    """
+    if not overwrite and mark_of(subject, to, config).is_in(path) and (to != "dzi" or tile_folder(path).is_dir()):
+        return True
     there = [place for place in (path, tile_folder(path)) if place.exists()] if to == "dzi" else [path]
     for place in there:
         if place.exists() and not overwrite and to != "csv":
-            raise OutputExistsError(f"{place} is there already and not this export; --overwrite replaces it")
+            raise OutputExistsError(
+                f"{place} exists and is of another input or other settings; add --overwrite to replace it, or name "
+                "another --output"
+            )
         if place.is_dir() and not (place == tile_folder(path) or (to == "ome-zarr" and _is_zarr(place))):
             raise OutputExistsError(f"{place} is a folder that no export wrote; name another --output")
         if to == "ome-zarr" and (place / "labels").exists():
             raise OutputExistsError(f"{place} is a store; name another --output")
+    return False
 
 
 def _is_zarr(path: Path) -> bool:

@@ -6,16 +6,17 @@ is matched with the slide that it was made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.data.sources import open_source
+from wsi_attn.data.inputs import stores_in
+from wsi_attn.data.sources import open_images, open_source
 from wsi_attn.errors import PredictionError
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Size
 from wsi_attn.heatmaps.blend import blend_tiles, tile_frame
@@ -25,7 +26,7 @@ from wsi_attn.heatmaps.picture import Caption, caption_of, origin_of
 from wsi_attn.heatmaps.raster import FloatArray
 from wsi_attn.provenance import software
 from wsi_attn.registry import unknown_name
-from wsi_attn.slide import Slide
+from wsi_attn.slide import Slide, name_of
 from wsi_attn.store.predictions import SUFFIX, AttendedRegion, SlidePrediction, read_prediction
 from wsi_attn.store.schema import TISSUE_VALUE, UNREADABLE_LABEL
 from wsi_attn.store.tile_store import TileStore
@@ -51,7 +52,8 @@ class ExportSource:
 
     `path` is what was named, `stem` what outputs are named after, `slide` where pixels lie, `grid` the tiles whose
     scores a store shows, `qupath_origin` where the coordinates of GeoJSON begin. `prediction` and `store`
-    tell its kind; a bare slide has neither. `mark` is what files made of it carry, see `finished`.
+    tell its kind; a bare slide has neither. `mark` is what files made of it carry, see `finished`. `images` are those
+    of a field of several images, in place of `slide`.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class ExportSource:
     store: bool = False
     qupath_origin: Point = ORIGIN
     mark: str = ""
+    images: tuple[Path, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -109,7 +112,7 @@ class ExportSource:
         """The slide, open; `PredictionError` where it is gone or is not the one that was predicted."""
         if not self.slide.exists():
             raise PredictionError(f"The slide {self.slide} is not there any more; say where it lies with --slide")
-        with open_source(self.slide) as slide:
+        with open_images(self.images) if len(self.images) > 1 else open_source(self.slide) as slide:
             if slide.info.fingerprint != self.fingerprint:
                 raise PredictionError(
                     f"{self.slide} is not the slide that was predicted; say where that lies with --slide"
@@ -194,31 +197,44 @@ class ExportSource:
         return np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
 
 
-def open_export_source(path: Path, slide: Path | None = None, grid: str = "default") -> ExportSource:
-    """What a path holds: a prediction file, a store, or a slide.
+def prediction_source(
+    prediction: SlidePrediction, path: Path | None = None, slide: Path | None = None, images: tuple[Path, ...] = ()
+) -> ExportSource:
+    """A prediction as a source of pictures and exports.
+
+    Parameters
+    ----------
+    path
+        Its file; None for one that is in memory only.
+    slide
+        Where its slide lies now, if that is not where the prediction says.
+    images
+        The images of a field of several images.
+    """
+    place = slide or Path(prediction.slide)
+    stem = name_of(place) if path is None else path.name.removesuffix(SUFFIX).removesuffix(".json")
+    mpp = Mpp(*prediction.mpp) if prediction.mpp else None
+    source = ExportSource(path or place, stem, place, prediction.fingerprint, prediction.size0, mpp)
+    return replace(source, prediction=prediction, images=images, qupath_origin=prediction.origin)
+
+
+def open_export_source(
+    path: Path, slide: Path | None = None, grid: str = "default", slide_mpp: Mpp | None = None
+) -> ExportSource:
+    """Open a prediction file, a store, or a slide.
 
     Parameters
     ----------
     slide
         Where the slide of a prediction lies now.
+    grid
+        The grid of a store whose scores are shown.
+    slide_mpp
+        Pixel size of level 0 of a slide or store, µm.
     """
     if path.suffix == ".json":
-        prediction = read_prediction(path)
-        stem = path.name.removesuffix(SUFFIX).removesuffix(".json")
-        mpp = Mpp(*prediction.mpp) if prediction.mpp else None
-        place = slide or Path(prediction.slide)
-        return ExportSource(
-            path,
-            stem,
-            place,
-            prediction.fingerprint,
-            prediction.size0,
-            mpp,
-            grid,
-            prediction,
-            qupath_origin=prediction.origin,
-        )
-    with open_source(path) as source:
+        return prediction_source(read_prediction(path), path, slide)
+    with open_source(path, slide_mpp) as source:
         info = source.info
         store = isinstance(source, TileStore)
         if isinstance(source, TileStore):
@@ -228,18 +244,9 @@ def open_export_source(path: Path, slide: Path | None = None, grid: str = "defau
         )
 
 
-def export_paths(paths: Sequence[Path]) -> list[Path]:
-    """Inputs that are named, and those in folders that are named: their predictions, or else their stores."""
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir() or (path / "zarr.json").exists() or path.suffix == ".zarr":
-            found.append(path)
-            continue
-        inside = sorted(path.glob(f"*{SUFFIX}")) or sorted(path.glob("*.zarr"))
-        if not inside:
-            raise PredictionError(f"There is no prediction (*{SUFFIX}) and no store in {path}")
-        found.extend(inside)
-    return found
+def results_in(folder: Path) -> list[Path]:
+    """Predictions of a folder, or else its stores, sorted by name; subfolders are not searched."""
+    return sorted(folder.glob(f"*{SUFFIX}")) or stores_in(folder)
 
 
 def strongest(values: NDArray[np.float64] | FloatArray, count: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_attn.data.sources import open_source
+from wsi_attn.data.inputs import Input
 from wsi_attn.errors import OutputExistsError, PredictionError, WsiAttnError
 from wsi_attn.files import Reservations
 from wsi_attn.geometry import Mpp
@@ -19,39 +19,54 @@ from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction,
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one path; `state` is "predicted", "skipped" or "failed", `error` is set where it failed."""
+    """What became of one input; `state` is "predicted", "skipped" or "failed", `error` is set where it failed.
+
+    `file` is the record that was written, None where none was asked for; `images` are those of a field of several.
+    """
 
     path: Path
     state: str
     prediction: SlidePrediction | None = None
     file: Path | None = None
     error: WsiAttnError | None = None
+    images: tuple[Path, ...] = ()
 
 
 def predict_paths(
-    paths: Sequence[Path],
+    inputs: Sequence[Input],
     checkpoint: Checkpoint,
-    output: Path,
+    output: Path | None,
     config: PredictConfig,
     *,
     slide_mpp: Mpp | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Iterator[Outcome]:
-    """Predict every path and leave `STEM.prediction.json` in `output`; outcomes come in the order of the paths."""
+    """Predict every input; outcomes come in the order of the inputs.
+
+    Parameters
+    ----------
+    output
+        Folder for `STEM.prediction.json`; None writes nothing.
+    slide_mpp
+        Pixel size of level 0, µm, of inputs without a pixel size in a manifest.
+    """
     reservations = Reservations()
-    for path in paths:
+    for given in inputs:
+        path = given.path
         try:
-            with open_source(path, slide_mpp) as slide:
-                file = output / f"{slide.info.name}{SUFFIX}"
-                reservations.reserve(file, path)
-                done = None if overwrite else _finished(file, slide, checkpoint, config)
-                if done is not None:
-                    yield Outcome(path, "skipped", done, file)
-                    continue
+            with given.open(slide_mpp) as slide:
+                file = None if output is None else output / f"{slide.info.name}{SUFFIX}"
+                if file is not None:
+                    reservations.reserve(file, path)
+                    done = None if overwrite else _finished(file, slide, checkpoint, config)
+                    if done is not None:
+                        yield Outcome(path, "skipped", done, file, images=given.images)
+                        continue
                 prediction = predict_slide(slide, checkpoint, config, progress)
-                write_prediction(prediction, file)
-            yield Outcome(path, "predicted", prediction, file)
+                if file is not None:
+                    write_prediction(prediction, file)
+            yield Outcome(path, "predicted", prediction, file, images=given.images)
         except WsiAttnError as error:
             yield Outcome(path, "failed", error=error)
         except OSError as error:  # a full disk, a folder that may not be written: the next slide may lie elsewhere

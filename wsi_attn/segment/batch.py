@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_attn.data.sources import open_source
+from wsi_attn.data.inputs import Input
 from wsi_attn.errors import PredictionError, WsiAttnError
 from wsi_attn.files import Reservations
 from wsi_attn.geometry import Mpp
@@ -27,7 +27,7 @@ class Outcome:
 
 
 def segment_paths(
-    paths: Sequence[Path],
+    inputs: Sequence[Input],
     checkpoint: Checkpoint,
     output: Path,
     config: SegmentConfig,
@@ -36,11 +36,12 @@ def segment_paths(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Iterator[Outcome]:
-    """Segment every path; outcomes come in the order of the paths."""
+    """Segment every input; outcomes come in the order of the inputs."""
     reservations = Reservations()
-    for path in paths:
+    for given in inputs:
+        path = given.path
         try:
-            with open_source(path, slide_mpp) as slide:
+            with given.open(slide_mpp) as slide:
                 places = output_paths(slide, checkpoint, output, config)
                 reservations.reserve(places.record, path)
                 done = None if overwrite else finished_record(places, slide, checkpoint, config)

@@ -1,18 +1,16 @@
-"""Whether the tiles of a level are those that OpenSlide shows: one tile is compared before the first use.
+"""Whether the tiles of a level decode here to what OpenSlide shows: one tile is compared before the first use.
 
-A page may have the size of a level and still not be it. OpenSlide knows how vendors put levels together, so a
-difference leaves the level to it. It is no evidence where it cannot read the tile, nor about colours where the
-photometric tag contradicts the streams: it believes the tag, and the streams are right.
+Tags lie: slides exist whose photometric tag contradicts the streams, and then decoders differ in whom they believe.
+OpenSlide is what viewers show, so it decides.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
 from wsi_attn.slide import UInt8Array
@@ -24,7 +22,7 @@ TOLERANCE = 2
 builds and the real-valued wavelet of JPEG 2000 round by one. A wrong colour transform is off by tens even on glass."""
 
 CANDIDATES = 3
-"""Tiles tried, largest first, before a level whose tiles cannot be decoded counts as damaged."""
+"""Tiles tried, largest first, before a level whose tiles cannot be read counts as unknown."""
 
 ON_GRID = 1 / 300
 """Pixels by which OpenSlide may shift what it paints and still copy it; it interpolates from 1/256."""
@@ -32,30 +30,17 @@ ON_GRID = 1 / 300
 MIN_SIDE = 8
 
 
-class DecodeTile(Protocol):
-    """Pixels of the tile at (row, column), decoded by `encoding` where it is given; raises `SlideReadError`."""
-
-    def __call__(self, row: int, column: int, encoding: TileEncoding | None = None) -> UInt8Array:
-        """One whole tile, padding included."""
-        ...
-
-
 def disagreement(
-    reference: OpenSlideReader,
-    level: int,
-    area: Region,
-    page: TiledPage,
-    decode: DecodeTile,
-    tagged: TileEncoding | None = None,
+    reference: OpenSlideReader, level: int, area: Region, page: TiledPage, decode: Callable[[int, int], UInt8Array]
 ) -> str:
-    """Why the tiles are not used; empty where nothing speaks against them.
+    """Why the tiles cannot be trusted; empty where they show what OpenSlide shows.
 
     Parameters
     ----------
     area
         What the page covers of the level, in pixels of that.
-    tagged
-        What the photometric tag says of the tiles, where their streams contradict it: OpenSlide may show that.
+    decode
+        Pixels of the tile at (row, column); raises `SlideReadError`.
     """
     frame = reference.info.levels[level]
     tile = page.tile_size
@@ -63,38 +48,27 @@ def disagreement(
     rows = _first_on_grid(reference.shifts(level, np.arange(area.y, area.y1)), tile.height)
     grid = page.lengths[: len(rows), : len(columns)]
     usable = (rows[:, None] >= 0) & (columns[None] >= 0) & (grid > 0)
-    failures, decoded = [], False
+    if not usable.any():
+        return "" if not grid.any() else "none of its tiles can be compared with OpenSlide"
+    failure = ""
     order = np.argsort(np.where(usable, grid, 0), axis=None)[::-1][:CANDIDATES]
     for row, column in zip(*np.unravel_index(order, grid.shape), strict=True):
         if not usable[row, column]:
             continue
-        place = int(row), int(column)
         x, y = int(columns[column]), int(rows[row])
-        right, bottom = min((place[1] + 1) * tile.width, area.width), min((place[0] + 1) * tile.height, area.height)
-        corner0 = (round((area.x + x) * frame.downsample_x), round((area.y + y) * frame.downsample_y))
+        right, bottom = min((int(column) + 1) * tile.width, area.width), min((int(row) + 1) * tile.height, area.height)
         try:
-            ours = decode(*place)
-        except SlideReadError as error:
-            failures.append(f"none of its largest tiles can be used: {error.__cause__ or error}")
-            continue
-        decoded = True
-        try:
+            ours = decode(int(row), int(column))
+            corner0 = (round((area.x + x) * frame.downsample_x), round((area.y + y) * frame.downsample_y))
             theirs = reference.read_region(corner0, level, (right - x, bottom - y))
-        except SlideReadError:
+        except SlideReadError as error:
+            failure = str(error.__cause__ or error)
             continue
-        window = (
-            slice(y - place[0] * tile.height, bottom - place[0] * tile.height),
-            slice(x - place[1] * tile.width, right - place[1] * tile.width),
-        )
-        difference = _difference(ours[window], theirs)
-        if difference <= TOLERANCE or (tagged and _difference(decode(*place, tagged)[window], theirs) <= TOLERANCE):
-            return ""
-        return f"they decode to other pixels than OpenSlide's, by up to {difference}"
-    return "" if decoded or not failures else failures[-1]
-
-
-def _difference(ours: UInt8Array, theirs: UInt8Array) -> int:
-    return int(np.abs(ours.astype(np.int16) - theirs).max())
+        left, top = x - int(column) * tile.width, y - int(row) * tile.height
+        window = ours[top : top + theirs.shape[0], left : left + theirs.shape[1]]
+        difference = int(np.abs(window.astype(np.int16) - theirs).max())
+        return f"they decode to other pixels than OpenSlide's, by up to {difference}" if difference > TOLERANCE else ""
+    return f"none of its largest tiles can be used: {failure}"
 
 
 def _first_on_grid(shifts: NDArray[np.float64], tile: int) -> NDArray[np.int64]:

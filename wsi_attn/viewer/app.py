@@ -126,7 +126,7 @@ class Viewer:
         path = self.collection.entries[key].path
         if path is None:
             raise SlideNotFoundError("The slide of this prediction was not found: give its path too")
-        return ViewerSlide(path, self.cache, slide_mpp)
+        return ViewerSlide(path, self.cache, self.collection.mpps.get(path, slide_mpp))
 
     def _entry(self, request: Request) -> Entry:
         entry = self.collection.entries.get(request.path_params["key"])

@@ -7,26 +7,19 @@ run, so that links keep their meaning.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from wsi_attn.data.inputs import is_slide_file, is_store
 from wsi_attn.errors import PredictionError, SlideNotFoundError, UsageError, WsiAttnError
+from wsi_attn.geometry import Mpp
 from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction
 
-SLIDE_SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".dcm"}
-    | {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-)
-"""Files of a folder that are taken for slides or images; a file named on the command line may be called anything."""
-
-PICTURES = (".heatmap.png", ".legend.png", ".overlay.png")
-"""Pictures that wsi-attn draws itself, and that lie beside what they show."""
-
 POLYGONS = (".geojson",)
-SEGMENTATION, LABELS = ".segmentation.geojson", ".segmentation.zarr"
-"""Endings of what `segment` leaves: polygons, which are shown, and label images, which are no slides."""
+SEGMENTATION = ".segmentation.geojson"
+"""Ending of the polygons that `segment` writes."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +55,16 @@ class Collection:
 
     entries: dict[str, Entry]
     problems: tuple[WsiAttnError, ...] = ()
+    mpps: Mapping[Path, Mpp] = field(default_factory=dict)
+    """Pixel sizes of level 0 that a manifest gives, µm, by the path of the slide."""
 
 
-def collect(paths: Sequence[Path]) -> Collection:
+def collect(paths: Sequence[Path], mpps: Mapping[Path, Mpp] | None = None) -> Collection:
     """Entries for slides, stores, predictions, GeoJSON files, and folders of them (not of folders in them).
 
     A prediction belongs to the slide that it names, else to a slide given that has its stem, else to the slide that it
     names where that still lies there, else it is listed without pixels. Polygons belong to the slide of their stem,
-    those given on the command line also to the only slide there is.
+    those given on the command line also to the only slide there is. `mpps` are pixel sizes of level 0 by path, µm.
 
     Raises
     ------
@@ -91,7 +86,7 @@ def collect(paths: Sequence[Path]) -> Collection:
         if problems:
             raise problems[0]
         raise UsageError(f"There is no slide, store or prediction in {', '.join(map(str, paths))}")
-    return Collection(_with_polygons(entries, polygons), tuple(problems))
+    return Collection(_with_polygons(entries, polygons), tuple(problems), mpps or {})
 
 
 def stem_of(path: Path) -> str:
@@ -109,27 +104,16 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
     for path in paths:
         if not path.exists():
             raise SlideNotFoundError(f"There is no file {path}")
-        is_folder = path.is_dir() and not _is_store(path)
+        is_folder = path.is_dir() and path.suffix != ".zarr" and not (path / "zarr.json").exists()
         for file in sorted(path.iterdir()) if is_folder else [path]:
             if file.name.endswith(SUFFIX):
                 predictions.append(file)
             elif file.suffix.lower() in POLYGONS:
                 if not is_folder:  # those of a folder are found by their stems
                     polygons.append(file)
-            elif not is_folder or _is_store(file) or _is_slide(file):
+            elif not is_folder or is_store(file) or is_slide_file(file):
                 slides.append(file)
     return list(dict.fromkeys(slides)), list(dict.fromkeys(predictions)), polygons
-
-
-def _is_store(path: Path) -> bool:
-    if path.name.endswith(LABELS):
-        return False
-    return path.is_dir() and (path.suffix == ".zarr" or (path / "zarr.json").is_file())
-
-
-def _is_slide(path: Path) -> bool:
-    known = path.suffix.lower() in SLIDE_SUFFIXES and not path.name.endswith(PICTURES)
-    return known and not path.name.startswith(".") and path.is_file()
 
 
 def _entry(path: Path) -> Entry:

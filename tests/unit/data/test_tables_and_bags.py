@@ -41,10 +41,16 @@ def test_missing_manifest_missing_column_and_no_table(tmp_path: Path) -> None:
     assert row.label == ""
 
 
-@pytest.mark.parametrize("mpp", ["nan", "inf", "0", "0.5;-1", '"0.5,0.5,0.5"'])
+@pytest.mark.parametrize("mpp", ["nan", "inf", "-1", "0.5;-1", '"0.5,0.5,0.5"'])
 def test_pixel_size_that_is_no_size(mpp: str, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="row 3: mpp"):
         read_manifest(manifest(tmp_path, f"path,label,mpp\na.png,x,0.5\nb.png,y,{mpp}\n"))
+
+
+@pytest.mark.parametrize("mpp", ["0", "0.0", '"0.5,0"'])
+def test_a_pixel_size_of_zero_is_missing(mpp: str, tmp_path: Path) -> None:
+    (row,) = read_manifest(manifest(tmp_path, f"path,label,mpp\na.png,x,{mpp}\n"))
+    assert row.mpp is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.slides import ArraySlide, stained
 from tests.unit.export.marks import MARK, MPP, SIZE, centre, darkness_at, marked
 from wsi_attn.errors import OutputExistsError, UnknownNameError, UsageError
 from wsi_attn.export.run import ExportConfig, export_subject, target_of
-from wsi_attn.export.source import export_paths, open_export_source
+from wsi_attn.export.source import open_export_source, results_in
 from wsi_attn.geometry import Mpp, Region
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.write import tile_slide
@@ -162,10 +162,9 @@ def test_new_scores_are_another_export(subject, tmp_path):
     assert export_subject(subject, "ome-tiff", path, config)["state"] == "written"
     assert export_subject(subject, "ome-tiff", path, config)["state"] == "skipped"
     zarr.open_array(subject.path / "tiles" / "default" / "scores" / "tissue", mode="r+")[0] = 0.5
-    with pytest.raises(OutputExistsError, match="not this export"):
+    with pytest.raises(OutputExistsError, match="another input"):
         export_subject(subject, "ome-tiff", path, config)
 
 
 def test_folders_give_their_stores(subject):
-    assert export_paths([subject.path.parent]) == [subject.path]
-    assert export_paths([subject.path]) == [subject.path]
+    assert results_in(subject.path.parent) == [subject.path]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.slides import stained
 from tests.unit.models.fields import batch_of, noise
+from wsi_attn.data.inputs import Input
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, UsageError
 from wsi_attn.models.base import SlideModel
@@ -125,15 +126,15 @@ def test_referral_is_recorded_and_kept(image: Path, tmp_path: Path) -> None:
     level = answer(image, "cnn", MANY).uncertainty["mutual_information"]
     for above, wanted in ((level - 1e-4, True), (level, False)):
         config = replace(MANY, referral=Referral("mutual_information", above))
-        (outcome,) = predict_paths([image], checkpoint("cnn"), tmp_path / f"out{wanted}", config)
+        (outcome,) = predict_paths([Input(image)], checkpoint("cnn"), tmp_path / f"out{wanted}", config)
         found = read_prediction(outcome.file)
         assert found.refer is wanted
         assert found.record()["refer"] is wanted
         assert (found.mc_dropout, found.referral) == (12, config.referral)
-        (again,) = predict_paths([image], checkpoint("cnn"), tmp_path / f"out{wanted}", config)
+        (again,) = predict_paths([Input(image)], checkpoint("cnn"), tmp_path / f"out{wanted}", config)
         assert again.state == "skipped"
     assert "refer" not in answer(image, "cnn", PLAIN).record()
-    (other,) = predict_paths([image], checkpoint("cnn"), tmp_path / "outTrue", PLAIN)
+    (other,) = predict_paths([Input(image)], checkpoint("cnn"), tmp_path / "outTrue", PLAIN)
     assert isinstance(other.error, OutputExistsError)
 
 

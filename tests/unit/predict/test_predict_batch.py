@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from tests.slides import stained
+from wsi_attn.data.inputs import Input
 from wsi_attn.errors import ManifestError, MissingMppError, OutputExistsError, SlideNotFoundError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
@@ -40,7 +41,7 @@ def images(tmp_path: Path) -> list[Path]:
 
 
 def run(paths: list[Path], output: Path, model: Checkpoint | None = None, **options: object) -> list[Outcome]:
-    return list(predict_paths(paths, model or checkpoint(), output, CONFIG, **options))
+    return list(predict_paths([Input(path) for path in paths], model or checkpoint(), output, CONFIG, **options))
 
 
 def states(outcomes: list[Outcome]) -> list[str]:

@@ -1,0 +1,141 @@
+"""Heatmaps as files: the picture of one quantity, a contact sheet of its highest places, and regions for QuPath."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_attn import files
+from wsi_attn.errors import UsageError
+from wsi_attn.export.finished import mark_of
+from wsi_attn.export.run import ExportConfig, check_target, export_subject
+from wsi_attn.export.source import ExportSource
+from wsi_attn.heatmaps.contact_sheet import contact_sheet, read_patches
+from wsi_attn.heatmaps.layer import Mode
+from wsi_attn.heatmaps.picture import png_bytes
+
+PATCH_SIDE = 256
+"""Largest side of a patch of a contact sheet, pixels."""
+
+
+@dataclass(frozen=True)
+class HeatmapConfig:
+    """How a heatmap is drawn."""
+
+    of: str | None = None
+    """Quantity; attention of a prediction and the first score of a store by default."""
+    mode: Mode | None = None
+    """Ranks or values; what suits the quantity by default."""
+    colour: str = "viridis"
+    """Colour map."""
+    alpha: float = 0.5
+    """Opacity of the highest value, 0 to 1."""
+    size: int = 1600
+    """Longer side of the slide in the picture, pixels."""
+    contact_sheet: int = 0
+    """Number of the highest places on a contact sheet; 0 draws none."""
+    workers: int | None = None
+    """Threads that read; all cores by default."""
+
+    def picture(self) -> ExportConfig:
+        """The settings of the picture."""
+        of = () if self.of is None else (self.of,)
+        return ExportConfig(of, self.mode, self.colour, self.alpha, self.size, workers=self.workers)
+
+
+@dataclass(frozen=True)
+class HeatmapFiles:
+    """The files of one heatmap; `state` is "written", or "skipped" where all of them were complete already."""
+
+    slide: Path
+    heatmap: Path
+    contact_sheet: Path | None = None
+    geojson: Path | None = None
+    state: str = "written"
+
+    def files(self) -> dict[str, str]:
+        """The paths by name: `heatmap`, and `contact_sheet` and `geojson` where they are made."""
+        named = {"heatmap": self.heatmap, "contact_sheet": self.contact_sheet, "geojson": self.geojson}
+        return {name: str(path) for name, path in named.items() if path is not None}
+
+
+REGIONS = ExportConfig(annotations=True)
+"""Regions are annotations, which QuPath lets people edit."""
+
+
+def heatmap_of(subject: ExportSource, folder: Path, config: HeatmapConfig, *, regions: bool = True) -> HeatmapFiles:
+    """The files that `draw_heatmap` writes for one source.
+
+    Parameters
+    ----------
+    subject
+        A prediction or a store.
+    folder
+        Where they go: `STEM.heatmap.png`, `STEM.patches.png` and `STEM.geojson`; a quantity that is not the usual one
+        is part of the name of the pictures.
+    regions
+        Whether the regions of a prediction are written as GeoJSON.
+
+    Raises
+    ------
+    UsageError : the source is a slide, which has no quantity to draw.
+    """
+    if not subject.layers:
+        path, stem = subject.path, subject.stem
+        raise UsageError(
+            f"{path} is a slide and has no heatmap yet: run `wsi-attn predict {path} --heatmap` to draw where a model "
+            f"looked, or `wsi-attn tile {path}` and `wsi-attn heatmap {stem}.zarr` to draw the scores of tiles"
+        )
+    usual = subject.prediction is not None and config.of in (None, subject.layers[0])
+    of = (config.of or subject.layers[0]).replace(":", "-")
+    stem = subject.stem if usual else f"{subject.stem}.{of}"
+    return HeatmapFiles(
+        subject.slide,
+        folder / f"{stem}.heatmap.png",
+        folder / f"{stem}.patches.png" if config.contact_sheet else None,
+        folder / f"{subject.stem}.geojson" if subject.prediction and regions else None,
+    )
+
+
+def draw_heatmap(
+    subject: ExportSource, wanted: HeatmapFiles, config: HeatmapConfig, *, overwrite: bool = False
+) -> HeatmapFiles:
+    """Write the files of `heatmap_of` that are not complete yet.
+
+    Returns
+    -------
+    `wanted`, with its state.
+
+    Raises
+    ------
+    OutputExistsError : one of the files is something else, and `overwrite` is not set; nothing is written then.
+    UnknownNameError : there is no such quantity.
+    PredictionError, SlideError : the slide is gone, is another, or cannot be read.
+    """
+    picture = config.picture()
+    done = check_target(subject, "png", wanted.heatmap, picture, overwrite=overwrite)
+    if wanted.geojson is not None:
+        done &= check_target(subject, "geojson", wanted.geojson, REGIONS, overwrite=overwrite)
+    sheet_done = wanted.contact_sheet is None
+    if wanted.contact_sheet is not None:
+        sheet_done = check_target(subject, "contact-sheet", wanted.contact_sheet, config, overwrite=overwrite)
+    if done and sheet_done:
+        return HeatmapFiles(**{**vars(wanted), "state": "skipped"})
+    export_subject(subject, "png", wanted.heatmap, picture, overwrite=overwrite)
+    if wanted.contact_sheet is not None and not sheet_done:
+        _write_sheet(subject, wanted.contact_sheet, config)
+    if wanted.geojson is not None:
+        export_subject(subject, "geojson", wanted.geojson, REGIONS, overwrite=overwrite)
+    return wanted
+
+
+def _write_sheet(subject: ExportSource, path: Path, config: HeatmapConfig) -> None:
+    name = config.of or subject.layers[0]
+    places = subject.regions(config.contact_sheet, name)
+    caption = subject.caption
+    lines = (caption.name, *caption.lines, f"{len(places)} highest places by {name}, positions in level-0 pixels")
+    with subject.pixels() as slide:
+        patches = read_patches(slide, places, PATCH_SIDE)
+    sheet = contact_sheet(patches, lines, subject.mpp, side=PATCH_SIDE, quantity=name.rpartition(":")[2])
+    mark = mark_of(subject, "contact-sheet", config)
+    files.write_bytes(path, png_bytes(sheet, {**subject.origin, "of": name, "made": mark.text}))
