@@ -143,10 +143,11 @@ def write_svs(
     tile: tuple[int, int] = (256, 256),
     streams: Streams = Streams(),
     missing: Sequence[int] = (),
+    facts: str = "AppMag = 20|MPP = 0.4990",
 ) -> Path:
     """An Aperio slide: level 0, a thumbnail in strips, coarser levels; `missing` tiles of level 0."""
     height, width = levels[0].shape[:2]
-    facts = f"|AppMag = 20|MPP = 0.4990|OriginalWidth = {width}|OriginalHeight = {height}"
+    facts = f"|{facts}|OriginalWidth = {width}|OriginalHeight = {height}"
     with tifffile.TiffWriter(path) as writer:
         said = f"{APERIO}{width}x{height} [0,0 {width}x{height}] ({tile[0]}x{tile[1]}) JPEG/RGB Q=90{facts}"
         write_level(writer, levels[0], tile, streams, missing, description=said)

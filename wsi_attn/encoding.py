@@ -6,12 +6,13 @@ Decoders release the interpreter lock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import TileDecodeError
+from wsi_attn.jpeg_stream import colorspace_of
 
 JPEG, JPEG2000 = "jpeg", "jpeg2000"
 CHANNELS = 3
@@ -26,8 +27,8 @@ class TileEncoding:
     codec
         `JPEG` or `JPEG2000`.
     colorspace
-        What a JPEG stream holds: `RGB`, `YCBCR` or `GRAYSCALE`. Said by the file's photometric tag, since streams of
-        scanners often lack the marker that says it. None for JPEG 2000, whose streams say it themselves.
+        What a JPEG stream holds: `RGB`, `YCBCR` or `GRAYSCALE`; wins over markers of the stream. None for JPEG 2000,
+        whose streams state it reliably.
     tables
         Quantisation and Huffman tables that JPEG tiles leave out, as one stream from SOI to EOI; None where each tile
         carries its own.
@@ -36,6 +37,11 @@ class TileEncoding:
     codec: str
     colorspace: str | None = None
     tables: bytes | None = None
+
+    def of_stream(self, data: bytes | memoryview) -> TileEncoding:
+        """The same with the colour space that one JPEG stream states itself, where it states one."""
+        stated = colorspace_of(data) if self.codec == JPEG else None
+        return self if stated in (None, self.colorspace) else replace(self, colorspace=stated)
 
     def decode(self, data: bytes | memoryview, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Pixels of one tile.

@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 from wsi_attn.encoding import TileEncoding
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Region, Size
 
+MPP_AT_1X = 10.0
+"""Pixel size of a scan at a nominal objective power of 1, µm/px: scanners give about 0.5 at 20x and 0.25 at 40x."""
+
+MAX_CONTRADICTION = 3.0
+"""Factor by which a pixel size may differ from what the objective suggests."""
+
 BACKGROUND = 255
 """Grey value of what lies outside the scanned area (glass)."""
 
@@ -66,6 +72,21 @@ class SlideInfo:
     icc_profile: bytes | None
     fingerprint: str
     properties: Mapping[str, str] = field(default_factory=dict)
+    series_name: str = ""
+    """Of a DICOM series of several files; see `slides.dicom_series`."""
+
+    @property
+    def mpp_contradiction(self) -> str:
+        """How the file's pixel size contradicts its objective; empty where it does not, or where the user gave one."""
+        if self.mpp is None or self.mpp_source != "file" or not self.objective_power:
+            return ""
+        expected = MPP_AT_1X / self.objective_power
+        if all(1 / MAX_CONTRADICTION <= axis / expected <= MAX_CONTRADICTION for axis in self.mpp):
+            return ""
+        return (
+            f"the file states {self.mpp.x:g} x {self.mpp.y:g} µm/px at an objective of {self.objective_power:g}x, "
+            f"where about {expected:g} µm/px is expected"
+        )
 
     @property
     def origin(self) -> Point:
@@ -74,8 +95,8 @@ class SlideInfo:
 
     @property
     def name(self) -> str:
-        """The name that outputs are given, see `name_of`."""
-        return name_of(self.path)
+        """The name that outputs are given: that of a DICOM series, else `name_of`."""
+        return self.series_name or name_of(self.path)
 
 
 def name_of(path: Path) -> str:

@@ -64,7 +64,7 @@ def test_why_tiles_cannot_be_copied(collection: Callable[[str], Path]) -> None:
     assert [record["levels"][0]["passthrough"] for record in records] == [False] * 4
     reasons = [record["levels"][0]["passthrough_reason"] for record in records]
     for said, reason in zip(
-        ["deflate, not JPEG", "3968 x 8 px are no tiles", "OpenSlide", "no tiles"], reasons, strict=True
+        ["deflate, not JPEG", "3968 x 8 px are not tiles", "OpenSlide", "no tiles"], reasons, strict=True
     ):
         assert said in reason
     assert records[2]["icc_profile"]

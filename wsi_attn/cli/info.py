@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Quiet, SlideMpp, Slides, parse_slide_mpp
-from wsi_attn.cli.output import Console, data, data_json, expand
+from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
 from wsi_attn.errors import WsiAttnError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def info(
         try:
             with given.open(mpp) as slide:
                 tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
+                warn_of_contradiction(console, given.path, slide.info)
                 data_json(as_record(slide.info, tiles)) if json else data(as_text(slide.info, tiles))
         except WsiAttnError as error:
             console.fail(error)
@@ -60,7 +61,7 @@ def as_record(info: SlideInfo, tiles: Sequence[LevelTiles]) -> dict[str, Any]:
         "height": info.size0.height,
         "mpp": list(info.mpp) if info.mpp else None,
         "mpp_source": info.mpp_source,
-        "mpp_note": info.mpp_note,
+        "mpp_note": info.mpp_note or info.mpp_contradiction,
         "objective_power": info.objective_power,
         "compression": info.compression,
         "levels": [

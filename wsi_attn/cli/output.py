@@ -16,7 +16,7 @@ from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # it brings numpy, a third of the time that --help takes
     from wsi_attn.data.inputs import Finder, Input
-    from wsi_attn.slide import Progress
+    from wsi_attn.slide import Progress, SlideInfo
 
 LOG: list[Path] = []
 """The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
@@ -114,6 +114,12 @@ def data_json(record: Any) -> None:
 def interval(metric: dict[str, float | None]) -> str:
     """Value, low and high of a metric as columns; - for what is not defined."""
     return "\t".join("-" if metric[key] is None else f"{metric[key]:.3f}" for key in ("value", "low", "high"))
+
+
+def warn_of_contradiction(console: Console, path: Path, info: SlideInfo) -> None:
+    """Warn of a pixel size that contradicts the objective."""
+    if info.mpp_contradiction:
+        console.info(f"warning: {path}: {info.mpp_contradiction}; --slide-mpp states the right pixel size")
 
 
 def expand(arguments: list[str], find: Finder | None = None, what: str = "slide, image or store") -> list[Input]:

@@ -69,7 +69,7 @@ class SlidePatches:
 
     Raises
     ------
-    MissingMppError : a resolution is wanted and the slide's is not known.
+    MissingMppError : a resolution is wanted and the slide's is not known, or contradicts its objective.
     ModelMismatchError : the slide is far coarser than wanted.
     """
 
@@ -139,6 +139,11 @@ def _downsamples(slide: Slide, mpp: float | None) -> tuple[float, float]:
     if own is None:
         raise MissingMppError(
             f"Cannot read {path} at {mpp:g} µm/px: {slide.info.mpp_note}; say it with --slide-mpp X[,Y] "
+            "or a manifest column `mpp`"
+        )
+    if contradiction := slide.info.mpp_contradiction:
+        raise MissingMppError(
+            f"Cannot read {path} at {mpp:g} µm/px: {contradiction}; state the right pixel size with --slide-mpp X[,Y] "
             "or a manifest column `mpp`"
         )
     if max(own) > mpp * UPSAMPLING_LIMIT:

@@ -17,16 +17,22 @@ from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.slides.orientation import ORIENTATION_PROPERTY, upright
+from wsi_attn.slides.tiff_samples import (
+    Photometry,
+    needs_own_conversion,
+    orientation_of,
+    page_pixels,
+    refuse_colours,
+    tag_name,
+)
 
 MAX_PIXELS = 400_000_000
 """Pixels of a plain image; 1.2 GB of RGB in memory. Larger ones belong into a tiled pyramid."""
 
 PILLOW_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
-COLOURS = ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE")
 AXES = {"C": "channels", "Z": "focal planes", "T": "time points", "S": "samples a pixel"}
 EXIF_ORIENTATION = 274
-ALPHA = {1, 2}
-"""Values of TIFF's ExtraSamples that mean transparency; 0 is unspecified and ignored."""
 
 
 class ArraySlide:
@@ -139,19 +145,19 @@ def _read_tiff(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
     try:
         with tifffile.TiffFile(path) as tiff:
             refuse_channels(tiff)
-            series, page = tiff.series[0], tiff.pages.first
+            series = tiff.series[0]
             axes, shape = series.axes, series.shape
             _refuse_large(shape[axes.index("X")], shape[axes.index("Y")])
-            array = _as_rgb(
-                series.asarray(),
-                axes,
-                inverted=tag_name(page.photometric) == "MINISWHITE",
-                transparent=bool(set(page.extrasamples) & ALPHA),
-            )
+            page = series.keyframe
+            if len(series.pages) == 1 and needs_own_conversion(page):
+                pixels = page_pixels(page)
+            else:
+                array = series.asarray()
+                pixels = Photometry.of(page).rgb(np.moveaxis(array, 0, -1) if axes == "SYX" else array)
             properties = {}
-            if (tag := page.tags.get("Orientation")) is not None and int(tag.value) != 1:
-                properties["tiff.orientation"] = f"{int(tag.value)} (not applied: rows are kept as stored)"
-            return array, "tiff", tag_name(page.compression), properties
+            if (orientation := orientation_of(page)) != 1:
+                properties[ORIENTATION_PROPERTY] = f"{orientation} (applied)"
+            return upright(pixels, orientation), "tiff", tag_name(page.compression), properties
     except SlideUnsupportedError:
         raise
     except Exception as error:  # tifffile and its decoders raise nearly anything on damaged files
@@ -170,8 +176,7 @@ def refuse_channels(tiff: tifffile.TiffFile) -> None:
     page = tiff.pages.first
     refuse_stack(tiff.series[0])
     refuse_depth(page)
-    if (colours := tag_name(page.photometric)) not in COLOURS:
-        raise SlideUnsupportedError(f"{colours} colours: only grey or RGB is supported, convert it")
+    refuse_colours(page)
 
 
 def refuse_stack(series: Any) -> None:
@@ -194,23 +199,6 @@ def refuse_depth(page: Any) -> None:
         raise SlideUnsupportedError(
             f"{page.bitspersample} bits a sample ({page.dtype}): only 8-bit is supported, rescale it to 8"
         )
-
-
-def tag_name(value: object) -> str:
-    """Name of a TIFF tag's value; the number where tifffile knows no name for it."""
-    return str(getattr(value, "name", value))
-
-
-def _as_rgb(array: Any, axes: str, *, inverted: bool, transparent: bool) -> UInt8Array:
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    if axes == "SYX":
-        array = np.moveaxis(array, 0, -1)
-    if axes == "YX":
-        array = np.repeat((255 - array if inverted else array)[..., None], 3, axis=-1)
-    if transparent and array.shape[-1] == 4:
-        return np.array(_over_background(Image.fromarray(np.ascontiguousarray(array), "RGBA")))
-    return np.ascontiguousarray(array[..., :3])
 
 
 def _refuse_large(width: int, height: int) -> None:

@@ -11,13 +11,15 @@ from pathlib import Path
 from wsi_attn.errors import SlideNotFoundError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
 from wsi_attn.slide import Slide
+from wsi_attn.slides.dicom_series import MAGIC as DICOM_MAGIC
+from wsi_attn.slides.dicom_series import PREAMBLE as DICOM_PREAMBLE
+from wsi_attn.slides.dicom_series import series_of
 from wsi_attn.slides.image_reader import read_image
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
 from wsi_attn.slides.tiff_pages import is_tiff
-from wsi_attn.slides.tiff_reader import TiffReader
+from wsi_attn.slides.tiff_reader import TiffStructureError, open_tiff
 
 CZI_MAGIC = b"ZISRAWFILE"
-DICOM_MAGIC, DICOM_PREAMBLE = b"DICM", 128
 
 
 def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
@@ -26,7 +28,8 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     Parameters
     ----------
     path
-        A file; for formats of several files the one that OpenSlide takes (`.mrxs`, one `.dcm` of a series).
+        A file; for formats of several files the one that OpenSlide takes (`.mrxs`). Any file of a DICOM series, and a
+        folder with one series, stand for the same slide.
     slide_mpp
         Pixel size of level 0 where the file does not say it; wins over what the file says.
 
@@ -38,16 +41,26 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     """
     if not path.exists():
         raise SlideNotFoundError(f"There is no file {path}")
+    try:
+        series = series_of(path)
+    except PermissionError as error:
+        raise SlideUnsupportedError(f"Cannot open {path}: permission denied") from error
+    if series is not None:
+        path = series.main
     if path.is_dir():
-        raise SlideUnsupportedError(f"Cannot open {path}: it is a folder and no store of ours; name the files in it")
+        raise SlideUnsupportedError(
+            f"Cannot open {path}: it is a folder, not a store or a DICOM series; name the files in it"
+        )
     tiff = is_tiff(path)
-    readers: tuple[Callable[[Path, Mpp | None], Slide], ...] = (OpenSlideReader, read_image)
+    readers: list[Callable[[Path, Mpp | None], Slide]] = [open_tiff if tiff else OpenSlideReader, read_image]
     reasons: list[str] = []
     try:
-        for reader in (TiffReader, *readers) if tiff else readers:
+        for reader in readers:  # OpenSlide has its say in `open_tiff`, and must not read what is refused there
             try:
                 return reader(path, slide_mpp)
             except SlideUnsupportedError as error:
+                if isinstance(error, TiffStructureError):
+                    readers.insert(1, OpenSlideReader)
                 reasons += str(error).split("; ")  # so that what two readers say alike is said once
     except PermissionError as error:
         raise SlideUnsupportedError(f"Cannot open {path}: permission denied") from error

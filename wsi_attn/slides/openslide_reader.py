@@ -20,9 +20,11 @@ from PIL import Image
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
-from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
-from wsi_attn.slides.image_reader import refuse_depth, refuse_stack, tag_name
+from wsi_attn.slide import EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.slides.dicom_series import series_of
+from wsi_attn.slides.image_reader import refuse_depth, refuse_stack
 from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
+from wsi_attn.slides.tiff_samples import over_background, refuse_colours, tag_name
 
 UNKNOWN_FORMAT = "OpenSlide knows no such format"
 
@@ -82,6 +84,7 @@ class OpenSlideReader:
             icc_profile=profile.tobytes() if profile is not None else None,
             fingerprint=fingerprint_of(self._path),
             properties=properties,
+            series_name=series.name if vendor == "dicom" and (series := series_of(self._path)) else "",
         )
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
@@ -101,10 +104,7 @@ class OpenSlideReader:
             raise SlideReadError(f"{self._path}: level {level}, region at {xy0}, size {size}: {error}") from error
         rgba = np.asarray(image)
         rgb = rgba[..., :3].copy("C")  # never a view: Pillow's memory is read-only
-        outside = rgba[..., 3] == 0
-        if outside.any():
-            rgb[outside] = BACKGROUND
-        return rgb
+        return over_background(rgb, rgba[..., 3], associated=False)
 
     def shifts(self, level: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """How far OpenSlide moves what it paints for columns (or rows) of a level, in pixels of the level.
@@ -173,6 +173,7 @@ def _describe_tiff(path: Path) -> str:
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
         refuse_depth(page)  # OpenSlide would drop the low bits and say nothing
+        refuse_colours(page)
         if (tiff.is_ome or tiff.is_shaped) and tiff.series:
             refuse_stack(tiff.series[0])
         return tag_name(page.compression)

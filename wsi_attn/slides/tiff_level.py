@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attn.encoding import JPEG
+from wsi_attn.encoding import JPEG, TileEncoding
 from wsi_attn.errors import SlideReadError, TileDecodeError
-from wsi_attn.file_bytes import FileBytes
+from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Region
 from wsi_attn.slide import BACKGROUND, Level, UInt8Array
 from wsi_attn.slides.tiff_levels import LevelSource
@@ -17,6 +17,9 @@ from wsi_attn.slides.tiff_tiles import TiffTiles
 from wsi_attn.slides.tile_cache import TileCache
 
 END_OF_IMAGE = b"\xff\xd9"
+SMALL_TILE = 64 * 64
+"""Pixels of an uncompressed tile up to which a row of tiles is read and converted at once."""
+
 PADDING_BYTES = 16
 """Bytes after the end of a JPEG stream that writers add to align the next tile."""
 
@@ -42,6 +45,7 @@ class TiledLevel:
         self.area = Region(x, y, min(across, frame.size.width - x), min(down, frame.size.height - y))
         self._path, self._index, self._file, self._cache = path, index, file, cache
         self._encoding = source.encoding
+        self._stated = {source.encoding.colorspace: source.encoding} if source.encoding else {}
         width, height = self.page.tile_size
         self._grid = -(-self.area.height // height), -(-self.area.width // width)
 
@@ -64,6 +68,16 @@ class TiledLevel:
             region[:] = BACKGROUND
         if left >= right or top >= bottom:
             return region
+        if self.page.raw is not None and tile.width * tile.height <= SMALL_TILE:
+            columns = left // tile.width, -(-right // tile.width)
+            for row in range(top // tile.height, -(-bottom // tile.height)):
+                y0, y1 = max(row * tile.height, top), min((row + 1) * tile.height, bottom)
+                strip = self._raw_row(row, *columns)
+                first = columns[0] * tile.width
+                region[y0 - y : y1 - y, left - x : right - x] = strip[
+                    y0 - row * tile.height : y1 - row * tile.height, left - first : right - first
+                ]
+            return region
         for row in range(top // tile.height, -(-bottom // tile.height)):
             for column in range(left // tile.width, -(-right // tile.width)):
                 x0, y0 = column * tile.width, row * tile.height
@@ -76,6 +90,25 @@ class TiledLevel:
                 ]
         return region
 
+    def _raw_row(self, row: int, first: int, end: int) -> UInt8Array:
+        """Pixels of neighbouring uncompressed tiles of one row, (tile height, tiles * tile width, 3); read at once.
+
+        One by one, tiles of 16 px cost a hundred times their decoding.
+        """
+        page, (width, height) = self.page, self.page.tile_size
+        if page.raw is None:
+            raise ValueError("tiles that are compressed")
+        offsets, lengths = page.offsets[row, first:end], page.lengths[row, first:end]
+        nbytes = width * height * page.samples
+        if (lengths != nbytes).any():
+            return np.concatenate([self.decode(row, column) for column in range(first, end)], axis=1)
+        found: list[bytes | memoryview] = [b""] * (end - first)
+        ranges = zip(range(end - first), offsets.tolist(), lengths.tolist(), strict=True)
+        for index, data in read_ranges(self._file.read, ranges):
+            found[index] = data
+        samples = np.frombuffer(b"".join(found), np.uint8).reshape(end - first, height, width, page.samples)
+        return page.raw.rgb(samples.transpose(1, 0, 2, 3).reshape(height, -1, page.samples))
+
     def tiles(self) -> TiffTiles:
         """The compressed tiles; only where the source has an encoding."""
         if self._encoding is None:
@@ -86,14 +119,18 @@ class TiledLevel:
             self._file, self._encoding, page.tile_size, page.offsets[:rows, :columns], page.lengths[:rows, :columns]
         )
 
-    def decode(self, row: int, column: int) -> UInt8Array:
-        """Pixels of one whole tile, padding included; raises as `read`."""
+    def decode(self, row: int, column: int, encoding: TileEncoding | None = None) -> UInt8Array:
+        """Pixels of one whole tile, padding included; raises as `read`.
+
+        `encoding` takes the place of what the file and the stream say.
+        """
         page, (width, height) = self.page, self.page.tile_size
         length = int(page.lengths[row, column])
         if not length:
             return np.full((height, width, 3), BACKGROUND, np.uint8)
         try:
-            pixels = self._decoded(self._file.read(int(page.offsets[row, column]), length), row, column)
+            data = self._file.read(int(page.offsets[row, column]), length)
+            pixels = encoding.decode(data) if encoding else self._decoded(data, row, column)
             if pixels.shape != (height, width, 3):
                 raise TileDecodeError(f"{pixels.shape[1]} x {pixels.shape[0]} px, not {width} x {height}")
         except (TileDecodeError, SlideReadError) as error:
@@ -107,14 +144,21 @@ class TiledLevel:
         if self._encoding is not None:
             if self._encoding.codec == JPEG and END_OF_IMAGE not in data[-PADDING_BYTES:]:
                 raise TileDecodeError("its JPEG stream is cut off")  # the decoder would fill the rest with grey
-            return self._encoding.decode(data)
+            return self._encoding_of(data).decode(data)
         if page.decode is None:
             raise TileDecodeError(f"no decoder for {page.compression}")
         try:
             pixels = page.decode(data, row * page.lengths.shape[1] + column)
         except Exception as error:  # tifffile's decoders raise nearly anything on damaged data
             raise TileDecodeError(f"{page.compression}: {error}") from error
-        return pixels if pixels.shape[-1] == 3 else np.repeat(pixels, 3, axis=-1)
+        return pixels
+
+    def _encoding_of(self, data: bytes) -> TileEncoding:
+        """How one stream decodes: what it states itself comes first."""
+        encoding = self._encoding.of_stream(data) if self._encoding else None
+        if encoding is None:
+            raise ValueError("tiles without an encoding")
+        return self._stated.setdefault(encoding.colorspace, encoding)
 
     def _alone(self, row: int, column: int) -> UInt8Array:
         kept = self._cache.get((self._index, row, column))

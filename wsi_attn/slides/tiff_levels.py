@@ -18,6 +18,7 @@ from wsi_attn.slides.image_reader import refuse_channels
 from wsi_attn.slides.leica_metadata import scanned_area
 from wsi_attn.slides.openslide_reader import level_of
 from wsi_attn.slides.tiff_pages import TiledPage, main_pages, tiled_page
+from wsi_attn.slides.tiff_samples import JPEG_COLOURS
 
 PLAIN_GRID_VENDORS = {"aperio", "generic-tiff", "philips", "leica"}
 """Vendors whose levels OpenSlide may take from one page as it is; of others it joins overlapping or scattered areas."""
@@ -25,13 +26,15 @@ PLAIN_GRID_VENDORS = {"aperio", "generic-tiff", "philips", "leica"}
 VENDOR_KINDS = {"svs", "scn", "philips", "bif", "ndpi", "avs"}
 """tifffile's names of formats that say in ways of their own which image is the slide."""
 
-MIN_TILE_HEIGHT = 64
-"""Below, tiles are strips: Hamamatsu's restart intervals, a whole row wide, gain nothing over OpenSlide."""
+MIN_TILE_SIDE = 64
+"""Smaller tiles are decoded here but never copied: chunks of so few pixels make a store slow."""
 
 JPEG2000_RGB = {"APERIO_JP2000_RGB", "JPEG2000"}
 JPEG2000_YCBCR = "APERIO_JP2000_YCBC"
-JPEG_COLOURS = {("YCBCR", 3): "YCBCR", ("RGB", 3): "RGB", ("MINISBLACK", 1): "GRAYSCALE"}
-PLAIN_COLOURS = {("RGB", 3), ("MINISBLACK", 1)}
+COLOURS_OF_JPEG = {colours for colours, _ in JPEG_COLOURS}
+COLOUR_SPACES = {"YCBCR": 3, "RGB": 3, "GRAYSCALE": 1}
+"""Samples of a pixel in the colour spaces that JPEG tiles are decoded from."""
+
 NAMES = {
     JPEG2000_YCBCR: "JPEG 2000",
     "APERIO_JP2000_RGB": "JPEG 2000",
@@ -51,13 +54,16 @@ class LevelSource:
     page
         Tiles to decode here; None leaves the level to OpenSlide.
     encoding
-        How its JPEG or JPEG 2000 tiles decode; None where tifffile decodes them, or nobody here.
+        How its JPEG or JPEG 2000 tiles decode, streams of JPEG that state another colour space excepted; None where
+        `page.decode` decodes them, or nothing here.
     not_copied
         Why compressed tiles cannot be handed out; empty where they can.
     compression
         Its name in the file, for display.
     corner
         Pixel (x, y) of the level where the page begins.
+    tagged
+        As `encoding`, by the photometric tag alone, where the streams contradict it.
     """
 
     page: TiledPage | None
@@ -65,6 +71,7 @@ class LevelSource:
     not_copied: str
     compression: str
     corner: tuple[int, int] = (0, 0)
+    tagged: TileEncoding | None = None
 
 
 def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple[Level, ...]) -> list[LevelSource]:
@@ -131,6 +138,31 @@ def sources_of_series(tiff: tifffile.TiffFile) -> tuple[list[Level], list[LevelS
     return levels, sources
 
 
+def orientation_of_levels(sources: list[LevelSource], pages: list[TiledPage]) -> int:
+    """The orientation tag that all levels have in common.
+
+    Parameters
+    ----------
+    pages
+        Those of the file that may make a level.
+
+    Raises
+    ------
+    SlideUnsupportedError : the tags of the pages differ, or a level that must be turned is OpenSlide's, which turns
+        each tile in its place.
+    """
+    used = {source.page.orientation for source in sources if source.page is not None}
+    found = used if all(source.page is not None for source in sources) else {page.orientation for page in pages}
+    if len(found) > 1:
+        tags = ", ".join(map(str, sorted(found)))
+        raise SlideUnsupportedError(f"its levels have different orientation tags ({tags}): write it upright")
+    orientation = found.pop() if found else 1
+    reasons = [source.not_copied for source in sources if source.page is None]
+    if orientation != 1 and reasons:
+        raise SlideUnsupportedError(f"its orientation tag is {orientation}, and {reasons[0]}: write it upright")
+    return orientation
+
+
 def source_of(page: TiledPage) -> LevelSource:
     """What can be done with the tiles of a page."""
     name = NAMES.get(page.compression, page.compression)
@@ -138,19 +170,38 @@ def source_of(page: TiledPage) -> LevelSource:
     if reason:
         return LevelSource(None, None, reason, name)
     if page.compression == "JPEG":
-        colorspace = JPEG_COLOURS.get((page.colours, page.samples))
-        if colorspace is None:
-            return LevelSource(None, None, f"its JPEG tiles hold {page.colours} in {page.samples} samples", name)
-        return LevelSource(page, TileEncoding(JPEG, colorspace, page.tables), "", name)
-    if page.compression == JPEG2000_YCBCR:
+        source = _jpeg_source(page, name)
+    elif page.compression == JPEG2000_YCBCR:
         return LevelSource(None, None, "its JPEG 2000 tiles hold YCbCr and do not say so", name)
-    if page.compression in JPEG2000_RGB:
-        if page.samples != 3:
-            return LevelSource(None, None, f"its JPEG 2000 tiles hold {page.samples} samples", name)
-        return LevelSource(page, TileEncoding(JPEG2000), "", name)
-    reason = f"its tiles are {name}, not JPEG"
-    plain = (page.colours, page.samples) in PLAIN_COLOURS and page.decode is not None
-    return LevelSource(page if plain else None, None, reason, name)
+    elif page.compression in JPEG2000_RGB and page.samples == 3:
+        source = LevelSource(page, TileEncoding(JPEG2000), "", name)
+    elif page.compression in JPEG2000_RGB:
+        source = _decoded_here(page, f"its JPEG 2000 tiles hold {page.samples} samples", name)
+    else:
+        source = _decoded_here(page, f"its tiles are {name}, not JPEG", name)
+    if not source.not_copied and min(page.tile_size) < MIN_TILE_SIDE and page.lengths.size > 1:
+        width, height = page.tile_size
+        return replace(source, not_copied=f"its tiles of {width} x {height} px are too small to be chunks of a store")
+    return source
+
+
+def _jpeg_source(page: TiledPage, name: str) -> LevelSource:
+    """JPEG tiles: what their streams state decides, and the photometric tag only where they state nothing."""
+    tagged = JPEG_COLOURS.get((page.colours, page.samples))
+    found = {stated or tagged for stated in page.stated} or {tagged}
+    if len(found) > 1 and all(COLOUR_SPACES.get(space or "") == page.samples for space in found):
+        encoding = TileEncoding(JPEG, tagged or min(space for space in found if space), page.tables)
+        reason = f"its JPEG tiles hold different colour spaces ({', '.join(sorted(space or '' for space in found))})"
+        return LevelSource(page, encoding, reason, name)
+    space = next(iter(found)) if len(found) == 1 else None
+    if space is None or COLOUR_SPACES.get(space) != page.samples or page.colours not in COLOURS_OF_JPEG:
+        return _decoded_here(page, f"its JPEG tiles hold {page.colours} in {page.samples} samples", name)
+    by_tag = TileEncoding(JPEG, tagged, page.tables) if tagged and tagged != space else None
+    return LevelSource(page, TileEncoding(JPEG, space, page.tables), "", name, tagged=by_tag)
+
+
+def _decoded_here(page: TiledPage, reason: str, name: str) -> LevelSource:
+    return LevelSource(page if page.decode is not None else None, None, reason, name)
 
 
 def _within(page: TiledPage, corner: tuple[int, int], level: Level) -> LevelSource:
@@ -164,8 +215,8 @@ def _within(page: TiledPage, corner: tuple[int, int], level: Level) -> LevelSour
 
 def _not_pictures(page: TiledPage) -> str:
     width, height = page.tile_size
-    if height < MIN_TILE_HEIGHT and height < page.size.height:
-        return f"its strips of {width} x {height} px are no tiles"
+    if height < MIN_TILE_SIDE and height < page.size.height and width >= page.size.width:
+        return f"its strips of {width} x {height} px are not tiles"  # restart intervals of Hamamatsu: no faster here
     if page.bits != 8:
         return f"its samples have {page.bits} bits"
     if not page.interleaved:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,16 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import SlideTruncatedError
 from wsi_attn.geometry import Size
+from wsi_attn.jpeg_stream import colorspace_of, has_frame
+from wsi_attn.slides.tiff_samples import (
+    JPEG_COMPRESSION,
+    Decode,
+    Photometry,
+    orientation_of,
+    raw_samples,
+    segment_decoder,
+    tag_name,
+)
 
 MAX_PAGES = 256
 """Directories looked at; pyramids have a dozen, stacks of channels are refused before."""
@@ -38,9 +48,10 @@ NEEDED_TAGS = {270, 273, 279, 324, 325, SUB_DIRECTORIES, 347, 34675}
 
 FIELD_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
-OFFSET_FORMATS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+SAMPLED_STREAMS, STREAM_HEADER_BYTES = 8, 4096
+"""JPEG tiles of a page whose headers are read to find out what they hold, and how much of each is read first."""
 
-Decode = Callable[[bytes, int], NDArray[np.uint8]]
+OFFSET_FORMATS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,14 @@ class TiledPage:
     tables
         JPEG tables that the tiles share.
     decode
-        tifffile's own decoder, for compressions other than JPEG: bytes and running number of a tile to
-        (height, width, samples).
+        Bytes and running number of a tile to its pixels; None where nothing here decodes them.
+    raw
+        What the bytes of a tile are where they are its samples, uncompressed.
+    stated
+        Colour spaces that some of its JPEG streams, spread over the page, state themselves; None is among them for
+        streams that state none.
+    orientation
+        Value of the orientation tag.
     """
 
     size: Size
@@ -71,6 +88,9 @@ class TiledPage:
     lengths: NDArray[np.int64]
     tables: bytes | None
     decode: Decode | None
+    raw: Photometry | None = None
+    stated: frozenset[str | None] = frozenset()
+    orientation: int = 1
 
 
 def is_tiff(path: Path) -> bool:
@@ -91,25 +111,41 @@ def tiled_page(page: Any) -> TiledPage | None:
     offsets, lengths = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
     if len(offsets) != grid[0] * grid[1] * planes or len(lengths) != len(offsets):
         return None
-    compression = getattr(key.compression, "name", str(key.compression))
     return TiledPage(
         size=size,
         tile_size=tile,
-        compression=compression,
-        colours=getattr(key.photometric, "name", str(key.photometric)),
+        compression=tag_name(key.compression),
+        colours=tag_name(key.photometric),
         samples=key.samplesperpixel,
         bits=key.bitspersample,
         interleaved=interleaved,
         offsets=offsets[: grid[0] * grid[1]].reshape(grid),
         lengths=lengths[: grid[0] * grid[1]].reshape(grid),
         tables=key.jpegtables,
-        decode=_decoder(key) if compression != "JPEG" and key.compression in tifffile.TIFF.DECOMPRESSORS else None,
+        decode=segment_decoder(key) if interleaved else None,
+        raw=raw_samples(key),
+        stated=_stated(page, offsets, lengths) if int(key.compression) == JPEG_COMPRESSION else frozenset(),
+        orientation=orientation_of(page),
     )
+
+
+def _stated(page: Any, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> frozenset[str | None]:
+    file, present = page.parent.filehandle, np.flatnonzero(lengths > 0)
+    chosen = present[np.unique(np.linspace(0, len(present) - 1, min(SAMPLED_STREAMS, len(present))).astype(int))]
+    found = set()
+    for index in chosen.tolist():
+        file.seek(int(offsets[index]))
+        head = file.read(min(int(lengths[index]), STREAM_HEADER_BYTES))
+        if not has_frame(head):
+            head += file.read(int(lengths[index]) - len(head))
+        found.add(colorspace_of(head))
+    return frozenset(found)
 
 
 def main_pages(tiff: tifffile.TiffFile) -> Iterator[Any]:
     """Pages of the main chain of directories, the first few hundred."""
-    return itertools.islice(iter(tiff.pages), MAX_PAGES)
+    for page in itertools.islice(iter(tiff.pages), MAX_PAGES):
+        yield page if page.keyframe is not None else page.aspage()  # a frame that OME-XML does not speak of
 
 
 def refuse_cut_off(path: Path) -> None:
@@ -150,15 +186,6 @@ def refuse_beyond(path: Path, size: int, end: int) -> None:
         raise SlideTruncatedError(f"{path} is damaged: it points to byte {end} and has {size}; copy it again")
     if end > size:
         raise SlideTruncatedError(f"{path} is cut off: {size} of at least {end} bytes are there; copy it again")
-
-
-def _decoder(page: Any) -> Decode:
-    decode = page.decode  # looks into the file the first time, so it is fetched now
-
-    def pixels(data: bytes, index: int) -> NDArray[np.uint8]:
-        return np.asarray(decode(data, index)[0][0])  # (1, height, width, samples)
-
-    return pixels
 
 
 @dataclass(frozen=True)

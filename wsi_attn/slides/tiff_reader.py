@@ -1,8 +1,9 @@
-"""TIFF slides tile by tile, several times faster than OpenSlide, which stays the reference and reads what is left.
+"""TIFF slides tile by tile, several times faster than OpenSlide, which reads what is left.
 
 OpenSlide says what the slide is: levels, pixel size, associated images. Each level whose tiles lie in one page is read
-from the file directly, after one of its tiles was compared with OpenSlide's. Any other level is OpenSlide's. OME-TIFF,
-and tiles compressed as OpenSlide does not know, are read by tifffile and imagecodecs alone.
+from the file directly, after one of its tiles was compared with OpenSlide's, which shows that it is the right page;
+what colours a tile holds is decided by the tile itself. Any other level is OpenSlide's. OME-TIFF, and tiles compressed
+as OpenSlide does not know, are read by tifffile and imagecodecs alone.
 """
 
 from __future__ import annotations
@@ -19,15 +20,28 @@ from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideU
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp
 from wsi_attn.provenance import fingerprint_of
-from wsi_attn.slide import EncodedTiles, Level, SlideInfo, UInt8Array
-from wsi_attn.slides.image_reader import tag_name
+from wsi_attn.slide import EncodedTiles, Level, Slide, SlideInfo, UInt8Array
 from wsi_attn.slides.ome_metadata import ome_objective_power, ome_pixel_size
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
+from wsi_attn.slides.orientation import upright_slide
 from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
 from wsi_attn.slides.tiff_level import TiledLevel
-from wsi_attn.slides.tiff_levels import LevelSource, sources_beside_openslide, sources_of_series
-from wsi_attn.slides.tiff_pages import main_pages, refuse_absurd_tiles, refuse_cut_off, refuse_tiles_beyond
+from wsi_attn.slides.tiff_levels import (
+    PLAIN_GRID_VENDORS,
+    LevelSource,
+    orientation_of_levels,
+    sources_beside_openslide,
+    sources_of_series,
+)
+from wsi_attn.slides.tiff_pages import (
+    main_pages,
+    refuse_absurd_tiles,
+    refuse_cut_off,
+    refuse_tiles_beyond,
+    tiled_page,
+)
 from wsi_attn.slides.tiff_reference import disagreement
+from wsi_attn.slides.tiff_samples import tag_name
 from wsi_attn.slides.tile_cache import TileCache
 
 CACHE_BYTES = 48 << 20
@@ -36,18 +50,32 @@ CACHE_BYTES = 48 << 20
 ICC_PROFILE_TAG = 34675
 
 
+def open_tiff(path: Path, slide_mpp: Mpp | None = None) -> Slide:
+    """A slide in a TIFF, upright; errors as `TiffReader`."""
+    reader = TiffReader(path, slide_mpp)
+    return upright_slide(reader, reader.orientation)
+
+
+class TiffStructureError(SlideUnsupportedError):
+    """tifffile cannot read the directories; OpenSlide may."""
+
+
 class TiffReader:
-    """A slide in a TIFF; owns the file and, where OpenSlide knows it, OpenSlide's handle.
+    """A slide in a TIFF as it is stored; owns the file and, where OpenSlide knows it, OpenSlide's handle.
+
+    `orientation` is the value of the orientation tag that its levels have in common.
 
     Raises
     ------
     SlideTruncatedError : the file ends before its tiles do.
     SlideUnsupportedError : no tiles, no picture, or a compression that nothing decodes.
+    TiffStructureError : tifffile fails on it.
     """
 
     def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
         refuse_cut_off(path)
         self._referee: OpenSlideReader | None = None
+        self.orientation = 1
         try:
             with tifffile.TiffFile(path) as tiff:
                 self.info, self._sources = self._describe(path, tiff, slide_mpp)
@@ -57,7 +85,7 @@ class TiffReader:
             if isinstance(error, WsiAttnError | PermissionError) or not isinstance(error, Exception):
                 raise
             # tifffile raises nearly anything on damaged files
-            raise SlideUnsupportedError(f"tifffile: {error}") from error
+            raise TiffStructureError(f"tifffile: {error}") from error
         self._file = FileBytes(path)
         self._cache = TileCache(CACHE_BYTES)
         self._levels = [
@@ -93,9 +121,13 @@ class TiffReader:
                         refuse_tiles_beyond(path, source.page.offsets, source.page.lengths)
                 # OpenSlide sees more where a pyramid lies in pages of its own, beside the one that OME-XML names.
                 if self._referee is None or len(levels) >= len(self._referee.info.levels):
+                    self.orientation = orientation_of_levels(sources, [])
                     return _info_of_tags(path, tiff, slide_mpp, levels, sources), sources
         info = self._referee.info
         sources = sources_beside_openslide(tiff, info.vendor, info.levels)
+        if info.vendor in PLAIN_GRID_VENDORS:
+            pages = [page for page in map(tiled_page, main_pages(tiff)) if page is not None]
+            self.orientation = orientation_of_levels(sources, pages)
         reader = "tifffile" if any(source.page is not None for source in sources) else info.reader
         return replace(info, reader=reader, properties={**info.properties, **_compressions(sources)}), sources
 
@@ -140,8 +172,10 @@ class TiffReader:
         tiled = self._levels[level]
         if tiled is None:
             return self._sources[level].not_copied
-        if self._referee is not None and self._referee_knows(level):
-            return disagreement(self._referee, level, tiled.area, tiled.page, tiled.decode)
+        source = self._sources[level]
+        comparable = source.encoding is not None and self.orientation == 1  # OpenSlide may be wrong about all others
+        if self._referee is not None and self._referee_knows(level) and comparable:
+            return disagreement(self._referee, level, tiled.area, tiled.page, tiled.decode, source.tagged)
         lengths = tiled.page.lengths
         row, column = np.unravel_index(int(lengths.argmax()), lengths.shape)
         try:

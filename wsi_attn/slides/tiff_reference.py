@@ -1,16 +1,18 @@
-"""Whether the tiles of a level decode here to what OpenSlide shows: one tile is compared before the first use.
+"""Whether the tiles of a level are those that OpenSlide shows: one tile is compared before the first use.
 
-Tags lie: slides exist whose photometric tag contradicts the streams, and then decoders differ in whom they believe.
-OpenSlide is what viewers show, so it decides.
+A page may have the size of a level and still not be it. OpenSlide knows how vendors put levels together, so a
+difference leaves the level to it. It is no evidence where it cannot read the tile, nor about colours where the
+photometric tag contradicts the streams: it believes the tag, and the streams are right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
 from wsi_attn.slide import UInt8Array
@@ -22,7 +24,7 @@ TOLERANCE = 2
 builds and the real-valued wavelet of JPEG 2000 round by one. A wrong colour transform is off by tens even on glass."""
 
 CANDIDATES = 3
-"""Tiles tried, largest first, before a level whose tiles cannot be read counts as unknown."""
+"""Tiles tried, largest first, before a level whose tiles cannot be decoded counts as damaged."""
 
 ON_GRID = 1 / 300
 """Pixels by which OpenSlide may shift what it paints and still copy it; it interpolates from 1/256."""
@@ -30,17 +32,30 @@ ON_GRID = 1 / 300
 MIN_SIDE = 8
 
 
+class DecodeTile(Protocol):
+    """Pixels of the tile at (row, column), decoded by `encoding` where it is given; raises `SlideReadError`."""
+
+    def __call__(self, row: int, column: int, encoding: TileEncoding | None = None) -> UInt8Array:
+        """One whole tile, padding included."""
+        ...
+
+
 def disagreement(
-    reference: OpenSlideReader, level: int, area: Region, page: TiledPage, decode: Callable[[int, int], UInt8Array]
+    reference: OpenSlideReader,
+    level: int,
+    area: Region,
+    page: TiledPage,
+    decode: DecodeTile,
+    tagged: TileEncoding | None = None,
 ) -> str:
-    """Why the tiles cannot be trusted; empty where they show what OpenSlide shows.
+    """Why the tiles are not used; empty where nothing speaks against them.
 
     Parameters
     ----------
     area
         What the page covers of the level, in pixels of that.
-    decode
-        Pixels of the tile at (row, column); raises `SlideReadError`.
+    tagged
+        What the photometric tag says of the tiles, where their streams contradict it: OpenSlide may show that.
     """
     frame = reference.info.levels[level]
     tile = page.tile_size
@@ -48,27 +63,38 @@ def disagreement(
     rows = _first_on_grid(reference.shifts(level, np.arange(area.y, area.y1)), tile.height)
     grid = page.lengths[: len(rows), : len(columns)]
     usable = (rows[:, None] >= 0) & (columns[None] >= 0) & (grid > 0)
-    if not usable.any():
-        return "" if not grid.any() else "none of its tiles can be compared with OpenSlide"
-    failure = ""
+    failures, decoded = [], False
     order = np.argsort(np.where(usable, grid, 0), axis=None)[::-1][:CANDIDATES]
     for row, column in zip(*np.unravel_index(order, grid.shape), strict=True):
         if not usable[row, column]:
             continue
+        place = int(row), int(column)
         x, y = int(columns[column]), int(rows[row])
-        right, bottom = min((int(column) + 1) * tile.width, area.width), min((int(row) + 1) * tile.height, area.height)
+        right, bottom = min((place[1] + 1) * tile.width, area.width), min((place[0] + 1) * tile.height, area.height)
+        corner0 = (round((area.x + x) * frame.downsample_x), round((area.y + y) * frame.downsample_y))
         try:
-            ours = decode(int(row), int(column))
-            corner0 = (round((area.x + x) * frame.downsample_x), round((area.y + y) * frame.downsample_y))
-            theirs = reference.read_region(corner0, level, (right - x, bottom - y))
+            ours = decode(*place)
         except SlideReadError as error:
-            failure = str(error.__cause__ or error)
+            failures.append(f"none of its largest tiles can be used: {error.__cause__ or error}")
             continue
-        left, top = x - int(column) * tile.width, y - int(row) * tile.height
-        window = ours[top : top + theirs.shape[0], left : left + theirs.shape[1]]
-        difference = int(np.abs(window.astype(np.int16) - theirs).max())
-        return f"they decode to other pixels than OpenSlide's, by up to {difference}" if difference > TOLERANCE else ""
-    return f"none of its largest tiles can be used: {failure}"
+        decoded = True
+        try:
+            theirs = reference.read_region(corner0, level, (right - x, bottom - y))
+        except SlideReadError:
+            continue
+        window = (
+            slice(y - place[0] * tile.height, bottom - place[0] * tile.height),
+            slice(x - place[1] * tile.width, right - place[1] * tile.width),
+        )
+        difference = _difference(ours[window], theirs)
+        if difference <= TOLERANCE or (tagged and _difference(decode(*place, tagged)[window], theirs) <= TOLERANCE):
+            return ""
+        return f"they decode to other pixels than OpenSlide's, by up to {difference}"
+    return "" if decoded or not failures else failures[-1]
+
+
+def _difference(ours: UInt8Array, theirs: UInt8Array) -> int:
+    return int(np.abs(ours.astype(np.int16) - theirs).max())
 
 
 def _first_on_grid(shifts: NDArray[np.float64], tile: int) -> NDArray[np.int64]:

@@ -146,13 +146,6 @@ def test_transparency_of_a_tiff_lies_over_background(tmp_path: Path) -> None:
     assert (found[:, 30:] == 0).all()
 
 
-def test_orientation_of_a_tiff_is_said_and_not_applied(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", extratags=[(274, 3, 1, 6, True)])
-    with open_slide(tmp_path / "a.tif") as slide:
-        assert tuple(slide.info.size0) == (60, 40)
-        assert "not applied" in slide.info.properties["tiff.orientation"]
-
-
 def test_print_resolution_is_no_pixel_size(tmp_path: Path) -> None:
     tifffile.imwrite(
         tmp_path / "print.tif", TILED, tile=(64, 64), photometric="rgb", resolution=(72, 72), resolutionunit="INCH"

@@ -55,13 +55,16 @@ COPIED = {
     "own_tables.svs": "YCBCR",
     "progressive.svs": "YCBCR",
     "rgb_said_ycbcr.svs": "YCBCR",
-    "ycbcr_said_rgb.svs": "RGB",
+    "ycbcr_said_rgb.svs": "YCBCR",
     "jpeg2000_rgb.svs": None,
     "oblong.tif": "YCBCR",
     "uneven.tif": "RGB",
     "philips.tiff": "YCBCR",
 }
 """Slides all of whose levels can be copied, and what their streams hold."""
+
+WRONG_IN_OPENSLIDE = {"ycbcr_said_rgb.svs"}
+"""OpenSlide believes the tag; see `test_colours.py`."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def assert_equal_on_all_levels(path: Path) -> None:
             assert np.array_equal(ours.read_region((0, 0), index, (width, height)), wanted), f"level {index}"
 
 
-@pytest.mark.parametrize("name", SLIDES)
+@pytest.mark.parametrize("name", sorted(SLIDES.keys() - WRONG_IN_OPENSLIDE))
 def test_levels_are_openslides(name: str, written: Callable[[str], Path]) -> None:
     assert_equal_on_all_levels(written(name))
 
@@ -199,7 +202,6 @@ REAL = [
     "generic_pyramid.tiff",
     "ndpi_dapi.ndpi",
     "orientation1.tif",
-    "orientation3.tif",
     "tiny.svs",
 ]
 

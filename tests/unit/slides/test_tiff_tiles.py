@@ -109,7 +109,10 @@ def test_missing_tiles_are_empty_and_background(tmp_path: Path) -> None:
     [
         (lambda path: tiff_files.write_generic(path, LEVELS, compression="lzw"), "LZW, not JPEG"),
         (lambda path: tiff_files.write_generic(path, LEVELS, compression=""), "uncompressed, not JPEG"),
-        (lambda path: tiff_files.write_generic(path, LEVELS, (256, 16), streams=Streams()), "strips of 256 x 16 px"),
+        (
+            lambda path: tiff_files.write_generic(path, LEVELS, (256, 16), streams=Streams()),
+            "256 x 16 px are too small",
+        ),
         (lambda path: tiff_files.write_svs_jpeg2000(path, LEVELS, 33003), "do not say so"),
         (lambda path: tiff_files.write_leica(path, LEVELS, 64000), "of the glass, not from its corner"),
     ],
@@ -132,15 +135,28 @@ def test_colours_apart_are_left_to_openslide(tmp_path: Path) -> None:
             slide.encoded_tiles(0)
 
 
-def test_disagreement_with_openslide_leaves_the_level_to_it(tmp_path: Path) -> None:
-    """OpenSlide turns the tiles of a file whose orientation tag says so; copied tiles would not be what it shows."""
-    path = tmp_path / "a.tif"
-    options = {"photometric": "minisblack", "compression": "jpeg", "metadata": None}
-    tifffile.imwrite(path, PIXELS[..., 1], tile=(64, 64), extratags=[(274, 3, 1, 3, True)], **options)
+def test_disagreement_with_openslide_leaves_the_level_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiff_files.write_generic(tmp_path / "a.tif", LEVELS, streams=Streams())
+    read = OpenSlideReader.read_region
+    monkeypatch.setattr(OpenSlideReader, "read_region", lambda *place: read(*place) // 2)
     with TiffReader(path) as slide, OpenSlideReader(path) as theirs:
         with pytest.raises(NotEncodedError, match="other pixels than OpenSlide"):
             slide.encoded_tiles(0)
         wanted = theirs.read_region((0, 0), 0, (300, 300))
+        assert np.array_equal(slide.read_region((0, 0), 0, (300, 300)), wanted)
+
+
+def test_reader_that_cannot_read_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiff_files.write_generic(tmp_path / "a.tif", LEVELS, streams=Streams())
+    with TiffReader(path) as slide:
+        wanted = slide.read_region((0, 0), 0, (300, 300))
+
+    def fail(*place: object) -> None:
+        raise SlideReadError("cannot")
+
+    monkeypatch.setattr(OpenSlideReader, "read_region", fail)
+    with TiffReader(path) as slide:
+        assert slide.encoded_tiles(0).encoding.colorspace == "YCBCR"
         assert np.array_equal(slide.read_region((0, 0), 0, (300, 300)), wanted)
 
 

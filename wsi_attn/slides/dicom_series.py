@@ -1,0 +1,154 @@
+"""DICOM slides: the files of a series are the levels, label and overview of one slide.
+
+OpenSlide opens a series from any of its files and finds the others in the same folder. Here every file of a series, and
+the folder itself, stand for the same slide: the file of its largest level, under one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from wsi_attn.errors import SlideUnsupportedError
+
+MAGIC, PREAMBLE = b"DICM", 128
+
+VOLUME = "VOLUME"
+"""Third value of Image Type of the instances that hold levels."""
+
+SERIES_UID, IMAGE_TYPE = 0x0020000E, 0x00080008
+MATRIX_COLUMNS, MATRIX_ROWS = 0x00480006, 0x00480007
+"""Tags: Series Instance UID, Image Type, Total Pixel Matrix Columns and Rows."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One DICOM file: its series, whether it holds a level, and how many pixels that has."""
+
+    path: Path
+    series: str
+    is_volume: bool
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of one series in one folder.
+
+    Attributes
+    ----------
+    name
+        What outputs are named after: the folder where it holds several files and no other series, else the stem of
+        `main`.
+    main
+        The file of the largest level, which stands for the slide.
+    files
+        All of them, sorted by name.
+    """
+
+    name: str
+    main: Path
+    files: tuple[Path, ...]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a regular file begins as DICOM does."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
+    except OSError:
+        return False
+
+
+def series_in(folder: Path) -> list[Series]:
+    """The DICOM slides in a folder (not in the folders in it), sorted by name; series without a level are left out.
+
+    Raises
+    ------
+    OSError : the folder cannot be read.
+    """
+    instances = [each for path in sorted(folder.iterdir()) if is_dicom(path) and (each := _instance(path))]
+    by_uid: dict[str, list[Instance]] = {}
+    for instance in instances:
+        by_uid.setdefault(instance.series, []).append(instance)
+    found: list[Series] = []
+    for members in by_uid.values():
+        levels = [member for member in members if member.is_volume]
+        if not levels:
+            continue
+        main = max(levels, key=lambda level: level.pixels).path  # the first by name of equal ones
+        alone = len(by_uid) == 1 and len(members) > 1
+        name = folder.resolve().name if alone else main.stem
+        found.append(Series(name, main, tuple(member.path for member in members)))
+    return sorted(found, key=lambda series: series.main.name)
+
+
+def series_of(path: Path) -> Series | None:
+    """The series that a DICOM file, or a folder of one series, stands for; None where it is neither.
+
+    Raises
+    ------
+    SlideUnsupportedError : a folder with several series.
+    """
+    if path.is_dir():
+        series = series_in(path)
+        if len(series) > 1:
+            raise SlideUnsupportedError(
+                f"Cannot open {path}: it holds {len(series)} DICOM series; name a file of one, such as {series[0].main}"
+            )
+        return series[0] if series else None
+    if not is_dicom(path):
+        return None
+    return next((series for series in series_in(path.parent) if path in series.files), None)
+
+
+def one_per_series(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, Path]]]:
+    """Paths with each DICOM series once, in the order of first mention.
+
+    Returns
+    -------
+    The paths, where the main file of a series stands for any of its files and for its folder; and each path that was
+    left out, with the file that stands for its series.
+    """
+    kept: list[Path] = []
+    left_out: list[tuple[Path, Path]] = []
+    seen: set[Path] = set()
+    for path in paths:
+        try:
+            series = None if (path / "zarr.json").exists() else series_of(path)
+        except (SlideUnsupportedError, OSError):
+            series = None  # opening it gives the reason
+        if series is None:
+            kept.append(path)
+        elif (key := series.main.resolve()) in seen:
+            left_out.append((path, series.main))
+        else:
+            seen.add(key)
+            kept.append(series.main)
+    return kept, left_out
+
+
+def _instance(path: Path) -> Instance | None:
+    status = path.stat()
+    return _read_instance(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _read_instance(path: Path, _size: int, _modified_ns: int) -> Instance | None:
+    """What the header of a file says; None where it cannot be read. Size and time of the file are part of the key."""
+    from pydicom import config
+    from pydicom.filereader import read_partial
+
+    config.settings.reading_validation_mode = config.IGNORE  # else odd values are warned of, one by one
+    try:
+        with path.open("rb") as file:
+            header = read_partial(file, lambda tag, _vr, _length: tag > MATRIX_ROWS)
+        kind = [str(value) for value in header[IMAGE_TYPE].value]
+        size = [int(header[tag].value) for tag in (MATRIX_COLUMNS, MATRIX_ROWS)]
+        return Instance(path, str(header[SERIES_UID].value), kind[2:3] == [VOLUME], size[0] * size[1])
+    except Exception:  # pydicom raises nearly anything on damaged files; OpenSlide then gives the reason
+        return None

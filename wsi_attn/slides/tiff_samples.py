@@ -1,0 +1,296 @@
+"""From the samples of a TIFF page to RGB: PhotometricInterpretation, ExtraSamples and the tags that go with them.
+
+Every reader of TIFF comes here, so that strips and tiles of one kind give the same pixels. JPEG streams are converted
+by their decoder (`wsi_attn.encoding`); here they only lose their transparency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from wsi_attn.encoding import JPEG, TileEncoding
+from wsi_attn.errors import SlideUnsupportedError
+from wsi_attn.slide import BACKGROUND, UInt8Array
+
+Decode = Callable[[bytes, int], UInt8Array]
+"""Bytes and running number of a strip or tile to its pixels, uint8 (height, width, 3)."""
+
+COLOURS = ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "PALETTE")
+"""Values of PhotometricInterpretation that are read; others need a colour profile to be right."""
+
+JPEG_COMPRESSION = 7
+UNCOMPRESSED = 1
+ASSOCIATED, UNASSOCIATED = 1, 2
+"""Values of ExtraSamples that mean transparency; 0 is unspecified and ignored."""
+
+YCBCR_COEFFICIENTS, YCBCR_SUBSAMPLING, REFERENCE_BLACK_WHITE, COLOR_MAP, ORIENTATION = 529, 530, 532, 320, 274
+LUMA = (0.299, 0.587, 0.114)
+"""YCbCrCoefficients where the file has none: ITU-R BT.601, as in JPEG."""
+
+FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+"""ReferenceBlackWhite where the file has none: no headroom and no footroom, as in JPEG and libtiff."""
+
+JPEG_COLOURS = {("YCBCR", 3): "YCBCR", ("RGB", 3): "RGB", ("MINISBLACK", 1): "GRAYSCALE"}
+"""What JPEG streams hold by PhotometricInterpretation and number of samples, where they do not say it themselves."""
+
+DECODED_AS_RGB = frozenset({6, 7, 34892, 33007, 33003, 33004, 33005, 34712, 22610, 34934, 50001, 50002, 52546, 34933})
+"""Compressions whose decoders return RGB whatever the tag says."""
+
+
+def tag_name(value: object) -> str:
+    """Name of a TIFF tag's value; the number where tifffile knows no name for it."""
+    return str(getattr(value, "name", value))
+
+
+def orientation_of(page: Any) -> int:
+    """Value of the orientation tag, 1 where there is none or an impossible one."""
+    value = page.keyframe.tags.valueof(ORIENTATION)
+    return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def refuse_colours(page: Any) -> None:
+    """Refuse colours that cannot be converted to RGB without a colour profile.
+
+    Raises
+    ------
+    SlideUnsupportedError : names the colours and what to do.
+    """
+    if (colours := tag_name(page.photometric)) not in COLOURS:
+        raise SlideUnsupportedError(
+            f"{colours} colours: only RGB, YCbCr, grey and palette are supported, convert it to RGB"
+        )
+
+
+def over_background(pixels: UInt8Array, alpha: UInt8Array, *, associated: bool) -> UInt8Array:
+    """Composite over `BACKGROUND`.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (height, width, 3).
+    alpha
+        uint8 (height, width); 255 is opaque.
+    associated
+        Whether the pixels are already multiplied by alpha.
+    """
+    if (alpha == 255).all():
+        return pixels
+    opacity = alpha[..., None].astype(np.uint16)
+    colour = pixels if associated else (pixels * opacity + 127) // 255
+    glass = (BACKGROUND * (255 - opacity) + 127) // 255
+    return np.asarray(np.minimum(colour + glass, 255), np.uint8)
+
+
+@dataclass(frozen=True)
+class YCbCr:
+    """Conversion to RGB as TIFF 6.0 defines it: YCbCrCoefficients and ReferenceBlackWhite."""
+
+    coefficients: tuple[float, ...] = LUMA
+    reference: tuple[float, ...] = FULL_RANGE
+
+    @classmethod
+    def of(cls, page: Any) -> YCbCr:
+        """From the tags of a page; defaults where one is missing or of no use."""
+        coefficients = _rationals(page, YCBCR_COEFFICIENTS, 3)
+        reference = _rationals(page, REFERENCE_BLACK_WHITE, 6)
+        usable = coefficients is not None and coefficients[1] > 0
+        plausible = reference is not None and all(reference[at] != reference[at + 1] for at in (0, 2, 4))
+        return cls(
+            coefficients if usable and coefficients else LUMA, reference if plausible and reference else FULL_RANGE
+        )
+
+    def rgb(self, samples: UInt8Array) -> UInt8Array:
+        """RGB of uint8 (..., 3) samples Y, Cb, Cr."""
+        red, green, blue = self.coefficients
+        y_black, y_white, cb_black, cb_white, cr_black, cr_white = self.reference
+        codes = np.arange(256, dtype=np.float32)
+        luma = ((codes - y_black) * 255 / (y_white - y_black))[samples[..., 0]]
+        cb = ((codes - cb_black) * 127 / (cb_white - cb_black))[samples[..., 1]]
+        cr = ((codes - cr_black) * 127 / (cr_white - cr_black))[samples[..., 2]]
+        found = np.empty((*samples.shape[:-1], 3), np.float32)
+        found[..., 0] = luma + cr * (2 - 2 * red)
+        found[..., 2] = luma + cb * (2 - 2 * blue)
+        found[..., 1] = (luma - blue * found[..., 2] - red * found[..., 0]) / green
+        return np.clip(found + 0.5, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """What the decoded samples of a page mean.
+
+    `alpha` is a value of ExtraSamples that means transparency, 0 for none; `palette` is uint8 (colours, 3).
+    """
+
+    colours: str
+    alpha: int = 0
+    palette: UInt8Array | None = None
+    ycbcr: YCbCr | None = None
+
+    @classmethod
+    def of(cls, page: Any) -> Photometry:
+        """From the tags of a page; errors as `refuse_colours`."""
+        refuse_colours(page)
+        colours = tag_name(page.photometric)
+        extra = [int(value) for value in page.extrasamples]
+        alpha = extra[0] if extra and extra[0] in (ASSOCIATED, UNASSOCIATED) else 0
+        if colours == "YCBCR" and int(page.compression) in DECODED_AS_RGB:
+            colours = "RGB"
+        if colours == "PALETTE":
+            table = np.asarray(page.tags.valueof(COLOR_MAP, ()), np.uint16).reshape(3, -1)
+            if table.shape[1] < 2 ** min(page.bitspersample, 8):
+                raise SlideUnsupportedError("a palette image without a whole palette: convert it to RGB")
+            return cls(colours, palette=np.ascontiguousarray((table.T >> 8).astype(np.uint8)))
+        return cls(colours, alpha, ycbcr=YCbCr.of(page) if colours == "YCBCR" else None)
+
+    def rgb(self, samples: NDArray[Any]) -> UInt8Array:
+        """Pixels over the background.
+
+        Parameters
+        ----------
+        samples
+            uint8 or bool (height, width) or (height, width, samples).
+
+        Returns
+        -------
+        uint8 (height, width, 3).
+        """
+        if self.palette is not None:
+            return np.ascontiguousarray(self.palette[samples.reshape(samples.shape[:2]).astype(np.uint8)])
+        if samples.dtype == np.bool_:
+            samples = samples.astype(np.uint8) * 255
+        if samples.ndim == 2:
+            samples = samples[..., None]
+        count = 3 if samples.shape[-1] >= 3 else 1
+        pixels = samples[..., :count]
+        if self.ycbcr is not None:
+            pixels = self.ycbcr.rgb(pixels)
+        if self.colours == "MINISWHITE":
+            pixels = 255 - pixels
+        if count == 1:
+            pixels = np.repeat(pixels, 3, axis=-1)
+        if self.alpha and samples.shape[-1] == count + 1:
+            pixels = over_background(pixels, samples[..., count], associated=self.alpha == ASSOCIATED)
+        return np.ascontiguousarray(pixels)
+
+
+def segment_decoder(page: Any) -> Decode | None:
+    """How strips or tiles of a page (a keyframe of tifffile) become RGB; None where nothing here decodes them.
+
+    Colours that cannot be converted raise `SlideUnsupportedError` when they are decoded.
+    """
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.bitspersample not in (1, 8):
+        return None
+    tables = page.jpegtables
+    colorspace = JPEG_COLOURS.get((tag_name(page.photometric), page.samplesperpixel))
+    if int(page.compression) == JPEG_COMPRESSION and colorspace is not None:
+        encoding = TileEncoding(JPEG, colorspace, tables)
+        return lambda data, _index: encoding.of_stream(data).decode(data)
+    try:
+        photometry = Photometry.of(page)
+    except SlideUnsupportedError:
+        return None
+    if photometry.ycbcr is not None and _subsampling(page) != (1, 1):
+        return _subsampled_decoder(page, photometry)
+    decode = page.decode  # looks into the file the first time, so it is fetched now
+    options = {"jpegtables": tables} if tables else {}
+
+    def pixels(data: bytes, index: int) -> UInt8Array:
+        return photometry.rgb(np.asarray(decode(data, index, **options)[0][0]))  # (1, height, width, samples)
+
+    return pixels
+
+
+def raw_samples(page: Any) -> Photometry | None:
+    """What the bytes of a tile are where they are the samples themselves, else None."""
+    plain = int(page.compression) == UNCOMPRESSED and int(page.predictor) == 1 and int(page.fillorder) == 1
+    if not plain or page.bitspersample != 8 or int(page.planarconfig) != 1:
+        return None
+    try:
+        photometry = Photometry.of(page)
+    except SlideUnsupportedError:
+        return None
+    return None if photometry.ycbcr is not None and _subsampling(page) != (1, 1) else photometry
+
+
+def page_pixels(page: Any) -> UInt8Array:
+    """All pixels of one page (a keyframe of tifffile) whose file is open; its samples are interleaved.
+
+    Raises
+    ------
+    SlideUnsupportedError : colours or a compression that nothing here decodes.
+    """
+    decode = segment_decoder(page)
+    if decode is None:
+        refuse_colours(page)
+        raise SlideUnsupportedError(f"its pixels are compressed as {tag_name(page.compression)}, which nothing decodes")
+    width, height = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    across = -(-page.imagewidth // width)
+    pixels = np.full((page.imagelength, page.imagewidth, 3), BACKGROUND, np.uint8)
+    file = page.parent.filehandle
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        if not count:
+            continue
+        file.seek(offset)
+        part = decode(file.read(count), index)
+        y, x = index // across * height, index % across * width
+        target = pixels[y : y + height, x : x + width]
+        if part.shape[0] < target.shape[0] or part.shape[1] < target.shape[1]:
+            raise ValueError(f"strip or tile {index} has {part.shape[1]} x {part.shape[0]} px")
+        target[:] = part[: target.shape[0], : target.shape[1]]
+    return pixels
+
+
+def needs_own_conversion(page: Any) -> bool:
+    """Whether tifffile's own array of a page would not be what its tags and streams say."""
+    if int(page.planarconfig) != 1:
+        return False
+    colours = tag_name(page.photometric)
+    if int(page.compression) == JPEG_COMPRESSION:
+        return (colours, page.samplesperpixel) in JPEG_COLOURS
+    return colours == "YCBCR" and int(page.compression) not in DECODED_AS_RGB
+
+
+def _subsampling(page: Any) -> tuple[int, int]:
+    """Chroma samples are stored once for so many columns and rows; 2, 2 where the file does not say."""
+    value = page.tags.valueof(YCBCR_SUBSAMPLING)
+    return (int(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) == 2 else (2, 2)
+
+
+def _subsampled_decoder(page: Any, photometry: Photometry) -> Decode | None:
+    """Data units of several Y samples, one Cb and one Cr; chroma is repeated, as libtiff does."""
+    across, down = _subsampling(page)
+    simple = page.samplesperpixel == 3 and page.predictor == 1 and page.fillorder == 1 and page.bitspersample == 8
+    if not simple or int(page.planarconfig) != 1 or across not in (1, 2, 4) or down not in (1, 2, 4):
+        return None
+    decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
+    width, height = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+
+    def pixels(data: bytes, index: int) -> UInt8Array:
+        rows = height if page.is_tiled else min(height, page.imagelength - index * height)
+        units = -(-rows // down), -(-width // across)
+        values = data if int(page.compression) == UNCOMPRESSED else decompress(data)
+        flat = np.frombuffer(values, np.uint8, units[0] * units[1] * (across * down + 2))
+        unit = flat.reshape(*units, across * down + 2)
+        luma = unit[..., :-2].reshape(*units, down, across).transpose(0, 2, 1, 3)
+        samples = np.empty((units[0] * down, units[1] * across, 3), np.uint8)
+        samples[..., 0] = luma.reshape(samples.shape[:2])
+        samples[..., 1:] = unit[..., -2:].repeat(down, axis=0).repeat(across, axis=1)
+        return photometry.rgb(samples[:rows, :width])
+
+    return pixels
+
+
+def _rationals(page: Any, tag: int, count: int) -> tuple[float, ...] | None:
+    value = page.tags.valueof(tag)
+    if not isinstance(value, tuple):
+        return None
+    if len(value) == 2 * count:
+        pairs = zip(value[::2], value[1::2], strict=True)
+        return None if any(not below for below in value[1::2]) else tuple(above / below for above, below in pairs)
+    return tuple(map(float, value)) if len(value) == count else None
