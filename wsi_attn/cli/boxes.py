@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsi_attn import files
-from wsi_attn.cli.options import Debug, Device, Json, Output, Overwrite, Quiet, resolve_device
+from wsi_attn.cli.options import Debug, Device, Json, Output, Overwrite, Quiet, Threads, resolve_device
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, UsageError, WsiAttnError
 
@@ -44,6 +44,7 @@ def boxes(
     model: Model = "",
     device: Device = "auto",
     overwrite: Overwrite = False,
+    threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

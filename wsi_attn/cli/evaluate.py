@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_attn.cli.options import Debug, Device, Json, McDropout, Overwrite, Quiet, Seed, Workers, resolve_device
+from wsi_attn.cli.options import Debug, Device, Json, McDropout, Overwrite, Quiet, Seed, Threads, resolve_device
 from wsi_attn.cli.output import Console, data, data_json, interval
 from wsi_attn.errors import ExitCode, UsageError
 from wsi_attn.models.zoo import find_models
@@ -48,7 +48,7 @@ def evaluate(
     seed: Seed = 0,
     json: Json = False,
     device: Device = "auto",
-    workers: Workers = None,
+    threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -65,7 +65,7 @@ def evaluate(
     with console.progress("evaluate") as progress:
         place = resolve_device(device)
         checkpoints = [load_checkpoint(folder, place) for folder in folders]
-        config = PredictConfig(allow_out_of_distribution=True, workers=workers, mc_dropout=mc_dropout, seed=seed)
+        config = PredictConfig(allow_out_of_distribution=True, mc_dropout=mc_dropout, seed=seed)
         found, failures = evaluate_into(report, checkpoints, wanted, config, overwrite=overwrite, progress=progress)
     for error in failures:
         console.fail(error)

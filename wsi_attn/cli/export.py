@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Workers
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Threads
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExitCode, ExportError, UsageError, WsiAttnError
 from wsi_attn.files import Reservations
@@ -80,7 +80,7 @@ def export(
     transparent: Transparent = False,
     pyramid: Pyramid = "subifd",
     overwrite: Overwrite = False,
-    workers: Workers = None,
+    threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -111,7 +111,6 @@ def export(
         values,
         transparent,
         pyramid,
-        workers,
     )
     console = Console(quiet=quiet, total=len(found))
     reservations = Reservations()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from wsi_attn import files
-from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Workers
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Threads
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExportError, UsageError, WsiAttnError
 
@@ -57,7 +57,7 @@ def heatmap(
     colour_map: Colour = "viridis",
     contact_sheet: Sheet = 0,
     overwrite: Overwrite = False,
-    workers: Workers = None,
+    threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -69,7 +69,7 @@ def heatmap(
     found = expand(inputs, results_in, "prediction and no store")
     if slide and len(found) > 1:
         raise UsageError(f"--slide names one slide and {len(found)} inputs were given")
-    config = HeatmapConfig(of, show, colour_map, alpha, size, contact_sheet, workers)
+    config = HeatmapConfig(of, show, colour_map, alpha, size, contact_sheet)
     console = Console(quiet=quiet, total=len(found))
     reservations = files.Reservations()
     for given in found:

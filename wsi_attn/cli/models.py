@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_attn.cli.options import Debug, Json, Output, Quiet
+from wsi_attn.cli.options import Debug, Json, Output, Quiet, Threads
 from wsi_attn.cli.output import Console, data, data_json
 
 app = typer.Typer(help="List the shipped models, show a card, or make one anew.", rich_markup_mode=None)
@@ -52,7 +52,9 @@ def show(name: Name) -> None:
 
 
 @app.command("build")
-def build(name: Recipe, data_folder: Data, output: Output, quiet: Quiet = False, debug: Debug = False) -> None:
+def build(
+    name: Recipe, data_folder: Data, output: Output, threads: Threads = None, quiet: Quiet = False, debug: Debug = False
+) -> None:
     """Make a shipped model anew: assemble its fields, train, evaluate against the baseline, write the card."""
     from wsi_attn.recipes.build import build as build_model
 

@@ -9,6 +9,7 @@ import typer
 
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Mpp
+from wsi_attn.threads import limit_threads
 
 DEBUG = {"on": False}
 """Whether tracebacks are shown; set by the option, read where errors end."""
@@ -17,6 +18,11 @@ DEBUG = {"on": False}
 def _debug(value: bool) -> bool:
     DEBUG["on"] = DEBUG["on"] or value
     return value
+
+
+def _limit_threads(limit: int | None) -> int | None:
+    limit_threads(limit)  # here, before a command imports the libraries that read their limits when they are loaded
+    return limit
 
 
 Slides = Annotated[
@@ -31,8 +37,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stder
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_debug)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output that is in the way.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Threads that read and decode; all cores by default.")
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        "--workers",
+        min=1,
+        callback=_limit_threads,
+        help="Most threads of each kind: reading, decoding, computing; by default as many as CPUs may be used.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 McDropout = Annotated[

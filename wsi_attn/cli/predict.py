@@ -18,7 +18,7 @@ from wsi_attn.cli.options import (
     Seed,
     SlideMpp,
     Slides,
-    Workers,
+    Threads,
     parse_slide_mpp,
     resolve_device,
 )
@@ -96,7 +96,7 @@ def predict(
     json: Json = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
-    workers: Workers = None,
+    threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -117,7 +117,6 @@ def predict(
     console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = PredictConfig(
         allow_out_of_distribution=allow_out_of_distribution,
-        workers=workers,
         coverage=coverage,
         exhaustive=exhaustive,
         mc_dropout=mc_dropout,

@@ -16,7 +16,7 @@ from wsi_attn.cli.options import (
     Quiet,
     SlideMpp,
     Slides,
-    Workers,
+    Threads,
     parse_slide_mpp,
     resolve_device,
 )
@@ -56,7 +56,7 @@ def segment(
     json: Json = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
-    workers: Workers = None,
+    threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -75,7 +75,7 @@ def segment(
     Windows(side, side, default_overlap(side) if overlap is None else overlap)  # refused before any slide is opened
     console = Console(quiet=quiet, total=len(inputs))
     console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
-    config = SegmentConfig(tile, overlap, into_store, annotations, simplify, workers)
+    config = SegmentConfig(tile, overlap, into_store, annotations, simplify)
     with console.progress("segment") as progress:
         for outcome in segment_paths(
             inputs, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
 from wsi_attn.files import Reservations
@@ -62,7 +62,7 @@ def tile(
     grid: Grid = "default",
     scores: Scores = "all",
     overwrite: Overwrite = False,
-    workers: Workers = None,
+    threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -80,7 +80,7 @@ def tile(
             f"--tissue {tissue} is of one slide and {len(inputs)} were given; name a folder of STEM.geojson"
         )
     method = "otsu" if Path(tissue).is_dir() else tissue
-    config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores, workers)
+    config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores)
     console = Console(quiet=quiet, total=len(inputs))
     reservations = Reservations()
     for number, given in enumerate(inputs, 1):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsi_attn import files, geojson
-from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Workers, parse_slide_mpp
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
 
@@ -55,7 +55,7 @@ def tissue(
     max_hole: MaxHole = None,
     simplify: Simplify = 0.0,
     overwrite: Overwrite = False,
-    workers: Workers = None,
+    threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -82,7 +82,7 @@ def tissue(
                     record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
                     console.info(f"{targets[0]} is there already; --overwrite finds tissue anew")
                 else:
-                    view = _view(slide, path, mpp, workers)
+                    view = _view(slide, path, mpp)
                     found = detect_tissue(
                         view.pixels,
                         view.frame,
@@ -152,7 +152,7 @@ def _finished(outlines: Path, png: Path, made_of: dict[str, Any]) -> dict[str, A
     return found if png.exists() else None
 
 
-def _view(slide: Slide, path: Path, mpp: float | None, workers: int | None) -> View:
+def _view(slide: Slide, path: Path, mpp: float | None) -> View:
     from wsi_attn.slides.view import read_view
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tiling.prepare import view_downsamples as tiling_downsamples
@@ -169,7 +169,7 @@ def _view(slide: Slide, path: Path, mpp: float | None, workers: int | None) -> V
                 f"Cannot look at {path} at {mpp:g} µm/px: that is {side:.0f} pixels a side, {LARGEST_VIEW} are the "
                 "most; choose a larger --mpp"
             )
-    view = read_view(slide, *factors, workers=workers)
+    view = read_view(slide, *factors)
     if not view.readable.any():
         raise TissueError(f"Nothing of {path} can be decoded; whether there is tissue is not known")
     return view

@@ -8,9 +8,10 @@ import sys
 from typing import Any
 
 from wsi_attn.cli import train_options as opt
-from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, resolve_device
+from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Threads, resolve_device
 from wsi_attn.cli.output import Console, data, data_json, interval
 from wsi_attn.errors import UsageError
+from wsi_attn.threads import thread_limit
 
 
 def train(
@@ -87,7 +88,7 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     precision: opt.Precision = "auto",
-    workers: opt.Workers = 2,
+    threads: Threads = None,
     cache_mb: opt.CacheMb = 3072,
     tensorboard: opt.TensorBoard = False,
     overwrite: Overwrite = False,
@@ -187,7 +188,7 @@ def train(
             "name": name,
             "command": shlex.join(["wsi-attn", *sys.argv[1:]]),
             "overwrite": overwrite,
-            "resources": Resources(workers, cache_mb, tensorboard),
+            "resources": Resources(thread_limit() if threads else None, cache_mb, tensorboard),
             "progress": progress,
             "log": lambda record: console.info(as_line(record)),
             "say": console.info,

@@ -479,12 +479,6 @@ Precision = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-Workers = Annotated[
-    int,
-    typer.Option(
-        "--workers", min=1, help="Number of threads that prepare batches and read patches.", rich_help_panel=MACHINE
-    ),
-]
 CacheMb = Annotated[
     int,
     typer.Option("--cache-mb", min=1, help="Cache of decoded pixels in megabytes.", rich_help_panel=MACHINE),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_attn.cli.options import Debug, Json, Quiet, Workers
+from wsi_attn.cli.options import Debug, Json, Quiet, Threads
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import StoreError, WsiAttnError
 
@@ -20,7 +20,7 @@ Fast = Annotated[bool, typer.Option("--fast", help="Compare sizes and checksums,
 def verify(
     stores: Stores,
     fast: Fast = False,
-    workers: Workers = None,
+    threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -35,7 +35,7 @@ def verify(
         try:
             path = given.located()
             with console.progress(path.name) as progress:
-                verdict = verify_store(path, decode=not fast, workers=workers, progress=progress)
+                verdict = verify_store(path, decode=not fast, progress=progress)
         except WsiAttnError as error:
             console.fail(error)
             continue

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_attn.cli.options import Debug, Quiet, SlideMpp, Workers, parse_slide_mpp
+from wsi_attn.cli.options import Debug, Quiet, SlideMpp, Threads, parse_slide_mpp
 from wsi_attn.cli.output import Console, data, expand
 
 Inputs = Annotated[
@@ -38,7 +38,7 @@ def view(
     token: Token = False,
     open_browser: Open = None,
     slide_mpp: SlideMpp = None,
-    workers: Workers = None,
+    threads: Threads = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -70,6 +70,6 @@ def view(
         port=port,
         needs_token=token,
         slide_mpp=parse_slide_mpp(slide_mpp),
-        workers=workers,
+        workers=threads,
         on_ready=ready,
     )

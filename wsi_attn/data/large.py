@@ -7,7 +7,6 @@ What is held then is that view's mask and a few numbers for each attention cell,
 from __future__ import annotations
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from wsi_attn.geometry import Frame, Region
 from wsi_attn.models.base import BagBatch
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 from wsi_attn.slides.view import read_block, read_view
+from wsi_attn.threads import thread_limit
 from wsi_attn.tissue.detect import detect_tissue
 from wsi_attn.tissue.mask import raster_coverage
 from wsi_attn.tissue.polygons import tissue_from_geojson
@@ -51,7 +51,7 @@ class BlockView:
         factor = patches.coarse_factor
         self._slide = patches.slide
         self._downsamples = patches.downsample_x * factor, patches.downsample_y * factor
-        self._threads = patches.workers or os.cpu_count() or 1
+        self._threads = patches.workers or thread_limit()
         self.frame = Frame.covering(patches.slide.info.size0, *self._downsamples)
         self.shape = (1, 3, self.frame.size.height, self.frame.size.width)
         self.damaged: set[Region] = set()

@@ -19,6 +19,7 @@ from wsi_attn.slides.open import open_slide
 from wsi_attn.slides.tile_cache import TileCache
 from wsi_attn.slides.view import View, read_region_at, read_view
 from wsi_attn.store.tile_store import TileStore
+from wsi_attn.threads import thread_limit
 
 UPSAMPLING_LIMIT = 1.5
 """A slide this much coarser than a model's resolution is still read, by interpolation; beyond, detail is missing."""
@@ -63,7 +64,7 @@ class SlidePatches:
     coarse_factor
         High-resolution pixels per coarse pixel.
     workers
-        Threads that read; all cores by default.
+        Threads that read; `thread_limit` by default.
     pool
         Reads patches in place of threads of its own, which would be started anew for every few patches.
 
@@ -125,7 +126,7 @@ class SlidePatches:
             for index in range(len(xy)):
                 read(index)
         else:
-            with ThreadPoolExecutor(self.workers) as pool:
+            with ThreadPoolExecutor(self.workers or thread_limit()) as pool:
                 list(pool.map(read, range(len(xy))))
         return patches, readable
 

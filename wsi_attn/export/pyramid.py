@@ -7,7 +7,6 @@ of the slide is read once, and a few dozen tiles are in memory whatever the slid
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from wsi_attn.heatmaps.picture import overlay
 from wsi_attn.heatmaps.raster import resample
 from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.view import read_region_at
+from wsi_attn.threads import thread_limit
 
 TOGETHER = 2
 """Levels below a tile whose finest tiles are read at once: 16 tiles, work for as many threads."""
@@ -102,7 +102,7 @@ def build_pyramid(
     sizes
         Of the levels, as `level_sizes` gives them.
     workers
-        Threads; all cores by default.
+        Threads; `thread_limit` by default.
     """
     finest = sizes[0]
     total = math.ceil(finest.width / tile) * math.ceil(finest.height / tile)
@@ -117,7 +117,7 @@ def build_pyramid(
         emit(0, *place, pixels)
         return pixels
 
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers or thread_limit()) as pool:
 
         def node(level: int, row: int, column: int) -> UInt8Array | None:
             nonlocal done

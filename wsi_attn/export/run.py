@@ -77,7 +77,7 @@ class ExportConfig:
     pyramid: Layout = "subifd"
     """Layout of an OME-TIFF."""
     workers: int | None = None
-    """Threads that read; all cores by default."""
+    """Threads that read; `thread_limit` by default."""
 
 
 def target_of(subject: ExportSource, to: Format, output: Path, config: ExportConfig) -> Path:

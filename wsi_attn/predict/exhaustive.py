@@ -7,7 +7,6 @@ network, which scores them in batches.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from wsi_attn.geometry import Frame, Size
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 from wsi_attn.slides.view import read_region_at
 from wsi_attn.store.predictions import AttentionMap
+from wsi_attn.threads import thread_limit
 
 BLOCK_TILES = 8
 """Tiles along a side of what one read decodes."""
@@ -118,7 +118,7 @@ def _read_blocks(
             cells = np.argwhere(wanted[top : top + BLOCK_TILES, left : left + BLOCK_TILES]) + np.array([top, left])
             if len(cells):
                 blocks.append(cells)
-    threads = patches.workers or os.cpu_count() or 1
+    threads = patches.workers or thread_limit()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[list[UInt8Array | None]]] = deque()
         for index, cells in enumerate(blocks):

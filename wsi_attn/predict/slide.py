@@ -45,7 +45,7 @@ class PredictConfig:
     allow_out_of_distribution: bool = False
     """RowPrediction inputs that do not look like the training set, with a warning in the record."""
     workers: int | None = None
-    """Threads that read; all cores by default."""
+    """Threads that read; `thread_limit` by default."""
     calibrate: bool = True
     """Give probabilities at the checkpoint's temperature, where it has one."""
     coverage: float | None = None

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import math
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from wsi_attn.threads import thread_limit
 
 BLAS = "scipy.linalg.cython_blas"
 if BLAS not in sys.modules:  # Numba would load SciPy, a third of a second, for matrix products that no kernel here has
@@ -472,8 +475,19 @@ def sum_parallel(
     threshold: int,
     sums: NDArray[np.float64],
 ) -> None:
-    """`sum_serial` on all cores, a tile at a time."""
+    """`sum_serial` on several threads, a tile at a time; see `limited_threads`."""
     for index in numba.prange(tiles.shape[0]):
         width, height = valid[index, 0], valid[index, 1]
         if width > 0 and height > 0:
             sum_tile(tiles[index], width, height, groups, measure, threshold, sums[index])
+
+
+@contextmanager
+def limited_threads() -> Iterator[None]:
+    """Bound the threads of parallel kernels called inside by `thread_limit`, and by what the caller gave Numba."""
+    before = numba.get_num_threads()  # of the calling thread
+    numba.set_num_threads(min(before, thread_limit()))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)

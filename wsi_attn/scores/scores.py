@@ -122,8 +122,8 @@ def score_tiles(
     rule
         What tissue is, *measure > threshold*, as `TissueMask.measure` and `TissueMask.threshold` say it.
     parallel
-        On all cores; without it on the calling thread, the GIL released, for callers that have threads of
-        their own. Not every threading layer of Numba may be entered from several threads at once.
+        On up to `thread_limit` threads. Otherwise on the calling thread with the GIL released, for callers that have
+        threads of their own. Not every threading layer of Numba may be entered from several threads at once.
 
     Returns
     -------
@@ -152,8 +152,12 @@ def score_tiles(
     sums = np.zeros((len(tiles), kernels.SUMS))
     groups = functools.reduce(operator.or_, (_GROUPS[name] for name in names))
     rows = np.ascontiguousarray(tiles).reshape(len(tiles), tiles.shape[1], 3 * tiles.shape[2])
-    kernel = kernels.sum_parallel if parallel else kernels.sum_serial
-    kernel(rows, extents, groups, MEASURE_CODES[measure], int(threshold), sums)
+    arguments = rows, extents, groups, MEASURE_CODES[measure], int(threshold), sums
+    if parallel:
+        with kernels.limited_threads():
+            kernels.sum_parallel(*arguments)
+    else:
+        kernels.sum_serial(*arguments)
     return _finish(sums, extents, names)
 
 

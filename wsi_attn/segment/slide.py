@@ -54,7 +54,7 @@ class SegmentConfig:
     simplify: float = 0.0
     """Level-0 pixels by which outlines may move to have fewer corners."""
     workers: int | None = None
-    """Threads that read; all cores by default."""
+    """Threads that read; `thread_limit` by default."""
 
     def settings(self) -> dict[str, Any]:
         """What changes the result."""

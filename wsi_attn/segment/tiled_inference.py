@@ -6,7 +6,6 @@ Memory is that of one block of answers and the tiles around it, whatever the siz
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from wsi_attn.models.base import BagBatch, SlideModel
 from wsi_attn.segment.windows import Windows
 from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.view import read_block
+from wsi_attn.threads import thread_limit
 
 BATCH_PIXELS, BATCH_PIXELS_GPU = 1 << 18, 1 << 24
 """Pixels that the network answers at once: on a CPU no more than keep it busy, since every new size of a batch takes
@@ -58,7 +58,7 @@ class TiledInference:
     wanted
         Tiles that are looked at; all by default.
     workers
-        Threads that read; all cores by default.
+        Threads that read; `thread_limit` by default.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TiledInference:
         width, height = patches.extent
         self.columns, self.rows = Windows(width, tile, overlap), Windows(height, tile, overlap)
         self._wanted = wanted
-        self._workers = workers or os.cpu_count() or 1
+        self._workers = workers or thread_limit()
         self._device = next(network.parameters()).device
 
     def looks_at(self, block: Region) -> bool:

@@ -7,7 +7,6 @@ reported, and is never white.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region
 from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.resample import resample_area
+from wsi_attn.threads import thread_limit
 
 BLOCK = 1024
 """Source pixels along a side of what one read decodes: 3 MB a thread, and few tiles decoded twice at its borders."""
@@ -103,7 +103,7 @@ def read_view(
     downsample_x, downsample_y
         Level-0 pixels per pixel of the view.
     workers
-        Threads that read; all cores by default.
+        Threads that read; `thread_limit` by default.
     """
     frame = Frame.covering(slide.info.size0, downsample_x, downsample_y)
     pixels = np.full((frame.size.height, frame.size.width, 3), BACKGROUND, np.uint8)
@@ -116,7 +116,7 @@ def read_view(
         return damaged
 
     blocks = list(_blocks(frame, max(1, int(BLOCK / max(1.0, _ratio(slide, downsample_x, downsample_y))))))
-    threads = min(workers or os.cpu_count() or 1, len(blocks))
+    threads = min(workers or thread_limit(), len(blocks))
     single = threadpool_limits(1, "blas")  # else each reader's matrix products start threads of their own
     with single, ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         for done, damaged in enumerate(pool.map(read, blocks) if pool else map(read, blocks), 1):

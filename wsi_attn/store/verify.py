@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from wsi_attn.store import sharding
 from wsi_attn.store.level_chunks import LevelChunks
 from wsi_attn.store.schema import COMPLETE, TISSUE_LABEL, FileInfo, StoreMeta, read_meta
 from wsi_attn.store.tile_store import TileStore
+from wsi_attn.threads import thread_limit
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def verify_store(
     problems = [] if meta.state == COMPLETE else [f"{path} was never finished; `wsi-attn tile` resumes it"]
     files = meta.files or {}
     levels = tuple(LevelChunks(path, index, level) for index, level in enumerate(meta.levels))
-    threads = workers or os.cpu_count() or 1
+    threads = workers or thread_limit()
     count = 0
     with ThreadPoolExecutor(threads) as pool:
         checked = pool.map(lambda item: _check_shard(path, levels, *item, decode=decode), files.items())

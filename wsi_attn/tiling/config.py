@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from wsi_attn.geometry import Mpp
 from wsi_attn.registry import unknown_name
 from wsi_attn.scores.scores import parse_names
 from wsi_attn.store.schema import PixelsInfo
+from wsi_attn.threads import thread_limit
 from wsi_attn.tissue.detect import METHODS
 
 TILE_SIZES = (16, 8192)
@@ -124,11 +124,7 @@ class TileConfig:
 
     def threads(self) -> int:
         """Threads to start."""
-        if self.workers is not None:
-            return self.workers
-        if hasattr(os, "sched_getaffinity"):  # fewer than cpu_count in a container or batch job
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return self.workers or thread_limit()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wsi_attn.data.prior import PRIORS
 from wsi_attn.errors import UsageError
 from wsi_attn.registry import unknown_name
+from wsi_attn.threads import thread_limit
 from wsi_attn.train.care import REDUCTIONS
 from wsi_attn.train.class_losses import LOSSES
 from wsi_attn.train.lesions import SOURCES
@@ -15,6 +16,9 @@ from wsi_attn.train.resampling import RESAMPLINGS
 SCHEDULES = ("one-cycle", "cosine", "constant")
 CLASS_WEIGHTS = ("none", "root", "balanced")
 PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
+
+MOST_WORKERS = 4
+"""Threads that prepare batches unless more are asked for: each holds two batches."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,13 @@ class TrainConfig:
 class Resources:
     """What a run may use of the machine; none of it changes the weights."""
 
-    workers: int = 2
-    """Threads that prepare batches ahead of the network, and as many that read patches."""
+    workers: int | None = None
+    """Threads that prepare batches ahead of the network, and as many that read patches; by default up to 4."""
     cache_mb: int = 3072
     """Decoded pixels that are kept: plain images, coarse views, blocks of slides and stores."""
     tensorboard: bool = False
     """Write the log for TensorBoard too."""
+
+    def threads(self) -> int:
+        """Number of threads of each kind."""
+        return self.workers or min(MOST_WORKERS, thread_limit())

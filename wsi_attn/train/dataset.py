@@ -133,7 +133,7 @@ class Dataset:
         self.turn, self.whole_batches = network.any_orientation and not config.no_flip, network.whole_batches
         self.config = config
         self.cache = cache
-        self.workers = (resources or Resources()).workers
+        self.workers = (resources or Resources()).threads()
         self.rank, self.ranks = rank, ranks
         self.lesions = lesions or {}
         self._areas: NDArray[np.int64] | None = None

@@ -95,7 +95,7 @@ class PixelDataset:
         self.rows, self.classes, self.config, self.cache = list(rows), classes, config, cache
         self.side = network.config.crop
         self.coarse_factor = network.config.coarse_factor
-        self.workers, self.rank, self.ranks = resources.workers, rank, ranks
+        self.workers, self.rank, self.ranks = resources.threads(), rank, ranks
         self._masks: OrderedDict[int, Mask] = OrderedDict()
         self._lock = Lock()
         self._fixed: dict[int, list[tuple[int, int]]] = {}
@@ -367,7 +367,7 @@ def _validation_metrics(
         return nullcontext(context.cache.get(row))
 
     found, failures = compare_rows(
-        validation.rows, network, spec, kept_open, workers=context.resources.workers, progress=context.progress
+        validation.rows, network, spec, kept_open, workers=context.resources.threads(), progress=context.progress
     )
     if not found:
         raise failures[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from contextlib import ExitStack
 
 from wsi_attn.errors import MissingExtraError, UsageError
 from wsi_attn.geometry import Mpp
+from wsi_attn.threads import thread_limit
 
 try:
     import uvicorn
@@ -71,7 +71,7 @@ def serve(
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     token = secrets.token_urlsafe(TOKEN_BYTES) if needs_token or not is_loopback(host) else None
-    settings = Settings(port, token, slide_mpp, workers or min(MOST_WORKERS, (os.cpu_count() or 1) + 2))
+    settings = Settings(port, token, slide_mpp, workers or min(MOST_WORKERS, thread_limit() + 2))
     config = uvicorn.Config(
         create_app(collection, settings),
         log_config=None,
