@@ -6,8 +6,7 @@
 (`GOMP_SPINCOUNT=300000`), and one thread per core of the machine. Beside means N processes that never pause on the N
 CPUs that this process may use. Wall and processor time are those of the whole process, medians over --repeats, taken in
 turns so that a change of the machine's load meets all of them. Run it on an otherwise idle machine: the load before the
-start is printed. Without --slide, one of 60,000 x 40,000 pixels is made (--quick: 20,000 x 20,000, one repeat, and no
-"before", which takes minutes beside busy processes).
+start is printed. Without --slide, one of 60,000 x 40,000 pixels is made (--quick: 20,000 x 20,000 and one repeat).
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     cpus, repeats = available_cpus(), options.repeats or (1 if options.quick else 3)
-    versions = {"after": {}} if options.quick else {"before": BEFORE, "after": {}}
+    versions = {"before": BEFORE, "after": {}}
     print(f"{cpus} CPUs, load before the start {os.getloadavg()[0]:.1f}, {repeats} repeats", flush=True)
     costs: dict[tuple[str, str, str], list[Cost]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -126,10 +125,8 @@ def main() -> None:
                         with neighbours(count):
                             cost = measure([*map(str, arguments)], settings)
                         costs.setdefault((command, version, place), []).append(cost)
-                        print(
-                            f"{command} {place} {version}: {cost.wall:.1f} s, processor {cost.processor:.1f} s",
-                            flush=True,
-                        )
+                        said = f"{cost.wall:.1f} s, processor {cost.processor:.1f} s"
+                        print(f"{command} {place} {version}: {said}", flush=True)
     found = {key: median(values) for key, values in costs.items()}
     print(f"\n{'':16}{'alone':>20}{'beside ' + str(cpus) + ' busy':>20}{'ratio':>8}   (wall / processor seconds)")
     for command in commands:
@@ -139,9 +136,8 @@ def main() -> None:
             said = "" if version == "before" else f"   at most {TARGET}: {'yes' if ratio <= TARGET else 'NO'}"
             cells = "".join(f"{cost.wall:>11.1f} / {cost.processor:>6.1f}" for cost in (alone, beside))
             print(f"{command + ' ' + version:16}{cells}{ratio:>8.2f}{said}")
-        if "before" in versions:
-            slower = found[command, "after", "alone"].wall / found[command, "before", "alone"].wall
-            print(f"{command}: alone, after takes {slower:.2f} times the wall time of before")
+        slower = found[command, "after", "alone"].wall / found[command, "before", "alone"].wall
+        print(f"{command}: alone, after takes {slower:.2f} times the wall time of before")
     if options.output:
         records = [
             dict(zip(("command", "version", "place"), key, strict=True)) | asdict(cost) for key, cost in found.items()

@@ -53,6 +53,8 @@ as inputs nor as outputs.
 | 4 | finished, some of several inputs failed |
 | 5 | an optional dependency is missing |
 | 130 | interrupted |
+
+Every command that computes has `--threads N`; [performance.md](performance.md) says what it bounds.
 """
 
 

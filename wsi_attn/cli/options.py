@@ -42,6 +42,7 @@ Threads = Annotated[
     typer.Option(
         "--threads",
         "--workers",
+        metavar="N",
         min=1,
         callback=_limit_threads,
         help="Most threads of each kind: reading, decoding, computing; by default as many as CPUs may be used.",

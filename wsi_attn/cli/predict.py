@@ -145,7 +145,7 @@ def predict(
             if heatmap:
                 target = output or Path()
                 try:
-                    drawn = _draw(outcome, found, target, reservations, overwrite=overwrite, workers=workers)
+                    drawn = _draw(outcome, found, target, reservations, overwrite=overwrite)
                 except WsiAttnError as error:
                     console.fail(error)
                 except OSError as error:
@@ -167,14 +167,13 @@ def _draw(
     reservations: Reservations,
     *,
     overwrite: bool,
-    workers: int | None,
 ) -> HeatmapFiles:
     """Draw the heatmap of one prediction as `wsi-attn heatmap` does by default, without regions."""
     from wsi_attn.export.heatmap import HeatmapConfig, draw_heatmap, heatmap_of
     from wsi_attn.export.source import prediction_source
 
     source = prediction_source(found, outcome.file, images=outcome.images)
-    config = HeatmapConfig(workers=workers)
+    config = HeatmapConfig()
     wanted = heatmap_of(source, folder, config, regions=False)
     reservations.reserve(wanted.heatmap, outcome.path)
     return draw_heatmap(source, wanted, config, overwrite=overwrite)

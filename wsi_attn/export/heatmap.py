@@ -34,13 +34,11 @@ class HeatmapConfig:
     """Longer side of the slide in the picture, pixels."""
     contact_sheet: int = 0
     """Number of the highest places on a contact sheet; 0 draws none."""
-    workers: int | None = None
-    """Threads that read; all cores by default."""
 
     def picture(self) -> ExportConfig:
         """The settings of the picture."""
         of = () if self.of is None else (self.of,)
-        return ExportConfig(of, self.mode, self.colour, self.alpha, self.size, workers=self.workers)
+        return ExportConfig(of, self.mode, self.colour, self.alpha, self.size)
 
 
 @dataclass(frozen=True)
