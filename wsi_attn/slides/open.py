@@ -11,9 +11,10 @@ from pathlib import Path
 from wsi_attn.errors import SlideNotFoundError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
 from wsi_attn.slide import Slide
+from wsi_attn.slides.dicom_reader import open_dicom
 from wsi_attn.slides.dicom_series import MAGIC as DICOM_MAGIC
 from wsi_attn.slides.dicom_series import PREAMBLE as DICOM_PREAMBLE
-from wsi_attn.slides.dicom_series import series_of
+from wsi_attn.slides.dicom_series import is_dicom, series_of
 from wsi_attn.slides.image_reader import read_image
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
 from wsi_attn.slides.tiff_pages import is_tiff
@@ -52,7 +53,10 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
             f"Cannot open {path}: it is a folder, not a store or a DICOM series; name the files in it"
         )
     tiff = is_tiff(path)
-    readers: list[Callable[[Path, Mpp | None], Slide]] = [open_tiff if tiff else OpenSlideReader, read_image]
+    readers: list[Callable[[Path, Mpp | None], Slide]] = [
+        open_tiff if tiff else open_dicom if is_dicom(path) else OpenSlideReader,
+        read_image,
+    ]
     reasons: list[str] = []
     try:
         for reader in readers:  # OpenSlide has its say in `open_tiff`, and must not read what is refused there

@@ -124,13 +124,16 @@ def tiled_page(page: Any) -> TiledPage | None:
         tables=key.jpegtables,
         decode=segment_decoder(key) if interleaved else None,
         raw=raw_samples(key),
-        stated=_stated(page, offsets, lengths) if int(key.compression) == JPEG_COMPRESSION else frozenset(),
+        stated=stated_colours(page.parent.filehandle, offsets, lengths)
+        if int(key.compression) == JPEG_COMPRESSION
+        else frozenset(),
         orientation=orientation_of(page),
     )
 
 
-def _stated(page: Any, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> frozenset[str | None]:
-    file, present = page.parent.filehandle, np.flatnonzero(lengths > 0)
+def stated_colours(file: BinaryIO, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> frozenset[str | None]:
+    """Colour spaces that some JPEG streams of a file, spread over a level, state themselves; see `TiledPage.stated`."""
+    present = np.flatnonzero(lengths > 0)
     chosen = present[np.unique(np.linspace(0, len(present) - 1, min(SAMPLED_STREAMS, len(present))).astype(int))]
     found = set()
     for index in chosen.tolist():

@@ -8,24 +8,22 @@ as OpenSlide does not know, are read by tifffile and imagecodecs alone.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tifffile
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError, WsiAttnError
+from wsi_attn.errors import SlideUnsupportedError, WsiAttnError
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp
 from wsi_attn.provenance import fingerprint_of
-from wsi_attn.slide import EncodedTiles, Level, Slide, SlideInfo, UInt8Array
+from wsi_attn.slide import Level, Slide, SlideInfo
 from wsi_attn.slides.ome_metadata import ome_objective_power, ome_pixel_size
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
 from wsi_attn.slides.orientation import upright_slide
 from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
-from wsi_attn.slides.tiff_level import TiledLevel
 from wsi_attn.slides.tiff_levels import (
     PLAIN_GRID_VENDORS,
     LevelSource,
@@ -40,12 +38,8 @@ from wsi_attn.slides.tiff_pages import (
     refuse_tiles_beyond,
     tiled_page,
 )
-from wsi_attn.slides.tiff_reference import disagreement
 from wsi_attn.slides.tiff_samples import tag_name
-from wsi_attn.slides.tile_cache import TileCache
-
-CACHE_BYTES = 48 << 20
-"""Decoded tiles kept for neighbouring reads: some 250 of 256 px."""
+from wsi_attn.slides.tiled_reader import TiledReader
 
 ICC_PROFILE_TAG = 34675
 
@@ -60,10 +54,8 @@ class TiffStructureError(SlideUnsupportedError):
     """tifffile cannot read the directories; OpenSlide may."""
 
 
-class TiffReader:
+class TiffReader(TiledReader):
     """A slide in a TIFF as it is stored; owns the file and, where OpenSlide knows it, OpenSlide's handle.
-
-    `orientation` is the value of the orientation tag that its levels have in common.
 
     Raises
     ------
@@ -75,10 +67,9 @@ class TiffReader:
     def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
         refuse_cut_off(path)
         self._referee: OpenSlideReader | None = None
-        self.orientation = 1
         try:
             with tifffile.TiffFile(path) as tiff:
-                self.info, self._sources = self._describe(path, tiff, slide_mpp)
+                info, sources = self._describe(path, tiff, slide_mpp)
         except BaseException as error:
             if self._referee is not None:
                 self._referee.close()
@@ -86,15 +77,8 @@ class TiffReader:
                 raise
             # tifffile raises nearly anything on damaged files
             raise TiffStructureError(f"tifffile: {error}") from error
-        self._file = FileBytes(path)
-        self._cache = TileCache(CACHE_BYTES)
-        self._levels = [
-            TiledLevel(path, index, level, source, self._file, self._cache) if source.page is not None else None
-            for index, (level, source) in enumerate(zip(self.info.levels, self._sources, strict=True))
-        ]
-        self._doubts: list[str | None] = [None] * len(self._levels)
-        self._checking = [threading.Lock() for _ in self._levels]
-        self._closed = False
+        file = FileBytes(path)
+        super().__init__(info, sources, [file] * len(sources), self._referee)
 
     def _describe(
         self, path: Path, tiff: tifffile.TiffFile, slide_mpp: Mpp | None
@@ -130,79 +114,6 @@ class TiffReader:
             self.orientation = orientation_of_levels(sources, pages)
         reader = "tifffile" if any(source.page is not None for source in sources) else info.reader
         return replace(info, reader=reader, properties={**info.properties, **_compressions(sources)}), sources
-
-    def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
-        """Pixels of one region; see `Slide.read_region`."""
-        if not 0 <= level < len(self._levels) or min(size) <= 0:
-            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
-        if self._closed:
-            raise SlideReadError(f"{self.info.path} is closed")
-        tiled = self._levels[level]
-        if self._referee is not None and (tiled is None or self._mismatch(level)) and self._referee_knows(level):
-            return self._referee.read_region(xy0, level, size)
-        if tiled is None:
-            raise SlideReadError(f"{self.info.path}: level {level}: {self._sources[level].not_copied}")
-        frame = self.info.levels[level]
-        return tiled.read(round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y), *size)
-
-    def encoded_tiles(self, level: int) -> EncodedTiles:
-        """The level's compressed tiles; see `Slide.encoded_tiles`."""
-        if not 0 <= level < len(self._levels):
-            raise RegionError(f"{self.info.path} has no level {level}")
-        if self._closed:
-            raise SlideReadError(f"{self.info.path} is closed")
-        tiled, source = self._levels[level], self._sources[level]
-        if reason := source.not_copied or self._mismatch(level):
-            raise NotEncodedError(reason)
-        if tiled is None:  # a source with nothing against it has a page
-            raise NotEncodedError("OpenSlide reads this level")
-        return tiled.tiles()
-
-    def _mismatch(self, level: int) -> str:
-        """Why the level's tiles are not used; empty where they are. Found out once, before the first use."""
-        found = self._doubts[level]
-        if found is None:
-            with self._checking[level]:
-                found = self._doubts[level]
-                if found is None:
-                    found = self._doubts[level] = self._examine(level)
-        return found
-
-    def _examine(self, level: int) -> str:
-        tiled = self._levels[level]
-        if tiled is None:
-            return self._sources[level].not_copied
-        source = self._sources[level]
-        comparable = source.encoding is not None and self.orientation == 1  # OpenSlide may be wrong about all others
-        if self._referee is not None and self._referee_knows(level) and comparable:
-            return disagreement(self._referee, level, tiled.area, tiled.page, tiled.decode, source.tagged)
-        lengths = tiled.page.lengths
-        row, column = np.unravel_index(int(lengths.argmax()), lengths.shape)
-        try:
-            tiled.decode(int(row), int(column))
-        except SlideReadError as error:
-            return f"its largest tile cannot be decoded: {error}"
-        return ""
-
-    def _referee_knows(self, level: int) -> bool:
-        if self._referee is None:
-            return False
-        theirs = self._referee.info.levels
-        return level < len(theirs) and theirs[level].size == self.info.levels[level].size
-
-    def close(self) -> None:
-        """Release the file."""
-        self._closed = True
-        self._cache.clear()
-        self._file.close()
-        if self._referee is not None:
-            self._referee.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _compressions(sources: list[LevelSource]) -> dict[str, str]:

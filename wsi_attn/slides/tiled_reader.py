@@ -1,0 +1,135 @@
+"""A slide whose levels are read tile by tile from its files, each after a look at what OpenSlide shows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError
+from wsi_attn.file_bytes import FileBytes
+from wsi_attn.slide import EncodedTiles, SlideInfo, UInt8Array
+from wsi_attn.slides.openslide_reader import OpenSlideReader
+from wsi_attn.slides.tiff_level import TiledLevel
+from wsi_attn.slides.tiff_levels import LevelSource
+from wsi_attn.slides.tiff_reference import disagreement
+from wsi_attn.slides.tile_cache import TileCache
+
+CACHE_BYTES = 48 << 20
+"""Decoded tiles kept for neighbouring reads: some 250 of 256 px."""
+
+
+class TiledReader:
+    """Levels from tiles where there are any, else from OpenSlide; owns the files and OpenSlide's handle.
+
+    `orientation` is the value of the orientation tag that its levels have in common: pixels are as they are stored.
+
+    Parameters
+    ----------
+    sources
+        Where the pixels of each level of `info` come from.
+    files
+        For each level, what its tiles are read from; one may serve several.
+    referee
+        OpenSlide, where it knows the slide.
+    """
+
+    orientation = 1
+
+    def __init__(
+        self,
+        info: SlideInfo,
+        sources: Sequence[LevelSource],
+        files: Sequence[FileBytes],
+        referee: OpenSlideReader | None,
+    ) -> None:
+        self.info, self._sources, self._files, self._referee = info, sources, files, referee
+        self._cache = TileCache(CACHE_BYTES)
+        self._levels = [
+            TiledLevel(info.path, index, level, source, file, self._cache) if source.page is not None else None
+            for index, (level, source, file) in enumerate(zip(info.levels, sources, files, strict=True))
+        ]
+        self._doubts: list[str | None] = [None] * len(self._levels)
+        self._checking = [threading.Lock() for _ in self._levels]
+        self._closed = False
+
+    def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
+        """Pixels of one region; see `Slide.read_region`."""
+        if not 0 <= level < len(self._levels) or min(size) <= 0:
+            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
+        if self._closed:
+            raise SlideReadError(f"{self.info.path} is closed")
+        tiled = self._levels[level]
+        left_to_openslide = tiled is None or (bool(self._mismatch(level)) and not self._wrong_in_openslide(level))
+        if self._referee is not None and left_to_openslide and self._referee_knows(level):
+            return self._referee.read_region(xy0, level, size)
+        if tiled is None:
+            raise SlideReadError(f"{self.info.path}: level {level}: {self._sources[level].not_copied}")
+        frame = self.info.levels[level]
+        return tiled.read(round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y), *size)
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        """The level's compressed tiles; see `Slide.encoded_tiles`."""
+        if not 0 <= level < len(self._levels):
+            raise RegionError(f"{self.info.path} has no level {level}")
+        if self._closed:
+            raise SlideReadError(f"{self.info.path} is closed")
+        tiled, source = self._levels[level], self._sources[level]
+        if reason := source.not_copied or self._mismatch(level):
+            raise NotEncodedError(reason)
+        if tiled is None:  # a source with nothing against it has a page
+            raise NotEncodedError("OpenSlide reads this level")
+        return tiled.tiles()
+
+    def _mismatch(self, level: int) -> str:
+        """Why the level's tiles are not used; empty where they are. Found out once, before the first use."""
+        found = self._doubts[level]
+        if found is None:
+            with self._checking[level]:
+                found = self._doubts[level]
+                if found is None:
+                    found = self._doubts[level] = self._examine(level)
+        return found
+
+    def _examine(self, level: int) -> str:
+        tiled = self._levels[level]
+        if tiled is None:
+            return self._sources[level].not_copied
+        source = self._sources[level]
+        comparable = source.encoding is not None and self.orientation == 1  # OpenSlide may be wrong about all others
+        if self._referee is not None and self._referee_knows(level) and comparable:
+            return disagreement(self._referee, level, tiled.area, tiled.page, tiled.decode, source.tagged)
+        lengths = tiled.page.lengths
+        row, column = np.unravel_index(int(lengths.argmax()), lengths.shape)
+        try:
+            tiled.decode(int(row), int(column))
+        except SlideReadError as error:
+            return f"its largest tile cannot be decoded: {error}"
+        return ""
+
+    def _wrong_in_openslide(self, level: int) -> bool:
+        """Whether OpenSlide shows other colours, or turns each tile in its place."""
+        return self.orientation != 1 or self._sources[level].tagged is not None
+
+    def _referee_knows(self, level: int) -> bool:
+        if self._referee is None:
+            return False
+        theirs = self._referee.info.levels
+        return level < len(theirs) and theirs[level].size == self.info.levels[level].size
+
+    def close(self) -> None:
+        """Release the file."""
+        self._closed = True
+        self._cache.clear()
+        for file in self._files:
+            file.close()
+        if self._referee is not None:
+            self._referee.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
