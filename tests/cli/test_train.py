@@ -258,7 +258,7 @@ def test_the_plain_baseline_trains_through_the_same_loop(manifest: Path, tmp_pat
     (record,) = wsi_attn("train", manifest, "--output", tmp_path / "run", *options, "--json").json()
     assert record["n"] == 4
     error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--heads", "2", code=2).error()
-    assert "--model cnn has no heads" in error
+    assert "--model cnn has no option --heads" in error
     error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--warm-up-epochs", "1", code=2).error()
     assert "no global head" in error
 

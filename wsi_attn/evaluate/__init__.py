@@ -1,1 +1,1 @@
-"""Metrics with intervals, the quality of attention, and the thumbnail baseline that a trained model must clear."""
+"""Metrics with intervals, attention quality, calibration, reports and the thumbnail baseline."""

@@ -1,4 +1,4 @@
-"""Whether attention lies where an annotator says that the finding is."""
+"""Agreement of attention with annotated regions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ FloatArray = NDArray[np.float64]
 
 
 def pointing_game(attention: ArrayLike, touched: ArrayLike) -> float | None:
-    """Whether the most attended cell of an image touches its annotated region: 1 or 0.
+    """Return 1 if the most attended cell of an image touches its annotated region, otherwise 0.
 
     Parameters
     ----------
     attention
-        float (rows, columns); NaN where nothing was looked at.
+        float (rows, columns); NaN for invalid cells.
     touched
         bool (rows, columns), cells that the region touches.
 
     Returns
     -------
-    Of equally attended cells the share that touches it, so that attention without preference gives what a random cell
-    does; None where nothing was looked at.
+    For ties, the share of tied cells that touch it, so that uniform attention scores like a random
+    cell; None without valid cells.
 
     Notes
     -----
-    Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 5.1, with the map's cell in place
-    of a point and its tolerance of 15 pixels: the map points no finer.
+    Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 5.1, with the cell of the map
+    instead of a point with a tolerance of 15 pixels.
     """
     weights = np.asarray(attention, np.float64)
     if np.isnan(weights).all():
@@ -35,19 +35,19 @@ def pointing_game(attention: ArrayLike, touched: ArrayLike) -> float | None:
 
 
 def mass_in_region(attention: ArrayLike, mask: ArrayLike) -> float | None:
-    """Share of the attention that lies in the annotated region.
+    """Return the share of the attention inside the annotated region.
 
     Parameters
     ----------
     attention
-        float (rows, columns), at least 0, any sum; NaN where nothing was looked at, which counts as none.
+        float (rows, columns), nonnegative, any sum; NaN for invalid cells, which count as 0.
     mask
-        bool or fraction 0..1, (mask_rows, mask_columns), any size: both arrays cover the same rectangle of the slide.
+        bool or fraction 0..1, (mask_rows, mask_columns), any size: both arrays cover the same area of the slide.
 
     Returns
     -------
-    0 to 1: sum of attention times covered share of the cell, over the sum of attention; None for no attention at all.
-    Compare with the region's share of the tissue, which is what attention without preference gives.
+    0 to 1: sum of attention times covered share of the cell, over the sum of attention; None if all attention is 0.
+    Uniform attention gives the region's share of the tissue.
     """
     weights = np.nan_to_num(np.asarray(attention, np.float64))
     total = weights.sum()
@@ -57,24 +57,24 @@ def mass_in_region(attention: ArrayLike, mask: ArrayLike) -> float | None:
 
 
 def attention_auprc(attention: ArrayLike, share: ArrayLike, area: ArrayLike) -> float | None:
-    """Average precision of the attention as a score of every pixel, the region's pixels being the positives.
+    """Return the average precision of the attention as a pixel score, with the region as positives.
 
     Parameters
     ----------
     attention
-        float (rows, columns); NaN where nothing was looked at: those cells are left out.
+        float (rows, columns); NaN for invalid cells, which are excluded.
     share, area
-        float (rows, columns), 0 to 1 and at least 0: how much of a cell the region covers, and how large the cell is.
+        float (rows, columns), 0 to 1 and at least 0: share of the cell that the region covers, and area of the cell.
         All pixels of a cell have its attention, and equal attention is one step of the curve.
 
     Returns
     -------
-    0 to 1; None where no looked-at cell touches the region. Equal attention everywhere gives the region's share of
-    what was looked at.
+    0 to 1; None if no valid cell touches the region. Uniform attention gives the region's share of the
+    valid area.
 
     Notes
     -----
-    sum_k (R_k - R_(k-1)) P_k over falling attention, as scikit-learn's `average_precision_score` has it.
+    sum_k (R_k - R_(k-1)) P_k over decreasing attention, as in scikit-learn's `average_precision_score`.
     """
     score, of_cell, size = (np.asarray(values, np.float64).ravel() for values in (attention, share, area))
     seen = ~np.isnan(score)
@@ -89,17 +89,17 @@ def attention_auprc(attention: ArrayLike, share: ArrayLike, area: ArrayLike) -> 
 
 
 def area_resample(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Mean of `values` (rows, columns) over each cell of a grid of `shape` that covers the same rectangle.
+    """Return the mean of `values` (rows, columns) over each cell of a grid of `shape` that covers the same area.
 
-    Exact for any two sizes, finer or coarser: the overlap of rectangles is the product of the overlaps along the axes.
+    Exact for any two sizes, because the overlap of rectangles is the product of the overlaps along the axes.
     """
     resampled: FloatArray = _overlap(values.shape[0], shape[0]) @ values @ _overlap(values.shape[1], shape[1]).T
     return resampled
 
 
 def _overlap(source: int, target: int) -> FloatArray:
-    """Share of each target cell's length that each source cell covers: (target, source), rows sum to 1."""
-    # Borders in units of 1 / (source * target) are whole numbers, so that nothing is rounded.
+    """Return the share of each target cell's length that each source cell covers: (target, source), rows sum to 1."""
+    # Borders in units of 1 / (source * target) are integers, which avoids rounding.
     source_edge, target_edge = np.arange(source + 1) * target, np.arange(target + 1) * source
     low = np.maximum(target_edge[:-1, None], source_edge[None, :-1])
     high = np.minimum(target_edge[1:, None], source_edge[None, 1:])

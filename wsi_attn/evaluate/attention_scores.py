@@ -1,7 +1,7 @@
-"""Attention of a cohort against its annotated regions: every measure beside what chance would give.
+"""Attention of a cohort against annotated regions: every measure beside its chance level.
 
-Chance is attention without preference: equal over all cells that were looked at, and as many places read, drawn
-among those cells.
+The chance level is that of uniform attention over all valid cells, with as many patches sampled
+from those cells.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class AttentionScores:
-    """One image's value of each of `MEASURES`, and chance's; a measure that does not apply is left out."""
+    """Value and chance level of each of `MEASURES` for one image; measures that do not apply are absent."""
 
     values: dict[str, float]
     chance: dict[str, float]
@@ -36,12 +36,12 @@ class AttentionScores:
 def score_attention(
     attention: AttentionMap, places: Sequence[AttendedRegion], region: BoolArray, size0: Size
 ) -> AttentionScores | None:
-    """Compare one image's attention with its annotated region.
+    """Compare the attention of one image with its annotated region.
 
     Parameters
     ----------
     attention, places
-        The map, and the places that were read at high resolution.
+        The map, and the regions read at high resolution.
     region
         bool (rows, columns) over the whole image, at any resolution.
     size0
@@ -49,8 +49,9 @@ def score_attention(
 
     Returns
     -------
-    `pointing_game`, `mass_in_region` and `auprc`, see `attention_quality`; `places_hit`, 1 where a place that was read
-    touches the region, else 0. None where fewer than two cells were looked at, or the region touches none of them.
+    `pointing_game`, `mass_in_region` and `auprc`, see `attention_quality`; `places_hit`, 1 if a region read at high
+    resolution touches the annotation, otherwise 0. None with fewer than two valid cells or if the annotation
+    touches none.
     """
     weights = attention.values.astype(np.float64)
     seen = ~np.isnan(weights)
@@ -65,7 +66,7 @@ def score_attention(
 
 
 def mean_scores(scores: Sequence[AttentionScores | None]) -> AttentionScores | None:
-    """The mean over several networks that answer together; None where one of them could not be scored."""
+    """Return the mean over the models of an ensemble; None if one of them could not be scored."""
     known = [score for score in scores if score is not None]
     if not known or len(known) < len(scores):
         return None
@@ -78,21 +79,21 @@ def mean_scores(scores: Sequence[AttentionScores | None]) -> AttentionScores | N
 def attention_section(
     scores: Sequence[AttentionScores], groups: Sequence[str], annotated: int, seed: int
 ) -> dict[str, Any]:
-    """Means over images, with intervals that resample patients.
+    """Return the means over images, with intervals that resample patients.
 
     Parameters
     ----------
     scores, groups
-        n images that could be scored, and their patients.
+        n scored images, and their patients.
     annotated
-        Images that have a region, scored or not.
+        Number of images with a region, scored or not.
     seed
         Seed of the resampling.
 
     Returns
     -------
-    `n`, `skipped` (annotated, yet not scored), and each of `MEASURES` as `{value, low, high, chance}`; a measure that
-    no image has is left out.
+    `n`, `skipped` (annotated but not scored), and each of `MEASURES` as `{value, low, high, chance}`; measures without
+    images are absent.
     """
     section: dict[str, Any] = {"n": len(scores), "skipped": annotated - len(scores)}
     for measure in MEASURES:
@@ -116,7 +117,9 @@ def _measures(attention: FloatArray, share: FloatArray, area: FloatArray) -> dic
 
 
 def _cells(attention: AttentionMap, region: BoolArray, size0: Size) -> tuple[FloatArray, FloatArray]:
-    """Share of each cell's part inside the image that the region covers, and that part's area in level-0 pixels."""
+    """Return the share of each cell, clipped to the image, that the region covers, and the clipped area in level-0
+    pixels.
+    """
     rows, columns = attention.values.shape
     high = _overlap(region.shape[0], size0.height, rows, attention.frame.downsample_y)
     wide = _overlap(region.shape[1], size0.width, columns, attention.frame.downsample_x)
@@ -126,9 +129,9 @@ def _cells(attention: AttentionMap, region: BoolArray, size0: Size) -> tuple[Flo
 
 
 def _overlap(pixels: int, extent: int, cells: int, cell: float) -> FloatArray:
-    """Length that each cell shares with each mask pixel along one axis, level-0 pixels: (cells, pixels)."""
+    """Return the overlap of each cell with each mask pixel along one axis, level-0 pixels: (cells, pixels)."""
     pixel_edge = np.arange(pixels + 1) * (extent / pixels)
-    cell_edge = np.arange(cells + 1) * cell  # the last cells may lie beyond the image
+    cell_edge = np.arange(cells + 1) * cell  # the last cells may extend beyond the image
     low = np.maximum(cell_edge[:-1, None], pixel_edge[None, :-1])
     high = np.minimum(cell_edge[1:, None], pixel_edge[None, 1:])
     shared: FloatArray = np.maximum(high - low, 0)
@@ -138,7 +141,9 @@ def _overlap(pixels: int, extent: int, cells: int, cell: float) -> FloatArray:
 def _places_hit(
     attention: AttentionMap, places: Sequence[AttendedRegion], region: BoolArray, size0: Size
 ) -> tuple[float, float]:
-    """Whether a place touches the region, and how often K places of that size would, centred on K of the cells seen."""
+    """Return whether a patch touches the region, and the probability for K patches of that size on K random valid
+    cells.
+    """
     boxes = np.array([(place.x, place.y, place.x + place.width, place.y + place.height) for place in places], float)
     rows, columns = np.nonzero(~np.isnan(attention.values))
     cell = (attention.frame.downsample_x, attention.frame.downsample_y)
@@ -153,7 +158,7 @@ def _places_hit(
 
 
 def _touch(boxes: FloatArray, region: BoolArray, size0: Size) -> BoolArray:
-    """Whether each box (x0, y0, x1, y1), level-0 pixels, holds a marked pixel: bool (n,)."""
+    """Return whether each box (x0, y0, x1, y1), level-0 pixels, contains a marked pixel: bool (n,)."""
     sums = np.zeros((region.shape[0] + 1, region.shape[1] + 1), np.int32)
     np.cumsum(region, axis=0, out=sums[1:, 1:])
     np.cumsum(sums, axis=1, out=sums)

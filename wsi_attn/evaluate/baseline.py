@@ -1,7 +1,7 @@
-"""The bar that a trained model must clear: a support vector machine on the slides' thumbnails.
+"""The thumbnail baseline: a support vector machine on thumbnails of the slides.
 
-If colour and coarse shape of a thumbnail already tell the classes apart (one hospital's stain, one scanner's glass),
-a high score of an attention model says little. This baseline measures how much.
+If colour and coarse shape of a thumbnail already separate the classes (the stain of one hospital, the glass of one
+scanner), a high score of an attention model means little. This baseline measures the effect.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ def thumbnail_svm(
     seed: int,
     groups: Sequence[str] | None = None,
 ) -> NDArray[np.float64]:
-    """Class probabilities of the test slides from their thumbnails alone.
+    """Predict class probabilities of the test slides from their thumbnails.
 
-    Pixels are standardised over the training slides and, where there are many, reduced to their `COMPONENTS` first
-    principal components; the machine has an RBF kernel and balanced class weights. `C` is the one of `C_GRID` with the
-    best balanced accuracy over grouped folds of the training part (the smaller one of equals), and the probabilities
-    are Platt's, fitted to the decision values of the same folds.
+    Pixels are standardised over the training slides and, if there are many, reduced to their first `COMPONENTS`
+    principal components. The classifier has an RBF kernel and balanced class weights. `C` is chosen from `C_GRID` by
+    balanced accuracy over grouped folds of the training set (the smaller value of ties), and probabilities come
+    from Platt scaling of the decision values of the same folds.
 
     Parameters
     ----------
     train_thumbnails, test_thumbnails
-        uint8 (n, h, w, 3), one size for all; 32 or 64 pixels a side are plenty, since time grows with h * w.
+        uint8 (n, h, w, 3), one size for all; 32 or 64 pixels per side suffice, and time grows with h * w.
     train_labels
-        int (n,), 0 to `n_classes` - 1. Classes without a training slide get probability 0.
+        int (n,), 0 to `n_classes` - 1. Classes without training slides get probability 0.
     n_classes
-        C, the columns of the result.
+        C, number of columns of the result.
     seed
         Seed of the folds.
     groups
-        Patient of each training slide; None takes each slide for a patient.
+        Patient of each training slide; None treats each slide as a patient.
 
     Returns
     -------
@@ -55,8 +55,8 @@ def thumbnail_svm(
 
     Raises
     ------
-    UsageError : thumbnails of different sizes, fewer than two classes, or a class with fewer than two patients,
-        without which nothing can be held out.
+    UsageError : thumbnails of different sizes, fewer than two classes, or a class with fewer than two
+        patients.
     """
     from sklearn.calibration import CalibratedClassifierCV
 
@@ -79,14 +79,15 @@ def thumbnail_svm(
 
 
 def grouped_folds(labels: NDArray[np.int64], groups: Sequence[str], seed: int) -> list[Fold]:
-    """Up to `FOLDS` pairs of (train, held out) indices that split no group; each train part holds all classes.
+    """Return up to `FOLDS` pairs of (train, held-out) indices that split no group; each training part contains all
+    classes.
 
-    Each class deals its shuffled groups to the folds in turn, so a class with two groups is held out in two folds
-    and always trained on in all. A group with several classes is dealt with its rarest.
+    The shuffled groups of each class are assigned to the folds in turn, so that a class with two groups is held out
+    in two folds and trained on in all. A group with several classes counts for its rarest.
 
     Raises
     ------
-    UsageError : fewer than two classes, or a class that cannot be in every train part.
+    UsageError : fewer than two classes, or a class that cannot be in every training part.
     """
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
@@ -104,7 +105,7 @@ def grouped_folds(labels: NDArray[np.int64], groups: Sequence[str], seed: int) -
         missing = np.setdiff1d(classes, labels[train])
         if missing.size:
             raise UsageError(
-                f"The thumbnail baseline needs at least two patients of each class; class {missing[0]} has too few"
+                f"The thumbnail baseline needs at least two patients per class; class {missing[0]} has fewer"
             )
     return pairs
 
@@ -112,7 +113,7 @@ def grouped_folds(labels: NDArray[np.int64], groups: Sequence[str], seed: int) -
 def _held_out_score(
     train: NDArray[np.float32], labels: NDArray[np.int64], folds: list[Fold], c: float, components: int, seed: int
 ) -> float:
-    """Mean recall over classes of the slides that each fold held out."""
+    """Return the mean recall over classes of the held-out slides."""
     called = np.empty_like(labels)
     for rest, held_out in folds:
         called[held_out] = _machine(c, components, seed).fit(train[rest], labels[rest]).predict(train[held_out])

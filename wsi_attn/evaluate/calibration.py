@@ -1,7 +1,7 @@
-"""Probabilities that mean what they say: one temperature, fitted on the validation part and kept with the model.
+"""Temperature scaling: a temperature fitted on the validation set and stored with the model.
 
-A network's probabilities are usually too sure. Dividing its logits by one number T makes them right on average and
-changes no label. The conformal thresholds of `conformal` and the thresholds of `operating_point` are fitted to the
+Networks are usually overconfident. Dividing the logits by a temperature T corrects this on average without changing
+labels. The conformal thresholds of `conformal` and the thresholds of `operating_point` are fitted to the
 probabilities after the temperature, which are those that `predict` reports.
 """
 
@@ -32,7 +32,7 @@ SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 def fit_calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
-    """What a checkpoint keeps of its validation part.
+    """Fit everything that a checkpoint stores about its validation set.
 
     Parameters
     ----------
@@ -43,16 +43,16 @@ def fit_calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, An
 
     Returns
     -------
-    A JSON object. `temperature` divides the logits; it is 1 and `temperature_fitted` is false where it cannot be
-    fitted (fewer than `FEWEST_IMAGES` images, or all of them called right, which no finite temperature fits best).
-    `nll` is the mean negative log-likelihood `before` and `after`. `conformal` holds one threshold for each coverage,
-    as text, null where the images are too few for it; `conformal_method` names the score. `operating_points` holds
+    A JSON object. `temperature` divides the logits; it is 1 and `temperature_fitted` is false if it cannot be
+    fitted (fewer than `FEWEST_IMAGES` images, or no errors, for which no finite temperature is optimal).
+    `nll` is the mean negative log-likelihood `before` and `after`. `conformal` holds one threshold per coverage
+    (as text), null if there are too few images; `conformal_method` names the score. `operating_points` holds
     for each class the thresholds of `sensitivity_thresholds`, null for a class without images. `validation_images`
     is n.
 
     Raises
     ------
-    PredictionError : arrays that do not fit each other; see `metrics.checked`.
+    PredictionError : arrays of different lengths; see `metrics.checked`.
     """
     shape = np.shape(probabilities)
     if len(shape) != 2:
@@ -75,12 +75,12 @@ def fit_calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, An
 def calibration_section(
     labels: IntArray, before: FloatArray, after: FloatArray, weights: FloatArray, n_groups: int
 ) -> dict[str, Any]:
-    """What the temperature did on the evaluated part.
+    """Return the effect of the temperature on the evaluated split.
 
     Parameters
     ----------
     labels, before, after
-        int64 (n,), and float64 (n, C) as the network gives them and at its temperature.
+        int64 (n,), and float64 (n, C) uncalibrated and calibrated.
     weights, n_groups
         float64 (R, n) of `intervals.group_weights`, and the number of groups.
 
@@ -109,13 +109,14 @@ def _errors(labels: IntArray, probabilities: FloatArray, weights: FloatArray, n_
 
 
 def fit_temperature(labels: IntArray, probabilities: FloatArray) -> float | None:
-    """The temperature with the least negative log-likelihood; None where there is none to find.
+    """Return the temperature with the least negative log-likelihood; None if it does not exist.
 
     Notes
     -----
-    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2. With b = 1 / T and z the logits, the
-    derivative of the mean negative log-likelihood is mean_i(sum_c p_ic(b) z_ic - z_iy), which rises with b, so its
-    root is found by bisection. Logarithms of probabilities are logits: a softmax forgets what is added to a row.
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2. With b = 1 / T and z the logits,
+    the derivative of the mean negative log-likelihood is mean_i(sum_c p_ic(b) z_ic - z_iy), which rises with b, so
+    its root is found by bisection. Logarithms of probabilities serve as logits, because the softmax is invariant to
+    adding a constant.
     """
     logits = _logits(probabilities)
     true = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
@@ -133,7 +134,7 @@ def fit_temperature(labels: IntArray, probabilities: FloatArray) -> float | None
 
 
 def with_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
-    """Softmax of the logits over `temperature`: float64, shape of `probabilities` (..., C)."""
+    """Return the softmax of the logits divided by `temperature`: float64, shape of `probabilities` (..., C)."""
     logits = _logits(probabilities) / temperature
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     calibrated: FloatArray = weights / weights.sum(axis=-1, keepdims=True)
@@ -141,7 +142,7 @@ def with_temperature(probabilities: FloatArray, temperature: float) -> FloatArra
 
 
 def calibrated(probabilities: FloatArray, calibration: Mapping[str, Any]) -> FloatArray:
-    """Probabilities (..., C) at the temperature of a checkpoint; the very same ones where it has none."""
+    """Return probabilities (..., C) at the temperature of a checkpoint; unchanged if it has none."""
     temperature = calibration.get("temperature", 1.0)
     return probabilities if temperature == 1.0 else with_temperature(probabilities, temperature)
 

@@ -1,14 +1,13 @@
-"""Sets of labels that hold the true one as often as was asked: split-conformal prediction.
+"""Prediction sets with a given coverage: split conformal prediction.
 
-The score of a label is 1 minus its probability, and a set holds every label whose score is at most a threshold, the
-quantile of the true labels' scores on the validation part (LAC). Sadinle, Lei and Wasserman, Least Ambiguous
+The score of a label is 1 minus its probability, and a set contains every label whose score is at most a threshold, the
+quantile of the true labels' scores on the validation set (LAC). Sadinle, Lei and Wasserman, Least Ambiguous
 Set-Valued Classifiers with Bounded Error Levels, JASA 2019: no other rule of that coverage has smaller sets on average
-where the probabilities are right. A set may be empty, which says that nothing fits.
+if the probabilities are correct. A set may be empty, which means that no label fits.
 
-Where validation images and new ones are exchangeable, the true label is in the set with a probability of at least the
-coverage, averaged over images; not for each class, nor for each kind of image. What weakens this: several images
-of one patient, and that the epoch and the temperature were chosen on the same validation images. Hence `evaluate`
-measures the coverage.
+If validation images and new images are exchangeable, the set contains the true label with a probability of at least the
+coverage, averaged over images; not for each class or kind of image. Several images per patient weaken the guarantee, as
+does choosing the epoch and the temperature on the same validation images. `evaluate` therefore measures the coverage.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ BoolArray = NDArray[np.bool_]
 
 
 def conformal_thresholds(labels: IntArray, probabilities: FloatArray) -> dict[str, float | None]:
-    """Threshold of each of `COVERAGES`, by the coverage as text.
+    """Return the threshold for each of `COVERAGES`, keyed by the coverage as text.
 
     Parameters
     ----------
@@ -41,27 +40,27 @@ def conformal_thresholds(labels: IntArray, probabilities: FloatArray) -> dict[st
 
     Returns
     -------
-    Thresholds on the score, 0 to 1; None where the images are too few, see `conformal_quantile`.
+    Thresholds on the score, 0 to 1; None if there are too few images, see `conformal_quantile`.
     """
     scores = 1 - np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     return {str(coverage): conformal_quantile(scores, coverage) for coverage in COVERAGES}
 
 
 def conformal_quantile(scores: FloatArray, coverage: float) -> float | None:
-    """The k-th smallest of n scores, k = ceil((n + 1) coverage); None where k > n.
+    """Return the k-th smallest of n scores, k = ceil((n + 1) coverage); None if k > n.
 
-    A coverage of 0.8 thus needs 4 images, 0.9 needs 9 and 0.95 needs 19. The + 1 is the correction for a finite
-    sample: a new score has n + 1 equally likely ranks among n scores. Vovk, Gammerman and Shafer, Algorithmic Learning
-    in a Random World, 2005, section 2.2; Angelopoulos and Bates, A Gentle Introduction to Conformal Prediction, 2021,
+    A coverage of 0.8 thus needs 4 images, 0.9 needs 9 and 0.95 needs 19. The + 1 is the finite-sample correction: a
+    new score has n + 1 equally likely ranks among n scores. Vovk, Gammerman and Shafer, Algorithmic Learning in a
+    Random World, 2005, section 2.2; Angelopoulos and Bates, A Gentle Introduction to Conformal Prediction, 2021,
     equation 1.
     """
-    # A fraction of the decimal that was written: 20 * 0.95 is 19, in floating point it is more, and k would be 20.
+    # Exact decimal arithmetic: 20 * 0.95 is 19, but slightly more in floating point, which would give k = 20.
     rank = math.ceil((scores.size + 1) * Fraction(str(coverage)))
     return float(np.sort(scores)[rank - 1]) if rank <= scores.size else None
 
 
 def threshold_of(calibration: Mapping[str, Any], coverage: float, model: str) -> float:
-    """The threshold that a checkpoint keeps for one coverage.
+    """Return the threshold of a checkpoint for a coverage.
 
     Raises
     ------
@@ -80,7 +79,7 @@ def threshold_of(calibration: Mapping[str, Any], coverage: float, model: str) ->
 
 
 def in_set(probabilities: FloatArray, threshold: float) -> BoolArray:
-    """Which labels are in the set: bool, shape of `probabilities` (..., C)."""
+    """Return which labels are in the set: bool, shape of `probabilities` (..., C)."""
     members: BoolArray = 1 - probabilities <= threshold
     return members
 
@@ -92,14 +91,14 @@ def conformal_section(
     weights: FloatArray,
     n_groups: int,
 ) -> dict[str, Any]:
-    """Measured coverage and size of the sets.
+    """Return the measured coverage and size of the sets.
 
     Parameters
     ----------
     labels, probabilities
-        int64 (n,) and float64 (n, C) of the evaluated part.
+        int64 (n,) and float64 (n, C) of the evaluated split.
     thresholds
-        What `conformal_thresholds` gave, of the validation part.
+        Result of `conformal_thresholds` for the validation set.
     weights, n_groups
         float64 (R, n) of `intervals.group_weights`, and the number of groups.
 
@@ -137,9 +136,9 @@ def _measured(
 
 
 def mean_thresholds(members: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Thresholds of several networks that answer together: their mean, None where one of them has none.
+    """Return the mean thresholds of an ensemble; None if one member has none.
 
-    The mean carries no guarantee: read the measured coverage.
+    The mean carries no guarantee; use the measured coverage.
     """
     means: dict[str, float | None] = {}
     for name in members[0]:

@@ -1,7 +1,6 @@
-"""Curves and bins that a report draws: ROC, precision over recall, error over coverage, reliability.
+"""Curves and bins of reports: ROC, precision-recall, risk-coverage, reliability.
 
-Curves are thinned to `POINTS` points, so that a report stays small whatever the cohort; areas are never taken from
-them.
+Curves are thinned to `POINTS` points to keep reports small; areas are computed from the full data.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Curve = dict[str, list[float]]
 
 
 def curves(labels: IntArray, probabilities: FloatArray, names: Sequence[str]) -> dict[str, Any]:
-    """The curves of one set of predictions.
+    """Return the curves of a set of predictions.
 
     Parameters
     ----------
@@ -29,8 +28,8 @@ def curves(labels: IntArray, probabilities: FloatArray, names: Sequence[str]) ->
     Returns
     -------
     `roc` (x false positive rate, y true positive rate) and `precision_recall` (x recall, y precision), each by class,
-    one against the rest; a class that is absent, or alone, has none. `risk_coverage`: y, the share of wrong answers
-    among the x surest ones, by the largest probability.
+    one against the rest; none for absent classes or a single class. `risk_coverage`: y, the error rate
+    among the x most confident predictions.
     """
     from sklearn import metrics as sk
 
@@ -50,7 +49,7 @@ def curves(labels: IntArray, probabilities: FloatArray, names: Sequence[str]) ->
 
 
 def reliability(labels: IntArray, probabilities: FloatArray) -> list[dict[str, float]]:
-    """The bins of the expected calibration error that hold images.
+    """Return the nonempty bins of the expected calibration error.
 
     Each with `low` and `high` of its largest probabilities, `n` images, their mean probability `confidence`, and the
     share `accuracy` of right ones among them.

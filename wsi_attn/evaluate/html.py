@@ -1,4 +1,4 @@
-"""The report of `evaluate` as one HTML file that opens from disk: tables and plots, no script, no network."""
+"""The report of `evaluate` as a self-contained HTML file with tables and plots, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that a model was unsure of: a JPEG, what it says below, and whether it was answered right."""
+    """An uncertain image: a JPEG, its caption, and whether the prediction was right."""
 
     jpeg: bytes
     caption: str
@@ -57,14 +57,14 @@ class Picture:
 
 
 def write_html_report(path: Path, report: Mapping[str, Any], pictures: Sequence[Picture] = ()) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Parameters
     ----------
     path
         The HTML file.
     report
-        What `evaluate_predictions` returns; the further sections of `wsi-attn evaluate` are drawn where it has them.
+        What `evaluate_predictions` returns; further sections of `wsi-attn evaluate` are drawn if present.
     pictures
         The most uncertain images, most uncertain first.
     """
@@ -115,7 +115,7 @@ def _classes(report: Mapping[str, Any]) -> list[str]:
 
 
 def _confusion(report: Mapping[str, Any]) -> list[str]:
-    """Rows are shaded by the share of the true label's images."""
+    """Shade rows by the share of the true label's images."""
     names = report["labels"]
     lines = ["<table>", "<caption>Rows: true label. Columns: called label.</caption>"]
     lines.append("<tr><th></th>" + "".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>")
@@ -143,7 +143,7 @@ def _curves(report: Mapping[str, Any]) -> list[str]:
 
 
 def _calibration(report: Mapping[str, Any]) -> list[str]:
-    """Reliability, before and after the temperature where there is one."""
+    """Reliability before and after temperature scaling, if available."""
     if "reliability" not in report:
         return []
     found = report.get("calibration") or {}
@@ -240,7 +240,7 @@ def _attention(report: Mapping[str, Any]) -> list[str]:
 
 
 def _learned(report: Mapping[str, Any]) -> list[str]:
-    """What a segmentation network made of its attention."""
+    """Learned attention parameters of a segmentation network."""
     found = report.get("learned_attention")
     if not found:
         return []
@@ -278,7 +278,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _cells(found: Mapping[str, float | None]) -> tuple[str, str]:
-    """Value and interval as text."""
+    """Format value and interval."""
     value, low, high = (found[key] for key in ("value", "low", "high"))
     return _number(value), "" if low is None else f"[{_number(low)}, {_number(high)}]"
 

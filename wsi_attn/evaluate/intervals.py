@@ -1,8 +1,8 @@
-"""Confidence intervals by resampling whole patients.
+"""Bootstrap confidence intervals that resample patients.
 
-Slides of one patient resemble each other, so the patient is what is drawn: percentile bootstrap over groups,
-Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13, with groups as the resampled units. The
-calibration error grows when slides are repeated, so that its interval of a small or well calibrated cohort may lie
+Slides of one patient are correlated, so patients are resampled: percentile bootstrap over groups,
+Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13, with groups as units. The
+calibration error grows when slides are repeated, so its interval for a small or well calibrated cohort may lie
 above its value.
 """
 
@@ -24,7 +24,7 @@ ENOUGH = 0.5
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric with its interval; None where undefined. `skipped` resamples did not define the metric."""
+    """A metric with its interval; None if undefined. `skipped` counts resamples without a defined metric."""
 
     value: float | None
     low: float | None
@@ -37,7 +37,7 @@ class Interval:
 
 
 def group_weights(groups: Sequence[str], seed: int, resamples: int = RESAMPLES) -> FloatArray:
-    """How often each slide occurs in each resample.
+    """Return how often each slide occurs in each resample.
 
     Parameters
     ----------

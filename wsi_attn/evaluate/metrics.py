@@ -1,8 +1,8 @@
 """Classification metrics of one set of labels and probabilities.
 
-Two conventions hold throughout. Classes are scored one against the rest, two classes too: their macro AUROC is the
-mean over both classes. A class that the labels do not contain has no metrics of its own (NaN here, null in JSON) and
-is left out of macro averages.
+Two conventions apply. Classes are scored one against the rest, also for two classes: their macro AUROC is the
+mean over both classes. A class absent from the labels has no metrics (NaN here, null in JSON) and
+is excluded from macro averages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Scores:
     """Values of all metrics; NaN where a metric is undefined.
 
     `overall` has the keys `OVERALL`, each class of `per_class` the keys `PER_CLASS`; row r, column c of
-    `confusion_matrix` counts slides of class r that were called c.
+    `confusion_matrix` counts slides of class r predicted as c.
     """
 
     overall: dict[str, float]
@@ -39,11 +39,11 @@ class Scores:
 
 
 def checked(labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str]) -> tuple[IntArray, FloatArray]:
-    """Labels as int64 (n,) and probabilities as float64 (n, C), or an error that says what is wrong with them.
+    """Labels as int64 (n,) and probabilities as float64 (n, C), after validation.
 
     Raises
     ------
-    PredictionError : nothing to evaluate, shapes that do not agree, a label outside `names`, or rows that are no
+    PredictionError : nothing to evaluate, inconsistent shapes, a label outside `names`, or rows that are not
         probabilities (negative, not finite, or a sum away from 1 by more than `SUM_TOLERANCE`).
     """
     y, p = np.asarray(labels), np.asarray(probabilities, np.float64)
@@ -65,28 +65,28 @@ def checked(labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str]) -
 
 
 def classification_scores(labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str]) -> Scores:
-    """All classification metrics of one set of predictions.
+    """Compute all classification metrics of a set of predictions.
 
     Parameters
     ----------
     labels
         int64 (n,), index of the true class.
     probabilities
-        float (n, C), rows sum to 1. The called class is the first of the most probable ones.
+        float (n, C), rows sum to 1. The predicted class is the first of the most probable ones.
     names
         C class names.
 
     Returns
     -------
     `balanced_accuracy`, `macro_f1`, `auroc` and `auprc` are means over the classes that the labels contain;
-    `balanced_accuracy` is thus the mean recall. A class that was never called has precision and F1 0. `auroc` and
+    `balanced_accuracy` is thus the mean recall. A class that is never predicted has precision and F1 0. `auroc` and
     `auprc` (average precision) are NaN when the labels hold one class only.
 
     Raises
     ------
     PredictionError : see `checked`.
     """
-    from sklearn import metrics as sk  # loading it takes a second, which `--help` should not pay
+    from sklearn import metrics as sk  # imported here because it takes a second
 
     y, p = checked(labels, probabilities, names)
     called = p.argmax(axis=1)
@@ -111,12 +111,12 @@ def classification_scores(labels: ArrayLike, probabilities: ArrayLike, names: Se
 
 
 def expected_calibration_error(correct: NDArray[np.bool_], confidence: FloatArray) -> float:
-    """Mean distance of accuracy from the largest probability over `ECE_BINS` bins of equal width.
+    """Expected calibration error over `ECE_BINS` bins of equal width.
 
     Parameters
     ----------
     correct, confidence
-        bool (n,), float (n,): whether the called class is the true one, and its probability.
+        bool (n,), float (n,): whether the prediction is correct, and its probability.
 
     Returns
     -------
@@ -132,21 +132,23 @@ def expected_calibration_error(correct: NDArray[np.bool_], confidence: FloatArra
 
 
 def confidence_bin(confidence: FloatArray) -> IntArray:
-    """Index of each confidence's bin: int64 (n,), 0 to `ECE_BINS` - 1; a border belongs to the bin below it."""
+    """Return the bin index of each confidence: int64 (n,), 0 to `ECE_BINS` - 1; a border belongs to the bin below
+    it.
+    """
     return np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
 
 
 def brier_score(labels: IntArray, probabilities: FloatArray) -> float:
-    """Mean squared distance of the probabilities from the one-hot labels, summed over classes: 0 to 2.
+    """Brier score: mean squared distance of probabilities from one-hot labels, summed over classes, 0 to 2.
 
     Brier, Verification of forecasts expressed in terms of probability, 1950, equation 2; for two classes this is
-    twice the score that only looks at one of them.
+    twice the score of one class.
     """
     return float(squared_errors(labels, probabilities).mean())
 
 
 def squared_errors(labels: IntArray, probabilities: FloatArray) -> FloatArray:
-    """Each slide's Brier term: float64 (n,)."""
+    """Return the Brier term of each slide: float64 (n,)."""
     errors: FloatArray = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1)
     return errors
 

@@ -1,7 +1,7 @@
-"""A threshold on one label's probability that finds a wanted share of its images.
+"""Operating points: probability thresholds that reach a target sensitivity.
 
-The threshold is chosen on the validation part, before the evaluated part is seen. Only images of the label itself
-decide about its sensitivity, so that a checkpoint keeps for each label the thresholds of 1 % to 100 % of them.
+The threshold is chosen on the validation set. Only images of the label itself determine its sensitivity, so a
+checkpoint stores for each label the thresholds that 1 % to 100 % of them reach.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BoolArray = NDArray[np.bool_]
 
 
 def sensitivity_thresholds(labels: IntArray, probabilities: FloatArray) -> list[list[float] | None]:
-    """For each class the 100 highest thresholds that at least 1 %, 2 %, ... 100 % of its images reach.
+    """Return for each class the 100 highest thresholds that at least 1 %, 2 %, ... 100 % of its images reach.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def sensitivity_thresholds(labels: IntArray, probabilities: FloatArray) -> list[
 
     Returns
     -------
-    C lists of falling probabilities; None for a class without images.
+    C lists of decreasing probabilities; None for a class without images.
     """
     return [_thresholds(probabilities[labels == c, c]) for c in range(probabilities.shape[1])]
 
@@ -47,21 +47,19 @@ def _thresholds(of_positives: FloatArray) -> list[float] | None:
 def threshold_for(
     operating_points: Sequence[Sequence[float] | None], labels: Sequence[str], positive: str, sensitivity: float
 ) -> float:
-    """The kept threshold for `sensitivity`, rounded up to a whole per cent.
+    """Return the stored threshold for `sensitivity`, rounded up to a whole per cent.
 
     Raises
     ------
-    UsageError : no such label, a sensitivity outside 0 to 1, or no threshold was kept for the label.
+    UsageError : unknown label, a sensitivity outside 0 to 1, or no stored threshold for the label.
     """
     if positive not in labels:
-        raise UsageError(f"--positive {positive!r} is no label of the model; it knows {', '.join(labels)}")
+        raise UsageError(f"--positive {positive!r} is not a label of the model; its labels are {', '.join(labels)}")
     if not 0 < sensitivity <= 1:
-        raise UsageError(f"--sensitivity takes a share above 0 and up to 1, not {sensitivity:g}")
+        raise UsageError(f"--sensitivity must be above 0 and at most 1, not {sensitivity:g}")
     kept = operating_points[labels.index(positive)] if operating_points else None
     if kept is None:
-        raise UsageError(
-            f"The model keeps no operating points for {positive!r}: it was not calibrated with such images"
-        )
+        raise UsageError(f"The model has no operating points for {positive!r}: it was calibrated without such images")
     return float(kept[math.ceil(100 * Fraction(str(sensitivity))) - 1])
 
 
@@ -72,12 +70,12 @@ def operating_section(
     weights: FloatArray,
     n_groups: int,
 ) -> dict[str, Any]:
-    """How a threshold does on the evaluated part.
+    """Return the performance of a threshold on the evaluated split.
 
     Parameters
     ----------
     positive, score
-        bool (n,), whether an image has the label, and float64 (n,), the label's probability; called where the
+        bool (n,), whether an image has the label, and float64 (n,), the label's probability; predicted positive if the
         score is at least the threshold.
     weights, n_groups
         float64 (R, n) of `intervals.group_weights`, and the number of groups.

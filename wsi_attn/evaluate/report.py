@@ -1,4 +1,4 @@
-"""The one JSON object of `wsi-attn evaluate`."""
+"""The JSON report of `wsi-attn evaluate`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def evaluate_predictions(
     command: str,
     model: Mapping[str, str],
 ) -> dict[str, Any]:
-    """All metrics of one split, with intervals, and what made them.
+    """Compute all metrics of a split, with intervals and provenance.
 
     Parameters
     ----------
@@ -34,23 +34,25 @@ def evaluate_predictions(
     groups
         n patient names; the intervals resample patients, not slides.
     split, seed, command, model
-        Which part of the manifest this is, the seed of the resampling, the command line, and the model's record.
+        Split of the manifest, seed of the resampling, command line, and record of the model.
 
     Returns
     -------
-    A JSON object: `n`, `split`, `groups` (how many), `labels`, `seed`, `command`, `model`, `software`; each metric of
-    `OVERALL` as `{value, low, high}`; `per_class` by name, each with `support` and the metrics of `PER_CLASS` in the
-    same form; `confusion_matrix`, rows true, columns called; `reliability` and `curves`, see `evaluate.curves`;
-    `intervals`, how they were made and how many resamples each metric had to skip. What is undefined is null, never
-    NaN.
+    A JSON object: `n`, `split`, `groups` (how many), `labels`, `seed`, `command`, `model`, `software`; each metric
+    of `OVERALL` as `{value, low, high}`; `per_class` by name, each with `support` and the metrics of `PER_CLASS` in
+    the same form; `confusion_matrix`, true classes in rows, predicted in columns; `reliability` and `curves`, see
+    `evaluate.curves`; `intervals`, how they were computed and how many resamples each metric skipped. Undefined
+    values are null, never NaN.
 
     Raises
     ------
-    PredictionError : arrays that do not fit each other; see `metrics.checked`.
+    PredictionError : arrays of different lengths; see `metrics.checked`.
     """
     y, p = checked(labels, probabilities, names)
     if len(groups) != y.size:
-        raise PredictionError(f"Cannot evaluate: {len(groups)} groups for {y.size} slides, one for each is needed")
+        raise PredictionError(
+            f"Cannot evaluate: {len(groups)} groups for {y.size} slides; one group per slide is needed"
+        )
     scores = classification_scores(y, p, names)
     overall, by_class = resampled_scores(y, p, group_weights(groups, seed))
     n_groups = len(set(groups))

@@ -1,8 +1,8 @@
-"""The metrics of `metrics.py` for many weightings of the slides at once.
+"""The metrics of `metrics.py` for many weightings of the slides at once (vectorised bootstrap).
 
-A bootstrap resample is a vector of counts, one for each slide. Sorting each class's scores once and summing counts
-gives all metrics of a thousand resamples in well under a second, where one scikit-learn call for each would take
-most of a minute. Whole-number weights give exactly what `classification_scores` gives for slides repeated as often.
+A bootstrap resample is a vector of counts per slide. Sorting the scores of each class once and summing counts computes
+all metrics of a thousand resamples in well under a second, where one scikit-learn call per resample takes most of a
+minute. Integer weights give exactly the result of `classification_scores` for repeated slides.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Resampled = tuple[dict[str, FloatArray], list[dict[str, FloatArray]]]
 
 
 def resampled_scores(labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> Resampled:
-    """Metrics of each weighting.
+    """Compute the metrics of each weighting.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def resampled_scores(labels: IntArray, probabilities: FloatArray, weights: Float
 
     Returns
     -------
-    The overall metrics by name, and for each class its metrics by name; every value is float64 (R,), NaN where that
-    weighting leaves the metric undefined. A macro average is undefined where a class of `labels` has no weight: the
-    mean over fewer classes would be another quantity.
+    The overall metrics by name, and for each class its metrics by name; every value is float64 (R,), NaN if the
+    metric is undefined. A macro average is undefined if a class of `labels` has no weight, because a
+    mean over fewer classes is another quantity.
     """
     rows = max(1, BLOCK_ELEMENTS // labels.size)
     blocks = [_block(labels, probabilities, weights[start : start + rows]) for start in range(0, len(weights), rows)]

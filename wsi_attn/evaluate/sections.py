@@ -1,4 +1,4 @@
-"""What the calibration of a checkpoint comes to on the evaluated part: further sections of a report."""
+"""Report sections on calibration, prediction sets and operating points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_GUARANTEE = "The threshold is the mean of the folds': it carries no guarantee
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A wanted sensitivity for one label, and the probability from which the label is called."""
+    """A target sensitivity for one label, and the probability threshold of the label."""
 
     positive: str
     sensitivity: float
@@ -30,7 +30,7 @@ class OperatingPoint:
 def choose_operating_point(
     calibrations: Sequence[Mapping[str, Any]], labels: Sequence[str], positive: str, sensitivity: float
 ) -> OperatingPoint:
-    """The operating point of one checkpoint, or the mean threshold of several; errors as `threshold_for`."""
+    """Return the operating point of a checkpoint, or the mean threshold of several; errors as in `threshold_for`."""
     found = [
         threshold_for(calibration.get("operating_points", ()), labels, positive, sensitivity)
         for calibration in calibrations
@@ -48,12 +48,12 @@ def calibration_sections(
     calibrations: Sequence[Mapping[str, Any]],
     operating_point: OperatingPoint | None = None,
 ) -> dict[str, Any]:
-    """Calibration, prediction sets and operating point on the evaluated part.
+    """Evaluate calibration, prediction sets and operating point on the evaluated split.
 
     Parameters
     ----------
     labels, before, after
-        int64 (n,), and float64 (n, C) as the networks give them and at their temperatures.
+        int64 (n,), and float64 (n, C), uncalibrated and calibrated.
     names, groups, seed
         C class names, n patients, seed of the resampling.
     calibrations
@@ -61,7 +61,7 @@ def calibration_sections(
 
     Returns
     -------
-    `calibration`, `conformal` and `operating_point`, as far as the checkpoints keep what they need.
+    `calibration`, `conformal` and `operating_point`, if the checkpoints contain the data.
     """
     if not all(calibrations):
         return {}

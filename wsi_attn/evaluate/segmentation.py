@@ -1,19 +1,20 @@
-"""How well classes of pixels agree with a mask: overlap, outlines, and objects found, with intervals by patient.
+"""Segmentation metrics: overlap, boundaries and objects, with intervals by patient.
 
-Everything is counted per image and class, and a metric is a ratio of sums over the images: a resample of patients is
-a sum of their counts. Overall metrics are means over the classes but the background, those that neither the
-masks nor the answers of the split hold left out.
+Counts are kept per image and class, and metrics are ratios of sums over images, so a resample of patients sums their
+counts. Overall metrics are means over the foreground classes that occur in the masks or the predictions of the
+split.
 
     Dice          2 TP / (2 TP + FP + FN)    of pixels
     IoU           TP / (TP + FP + FN)
-    boundary F    2 P R / (P + R); P is the share of the answer's outline that lies within `TOLERANCE` pixels of the
+    boundary F    2 P R / (P + R); P is the share of the predicted boundary that lies within `TOLERANCE` pixels of the
                   mask's, R the other way round (Csurka et al., "What is a good evaluation measure for semantic
                   segmentation?", BMVC 2013, with a tolerance in pixels)
-    object F1     2 TP / (2 TP + FP + FN)    of objects; an object is found where its IoU with one of the mask is above
+    object F1     2 TP / (2 TP + FP + FN)    of objects; an object is found if its IoU with an object of the mask is
+    above
                   `OBJECT_IOU`, which pairs each with one at most (Kirillov et al., "Panoptic Segmentation", CVPR 2019,
                   section 4)
 
-Objects of the answer are its 8-connected pixels of one class; those of a mask too, unless it numbers them.
+Predicted objects are 8-connected components of one class, as are those of masks without instance numbers.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ objects."""
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """Counts of one image.
+    """Pixel, boundary and object counts of one image.
 
-    `table` is int64 (C, len(COLUMNS)); `confusion` int64 (C, C), rows the mask's classes, columns the answer's.
+    `table` is int64 (C, len(COLUMNS)); `confusion` int64 (C, C), classes of the mask in rows, of the prediction in
+    columns.
     """
 
     table: IntArray
@@ -61,7 +63,7 @@ def count_pixels(
     labelled: NDArray[np.bool_],
     objects: NDArray[np.int32] | None = None,
 ) -> PixelCounts:
-    """Compare an answer with a mask.
+    """Compare a prediction with a mask.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def count_pixels(
     classes
         C.
     labelled
-        bool (rows, columns), pixels that count; where they do not, neither has any class.
+        bool (rows, columns), pixels that count; others have no class in either array.
     objects
         int32 (rows, columns), number of the mask's object, 0 for none; by default objects are connected pixels.
 
@@ -79,9 +81,9 @@ def count_pixels(
     PredictionError : arrays of different shapes, or a class beyond C.
     """
     if answer.shape != mask.shape or labelled.shape != mask.shape or answer.ndim != 2:
-        raise PredictionError(f"Cannot compare an answer of shape {answer.shape} with a mask of shape {mask.shape}")
+        raise PredictionError(f"Cannot compare a prediction of shape {answer.shape} with a mask of shape {mask.shape}")
     if max(answer.max(initial=0), mask[labelled].max(initial=0)) >= classes:
-        raise PredictionError(f"Cannot compare: a pixel has a class beyond the {classes} there are")
+        raise PredictionError(f"Cannot compare: a pixel has a class index of {classes} or more")
     pairs = mask[labelled].astype(np.int64) * classes + answer[labelled]
     confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     table = np.zeros((classes, len(COLUMNS)), np.int64)
@@ -104,12 +106,12 @@ def evaluate_segmentation(
     command: str,
     model: Mapping[str, str],
 ) -> dict[str, Any]:
-    """All metrics of one split, with intervals, and what made them.
+    """Compute all metrics of a split, with intervals and provenance.
 
     Parameters
     ----------
     counts
-        Of n images.
+        Counts of n images.
     names
         C class names, the background first.
     groups
@@ -122,14 +124,14 @@ def evaluate_segmentation(
     A JSON object: `n`, `split`, `groups`, `labels`, `seed`, `command`, `model`, `software`; `pixel_accuracy`, each of
     `METRICS` and `image_dice` (mean over images of their mean Dice) as `{value, low, high}`; `per_class` by name with
     `support` (pixels of the mask) and `METRICS`; `confusion_matrix` of pixels, rows true; `boundary_tolerance_px`,
-    `object_iou`, `intervals`. What is undefined is null.
+    `object_iou`, `intervals`. Undefined values are null.
 
     Raises
     ------
-    PredictionError : there is no image.
+    PredictionError : no images.
     """
     if not counts:
-        raise PredictionError("Cannot evaluate: no image was answered")
+        raise PredictionError("Cannot evaluate: no image has a prediction")
     tables = np.stack([found.table for found in counts]).astype(np.float64)  # (n, C, columns)
     weights = group_weights(groups, seed)
     n_groups = len(set(groups))
@@ -178,7 +180,7 @@ def evaluate_segmentation(
 
 
 def _scores(table: FloatArray) -> FloatArray:
-    """`METRICS` from counts (..., C, columns): (..., C, metrics), NaN where there is nothing to find and none found."""
+    """`METRICS` from counts (..., C, columns): (..., C, metrics), NaN if there are no objects or pixels in either."""
     tp, fp, fn, hit, edge, mask_hit, mask_edge, object_tp, object_fp, object_fn = np.moveaxis(table, -1, 0)
     # With P = hit / edge and R = mask_hit / mask_edge, 2 P R / (P + R) without a division by 0.
     between = hit * mask_edge + mask_hit * edge
@@ -196,7 +198,7 @@ def _scores(table: FloatArray) -> FloatArray:
 
 
 def _mean(values: FloatArray, axis: int) -> Any:
-    """Mean without NaN; NaN where all are."""
+    """Mean without NaN; NaN if all values are."""
     known = ~np.isnan(values)
     count = known.sum(axis=axis)
     total = np.where(known, values, 0).sum(axis=axis)
@@ -206,7 +208,7 @@ def _mean(values: FloatArray, axis: int) -> Any:
 def _outlines(
     found: NDArray[np.bool_], true: NDArray[np.bool_], labelled: NDArray[np.bool_]
 ) -> tuple[int, int, int, int]:
-    """Outline pixels: of the answer near the mask's, of the answer; of the mask near the answer's, of the mask."""
+    """Count boundary pixels: predicted near the mask's, predicted, mask near the predicted, mask."""
     ours, theirs = _outline(found, labelled), _outline(true, labelled)
     return (
         int((ours & _near(theirs)).sum()),
@@ -217,14 +219,14 @@ def _outlines(
 
 
 def _outline(mask: NDArray[np.bool_], labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of a mask that touch, side by side, a labelled pixel outside of it; the image's edge is no outline."""
+    """Return the pixels of a mask with a labelled 4-neighbour outside it; the image border is not a boundary."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     inner = cv2.erode((mask | ~labelled).view(np.uint8), cross)
     return np.asarray(mask & (inner == 0))
 
 
 def _near(outline: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels whose middle is at most `TOLERANCE` from that of an outline pixel."""
+    """Return the pixels whose centre is at most `TOLERANCE` from that of a boundary pixel."""
     y, x = np.mgrid[-TOLERANCE : TOLERANCE + 1, -TOLERANCE : TOLERANCE + 1]
     disc = (x**2 + y**2 <= TOLERANCE**2).astype(np.uint8)
     return np.asarray(cv2.dilate(outline.view(np.uint8), disc) > 0)
@@ -233,13 +235,13 @@ def _near(outline: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _objects(
     found: NDArray[np.bool_], true: NDArray[np.bool_], numbers: NDArray[np.int32] | None
 ) -> tuple[int, int, int]:
-    """Objects found, called though there are none, and missed."""
+    """Count objects: true positives, false positives and false negatives."""
     count, ours = cv2.connectedComponents(found.view(np.uint8), connectivity=8)
     if numbers is None:
         true_count, theirs = cv2.connectedComponents(true.view(np.uint8), connectivity=8)
     else:
         values, theirs = np.unique(np.where(true, numbers, 0), return_inverse=True)
-        theirs = theirs.reshape(true.shape) + (values[0] != 0)  # 0 is no object, also where all pixels are objects
+        theirs = theirs.reshape(true.shape) + (values[0] != 0)  # 0 is background, also if all pixels are objects
         true_count = int(theirs.max(initial=0)) + 1
     pairs, shared = np.unique(ours.astype(np.int64) * true_count + theirs, return_counts=True)
     rows, columns = np.divmod(pairs, true_count)

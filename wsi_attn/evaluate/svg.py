@@ -1,4 +1,4 @@
-"""Small line plots as inline SVG: two axes from 0 to 1, a few lines, a legend. No library, no script."""
+"""Small line plots as inline SVG: two axes from 0 to 1, a few lines, a legend. Needs no library or script."""
 
 from __future__ import annotations
 

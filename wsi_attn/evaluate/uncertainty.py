@@ -1,4 +1,4 @@
-"""Whether a model is unsure where it is wrong: terms of uncertainty, risk over coverage, and what referring saves.
+"""Uncertainty: entropy terms, risk-coverage curves and referral.
 
 Letters: T passes with dropout, C classes, n images, R resamples.
 """
@@ -26,7 +26,7 @@ def entropy(probabilities: FloatArray) -> FloatArray:
 
 
 def entropy_terms(passes: FloatArray) -> dict[str, float]:
-    """What the passes of one image say of its uncertainty, nats.
+    """Return the uncertainty terms of one image from dropout passes, in nats.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def entropy_terms(passes: FloatArray) -> dict[str, float]:
 
     Returns
     -------
-    `predictive_entropy`, H of the mean of the passes; `expected_entropy`, the mean of their H, which is what the image
-    itself leaves open; `mutual_information`, the difference, which is what the model does not know. 0 <= mutual
+    `predictive_entropy`, H of the mean of the passes; `expected_entropy`, the mean of their H, the aleatoric
+    part; `mutual_information`, the difference, the epistemic part. 0 <= mutual
     information <= predictive entropy <= log C.
 
     Notes
@@ -54,12 +54,12 @@ def entropy_terms(passes: FloatArray) -> dict[str, float]:
 
 
 def risk_curve(uncertainty: FloatArray, wrong: BoolArray, counts: FloatArray | None = None) -> FloatArray:
-    """Share of wrong answers among the k surest images, k = 1 to their number: float64 (sum of counts,).
+    """Return the error rate among the k most certain images, k = 1 to their number: float64 (sum of counts,).
 
     Parameters
     ----------
     uncertainty, wrong
-        float64 (n,) and bool (n,). Images of equal uncertainty come in random order, of which this is the mean.
+        float64 (n,) and bool (n,). Ties are broken at random; this is the mean over all orders.
     counts
         float64 (n,), how often each image occurs; once by default.
     """
@@ -75,14 +75,14 @@ def risk_curve(uncertainty: FloatArray, wrong: BoolArray, counts: FloatArray | N
 def uncertainty_section(
     terms: Mapping[str, FloatArray], by: str, wrong: BoolArray, weights: FloatArray, n_groups: int, passes: int
 ) -> dict[str, Any]:
-    """What uncertainty is worth on the evaluated part.
+    """Evaluate the uncertainty terms on the evaluated split.
 
     Parameters
     ----------
     terms
-        By name float64 (n,); the higher the less sure.
+        float64 (n,) by name; higher is less certain.
     by
-        The term that images are referred by.
+        The term used for referral.
     wrong
         bool (n,).
     weights, n_groups
@@ -92,10 +92,10 @@ def uncertainty_section(
 
     Returns
     -------
-    `by`, `passes`; `terms` with, for each, `aurc`, the mean of `risk_curve`, and the mean term of `right` and of
-    `wrong` answers; `aurc_optimal`, were every wrong answer less sure than any right one; `risk_coverage` and
-    `risk_coverage_optimal` as curves of at most `POINTS` points; `referral` by share, with the `error` of the images
-    that are left and how many these are. Values with their interval.
+    `by`, `passes`; `terms` with, for each, `aurc`, the mean of `risk_curve`, and the mean term of `right` and
+    `wrong` predictions; `aurc_optimal`, if every wrong prediction were less certain than any right one;
+    `risk_coverage` and `risk_coverage_optimal` as curves of at most `POINTS` points; `referral` by share, with the
+    `error` of the remaining images and their number. Values have intervals.
 
     Notes
     -----
@@ -130,7 +130,7 @@ def _term(values: FloatArray, wrong: BoolArray, weights: FloatArray, n_groups: i
 
 
 def _referral(share: float, curve: FloatArray, curves: list[FloatArray], n_groups: int) -> dict[str, Any]:
-    """Error of the images that are left when the most uncertain share of them is referred."""
+    """Return the error of the remaining images when the most uncertain share is referred."""
 
     def left(of: FloatArray) -> int:
         return max(1, len(of) - round(share * len(of)))
@@ -141,6 +141,6 @@ def _referral(share: float, curve: FloatArray, curves: list[FloatArray], n_group
 
 
 def _thinned(curve: FloatArray) -> dict[str, list[float]]:
-    """The curve over the share of images that is answered."""
+    """Return the curve over the share of images that are not referred."""
     kept = np.unique(np.linspace(0, len(curve) - 1, min(POINTS, len(curve))).round().astype(np.int64))
     return {"x": ((kept + 1) / len(curve)).round(6).tolist(), "y": curve[kept].round(6).tolist()}

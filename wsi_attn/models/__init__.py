@@ -1,1 +1,1 @@
-"""The attention systems, one file each, and what they share: the contract and the checkpoint."""
+"""Attention systems, one file each, with their common base classes and the checkpoint format."""

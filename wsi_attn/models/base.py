@@ -1,7 +1,7 @@
-"""What every attention system fulfils, and what it is given.
+"""Interfaces of the attention systems: inputs, outputs, configuration and the base class.
 
-Letters: B slides, C classes, K instances, D features, h x w cells of the attention map. A model never opens a
-file: pixels at the places it picks come from a `PatchSource`, so it runs as well on a synthetic one.
+Letters: B slides, C classes, K instances, D features, h x w cells of the attention map. A model never opens
+files: it reads the pixels of selected locations through a `PatchSource`.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ class BagBatch:
     coarse
         uint8 (B, 3, H, W), low-resolution views, padded to one size.
     valid
-        bool (B, h, w), cells of the attention map that may be looked at: tissue, not padding.
+        bool (B, h, w), valid cells of the attention map: tissue, not padding.
     extent
         int64 (B, 2), width and height of each slide in high-resolution pixels.
     sources
         B patch sources.
     generator
-        Source of randomness while training; None draws nothing.
+        Random generator for training; None disables sampling.
     coarse_size
-        int64 (B, 2), width and height of each view without its padding; None where none is padded.
+        int64 (B, 2), width and height of each view without padding; None if no view is padded.
     prior
         float (B, h, w), at least 0: weight of each cell from its tissue share and the scores of its patches. Attention
-        is proportional to prior_t exp(e_t); None weighs all valid cells alike.
+        is proportional to prior_t exp(e_t); None weights all valid cells equally.
     """
 
     coarse: Tensor
@@ -77,16 +77,16 @@ class BagBatch:
 
 @dataclass(frozen=True)
 class SlideOutput:
-    """What `forward` always returns.
+    """Output of `SlideModel.forward`.
 
     Attributes
     ----------
     logits
-        float (B, C), the fused answer.
+        float (B, C), the fused prediction.
     attention
         float (B, h, w), softmax over the valid cells; 0 elsewhere.
     patch_xy
-        int64 (B, K, 2), top-left corners of the patches read, high-resolution pixels; K is 0 where none is read.
+        int64 (B, K, 2), top-left corners of the patches in high-resolution pixels; K is 0 if no patches are read.
     patch_size
         int64 (B, K), sides of the patches in high-resolution pixels.
     patch_mask
@@ -94,20 +94,20 @@ class SlideOutput:
     patch_attention
         float (B, K), softmax over the patches read.
     global_logits, instance_logits
-        float (B, C), the answers of either branch alone; None where a system has no such branch.
+        float (B, C), the predictions of each branch alone; None if the system has no such branch.
     unreadable
         int64 (B,), patches that could not be decoded.
     evidence
-        float (B, C, h, w), what each cell says for each label, in logits above the mean of the labels; None while
-        training, and from systems that have none.
+        float (B, C, h, w), evidence of each cell for each label, in logits above the mean over the labels; None during
+        training and for systems without it.
     segmentation
-        float (B, C, H, W), logits of each pixel of the coarse view; None from systems that label whole slides.
+        float (B, C, H, W), logits of each pixel of the coarse view; None for classification systems.
     pooled
-        float (B, P), what `SlideModel.decide` makes the logits of, before any dropout; None from systems without it.
+        float (B, P), the input of `SlideModel.decide`, before dropout; None for systems without it.
     features
-        float (B, D, h, w), the maps that the answer is pooled from, with their gradient: what training pulls where no
-        attention is learned; h x w may be a grid of the system's own over each image. None in evaluation, and from
-        systems whose `attention` is what should be pulled.
+        float (B, D, h, w), the feature maps that are pooled, with their gradient, which CARE guides if the
+        system learns no attention; h x w may be the system's own grid over each image. None during evaluation
+        and for systems whose `attention` is guided.
     """
 
     logits: Tensor
@@ -132,7 +132,7 @@ def without_patches(
     evidence: Tensor | None = None,
     pooled: Tensor | None = None,
 ) -> SlideOutput:
-    """The output of a system, or a branch, that reads no patch: K is 0."""
+    """Return the output of a system or branch that reads no patches: K is 0."""
     none = torch.zeros((len(logits), 0), dtype=torch.int64, device=logits.device)
     return SlideOutput(
         logits=logits,
@@ -151,7 +151,7 @@ def without_patches(
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The training part as it is, for a system that must see it before training.
+    """The training set without augmentation, for systems that inspect it before training.
 
     Attributes
     ----------
@@ -160,9 +160,9 @@ class TrainingImages:
     view
         uint8 (rows, columns, 3), the coarse view of an image by its index.
     batch_size
-        Images of one step.
+        Images per step.
     seed
-        Of whatever is chosen by chance.
+        Seed of random choices.
     """
 
     labels: Tensor
@@ -172,7 +172,9 @@ class TrainingImages:
 
 
 class NetworkConfig(Protocol):
-    """What the configuration of every system says; each is a frozen dataclass with fields of its own beside these."""
+    """Fields that the configuration of every system has; each configuration is a frozen dataclass with further
+    fields.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -198,16 +200,16 @@ class NetworkConfig(Protocol):
 
 
 class SlideModel(nn.Module, ABC):
-    """A network that labels slides: what training, checkpoints and prediction know of every system.
+    """Base class of all systems, as used by training, checkpoints and prediction.
 
     Attributes
     ----------
     task
         "classification" of slides, or "segmentation" of their pixels.
     any_orientation
-        Whether images may be turned and flipped in training; not where a place in the image means something.
+        Whether training may flip and rotate images; False if positions in the image carry meaning.
     whole_batches
-        Whether training drops a last batch that is not full.
+        Whether training drops an incomplete last batch.
     """
 
     config: NetworkConfig
@@ -236,7 +238,7 @@ class SlideModel(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
-        """Named terms that the training loop sums; "fused" is the cross-entropy of `output.logits`.
+        """Return the named loss terms that the training loop sums; "fused" is the cross-entropy of `output.logits`.
 
         Parameters
         ----------
@@ -248,11 +250,13 @@ class SlideModel(nn.Module, ABC):
 
     @classmethod
     def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Fields of the configuration, with those added that hang on what is installed; they stay with the model."""
+        """Return the configuration, completed with fields that depend on the installed packages; they are
+        stored with the model.
+        """
         return options
 
     def prepare(self, images: TrainingImages) -> tuple[str, ...]:
-        """See the training part once, before training; also where a killed run goes on.
+        """Inspect the training set once before training, also when a run resumes.
 
         Returns
         -------
@@ -261,16 +265,16 @@ class SlideModel(nn.Module, ABC):
         return ()
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Told before each epoch, counted from 0, for what changes in the course of training."""
+        """Hook before each epoch, counted from 0."""
 
     def finish(self) -> None:
-        """Drop what only training needs; told once, after it."""
+        """Hook after training: drop everything that only training needs."""
 
     def decide(self, pooled: Tensor) -> Tensor:
-        """The fused answer once more: `SlideOutput.pooled`, float (n, P), to logits (n, C), with dropout if it is on.
+        """Compute logits (n, C) from `SlideOutput.pooled`, float (n, P), with dropout if enabled.
 
         Raises
         ------
-        UsageError : the system has no dropout to draw.
+        UsageError : the system has no dropout before its prediction.
         """
-        raise UsageError(f"{type(self).__name__} has no dropout before its answer to draw from")
+        raise UsageError(f"{type(self).__name__} has no dropout, so --mc-dropout cannot be used")

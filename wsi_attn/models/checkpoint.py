@@ -1,7 +1,7 @@
 """A checkpoint is a folder: weights, the configuration that rebuilds the model, a card, provenance.
 
 `model.safetensors`, `config.json`, `card.md`, `provenance.json`. Nothing is pickled, so a checkpoint from anywhere
-can be opened safely. The folder is written under a temporary name and renamed when whole.
+can be opened safely. The folder is written under a temporary name and renamed when complete.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ WEIGHTS, CONFIG, CARD, PROVENANCE = "model.safetensors", "config.json", "card.md
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model expects of its input and what it answers, beside its weights.
+    """Inputs and outputs of a model, apart from its weights.
 
     Attributes
     ----------
     labels
         Class names in the order of the logits.
     mpp
-        Microns per pixel of its high resolution; None where it was trained on images of unknown pixel size.
+        Microns per pixel of its high resolution; None if it was trained on images of unknown pixel size.
     stain
-        In words, for people.
+        Free text.
     tissue
-        Method of tissue detection (see `tissue`), "none" where the whole image counts.
+        Method of tissue detection (see `tissue`); "none" uses the whole image.
     appearance
-        What inputs looked like in training (see `data.appearance`); empty checks nothing.
+        Colour statistics of the training images (see `data.appearance`); empty disables the check.
     calibration
-        Temperature, conformal thresholds and operating points of the validation part (see `evaluate.calibration`);
-        empty leaves probabilities as the network gives them.
+        Temperature, conformal thresholds and operating points from the validation set (see `evaluate.calibration`);
+        empty means uncalibrated.
     prior
-        What weighs the places before the network has seen them (see `data.prior`).
+        Prior weight of locations (see `data.prior`).
     task
         "classification" of slides or "segmentation" of their pixels.
     mask_values
-        Of a segmentation, the value of each label in mask images; empty where any but 0 is the second label, or where
-        values are the labels' numbers.
+        Segmentation: the value of each label in mask images; empty if every nonzero value is the second label or if
+        values are label indices.
     """
 
     labels: tuple[str, ...]
@@ -67,7 +67,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model ready to run: network in evaluation mode, specification, name and weights' hash."""
+    """A loaded model: network in evaluation mode, specification, name and hash of the weights."""
 
     name: str
     sha256: str
@@ -86,10 +86,10 @@ def save_checkpoint(
     card: str,
     provenance: dict[str, Any],
 ) -> None:
-    """Write a checkpoint folder, whole or not at all."""
+    """Write a checkpoint folder atomically."""
     with files.new_folder(folder) as temporary:
         weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
-        files.write_bytes(temporary / WEIGHTS, save(weights))  # readable by all, unlike what save_file leaves
+        files.write_bytes(temporary / WEIGHTS, save(weights))  # save_file leaves the file unreadable for others
         config = {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
@@ -104,23 +104,23 @@ def save_checkpoint(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The checkpoint's `config.json`, checked for format and version but not for its weights.
+    """Read `config.json` of a checkpoint and check its format and version, without the weights.
 
     Raises
     ------
-    CheckpointError : no checkpoint of ours, or of a version that we do not know.
+    CheckpointError : not a checkpoint, or an unsupported version.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(
-            f"{folder} is not a checkpoint: it has no {CONFIG}; name a folder that `wsi-attn train` wrote"
+            f"{folder} is not a checkpoint: {CONFIG} is missing; give a folder written by `wsi-attn train`"
         )
     try:
         config: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"Cannot read {path}: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} is a checkpoint of another kind: {CONFIG} does not say {FORMAT!r}")
+        raise CheckpointError(f"{folder} is not a wsi-attn checkpoint: the format in {CONFIG} is not {FORMAT!r}")
     if config.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
             f"{folder} has checkpoint version {config.get('schema_version')}, this release reads {SCHEMA_VERSION}"
@@ -133,7 +133,7 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
 
     Raises
     ------
-    CheckpointError : the folder is no checkpoint, or its weights do not fit its configuration.
+    CheckpointError : not a checkpoint, or the weights do not match the configuration.
     """
     config = read_config(folder)
     path = folder / WEIGHTS
@@ -146,10 +146,8 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         spec = ModelSpec(**known)
         name = str(config["name"])
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder} has no {WEIGHTS}: the checkpoint is not whole, train or copy it again"
-        ) from error
+        raise CheckpointError(f"{folder} is incomplete: {WEIGHTS} is missing; train or copy it again") from error
     except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         reason = repr(error) if isinstance(error, KeyError) else str(error).partition("\n")[0]
-        raise CheckpointError(f"Cannot load {folder}: weights and configuration do not agree ({reason})") from error
+        raise CheckpointError(f"Cannot load {folder}: weights and configuration do not match ({reason})") from error
     return Checkpoint(name, sha256_of(path), config["system"], spec, network.eval().to(torch.device(device)))

@@ -1,16 +1,16 @@
-"""The plain baseline: one network over the coarse view, averaged, and a linear head.
+"""The baseline: a CNN on the coarse view with average pooling and a linear head.
 
 (1)  F = phi(x_lo)                 features of T cells
-(2)  z = 1/n sum_t m_t f_t         global average pooling over the n cells that may be looked at, m_t in {0, 1}
+(2)  z = 1/n sum_t m_t f_t         global average pooling over the n valid cells, m_t in {0, 1}
 (3)  o = W z + b                   label
 (4)  L = CE(o)
 
-It sees the whole image at `coarse_factor` (1 is the high resolution itself) and reads no patch, so what it lacks
-against another system on the same coarse view is what that system's patches give. Its map of evidence is the class
-activation map of Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, equation 2.
+It views the whole image at `coarse_factor` (1 is the high resolution) and reads no patches, so the difference from
+another system with the same coarse view measures the contribution of that system's patches. Its evidence map is the
+class activation map of Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, equation 2.
 
-Departures from a network over whole images: cells without tissue and padding are left out of (2). A prior decides which
-cells count, and weighs none. The attention that is reported is that of (2), even over its cells.
+Differences from a plain CNN: cells without tissue and padding are excluded from (2). A prior only excludes cells; it
+does not weight them. The reported attention is uniform over the cells of (2).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
 
 @dataclass(frozen=True)
 class CnnConfig:
-    """Everything that rebuilds the network."""
+    """Configuration of the network."""
 
     classes: int
     """Number of labels."""

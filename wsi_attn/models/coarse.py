@@ -1,4 +1,4 @@
-"""The coarse view of a slide as features: normalised, and encoded block by block where it is large."""
+"""Encoding of coarse views: normalisation, and block-wise encoding of large views."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ BLOCK_PIXELS = 512
 
 
 class Normalise(nn.Module):
-    """uint8 pixels as a network's input: smoothed, mean 0, deviation 1.
+    """Convert uint8 pixels to network input: smoothed, zero mean, unit standard deviation.
 
     Parameters
     ----------
     mean, std
         Of the channels, 0 to 1.
     smoothing
-        Deviation of a Gaussian in pixels; 0 changes nothing.
+        Standard deviation of a Gaussian in pixels; 0 disables smoothing.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], smoothing: float) -> None:
@@ -44,7 +44,7 @@ class Normalise(nn.Module):
 
 
 class Block(NamedTuple):
-    """Features of a part of the cells: float (B, D, rows, columns) and where they lie on the grid."""
+    """Features of a block of cells: float (B, D, rows, columns), and its position on the grid."""
 
     rows: slice
     columns: slice
@@ -54,18 +54,18 @@ class Block(NamedTuple):
 def encode_blocks(
     backbone: Backbone, normalise: Normalise, coarse: Tensor, valid: Tensor | None = None
 ) -> Iterator[Block]:
-    """Features of coarse views, block by block.
+    """Yield the features of coarse views block by block.
 
-    In evaluation a large view is encoded in blocks, each with the margin that the convolutions see, so the result
-    equals that of one pass while memory stays flat. A backbone without a known halo encodes every view whole: memory
-    then grows with the view.
+    During evaluation a large view is encoded in blocks with a margin of the receptive field, so that the result equals
+    that of a single pass in bounded memory. A backbone with unknown halo encodes views as a whole, and memory grows
+    with the view.
 
     Parameters
     ----------
     coarse
         uint8 (B, 3, H, W); only its shape and slices of it are taken.
     valid
-        bool (B, h, w): of a large view only the parts around these cells are looked at; all of it by default.
+        bool (B, h, w): only the parts of a large view around these cells are encoded; all of it by default.
     """
     stride = backbone.stride
     height, width = (-(-extent // stride) for extent in coarse.shape[2:])
@@ -87,27 +87,29 @@ def encode_blocks(
 
 
 def occupied_blocks(wanted: NDArray[np.bool_], side: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each block of `side` cells that holds wanted cells, bool (h, w)."""
+    """Yield rows and columns of each block of `side` cells that contains wanted cells, bool (h, w)."""
     height, width = wanted.shape
     for top in range(0, height, side):
         for left in range(0, width, side):
-            # Not trimmed to the cells: blocks of one size take the memory of the one before, others leave gaps in it.
+            # Not trimmed to the cells: blocks of equal size reuse memory, other sizes fragment it.
             if wanted[top : top + side, left : left + side].any():
                 yield slice(top, min(height, top + side)), slice(left, min(width, left + side))
 
 
 def views(batch: BagBatch, *, training: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Which slides are encoded together, and their coarse views; in evaluation padding changes no feature."""
+    """Return which slides are encoded together, and their coarse views; during evaluation padding changes no
+    feature.
+    """
     if training or batch.coarse_size is None:
         yield slice(0, len(batch.sources)), batch.coarse
         return
-    # One by one: a convolution beside padding sees other values than beside an edge.
+    # One by one, because a convolution sees different values next to padding than at a border.
     for index, (width, height) in enumerate(batch.coarse_size.tolist()):
         yield slice(index, index + 1), batch.coarse[index : index + 1, :, :height, :width]
 
 
 def allowed_cells(batch: BagBatch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cells that may be looked at, bool (B, h, w), and the log of their prior, float32 (B, h, w), 0 without one."""
+    """Return the valid cells, bool (B, h, w), and the log of their prior, float32 (B, h, w), 0 without one."""
     valid = batch.valid.to(device)
     if batch.prior is None:
         return valid, torch.zeros(valid.shape, device=device)

@@ -1,7 +1,7 @@
-"""Deep attention: look at the whole coarsely, read the places that matter finely, decide from both.
+"""Deep attention: attend to a coarse view, read key instances at high resolution, fuse both into one label.
 
 Fan, Chakraborti, Chang, Xu, Rittscher, "Microscopic Fine-Grained Instance Classification Through Deep
-Attention", MICCAI 2020, doi 10.1007/978-3-030-59722-1_47. What is certain of the paper: an attention module
+Attention", MICCAI 2020, doi 10.1007/978-3-030-59722-1_47. The paper states: an attention module
 over a coarse view points at key instances by a threshold, these are cropped from the full-resolution input and resized,
 one shared network reads them, and all their features and the image-level feature are concatenated into one label, end
 to end and from image labels alone. The equations below are a reconstruction; the gate is that of Ilse et al. (ICML
@@ -152,13 +152,13 @@ class DeepAttentionConfig:
             if getattr(self, option) not in known:
                 raise unknown_name(option, getattr(self, option), known)
         if not 0 < self.threshold <= 1:
-            raise UsageError(f"threshold is {self.threshold:g}; it must lie above 0 and be at most 1")
+            raise UsageError(f"threshold is {self.threshold:g}; it must be above 0 and at most 1")
         if not 0 <= self.attention_smoothing < 1:
             raise UsageError(f"attention_smoothing is {self.attention_smoothing:g}; it must be from 0 to below 1")
         if min(self.heads, self.instances, self.focus) < 1:
             raise UsageError("heads, instances and focus must be at least 1")
         if self.selection == "threshold" and self.sampling == "uniform":
-            raise UsageError("selection threshold draws nothing: uniform sampling needs top-k or sample")
+            raise UsageError("--selection threshold does not sample; use --uniform-sampling with top-k or sample")
 
 
 def selection_of(config: DeepAttentionConfig) -> Selection:
@@ -186,7 +186,9 @@ class DeepAttention(SlideModel):
         if config.branches != "global":
             self.psi = build_backbone(config.patch_backbone, config.patch_widths)
             self.selection = selection_of(config)
-            self.patch_gate = None  # "threshold" asks no gate, and weights without a gradient stop several processes
+            self.patch_gate = (
+                None  # "threshold" has no gate, and parameters without gradient stall distributed training
+            )
             if config.selection != "threshold":
                 self.patch_gate = GatedAttention(self.psi.out_channels, config.hidden, gated=config.gated)
             local, summary = self.selection.widths(self.psi.out_channels)
@@ -258,10 +260,12 @@ class DeepAttention(SlideModel):
         return {**terms, "entropy": -config.entropy_weight * entropy}
 
     def _guidance(self, output: SlideOutput) -> Tensor:
-        """KL(g || q) of the patches' weights, without gradient, and the attention of the cells at their centres."""
+        """Return KL(g || q) between the patch weights, without gradient, and the attention of the cells at
+        their centres.
+        """
         height, width = output.attention.shape[1:]
         cells = (output.patch_xy + output.patch_size[..., None] // 2) // self.cell  # (B, K, 2), x and y
-        cells = torch.minimum(cells, cells.new_tensor([width - 1, height - 1]))  # an image may be less than a patch
+        cells = torch.minimum(cells, cells.new_tensor([width - 1, height - 1]))  # an image may be smaller than a patch
         attention = output.attention.flatten(1).gather(1, cells[..., 1] * width + cells[..., 0])
         tiny = torch.finfo(attention.dtype).tiny
         q = masked_log_softmax(attention.clamp(min=tiny).log(), output.patch_mask)
@@ -277,11 +281,11 @@ class DeepAttention(SlideModel):
         return features.to(self.normalise.mean.dtype)
 
     def patch_side(self) -> int:
-        """Side of a key instance in high-resolution pixels; 0 where none is read."""
+        """Side of a key instance in high-resolution pixels; 0 if none are read."""
         return 0 if self.config.branches == "global" else self.config.patch_size
 
     def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """What the instance branch says of single patches, as if each were the only one.
+        """Score single patches with the instance branch, each as if it were the only one.
 
         Parameters
         ----------
@@ -290,7 +294,7 @@ class DeepAttention(SlideModel):
 
         Returns
         -------
-        Gate of (7), float (n,), NaN for "threshold", which asks no gate; logits of the instance head above the mean of
+        Gate of (7), float (n,), NaN for "threshold", which has no gate; logits of the instance head above the mean of
         the labels, float (n, C).
         """
         r = self.encode_patches(patches)
@@ -307,7 +311,7 @@ class DeepAttention(SlideModel):
     def _overview(self, batch: BagBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Equations (1) to (4): log a, float64 (B, T); z (B, J D); evidence (B, C, h, w) in evaluation.
 
-        Of the features only those of the strongest cells are kept, so that a slide costs its maps and one block.
+        Only the features of the strongest cells are kept, so that memory is bounded by the maps and one block.
         """
         config, device = self.config, self.normalise.mean.device
         valid, log_prior = allowed_cells(batch, device)
@@ -335,7 +339,8 @@ class DeepAttention(SlideModel):
         return log_maps.logsumexp(dim=1) - math.log(config.heads), torch.cat(global_features), evidence
 
     def _evidence(self, cells: Tensor) -> Tensor:
-        """What each cell would add to the logits of (9) if it alone were the focus of (4): (B, T, D) to (B, C, T).
+        """Return the contribution of each cell to the logits of (9) if it alone were the focus of (4): (B, T,
+        D) to (B, C, T).
 
         Above the mean of the labels, since softmax sees only differences. Averaged over the focus by a', and with the
         part of the patches and the bias, it is the logits themselves where there is one head.

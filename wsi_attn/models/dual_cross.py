@@ -1,9 +1,9 @@
-"""Dual cross-attention: two networks see the same image, and their features look at each other before they answer.
+"""Dual cross-attention: two backbones see the same image and exchange features by cross-attention.
 
 Borah, Singh, "DCAT: Dual Cross-Attention Fusion for Disease Classification in Radiological Images with Uncertainty
-Estimation", arXiv 2503.11851. What is certain of the paper: EfficientNet-B4 and ResNet-34 on the same input, tapped at
+Estimation", arXiv 2503.11851. The paper states: EfficientNet-B4 and ResNet-34 on the same input, tapped at
 two depths; cross-attention in both directions between maps of one depth; refinement by channel and then spatial
-attention; dropout at prediction for the uncertainty. Its text could not be had: numbers and details below are a
+attention; dropout at prediction for the uncertainty. The full text was not available: numbers and details below are a
 reconstruction. At each level l, of stride 8 and 16, with E and R the maps of the two networks brought to one width:
 
 (1)  E = BN(conv1x1(F_1)),  R = BN(conv1x1(F_2))
@@ -11,17 +11,18 @@ reconstruction. At each level l, of stride 8 and 16, with E and R the maps of th
 (3)  g = sigmoid( conv1x1([E' ; R']) ),  F = g E' + (1 - g) R'
 (4)  F <- F + M_s * (M_c * F)                                        `nn.refine`
 (5)  G = relu(BN(conv3x3([ conv3x3_stride2(F_8) ; F_16 ])))
-(6)  z = mean over the n cells that may be looked at of G
+(6)  z = mean of G over the n valid cells
 (7)  o = W_2 drop( relu( W_1 drop(z) ) )                             label
 (8)  L = CE(o)
 
-The map that is shown is M_s of stride 16. The evidence of a cell is (7) of G there alone, above the mean of the labels.
+The displayed map is M_s of stride 16. The evidence of a cell is (7) applied to G there alone, above the mean of the
+labels.
 
-Departures. Of timm's EfficientNet-B4 the last block of stride 16 is tapped, with 160 channels, and not the one before
-it, since timm gives one map a stride. Keys are averaged to at most `most_keys`. Cells without tissue answer no query
-and are left out of means. An image keeps its size. Both networks learn at one rate.
+Differences from the paper. EfficientNet-B4 is tapped at the last block of stride 16, with 160 channels, and not at the
+one before it, because timm returns one map per stride. Keys are averaged to at most `most_keys`. Cells without tissue
+are excluded from keys and means. Images keep their size. Both networks use one learning rate.
 
-Ablations. `fusion="concat"` leaves (2) out and takes F = conv1x1([E ; R]); "first" and "second" use one network alone,
+Ablations. `fusion="concat"` omits (2) and uses F = conv1x1([E ; R]); "first" and "second" use one network alone,
 F = E or F = R.
 """
 
@@ -92,11 +93,11 @@ class DualCrossConfig:
     """Channel deviations of the input."""
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
+        """Validate the configuration.
 
         Raises
         ------
-        UnknownNameError : a fusion that there is not.
+        UnknownNameError : unknown fusion.
         UsageError : heads that do not divide the widths.
         """
         if self.fusion not in FUSIONS:
@@ -134,7 +135,7 @@ class Level(nn.Module):
         return self.refine(self.fused(projected, allowed), allowed)  # equation (4)
 
     def fused(self, projected: list[Tensor], allowed: Tensor) -> Tensor:
-        """Equations (2) and (3), or what an ablation does in their place."""
+        """Equations (2) and (3), or their replacement in an ablation."""
         if self.merge is None:
             return projected[0]
         if self.cross is None:
@@ -178,7 +179,7 @@ class DualCross(SlideModel):
 
     @classmethod
     def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """The networks of the paper where timm is installed, else small ones; see `SlideModel.completed`."""
+        """Choose the backbones of the paper if timm is installed, otherwise small ones; see `SlideModel.completed`."""
         names = ("backbone", "second_backbone")
         if all(name in options for name in names):
             return options
@@ -210,7 +211,7 @@ class DualCross(SlideModel):
         return replace(without_patches(logits, attention, evidence=evidence, pooled=z), features=features)
 
     def _evidence(self, grids: list[tuple[slice, Tensor]], attention: Tensor) -> Tensor:
-        """The answer to each cell alone, above the mean of the labels: (B, C, h, w)."""
+        """Return the prediction for each cell alone, above the mean of the labels: (B, C, h, w)."""
         evidence = attention.new_zeros((len(attention), self.config.classes, *attention.shape[1:]))
         for slides, grid in grids:
             cells = self.decide(grid.movedim(1, -1)).movedim(-1, 1)
@@ -242,7 +243,9 @@ class DualCross(SlideModel):
         return grid.to(images.dtype), places
 
     def tapped(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What the networks show at both levels, float (B, C, H/8, W/8) and (B, C, H/16, W/16) of each network."""
+        """Return the maps of the networks at both levels, float (B, C, H/8, W/8) and (B, C, H/16, W/16) of each
+        network.
+        """
         found: dict[tuple[int, int], Tensor] = {}
         for n in range(len(self.networks)):
             network = self._network(n)
@@ -262,12 +265,12 @@ class DualCross(SlideModel):
 
     def _network(self, n: int) -> Backbone:
         network = self.networks[n]
-        assert isinstance(network, Backbone)  # noqa: S101 - a ModuleList forgets what it holds
+        assert isinstance(network, Backbone)  # noqa: S101 - a ModuleList loses the element type
         return network
 
 
 def _into(found: dict[tuple[int, int], Tensor], place: tuple[int, int]) -> Any:
-    """A watcher that keeps what it is shown and changes nothing."""
+    """Return a watcher that stores the output of a stage."""
 
     def keep(output: Tensor) -> None:
         found[place] = output
@@ -279,5 +282,5 @@ def _stage_at(backbone: Backbone, stride: int, name: str) -> int:
     """Number of the last stage of a stride, from 1."""
     fitting = [number for number, stage in enumerate(backbone.stages(), 1) if stage.stride == stride]
     if not fitting:
-        raise UsageError(f"{name} has no stage of stride {stride}, which dual-cross taps; name another network")
+        raise UsageError(f"{name} has no stage of stride {stride}, which dual-cross needs; choose another backbone")
     return fitting[-1]

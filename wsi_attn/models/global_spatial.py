@@ -1,31 +1,31 @@
-"""Global spatial attention: one map of weights for a whole collection whose images show the same thing in one place.
+"""Global spatial attention: one spatial weight map for a collection of aligned images.
 
 Xu, Huang, Nitanda, Asaoka, Yamanishi, "A Novel Global Spatial Attention Mechanism in Convolutional Neural Network for
-Medical Image Classification", arXiv 2007.15897. What is certain of the paper: one map for all images, made by a binary
-classifier of pixels whose features are the intensities of all images there; trained together with the network; on top
-of GoogLeNet, VGG, ResNet and DenseNet. Its text could not be had, and the equations are the direct reading of that.
+Medical Image Classification", arXiv 2007.15897. The paper states: one map for all images, made by a binary classifier
+of pixels whose features are the intensities of all images there; trained together with the network; on top of
+GoogLeNet, VGG, ResNet and DenseNet. The full text was not available; the equations are a direct reading of these
+statements.
 
 (1), (2)  m_p = sigmoid( g(u_p) )                see `nn.global_map`
 (3)       X~ = m X,  or X (1 + m)  residual      of the image, or of the features after a stage of the network
 (4)       o = W mean_p( f(X~)_p ) + b            label: the network f, global average pooling, a linear head
 (5)       L = CE(o)
 
-Three realisations of (1). "anchor" (the default): g looks at a fixed, class-balanced set of training images, at most
-`anchors` of them, or all where there are no more than twice as many. "batch": g looks at the images of the step, which
-is what a later author reports of the first code; every batch must be full, and their moving average answers. "free":
-one parameter a pixel. "none": m is 1, the plain network on the same view, which the others are compared with.
+Three realisations of (1). "anchor" (the default): g sees a fixed, class-balanced set of training images, at most
+`anchors` of them, or all if there are no more than twice as many. "batch": g sees the images of the batch, as a later
+author reports of the original code; batches must be complete, and prediction uses a moving average. "free": one
+parameter per pixel. "none": m is 1, the plain network on the same view, as a control.
 
 Reconstructions. The bias of g begins at 2, so that m is about 0.88 and training begins near the plain network. Over the
-last fifth of the epochs the map stays as it is and the network alone is trained (that the first code froze it is known,
-not when). Images are brought to one size, `view_size` squared. After a stage, u_p are still intensities, averaged over
+last fifth of the epochs the map is frozen and only the network is trained (the original code froze it at an unknown
+time). Images are resized to one size, `view_size` squared. After a stage, u_p are still intensities, averaged over
 the cells of that stage.
 
-Departures. The map answers as a constant: anchors and classifier are dropped when training ends. Features of "batch"
-are standardised image by image, as those of "anchor" are. Maps for each channel are not built.
+Differences from the paper. The map is constant at prediction: anchors and classifier are dropped after training.
+Features of "batch" are standardised per image, like those of "anchor". Maps per channel are not implemented.
 
-What follows from the map. An image may be neither turned nor flipped in training. Tissue and prior say where the map is
-shown and play no part in the answer. m and the first layer of f may be scaled against each other: only the order of its
-values can be compared.
+Consequences. Training must not flip or rotate images. Tissue and prior affect where the map is displayed but not the
+prediction. The scale of m and of the first layer of f can cancel, so only the order of the values is meaningful.
 """
 
 from __future__ import annotations
@@ -103,11 +103,11 @@ class GlobalSpatialConfig:
     """Channel deviations of the input."""
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
+        """Validate the configuration.
 
         Raises
         ------
-        UnknownNameError : a way to learn the map that there is not.
+        UnknownNameError : unknown `map_by`.
         UsageError : a number out of range.
         """
         if self.map_by not in KINDS:
@@ -124,7 +124,7 @@ class GlobalSpatial(SlideModel):
     Attributes
     ----------
     mean_image
-        float (3, S, S), 0 to 255, mean of the training images; what the map is drawn over.
+        float (3, S, S), 0 to 255, mean of the training images, the background of the displayed map.
     alignment
         float (), see `prepare`.
     """
@@ -142,7 +142,7 @@ class GlobalSpatial(SlideModel):
         self.map_stride = _stride_at(self.phi, config.map_after)
         if config.view_size % self.phi.stride:
             raise UsageError(
-                f"--view-size {config.view_size} is no multiple of {self.phi.stride}, the stride of {config.backbone}"
+                f"--view-size {config.view_size} is not a multiple of the stride of {config.backbone}, {self.phi.stride}"
             )
         self.map = GlobalMap(
             config.map_by,
@@ -189,14 +189,14 @@ class GlobalSpatial(SlideModel):
         return found.to(images.dtype)
 
     def prepare(self, images: TrainingImages) -> tuple[str, ...]:
-        """Choose the anchors, and look how far the images share one layout.
+        """Choose the anchors and measure how well the images are aligned.
 
-        `alignment` is the mean correlation of two images, each reduced to `ALIGNMENT_SIDE` pixels a side and grey: near
-        0 where they have nothing in common, 1 where they are alike.
+        `alignment` is the mean correlation of two images, each reduced to grey with `ALIGNMENT_SIDE` pixels per
+        side: near 0 for unrelated images, 1 for identical ones.
 
         Returns
         -------
-        A warning where it is below `ALIGNED`.
+        A warning if it is below `ALIGNED`.
         """
         chosen = set(balanced_choice(images.labels, self.config.anchors, images.seed))
         wanted = self.config.map_by == "anchor"
@@ -221,7 +221,7 @@ class GlobalSpatial(SlideModel):
         )
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Keep the map as it is from the epoch on that `freeze` says, never from the first."""
+        """Freeze the map from the epoch that `freeze` defines, never from the first."""
         first = max(1, epochs - int(self.config.freeze * epochs))
         if epoch == first:
             self.map.keep()
@@ -264,7 +264,7 @@ class GlobalSpatial(SlideModel):
 
 
 def balanced_choice(labels: Tensor, most: int, seed: int) -> list[int]:
-    """Indices of images, as many of each label as there are; all where there are at most 2 `most`, else `most`.
+    """Return indices of images, balanced over labels; all if there are at most 2 `most`, otherwise `most`.
 
     Parameters
     ----------
@@ -285,7 +285,9 @@ def balanced_choice(labels: Tensor, most: int, seed: int) -> list[int]:
 
 
 def alignment(layouts: Tensor) -> float:
-    """Mean correlation of two different images: float (n, P) with mean 0 and length 1 each; 1 of a single one."""
+    """Return the mean correlation of pairs of images: float (n, P), each with mean 0 and length 1; 1 for a single
+    image.
+    """
     count = len(layouts)
     if count < 2:
         return 1.0
@@ -304,8 +306,8 @@ def _layout(view: Tensor) -> Tensor:
 def resized(view: Tensor, size: int) -> Tensor:
     """uint8 (B, 3, H, W) to float (B, 3, size, size); averaged where it becomes smaller.
 
-    Of a view more than four times as large whole cells are averaged first, a few rows at a time, so that memory does
-    not grow with it; only its shape and slices of it are taken.
+    Views more than four times as large are first averaged over whole cells, a few rows at a time, so that memory stays
+    bounded; only the shape and slices of the view are used.
     """
     height, width = view.shape[2:]
     factor = min(height, width) // (2 * size)
@@ -345,11 +347,11 @@ def _stride_at(backbone: Backbone, number: int) -> int:
 
     Raises
     ------
-    UsageError : there is no such stage.
+    UsageError : the stage does not exist.
     """
     if number == 0:
         return 1
     stages = backbone.stages()
     if not 0 < number <= len(stages):
-        raise UsageError(f"--map-after {number}: this network has the stages 1 to {len(stages)}, or input")
+        raise UsageError(f"--map-after {number}: this backbone has stages 1 to {len(stages)}; input is also possible")
     return stages[number - 1].stride

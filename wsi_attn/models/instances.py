@@ -1,7 +1,7 @@
-"""Key instances: where a slide is read at high resolution, and how what was read becomes one local feature.
+"""Key instances: where a slide is read at high resolution, and how the patches are pooled into one local feature.
 
-Three selections: each chooses places from the attention map and pools the features read there. The equations are
-numbered as in `models.deep_attention`, where they stand together.
+Each of the three selections chooses locations from the attention map and pools the features read there. Equations are
+numbered as in `models.deep_attention`.
 
 Letters: B slides, T cells, K instances, D features.
 """
@@ -33,7 +33,7 @@ LARGEST_CROP = 16
 
 
 class AttentionGrid(NamedTuple):
-    """What the coarse view says: float64 (B, T) log attention, bool (B, h, w) valid cells, int64 (B, 2) extent."""
+    """Attention of the coarse view: float64 (B, T) log attention, bool (B, h, w) valid cells, int64 (B, 2) extent."""
 
     log_attention: Tensor
     valid: Tensor
@@ -67,7 +67,7 @@ class Instances:
 
 
 class Pooled(NamedTuple):
-    """Local feature (B, E) for the fusion, the part of it that the instance head reads, weights (B, K)."""
+    """Local feature (B, E) for the fusion, its part for the instance head, and weights (B, K)."""
 
     local: Tensor
     summary: Tensor
@@ -82,13 +82,13 @@ class Selection(Protocol):
         ...
 
     def choose(self, grid: AttentionGrid, generator: torch.Generator | None) -> Instances:
-        """Instances of B slides; `generator` is there while training."""
+        """Instances of B slides; `generator` is given during training."""
         ...
 
     def pool(self, grid: AttentionGrid, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """Pool features float (B, K, D).
 
-        `readable` is bool (B, K), False where nothing could be decoded; `gate` float (B, K), the gate of (7).
+        `readable` is bool (B, K), False for unreadable patches; `gate` is float (B, K), the gate of (7).
         """
         ...
 
@@ -99,12 +99,12 @@ class Selection(Protocol):
 
 @dataclass(frozen=True)
 class TopK:
-    """The strongest cells that do not crowd: equations (5a), (7a), (8a).
+    """The most attended cells that do not overlap: equations (5a), (7a), (8a).
 
     Attributes
     ----------
     count
-        K, most instances.
+        K, maximum number of instances.
     patch_size
         Side of an instance in high-resolution pixels.
     spacing
@@ -112,7 +112,7 @@ class TopK:
     exploration
         Scale of the Gumbel noise on the log attention while training.
     uniform
-        Draw the places by chance over the valid cells, whatever the attention says.
+        Sample locations uniformly over the valid cells instead of by attention.
     """
 
     count: int
@@ -167,13 +167,13 @@ class Sample:
     Attributes
     ----------
     count
-        K, most draws.
+        K, maximum number of draws.
     patch_size
         Side of an instance in high-resolution pixels.
     smoothing
         s, share of the attention spread evenly over the valid cells before drawing.
     uniform
-        Take the uniform distribution for the attention, in drawing and in the estimate.
+        Use the uniform distribution instead of the attention, for sampling and in the estimate.
     """
 
     count: int
@@ -198,7 +198,7 @@ class Sample:
     def pool(self, grid: AttentionGrid, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
         """See `Selection.pool`.
 
-        A draw that cannot be decoded is taken out of the population, as if its cell were no tissue: those left are
+        An unreadable draw is removed from the population, as if its cell were not tissue: the remaining draws are
         draws without replacement from the rest, in order.
         """
         lost = torch.zeros_like(grid.log_attention).scatter_add_(
@@ -221,12 +221,12 @@ class Sample:
 class Threshold:
     """Components of the thresholded map, as published: equations (5c), (7c), (8c).
 
-    Deterministic, while training too.
+    Deterministic, also during training.
 
     Attributes
     ----------
     count
-        K, most instances; the heaviest components are kept.
+        K, maximum number of instances; the heaviest components are kept.
     patch_size
         S, side in pixels that crops are resized to; a crop is at least half of it wide.
     threshold
@@ -269,7 +269,7 @@ class Threshold:
         return Instances(xy.to(device), sides.to(device), mask.to(device), cells.to(device), mass)
 
     def pool(self, grid: AttentionGrid, instances: Instances, r: Tensor, readable: Tensor, gate: Tensor) -> Pooled:
-        """See `Selection.pool`; what is absent or unreadable is a zero vector, and no gate is asked."""
+        """See `Selection.pool`; absent or unreadable instances are zero vectors; the gate is not used."""
         mass = (instances.mass * readable).to(r.dtype)
         weights = mass.detach() / mass.detach().sum(dim=1, keepdim=True).clamp(min=torch.finfo(r.dtype).tiny)
         present = r * readable[..., None]
@@ -283,12 +283,12 @@ class Threshold:
 
 
 def _draws(generator: torch.Generator | None) -> torch.Generator:
-    """The generator of a training step, or one that starts anew for every slide."""
+    """Return the generator of a training step, or a fresh one per slide."""
     return generator or torch.Generator().manual_seed(EVALUATION_SEED)
 
 
 def _squares(grid: AttentionGrid, chosen: Sequence[Tensor], count: int, patch_size: int) -> Instances:
-    """Squares of one size around the centres of chosen cells, shifted inside the slide and never shrunk.
+    """Squares of one size around the centres of chosen cells, shifted into the slide and never shrunk.
 
     Parameters
     ----------
@@ -313,7 +313,7 @@ def _squares(grid: AttentionGrid, chosen: Sequence[Tensor], count: int, patch_si
 
 
 def read_instances(sources: Sequence[PatchSource], instances: Instances, patch_size: int) -> tuple[Tensor, Tensor]:
-    """Pixels of the instances, equation (6) before its network.
+    """Read the pixels of the instances, the input of equation (6).
 
     Returns
     -------

@@ -2,16 +2,17 @@
 
 Zhang, Dong, Li, "Joint attention for medical image segmentation", ISBI 2022: point-wise attention and self-attention in
 one module, inside a DenseUNet (`nn.joint_attention`, `nn.dense_unet`). The paper's formula and recipe are not public;
-what is here is a reconstruction whose kinds of attention are options, so that they can be compared on validation data.
+this is a reconstruction that offers the kinds of attention as options, to be compared on validation data.
 
 (1)  o_p = DenseUNet(x)_p                          logits of pixel p
 (2)  L   = CE(o, y) + 1 - mean_c D_c               over the pixels that have a label
 (3)  D_c = (2 sum_p p_pc y_pc + 1) / (sum_p p_pc + sum_p y_pc + 1)      soft Dice over the batch
 
 The soft Dice is the form of Drozdzal et al., "The Importance of Skip Connections", 2016, smoothed by 1 so that a class
-that is in no crop costs nothing where none is found. Class weights apply to the cross-entropy; Dice needs none.
+that is absent from all crops costs nothing if it is not predicted. Class weights apply to the cross-entropy; Dice needs
+none.
 
-The answer for the slide as a whole is the share of each class among the pixels, as logarithm.
+The slide-level logits are the logarithms of the class shares among the pixels.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class JointSegmentationConfig:
 
     Raises
     ------
-    UsageError : a crop that is no multiple of the network's stride, or a coarse factor.
+    UsageError : a crop that is not a multiple of the network's stride, or a coarse factor.
     """
 
     classes: int
@@ -69,9 +70,9 @@ class JointSegmentationConfig:
 
     def __post_init__(self) -> None:
         if self.crop < STRIDE or self.crop % STRIDE:
-            raise UsageError(f"--crop {self.crop}: it must be a multiple of {STRIDE}")
+            raise UsageError(f"--crop {self.crop}: must be a multiple of {STRIDE}")
         if self.coarse_factor != 1:
-            raise UsageError("--model joint-segmentation has no coarse view: leave --coarse-factor out, or say --mpp")
+            raise UsageError("--model joint-segmentation has no option --coarse-factor; set the resolution with --mpp")
 
 
 class JointSegmentation(SlideModel):
@@ -88,12 +89,12 @@ class JointSegmentation(SlideModel):
 
     @classmethod
     def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """With the normalisation of ImageNet for the layouts that have weights from there."""
+        """Add the ImageNet normalisation for layouts with ImageNet weights."""
         own = "mean" in options or "std" in options or options.get("backbone", SMALL) == SMALL
         return options if own else {**options, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
     def load(self, weights: str) -> None:
-        """Take trained weights for the encoder; the decoder and its attention keep theirs.
+        """Load trained weights into the encoder; decoder and attention keep theirs.
 
         Parameters
         ----------
@@ -102,8 +103,8 @@ class JointSegmentation(SlideModel):
 
         Raises
         ------
-        UsageError : the network is the small one, which has none.
-        CheckpointError : they cannot be had or read, or belong to another network.
+        UsageError : the backbone is `small`, which has no pretrained weights.
+        CheckpointError : the weights cannot be downloaded or read, or belong to another network.
         MissingExtraError : timm or huggingface-hub is not installed.
         """
         if self.config.backbone == SMALL:
@@ -112,7 +113,7 @@ class JointSegmentation(SlideModel):
 
     @property
     def stride(self) -> int:
-        """Cells are pixels: `valid` of a batch says of each whether it is one of the image."""
+        """Cells are pixels; `valid` of a batch excludes padding."""
         return 1
 
     def forward(self, batch: BagBatch) -> SlideOutput:
@@ -136,9 +137,10 @@ class JointSegmentation(SlideModel):
         return {"cross_entropy": entropy, "dice": 1 - soft_dice(logits.softmax(dim=1), labels, known).mean()}
 
     def kinds_of_attention(self) -> dict[str, dict[str, float]]:
-        """What the data made of each attention, by the pixels of a position: mean gate, beta, weight of the branch.
+        """Return the learned state of each attention module by its stride in pixels: mean gate, beta, weight of
+        the branch.
 
-        A large gate and a small beta say that labels are local, a large beta that they need context.
+        A large gate and a small beta indicate local labels, a large beta that labels need context.
         """
         found = {}
         for index, module in enumerate(self.network.attentions):

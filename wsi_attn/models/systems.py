@@ -1,4 +1,4 @@
-"""The attention systems by name: what `--model` takes, and what a checkpoint's `system` refers to."""
+"""Registry of the attention systems: the values of `--model` and of `system` in a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ NO_WEIGHTS = "none"
 
 
 def task_of(system: str) -> str:
-    """What a system is for, see `SlideModel.task`; `UnknownNameError` where there is none of that name."""
+    """Return the task of a system, see `SlideModel.task`; raises `UnknownNameError`."""
     return SYSTEMS.get(system)[0].task
 
 
 def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS) -> SlideModel:
-    """The network of a system from its plain configuration.
+    """Build the network of a system from its plain configuration.
 
     Parameters
     ----------
     config
-        Fields of the system's configuration. Where it names a backbone of timm and no `mean` and `std`, those that its
-        weights were trained with are taken.
+        Fields of the system's configuration. If it names a timm backbone but no `mean` and `std`, those of its
+        pretrained weights are used.
     weights
-        What backbones of timm, and DenseNets of joint-segmentation, begin with: "none" for random weights,
+        Initial weights of timm backbones and of the DenseNets of joint-segmentation: "none" (random),
         "pretrained", or a `.safetensors` file.
 
     Raises
     ------
-    UnknownNameError : there is no such system, backbone or choice.
-    TypeError : the configuration has keys that the system does not know, or lacks one.
-    UsageError : options contradict each other, or weights are given and no backbone takes them.
-    CheckpointError : the weights cannot be had, or do not fit.
-    MissingExtraError : timm is wanted and not installed.
+    UnknownNameError : unknown system, backbone or choice.
+    TypeError : unknown or missing configuration keys.
+    UsageError : conflicting options, or weights for backbones that take none.
+    CheckpointError : the weights cannot be downloaded or do not match.
+    MissingExtraError : timm is requested but not installed.
     """
     network, config_class = SYSTEMS.get(system)
     known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
@@ -57,14 +57,14 @@ def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS
     if weights != NO_WEIGHTS:
         backbones = [module for module in built.modules() if isinstance(module, TimmBackbone | JointSegmentation)]
         if not backbones:
-            raise UsageError(f"--weights {weights}: small networks are trained from scratch; choose timm:NAME")
+            raise UsageError(f"--weights {weights}: the small backbones have no pretrained weights; choose timm:NAME")
         for backbone in backbones:
             backbone.load(weights)
     return built
 
 
 def _normalised(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the normalisation of its backbone, the coarse one first, unless it says its own."""
+    """Return the configuration with the normalisation of its backbone (coarse first), unless it specifies one."""
     if "mean" in config or "std" in config:
         return config
     for name in (config.get("backbone"), config.get("second_backbone"), config.get("patch_backbone")):

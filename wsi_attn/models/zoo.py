@@ -1,4 +1,4 @@
-"""Models that ship with the package, and finding a checkpoint by name or path. Loads no torch."""
+"""Shipped models, and lookup of checkpoints by name or path. Does not load torch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ DEFAULT = "cellularity-he"
 
 
 def shipped_models() -> dict[str, Path]:
-    """Name and folder of every shipped model, sorted by name."""
+    """Return name and folder of every shipped model, sorted by name."""
     return {folder.name: folder for folder in sorted(SHIPPED.glob("*")) if (folder / "config.json").is_file()}
 
 
 def read_specs() -> dict[str, dict[str, Any]]:
-    """Name and configuration of every shipped model."""
+    """Return name and configuration of every shipped model."""
     return {name: json.loads((folder / "config.json").read_text()) for name, folder in shipped_models().items()}
 
 
 def find_model(name_or_folder: str) -> Path:
-    """The checkpoint folder of a shipped name, a checkpoint folder, or a training run.
+    """Return the checkpoint folder for a shipped name, a checkpoint folder or a training run.
 
     Raises
     ------
     UnknownNameError : neither a shipped name nor an existing path.
-    CheckpointError : a path that holds no checkpoint.
+    CheckpointError : a path without a checkpoint.
     """
     shipped = shipped_models()
     if name_or_folder in shipped:
@@ -39,19 +39,19 @@ def find_model(name_or_folder: str) -> Path:
         if (candidate / "config.json").is_file():
             return candidate
     if folder.exists():
-        raise CheckpointError(f"{folder} holds no checkpoint; name a folder that `wsi-attn train` wrote")
+        raise CheckpointError(f"{folder} contains no checkpoint; give a folder written by `wsi-attn train`")
     if folder.parent != Path():
-        raise CheckpointError(f"There is no checkpoint at {folder}")
+        raise CheckpointError(f"No checkpoint at {folder}")
     raise unknown_name("model", name_or_folder, shipped)
 
 
 def find_models(name_or_folder: str) -> tuple[Path, ...]:
-    """The checkpoint folders of a run of folds, in order of their numbers; else the one of `find_model`."""
+    """Return the checkpoint folders of a cross-validation run in fold order, otherwise that of `find_model`."""
     folds = [folder / "checkpoint" for folder in Path(name_or_folder).glob("fold-*")]
     ready = [folder for folder in folds if (folder / "config.json").is_file()]
     if ready and len(ready) < len(folds):
         raise CheckpointError(
-            f"{name_or_folder} has {len(ready)} finished folds of {len(folds)}; finish it with `wsi-attn train`"
+            f"{name_or_folder} has {len(ready)} of {len(folds)} folds finished; rerun `wsi-attn train` to complete it"
         )
     return tuple(sorted(ready, key=lambda path: (len(path.parent.name), path.parent.name))) or (
         find_model(name_or_folder),

@@ -1,1 +1,1 @@
-"""Operators that several attention systems share; pure tensors, no files."""
+"""Tensor operators shared by the attention systems; no file access."""

@@ -21,7 +21,7 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
     Returns
     -------
-    float (..., N): at least 0, 0 where invalid, summing to 1; all 0 where nothing is valid, never NaN.
+    float (..., N): nonnegative, 0 where invalid, summing to 1; all 0 if no entry is valid, never NaN.
     """
     lowest = torch.finfo(logits.dtype).min
     weights = torch.softmax(logits.masked_fill(~mask, lowest), dim=-1)
@@ -29,18 +29,18 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Logarithm of `masked_softmax`, exact where the softmax itself would round to 0.
+    """Logarithm of `masked_softmax`, accurate where the softmax underflows.
 
     Returns
     -------
-    float (..., N); the lowest finite number where invalid, so that sums and gradients stay finite.
+    float (..., N); the lowest finite value where invalid, so that sums and gradients stay finite.
     """
     lowest = torch.finfo(logits.dtype).min
     return torch.log_softmax(logits.masked_fill(~mask, lowest), dim=-1).masked_fill(~mask, lowest)
 
 
 class GatedAttention(nn.Module):
-    """Attention logits of every instance, one for each of J maps.
+    """Attention logits of every instance for each of J maps.
 
     e_nj = w_j^T ( tanh(V h_n + b_V) * sigmoid(U h_n + b_U) ) + b_j
 
@@ -56,7 +56,7 @@ class GatedAttention(nn.Module):
     heads
         J.
     gated
-        Without it the sigmoid is left out: equation 8 of the paper.
+        If False, omit the sigmoid gate: equation 8 of the paper.
     """
 
     def __init__(self, in_features: int, hidden: int = 128, heads: int = 1, *, gated: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What every network from an image to a grid of features fulfils, and its stages."""
+"""Interface of backbones, which map an image to a grid of features, and their stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class Stage(NamedTuple):
     """A part of a backbone whose output is a grid of features.
 
-    `module` answers with float (B, channels, H/stride, W/stride); `stride` counts input pixels per cell.
+    `module` returns float (B, channels, H/stride, W/stride); `stride` is in input pixels per cell.
     """
 
     module: nn.Module
@@ -27,7 +27,7 @@ class Backbone(nn.Module, ABC):
     Attributes
     ----------
     halo
-        Pixels to each side of a cell that its features depend on; None where they may depend on all of the image.
+        Pixels on each side of a cell that its features depend on; None if they may depend on the whole image.
     """
 
     out_channels: int
@@ -36,16 +36,16 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> list[Stage]:
-        """The stages from the first to the one that answers."""
+        """The stages from the first to the output stage."""
 
     @contextmanager
     def watched(self, watchers: Mapping[int, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
-        """Within the block, show the output of stages to functions.
+        """Call functions with the output of stages inside the block.
 
         Parameters
         ----------
         watchers
-            By the stage's number from 1; what a function returns, if anything, takes the output's place.
+            Functions by stage number, from 1; a return value other than None replaces the output.
         """
         stages = self.stages()
         handles = [stages[n - 1].module.register_forward_hook(_hook(watcher)) for n, watcher in watchers.items()]

@@ -1,4 +1,4 @@
-"""Networks that turn an image into a grid of features, by name: small ones of ours, and any of timm's."""
+"""Backbones by name: built-in small networks and any timm network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SmallResNet(Backbone):
         self.widths = tuple(widths)
         self.out_channels = widths[-1]
         self.stride = 2 ** len(widths)
-        # A block at input step s sees s pixels to each side by its first convolution and 2s by its second.
+        # A block at input stride s reaches s pixels on each side with its first convolution and 2s with its second.
         self.halo = 1 + sum(3 * 2**index for index in range(1, len(widths)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,23 +64,23 @@ class SmallResNet(Backbone):
 
 
 class TimmBackbone(Backbone):
-    """The feature maps of one stage of a timm network, later stages left out; weights are random until loaded.
+    """The feature maps of one stage of a timm network without later stages; weights are random until loaded.
 
-    Its receptive field is not known and may be all of the image (squeeze-and-excitation, self-attention): `halo` is
-    None, and an image is encoded whole.
+    Its receptive field is unknown and may be the whole image (squeeze-and-excitation, self-attention): `halo` is
+    None, and images are encoded as a whole.
 
     Parameters
     ----------
     name
-        As timm has it, with or without the tag of its weights.
+        timm name, with or without the tag of its weights.
     largest_stride
-        The deepest stage of at most this stride is taken, the first where all are coarser; None takes the last.
+        Use the deepest stage of at most this stride, or the first if all are coarser; None uses the last.
 
     Raises
     ------
     MissingExtraError : timm is not installed.
     UnknownNameError : timm has no such network.
-    UsageError : the network gives no feature maps, or not of images of any size.
+    UsageError : the network returns no feature maps, or only for a fixed image size.
     """
 
     halo: None
@@ -104,11 +104,11 @@ class TimmBackbone(Backbone):
         return features
 
     def stages(self) -> list[Stage]:
-        """See `Backbone.stages`; of several blocks of one stride timm names the last.
+        """See `Backbone.stages`; timm lists the last of several blocks of one stride.
 
         Raises
         ------
-        UsageError : its parts answer with something else than feature maps.
+        UsageError : its parts do not return feature maps.
         """
         records = self.network.feature_info.info[: self.stage + 1]
         return [
@@ -118,25 +118,27 @@ class TimmBackbone(Backbone):
 
     @torch.no_grad()
     def _try_out(self) -> None:
-        """Refuse a network that takes images of one size only, or answers with another order of axes."""
+        """Refuse a network with a fixed image size or another axis order."""
         shape = None
         with contextlib.suppress(AssertionError, RuntimeError):
             shape = tuple(self.network.eval()(torch.zeros(1, 3, 4 * self.stride, 6 * self.stride))[0].shape)
         if shape != (1, self.out_channels, 4, 6):
-            raise UsageError(f"{TIMM}{self.name} gives no feature maps of images of any size; name another network")
+            raise UsageError(
+                f"{TIMM}{self.name} does not return feature maps for images of any size; choose another network"
+            )
         self.network.train()
 
     def load(self, weights: str) -> None:
-        """Take trained weights.
+        """Load trained weights.
 
         Parameters
         ----------
         weights
-            "pretrained", those that timm names on the Hugging Face hub, or a `.safetensors` file with timm's names.
+            "pretrained" (timm's weights on the Hugging Face hub), or a `.safetensors` file with timm's names.
 
         Raises
         ------
-        CheckpointError : they cannot be had or read, or belong to another network.
+        CheckpointError : the weights cannot be downloaded or read, or belong to another network.
         MissingExtraError : huggingface-hub is not installed.
         """
         path = pretrained_file(self.name) if weights == "pretrained" else Path(weights)
@@ -148,12 +150,12 @@ class TimmBackbone(Backbone):
 
 
 def build_backbone(name: str, widths: Sequence[int], largest_stride: int | None = None) -> Backbone:
-    """A backbone by name: "small" or one of `FAMILIES`, which `widths` describe, or "timm:NAME", see `TimmBackbone`.
+    """Build a backbone by name: "small" or one of `FAMILIES`, with `widths`, or "timm:NAME", see `TimmBackbone`.
 
     Raises
     ------
-    UnknownNameError : there is no such backbone.
-    MissingExtraError : timm is wanted and not installed.
+    UnknownNameError : unknown backbone.
+    MissingExtraError : timm is requested but not installed.
     """
     if name == SMALL:
         return SmallResNet(widths)
@@ -161,17 +163,16 @@ def build_backbone(name: str, widths: Sequence[int], largest_stride: int | None 
         return FAMILIES[name](widths)
     if name.startswith(TIMM):
         return TimmBackbone(name.removeprefix(TIMM), largest_stride)
-    raise UnknownNameError(
-        f"There is no backbone named {name!r}; known: {', '.join([SMALL, *FAMILIES])} and {TIMM}NAME"
-    )
+    raise UnknownNameError(f"Unknown backbone {name!r}; available: {', '.join([SMALL, *FAMILIES])} and {TIMM}NAME")
 
 
 def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Channel means and deviations, 0 to 1, that a timm network's weights were trained with; None for ours.
+    """Return the channel means and standard deviations, 0 to 1, of a timm network's weights; None for built-in
+    networks.
 
     Raises
     ------
-    MissingExtraError : timm is wanted and not installed.
+    MissingExtraError : timm is requested but not installed.
     UnknownNameError : timm has no such network.
     """
     if not name.startswith(TIMM):
@@ -183,7 +184,7 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] |
 def _timm() -> ModuleType:
     try:
         import timm
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision does not match torch
         raise MissingExtraError(
             f"Backbones of timm need timm, which cannot be loaded ({error}); pip install 'wsi-attn[encoders]'"
         ) from error
@@ -192,7 +193,7 @@ def _timm() -> ModuleType:
 
 
 def timm_is_here() -> bool:
-    """Whether networks of timm can be had."""
+    """Return whether timm is installed."""
     try:
         _timm()
     except MissingExtraError:
@@ -201,49 +202,49 @@ def timm_is_here() -> bool:
 
 
 def _submodule(network: Any, name: str) -> nn.Module:
-    """A part of a timm network by the name that timm has for it; sequences may have been laid out flat."""
+    """Return a part of a timm network by timm's name; sequences may have been flattened."""
     for spelled in (name, name.replace(".", "_")):
         with contextlib.suppress(AttributeError):
             found: nn.Module = network.get_submodule(spelled)
             return found
-    raise UsageError(f"This timm network has no stage {name} whose output is a feature map; name another network")
+    raise UsageError(f"This timm network has no stage {name} with a feature map as output; choose another network")
 
 
 def _features_of(name: str, **options: Any) -> Any:
-    """A timm network that answers with feature maps; what is not typed there is Any here."""
+    """Create a timm network that returns feature maps."""
     timm = _timm()
     if not timm.is_model(name):
         raise unknown_name("timm network", name, timm.list_models())
-    try:  # what transformers need for images of any size, and no other network takes
+    try:  # transformers need this for images of any size; other networks do not accept it
         return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
     except TypeError:
         return timm.create_model(name, features_only=True, **options)
 
 
 def pretrained_file(name: str) -> Path:
-    """The safetensors file of a timm network's weights, downloaded once by the hub's own client."""
+    """Return the safetensors file of a timm network's weights, downloaded once through huggingface-hub."""
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise MissingExtraError(
-            "Pretrained weights need huggingface-hub; pip install 'wsi-attn[encoders]', or name a .safetensors file"
+            "Pretrained weights need huggingface-hub; pip install 'wsi-attn[encoders]', or give a .safetensors file"
         ) from error
     cfg = _timm().get_pretrained_cfg(name)
     if cfg is None or not cfg.hf_hub_id:
-        raise CheckpointError(f"timm names no pretrained weights for {name}; name a .safetensors file by --weights")
+        raise CheckpointError(f"timm has no pretrained weights for {name}; give a .safetensors file with --weights")
     try:
         return Path(hf_hub_download(cfg.hf_hub_id, "model.safetensors"))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"Cannot get the pretrained weights of {name} ({reason}); name a .safetensors file by --weights"
+            f"Cannot get the pretrained weights of {name} ({reason}); give a .safetensors file with --weights"
         ) from error
 
 
 def _check_weights(path: Path, name: str) -> None:
-    """Refuse a file that does not hold every weight of the network: timm would take what there is and say nothing."""
+    """Refuse a file without all weights of the network; timm would load a partial file silently."""
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is no .safetensors file; weights in other formats are not read")
+        raise CheckpointError(f"{path} is not a .safetensors file; other formats are not supported")
     wanted = {key: list(value.shape) for key, value in _timm().create_model(name, num_classes=0).state_dict().items()}
     try:
         with safe_open(path, "pt") as file:
@@ -252,4 +253,6 @@ def _check_weights(path: Path, name: str) -> None:
         raise CheckpointError(f"Cannot read the weights {path}: {error}") from error
     wrong = sorted(key for key, shape in wanted.items() if found.get(key) != shape)
     if wrong:
-        raise CheckpointError(f"{path} holds weights of another network than {name}: {wrong[0]} is not in it as wanted")
+        raise CheckpointError(
+            f"{path} does not contain the weights of {name}: {wrong[0]} is missing or has another shape"
+        )

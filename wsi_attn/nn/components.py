@@ -1,7 +1,7 @@
-"""Which instances a thresholded attention map shows: its connected components, and the square around each.
+"""Instances of a thresholded attention map: connected components and the squares around them.
 
-Fan et al., MICCAI 2020 (see `models.deep_attention`), threshold the map into a binary mask and crop what it shows. What
-they state ends there; scaling, connectivity, squares and ranking are a reconstruction.
+Fan et al., MICCAI 2020 (see `models.deep_attention`), threshold the map into a binary mask and crop its content.
+Scaling, connectivity, squares and ranking are a reconstruction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Component:
     cells
         int64 (n,), flat indices in reading order.
     top, bottom, left, right
-        Rows and columns that they span, the ends excluded.
+        Bounding rows and columns, ends excluded.
     """
 
     cells: NDArray[np.int64]
@@ -34,11 +34,11 @@ class Component:
 
 
 def hot_mask(attention: NDArray[np.float64], valid: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
-    """Cells whose attention, scaled to 0 to 1 over the valid cells, reaches a threshold.
+    """Return the cells whose attention, scaled to 0..1 over the valid cells, reaches a threshold.
 
     A_t = (a_t - min a) / (max a - min a),   M_t = [A_t >= tau]
 
-    The scale makes tau independent of the number of cells, on which the height of a softmax depends.
+    Scaling makes tau independent of the number of cells.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def hot_mask(attention: NDArray[np.float64], valid: NDArray[np.bool_], threshold
 
     Returns
     -------
-    bool (h, w), within `valid`. Of a constant map, which has no scale, the first valid cell.
+    bool (h, w), within `valid`. For a constant map, the first valid cell.
     """
     mask = np.zeros(valid.shape, np.bool_)
     if not valid.any():
@@ -66,7 +66,7 @@ def hot_mask(attention: NDArray[np.float64], valid: NDArray[np.bool_], threshold
 
 
 def components(mask: NDArray[np.bool_]) -> list[Component]:
-    """The 8-connected components of a mask, by their first cell in reading order."""
+    """Return the 8-connected components of a mask, ordered by their first cell in reading order."""
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     flat = labels.reshape(-1)
     cells = flat.nonzero()[0]
@@ -80,7 +80,7 @@ def components(mask: NDArray[np.bool_]) -> list[Component]:
 
 
 def heaviest(found: list[Component], attention: NDArray[np.float64], count: int) -> list[Component]:
-    """The components that hold most attention, by falling mass; ties in reading order."""
+    """Return the components with the most attention, by decreasing mass; ties in reading order."""
     flat = attention.reshape(-1)
     return sorted(found, key=lambda component: (-flat[component.cells].sum(), component.cells[0]))[:count]
 
@@ -88,21 +88,22 @@ def heaviest(found: list[Component], attention: NDArray[np.float64], count: int)
 def crop_around(
     component: Component, cell: int, extent: tuple[int, int], smallest: int, largest: int
 ) -> tuple[int, int, int]:
-    """The square of pixels that a component is read from.
+    """Return the square of pixels to read for a component.
 
-    Its bounding box, enlarged to a square of at least `smallest`, shifted inside the field and not shrunk at its edges.
+    The bounding box is enlarged to a square of at least `smallest` and shifted into the field, not shrunk at its
+    borders.
 
     Parameters
     ----------
     component
         In cells.
     cell
-        Side of a cell in pixels. Cells count from the top left corner; the last ones may reach over the edge.
+        Side of a cell in pixels. Cells start at the top-left corner; the last ones may extend beyond the border.
     extent
         Width and height of the field in pixels.
     smallest, largest
-        Bounds of the side. A component larger than `largest`, or than the field is wide or high, is read around its
-        centre. A field smaller than `smallest` is read beyond its edge, as its source pads it.
+        Bounds of the side. A component larger than `largest` or than the field is read around its
+        centre. A field smaller than `smallest` is padded by its source.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Two grids of features look at each other: cross-attention in both directions, with a bounded number of keys.
+"""Cross-attention between two feature grids in both directions, with a bounded number of keys.
 
 Letters: B images, D features, h x w cells of the one grid, h' x w' of the other, N tokens of a grid.
 """
@@ -11,12 +11,12 @@ from torch.nn import functional
 
 
 class CrossAttention(nn.Module):
-    """One grid asks, the other answers.
+    """Queries of one grid attend to keys and values of the other.
 
     E' = E + gamma O[ softmax( (E W_q)(R W_k)^T / sqrt(d) ) (R W_v) ]
 
     Vaswani et al., "Attention Is All You Need", NeurIPS 2017, equation 1, with queries of one grid, keys and values of
-    another, and a gate gamma that begins at 0, so that training begins with E' = E.
+    another, and a gate gamma that starts at 0, so that training starts with E' = E.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ class CrossAttention(nn.Module):
     heads
         Divides D; d is D / heads.
     most_keys
-        Bound of the keys: a larger grid is averaged over areas to at most this many cells first. Memory then grows with
-        the queries alone.
+        Maximum number of keys: larger grids are first averaged over areas. Memory then grows only with
+        the number of queries.
     """
 
     def __init__(self, width: int, heads: int, most_keys: int) -> None:
@@ -49,7 +49,7 @@ class CrossAttention(nn.Module):
         asking, answering
             Float (B, D, h, w) and (B, D, h', w').
         allowed
-            bool (B, h', w'), cells that may answer; where an image has none, all may.
+            bool (B, h', w'), cells that may serve as keys; all if an image has none.
         """
         keys, mask = pooled_tokens(answering, allowed, self.most_keys)
         q, k, v = self.query(tokens(asking)), self.key(keys), self.value(keys)
@@ -66,7 +66,7 @@ class CrossAttention(nn.Module):
 
 
 class TwoWay(nn.Module):
-    """Both directions at once; each has projections of its own."""
+    """Cross-attention in both directions, each with its own projections."""
 
     def __init__(self, width: int, heads: int, most_keys: int) -> None:
         super().__init__()
@@ -89,11 +89,11 @@ def tokens(grid: Tensor) -> Tensor:
 
 
 def pooled_tokens(grid: Tensor, allowed: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """At most `most` tokens of a grid, each the mean of the allowed cells of an area.
+    """Average a grid to at most `most` tokens, each the mean of the allowed cells of an area.
 
     Returns
     -------
-    Float (B, N, D), and bool (B, N), tokens with an allowed cell; all where an image has none.
+    Float (B, N, D), and bool (B, N), tokens with an allowed cell; all if an image has none.
     """
     height, width = grid.shape[2:]
     share = min(1.0, (most / (height * width)) ** 0.5)

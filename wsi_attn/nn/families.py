@@ -1,7 +1,7 @@
-"""Small networks in the manner of four families, for images by the hundred: they train from scratch.
+"""Small networks of four families that train from scratch on a few hundred images.
 
-Each has one stage of stride 2 for each width, so its stride is 2 to the power of their number, and knows what a cell
-sees (`halo`). Batch normalisation is everywhere, also where the first papers had none.
+Each has one stage of stride 2 per width, so its stride is 2 to the power of their number, and a known receptive field
+(`halo`). All use batch normalisation, also where the original papers did not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Float (B, C, H, W) to (B, C', H/stride, W/stride)."""
         y = functional.relu(self.norm1(self.conv1(x)))
-        # The shortcut's pixels are picked here and not by a stride of its convolution: the backward pass of oneDNN, as
+        # Subsample the shortcut here instead of with a strided convolution: the backward pass of oneDNN, as
         # torch 2.13 has it, writes past a buffer for a strided 1x1 with fewer than 16 channels, channels last.
         picked = x[:, :, :: self.stride, :: self.stride]
         return functional.relu(self.norm2(self.conv2(y)) + self.shortcut(picked))
@@ -134,7 +134,7 @@ class Family(Backbone):
     stage
         Makes a stage of stride 2 from the channels before and after it.
     steps
-        What a cell of a stage sees to each side of it, in cells of the stage before.
+        Reach of a cell of a stage on each side, in cells of the previous stage.
     stem
         Whether the first stage is a 3x3 convolution of stride 2.
     """
@@ -166,29 +166,29 @@ class Family(Backbone):
 
 
 def small_vgg(widths: Sequence[int]) -> Family:
-    """Two convolutions see 2 cells, the maximum 1."""
+    """Two convolutions reach 2 cells, the maximum 1."""
     return Family(widths, vgg_stage, 3, stem=False)
 
 
 def small_googlenet(widths: Sequence[int]) -> Family:
-    """The maximum sees 1 cell, the 5x5 convolution after it 2 of twice the size.
+    """The maximum reaches 1 cell, the following 5x5 convolution 2 of twice the size.
 
     Raises
     ------
-    UsageError : a width that does not go round the branches.
+    UsageError : a width that is too small for the branches.
     """
     if min(widths) < FEWEST:
-        raise UsageError(f"small-googlenet has four branches a stage: its widths must be at least {FEWEST}")
+        raise UsageError(f"small-googlenet has four branches per stage; its widths must be at least {FEWEST}")
     return Family(widths, googlenet_stage, 5, stem=True)
 
 
 def small_resnet(widths: Sequence[int]) -> Family:
-    """The first block sees 3 cells, the second 2 of twice the size."""
+    """The first block reaches 3 cells, the second 2 of twice the size."""
     return Family(widths, resnet_stage, 7, stem=True)
 
 
 def small_densenet(widths: Sequence[int]) -> Family:
-    """The mean sees 1 cell, each layer after it 1 of twice the size."""
+    """The mean reaches 1 cell, each following layer 1 of twice the size."""
     return Family(widths, densenet_stage, 1 + 2 * LAYERS, stem=True)
 
 

@@ -11,14 +11,14 @@ RADIUS = 3
 
 
 def smooth(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing, edges repeated.
+    """Gaussian smoothing with replicated borders.
 
     Parameters
     ----------
     images
         float (B, C, H, W).
     sigma
-        Deviation in pixels, 0 to 1; 0 changes nothing.
+        Standard deviation in pixels, 0 to 1; 0 returns the input.
 
     Returns
     -------

@@ -1,13 +1,13 @@
-"""One map of weights for all images: a binary classifier of pixels, whose features are what all images show there.
+"""A spatial weight map shared by all images: a binary pixel classifier whose features are all images at that pixel.
 
 Letters: N images, C channels, G side of the map in cells.
 
-(1)  u_p = ( X^(1)_p, ..., X^(N)_p )             features of pixel p: what every image has there
+(1)  u_p = ( X^(1)_p, ..., X^(N)_p )             features of pixel p: its value in every image
 (2)  m_p = sigmoid( g(u_p) )                     weight of pixel p; p is important where m_p > 1/2, that is g(u_p) > 0
 
 Xu et al., "A Novel Global Spatial Attention Mechanism in Convolutional Neural Network for Medical Image
-Classification", arXiv 2007.15897. The paper's text could not be had: (1) and (2) are the direct reading of its
-abstract, and g follows a later author's account of the first code: convolution, ReLU, 1x1 convolution, sigmoid.
+Classification", arXiv 2007.15897. The full text was not available: (1) and (2) are a direct reading of its
+abstract, and g follows a later author's account of the original code: convolution, ReLU, 1x1 convolution, sigmoid.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class PixelClassifier(nn.Module):
     hidden
         Hidden units; 0 makes g linear.
     side
-        Side of its first convolution: 1 looks at the pixel alone, 3 also at its neighbours.
+        Side of its first convolution: 1 uses the pixel only, 3 also its neighbours.
     bias
-        First value of the last bias.
+        Initial value of the last bias.
     """
 
     def __init__(self, channels: int, hidden: int, side: int, bias: float) -> None:
@@ -70,7 +70,7 @@ class PixelClassifier(nn.Module):
 
 
 class FreeMap(nn.Module):
-    """Logits of every pixel as parameters: g of one-hot features, no pixel learns from another."""
+    """Logits of every pixel as free parameters: g of one-hot features."""
 
     def __init__(self, grid: int, bias: float) -> None:
         super().__init__()
@@ -87,11 +87,11 @@ class FreeMap(nn.Module):
 
 
 class GlobalMap(nn.Module):
-    """The map of all images, learned in one of three ways; once learned, a constant.
+    """The map shared by all images, learned in one of three ways; constant after training.
 
-    "anchor": features are those of a fixed set of images, so the map depends on nothing else. "batch": features are
-    those of the images of the step, so its map changes with every batch and its order; a moving average stands for it
-    outside of training. "free": no features. "none": 1 everywhere, for the network without a map.
+    "anchor": the features come from a fixed set of images, so the map depends on nothing else. "batch": the features
+    come from the current batch, so the map changes with every batch and its order; prediction uses a moving average.
+    "free": no features. "none": 1 everywhere, for a network without a map.
 
     In evaluation, and before `begin`, the map is the buffer `values`; switching to evaluation refreshes it.
 
@@ -109,7 +109,7 @@ class GlobalMap(nn.Module):
     values
         float (1, 1, G, G), 0 to 1.
     frozen
-        Whether the map stays as it is in `values`, in training too.
+        Whether the map is fixed to `values` during training as well.
     """
 
     values: Tensor
@@ -125,14 +125,14 @@ class GlobalMap(nn.Module):
         self.register_buffer("values", first.expand(1, 1, grid, grid).clone())
 
     def begin(self, channels: int, anchors: Tensor | None = None) -> None:
-        """Make it learnable.
+        """Make the map learnable.
 
         Parameters
         ----------
         channels
             Features of a pixel.
         anchors
-            float (N, C, G, G), the images that "anchor" looks at.
+            float (N, C, G, G), the images that "anchor" uses.
         """
         if self.kind == "none":
             return
@@ -148,7 +148,7 @@ class GlobalMap(nn.Module):
         Parameters
         ----------
         images
-            float (B, C, G, G), those of the step, which "batch" learns from.
+            float (B, C, G, G), images of the batch, which "batch" learns from.
         """
         if self.learner is None or self.frozen or not self.training:
             return self.values
@@ -159,7 +159,7 @@ class GlobalMap(nn.Module):
         return weights
 
     def _learned(self, learner: PixelClassifier | FreeMap, images: Tensor) -> Tensor:
-        """Equation (2); `images` are looked at by "batch" alone."""
+        """Equation (2); only "batch" uses `images`."""
         if isinstance(learner, FreeMap):
             return learner().sigmoid()
         if self.anchors is None:
@@ -169,17 +169,17 @@ class GlobalMap(nn.Module):
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Write what is learned into `values`; of "batch" its moving average is there already."""
+        """Write the learned map into `values`, which already holds the moving average of "batch"."""
         if self.learner is not None and self.kind != "batch" and not self.frozen:
             self.values.copy_(self._learned(self.learner, self.values))
 
     def train(self, mode: bool = True) -> GlobalMap:
-        """See `nn.Module.train`; evaluation begins with the map as it is now."""
-        if not mode:  # also of one that is in evaluation already: a moving average of weights changes there
+        """See `nn.Module.train`; evaluation starts with the current map."""
+        if not mode:  # also for a module in evaluation mode, because weight averaging changes it there
             self.keep()
         super().train(mode)
         return self
 
     def finish(self) -> None:
-        """Drop classifier and anchors; `values` is what is left."""
+        """Drop classifier and anchors and keep `values`."""
         self.learner, self.anchors = None, None

@@ -1,8 +1,8 @@
-"""Point-wise attention, self-attention and their joint form, written as one formula.
+"""Point-wise attention, self-attention and their joint form in one formula.
 
 Zhang, Dong, Li, "Joint attention for medical image segmentation", ISBI 2022, states that one formula covers both kinds
-and that a module with both localises as well as the first and sees as far as the second. Its formula is not public; the
-one here is the linear form that contains both. Features x_i at N positions become
+and that the combined module localises as well as the first and has the reach of the second. Its formula is not public;
+this is the linear form that contains both. Features x_i at N positions become
 
     y_i = sum_j W_ij v_j,   v_j = W_v x_j,   x_i + gamma Norm(W_o y_i),   gamma starts at 0
 
@@ -11,14 +11,14 @@ one here is the linear form that contains both. Features x_i at N positions beco
 
     pointwise    W = diag(s)
     self         W = A
-    joint        W = diag(s) + beta A, beta learned from 0: neither kind can veto the other
-    gate-query   W = diag(s) A, the gate decides where context may be written
-    gate-key     W = A diag(s), the gate decides what may be read
+    joint        W = diag(s) + beta A, beta learned from 0: neither kind can suppress the other
+    gate-query   W = diag(s) A, the gate selects where context is written
+    gate-key     W = A diag(s), the gate selects what is read
     log-bias     W = gate-key, rows divided by their sums
 
-Memory. A is never stored: queries are taken `CHUNK` at a time and, while training, computed again in the backward pass,
-which changes no number. Up to `MAX_KEYS` positions that is exact. Beyond, keys and values are means over squares of the
-grid, each weighed by the number of its positions: exact where keys are alike within a square, an approximation else.
+Memory. A is never stored: queries are processed in blocks of `CHUNK` and recomputed in the backward pass, with
+identical results. Up to `MAX_KEYS` positions this is exact. Beyond that, keys and values are averaged over squares of
+the grid, weighted by the number of positions: exact for equal keys within a square, otherwise an approximation.
 
 Letters: B images, C channels, H x W = N positions, M keys, d units of a query.
 """
@@ -60,7 +60,7 @@ MOMENTUM = 0.01
 
 
 class JointAttention(nn.Module):
-    """One of `ATTENTIONS` over a grid of features; the identity at the start, whatever the kind.
+    """One of `ATTENTIONS` over a feature grid; every kind starts as the identity.
 
     Parameters
     ----------
@@ -69,18 +69,18 @@ class JointAttention(nn.Module):
     kind
         "none" has no parameters and changes nothing.
     heads
-        Attention maps of the self part; C and d are split evenly among them.
+        Heads of the self-attention part; C and d are split evenly among them.
 
     Attributes
     ----------
     beta
-        Weight of the self part of "joint"; None elsewhere.
+        Weight of the self part of "joint"; None for other kinds.
     gate_mean
-        Running mean of the gate over the training images; 0.5 before, and where there is no gate.
+        Running mean of the gate over the training images; 0.5 initially and without a gate.
 
     Raises
     ------
-    UnknownNameError : no such kind.
+    UnknownNameError : unknown kind.
     UsageError : heads that do not divide the channels.
     """
 
@@ -113,7 +113,7 @@ class JointAttention(nn.Module):
         x
             float (B, C, H, W).
         valid
-            bool (B, H, W), positions that may be read from: not padding. All by default.
+            bool (B, H, W), positions that may serve as keys (not padding). All by default.
 
         Returns
         -------
@@ -126,7 +126,7 @@ class JointAttention(nn.Module):
         return out
 
     def attended(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The formula's y, before the residual: float (B, C, H, W)."""
+        """Return y of the formula, before the residual: float (B, C, H, W)."""
         v: Tensor = self.value(x)
         log_s = functional.logsigmoid(self.gate(x)) if self.gate is not None else None  # (B, 1, H, W)
         if log_s is not None and self.training:
@@ -149,9 +149,9 @@ class JointAttention(nn.Module):
     def _context(self, q: Tensor, k: Tensor, values: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
         """sum_j A_ij values_j, where A also multiplies the keys by `weight` before its rows are normalised.
 
-        Values of "log-bias" hold the gate already, so they are divided by it in their means.
+        Values of "log-bias" already contain the gate and are divided by it in the means.
         """
-        wide = torch.promote_types(q.dtype, torch.float32)  # counts and logarithms are not for half precision
+        wide = torch.promote_types(q.dtype, torch.float32)  # counts and logarithms need more than half precision
         mask, weight = mask.to(wide), weight.to(wide)
         side = math.ceil(math.sqrt(q.shape[2] * q.shape[3] / MAX_KEYS))
         count, total = _sums(mask, side), _sums(weight, side)  # (B, 1, h, w)
@@ -205,5 +205,5 @@ def _gate(channels: int) -> nn.Sequential:
 
 
 def _sums(x: Tensor, side: int) -> Tensor:
-    """Sums over squares of the grid; those at the right and bottom may be smaller."""
+    """Sum over squares of the grid; those at the right and bottom may be smaller."""
     return x if side == 1 else functional.avg_pool2d(x, side, ceil_mode=True, divisor_override=1)

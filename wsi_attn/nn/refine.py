@@ -1,8 +1,8 @@
-"""Refinement of a grid of features: which channels count, then which places.
+"""Refinement of a feature grid by channel attention followed by spatial attention.
 
 Letters: B images, D features, h x w cells. Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018,
-equations 2 and 3, channels before places, with a residual around both. Means and maxima are over the cells that may be
-looked at, so that padding and glass change no other cell.
+equations 2 and 3, with a residual around both. Means and maxima are taken over valid
+cells, so that padding and glass do not affect other cells.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Refine(nn.Module):
 
 
 def masked_mean(features: Tensor, allowed: Tensor) -> Tensor:
-    """Mean over the allowed cells, float (B, D, h, w) and bool (B, h, w) to (B, D); 0 where there is none."""
+    """Mean over the allowed cells, float (B, D, h, w) and bool (B, h, w) to (B, D); 0 without allowed cells."""
     weights = allowed[:, None].to(features.dtype)
     total: Tensor = (features * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp(min=1)
     return total

@@ -1,7 +1,7 @@
-"""Attention sampling: draw a few positions from an attention map, estimate from them the expectation under all of it.
+"""Attention sampling: draw positions from an attention map and estimate the expectation under the full map.
 
 Katharopoulos, Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019, arXiv 1905.03711.
-The quantity estimated is Phi = sum_t a_t f_t, of which only the f_t of the drawn positions are ever computed.
+The estimate is of Phi = sum_t a_t f_t; only the f_t of drawn positions are computed.
 
 Letters: B slides, T positions, K draws, D features.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 
 
 def smoothed(log_attention: Tensor, mask: Tensor, share: float) -> Tensor:
-    """A share of the attention spread evenly over the valid positions: a <- (1 - s) a + s / n.
+    """Mix the attention with the uniform distribution over valid positions: a <- (1 - s) a + s / n.
 
-    Every position keeps a chance to be drawn, however peaked the attention is.
+    Every position keeps a nonzero probability, however peaked the attention is.
 
     Parameters
     ----------
@@ -26,11 +26,11 @@ def smoothed(log_attention: Tensor, mask: Tensor, share: float) -> Tensor:
     mask
         bool (..., T), n valid positions.
     share
-        s, 0 (changes nothing) to 1 (uniform).
+        s, 0 (unchanged) to 1 (uniform).
 
     Returns
     -------
-    float (..., T), normalised; the lowest finite number where invalid.
+    float (..., T), normalised; the lowest finite value where invalid.
     """
     if share == 0:
         return log_attention
@@ -42,7 +42,7 @@ def smoothed(log_attention: Tensor, mask: Tensor, share: float) -> Tensor:
 
 
 def perturbed(log_weights: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """Gumbel-perturbed log weights; taken in descending order they are draws without replacement.
+    """Return Gumbel-perturbed log weights; their descending order is a draw without replacement.
 
     The first is drawn with probability proportional to its weight, the second among the rest likewise, and so on
     (Yellott 1977; Kool, van Hoof, Welling, ICML 2019). Only valid positions consume randomness, so padding changes
@@ -55,7 +55,7 @@ def perturbed(log_weights: Tensor, mask: Tensor, generator: torch.Generator) -> 
     mask
         bool (T,).
     generator
-        Of the CPU.
+        CPU generator.
 
     Returns
     -------
@@ -70,18 +70,18 @@ def perturbed(log_weights: Tensor, mask: Tensor, generator: torch.Generator) -> 
 
 
 def draw(log_weights: Tensor, mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Positions drawn without replacement, in the order of drawing: int64 (k,), k = min(count, valid positions)."""
+    """Draw positions without replacement, in drawing order: int64 (k,), k = min(count, valid positions)."""
     count = min(count, int(mask.sum()))
     return perturbed(log_weights, mask, generator).topk(count).indices
 
 
 def prefix_estimates(log_attention: Tensor, picked: Tensor, drawn: Tensor, features: Tensor) -> Tensor:
-    """One estimate of Phi from each draw and those before it; each is unbiased given its predecessors.
+    """Return one estimate of Phi from each draw and its predecessors; each is unbiased given its predecessors.
 
     F_k = sum_{j<k} a_j f_j + R_k f_k,   R_k = 1 - sum_{j<k} a_j
 
-    The positions before k are counted exactly, the k-th stands for all the mass that remains. The gradient is
-    unbiased too, since the remaining mass is kept out of it:
+    The positions before k are counted exactly, and the k-th represents the remaining mass. The gradient is
+    unbiased as well, because the remaining mass is excluded from it:
 
     F_k = sum_{j<k} a_j f_j + stopgrad(R_k / a_k) a_k f_k
 
@@ -104,8 +104,8 @@ def prefix_estimates(log_attention: Tensor, picked: Tensor, drawn: Tensor, featu
 
     Notes
     -----
-    R_k is summed from what is left, positive terms only, and never comes out negative where attention is peaked. The
-    factor stopgrad(R_k / a_k) a_k is written R_k exp(log a_k - stopgrad(log a_k)), so that nothing is divided.
+    R_k is summed from the remaining positive terms, so that it is never negative for peaked attention. The
+    factor stopgrad(R_k / a_k) a_k is written R_k exp(log a_k - stopgrad(log a_k)), which avoids a division.
     """
     log_drawn = log_attention.gather(1, picked)  # (B, K)
     mass = log_drawn.exp() * drawn

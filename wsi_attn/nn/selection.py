@@ -1,4 +1,4 @@
-"""Which instances are read at high resolution: the strongest cells of an attention map that do not crowd."""
+"""Selection of instances: the most attended cells of a map with non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 def top_cells(scores: Tensor, mask: Tensor, count: int, radius: float) -> Tensor:
     """Greedy top-k with non-maximum suppression on a grid.
 
-    The strongest valid cell is taken, cells closer than `radius` along both axes are struck out, and so on.
-    Ties go to the first in reading order, so the answer is deterministic.
+    Select the strongest valid cell, suppress cells closer than `radius` along both axes, and repeat.
+    Ties go to the first cell in reading order, so the result is deterministic.
 
     Parameters
     ----------
     scores
         float (h, w), any scale.
     mask
-        bool (h, w), cells that may be taken.
+        bool (h, w), selectable cells.
     count
-        Most cells to take.
+        Maximum number of cells.
     radius
-        Cells whose distance along x and along y is below it count as the same place; 1 strikes out the cell alone.
+        Cells whose distance along x and along y is below it are suppressed; 1 suppresses the cell only.
 
     Returns
     -------
-    int64 (k, 2), row and column, k <= count, by falling score; (0, 2) where nothing is valid.
+    int64 (k, 2), row and column, k <= count, by decreasing score; (0, 2) if no cell is valid.
     """
     height, width = scores.shape
     remaining = scores.detach().double().masked_fill(~mask, -torch.inf).clone()
@@ -47,12 +47,12 @@ def top_cells(scores: Tensor, mask: Tensor, count: int, radius: float) -> Tensor
 
 @dataclass(frozen=True)
 class TopCells:
-    """The strongest positions seen so far, of J maps over B slides.
+    """The strongest positions so far of J maps over B slides.
 
     Attributes
     ----------
     logits
-        float (B, J, m), -inf where a place is not taken.
+        float (B, J, m), -inf for empty slots.
     features
         float (B, J, m, D).
     """
@@ -62,12 +62,12 @@ class TopCells:
 
     @staticmethod
     def empty(maps: Tensor, channels: int) -> TopCells:
-        """Nothing yet, for maps (B, J, ...) and D features."""
+        """Return empty slots for maps (B, J, ...) and D features."""
         nothing = maps.new_zeros((*maps.shape[:2], 0))
         return TopCells(nothing, nothing[..., None].expand(*nothing.shape, channels))
 
     def merged(self, logits: Tensor, features: Tensor, count: int) -> TopCells:
-        """With further positions, the `count` strongest of all; differentiable in both.
+        """Merge further positions and keep the `count` strongest; differentiable in both.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The moving average of the weights, which is what is validated and kept."""
+"""The exponential moving average of the weights, which is validated and stored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network whose weights follow the network's as an exponential moving average.
+    """Return a copy of the network whose weights are an exponential moving average of the network's.
 
-    After t updates the decay is min(`decay`, (1 + t) / (10 + t)), so that the random weights of the beginning are
-    forgotten in a few steps and not in a hundred; as in TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    After t updates the decay is min(`decay`, (1 + t) / (10 + t)), so that the initial weights are
+    forgotten within a few steps, as in TensorFlow's `ExponentialMovingAverage` with `num_updates`.
     """
     return AveragedModel(network, multi_avg_fn=_following(decay), use_buffers=True)
 
 
 def warmed(decay: float, updates: int) -> float:
-    """The decay after so many updates."""
+    """Return the decay after a number of updates."""
     return min(decay, (1 + updates) / (10 + updates))
 
 

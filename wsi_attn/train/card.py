@@ -1,4 +1,4 @@
-"""The card of a trained model: what it was made from, how well it did, what it is not for."""
+"""The card of a trained model: data, metrics, limitations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_card(
     metrics: dict[str, Any],
     command: str,
 ) -> str:
-    """The card as Markdown."""
+    """Return the card as Markdown."""
     resolution = f"{spec.mpp:g} µm/px" if spec.mpp else "the image's own pixels (pixel size unknown in training)"
     lines = [
         f"# {name}",
@@ -56,12 +56,12 @@ def write_card(
 
 
 def metrics_table(metrics: dict[str, Any], names: Sequence[str] = METRICS) -> list[str]:
-    """Rows of a Markdown table: metric, value, 95 % interval from resampling patients."""
+    """Return the rows of a Markdown table: metric, value, 95 % interval from resampling patients."""
     lines = ["| metric | value | 95 % interval |", "|---|---|---|"]
     for metric in names:
         found = metrics[metric]
         if found["value"] is not None:
-            known = found["low"] is not None  # too few patients to resample leave no interval
+            known = found["low"] is not None  # there is no interval for too few patients
             interval = f"{found['low']:.3f} to {found['high']:.3f}" if known else "too few patients"
             lines.append(f"| {metric} | {found['value']:.3f} | {interval} |")
     return lines

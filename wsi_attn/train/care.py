@@ -1,4 +1,4 @@
-"""CARE: while a classifier trains, its map is pulled onto the lesions of the rare classes; inference is unchanged.
+"""CARE: attention to the lesions of rare classes during training; inference is unchanged.
 
 Zhuang, Cai, Wang, Zhang, Zheng, "CARE: Class Attention to Regions of Lesion for Classification on Imbalanced Data",
 MIDL 2019; Zhuang, Cai, Zhang, Zheng, Wang, "Class Attention to Regions of Lesion for Imbalanced Medical Image
@@ -7,17 +7,17 @@ Recognition", Neurocomputing 2023. The terms are those of the authors' code.
 (1)  alpha_k = mean_t d y_c / d A_kt                  A the features of T cells, y_c the logit of the true class
 (2)  m_t = sum_k alpha_k A_kt                         its Grad-CAM, without ReLU
 (3)  m <- (m - min m) / (max m - min m)
-(4)  L_in = - min( sum_t in_t m_t, tau )              the lesion shall be looked at, up to tau
-     L_out = sum_t out_t m_t                          and what is outside of it not
+(4)  L_in = - min( sum_t in_t m_t, tau )              attend to the lesion, up to tau
+     L_out = sum_t out_t m_t                          and not to the rest
 (5)  L_att = sum over the images with a lesion of (L_in + L_out)
 (6)  L = a L_att + (1 - a) L_classification
 
 in_t and out_t each sum to 1 and come from `train.lesions`. alpha is a constant for the gradient of (5), unless
-`second_order`. A system whose attention is learned has a map already: there m_t = a_t takes the place of (1) and (2).
+`second_order`. For systems with learned attention, m_t = a_t replaces (1) and (2).
 
-Departures. The map stays on its own cells, which are weighed by how much of them the lesion covers; the authors enlarge
-it to the input and blend between cells, where even a perfect single cell reaches only 0.56 inside its own box. Minimum
-and maximum are those of the cells that may be looked at. A map without contrast counts for nothing, where (3) would
+Differences from the authors' code. The map keeps its own cells, weighted by the area that the lesion covers; the
+authors upsample it to the input, where even a perfect single cell reaches only 0.56 inside its own box. Minimum
+and maximum are taken over valid cells. A map without contrast is ignored, because (3) would
 divide 0 by 0. Several boxes are their union, not their hull. (1) asks for the gradient of A alone: the authors' trainer
 lets that call leave its gradient in the weights too, which pushes the true logits down.
 """
@@ -41,7 +41,7 @@ TERM = "care"
 
 @dataclass(frozen=True)
 class LesionCells:
-    """Where the lesions of B images lie on the cells of the map.
+    """Location of the lesions of B images on the cells of the map.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ def care_terms(
     reduction: str,
     second_order: bool,
 ) -> dict[str, Tensor]:
-    """Equation (6): the terms of the classification times 1 - a, and "care".
+    """Equation (6): return the classification terms times 1 - a, and the term "care".
 
     Parameters
     ----------
@@ -83,13 +83,13 @@ def care_terms(
     weight, tau
         a and tau.
     reduction
-        "sum", or "mean" over the images with a lesion, so that their number in the batch does not matter.
+        "sum", or "mean" over the images with a lesion, which makes the loss independent of their number.
     second_order
-        Let the gradient run through alpha too.
+        Propagate gradients through alpha as well.
 
     Raises
     ------
-    UsageError : the system shows no map that training can move.
+    UsageError : the system has no differentiable map.
     """
     cells = cells.to(output.logits.device)
     marked = cells.inner.flatten(1).any(dim=1)  # (B,)
@@ -103,12 +103,12 @@ def care_terms(
 
 
 def training_map(output: SlideOutput, labels: Tensor, *, second_order: bool = False) -> Tensor:
-    """What is pulled: float (B, h, w), with its gradient; raises as `care_terms`."""
+    """Return the guided map, float (B, h, w), with its gradient; raises like `care_terms`."""
     if output.features is not None:
         return grad_cam(output.logits, output.features, labels, second_order=second_order)
     if output.attention.requires_grad:
         return output.attention.float()
-    raise UsageError("This system shows no map that training could move: leave --care out, or choose another --model")
+    raise UsageError("This system has no map that --care can guide; remove --care or choose another --model")
 
 
 def grad_cam(logits: Tensor, features: Tensor, labels: Tensor, *, second_order: bool = False) -> Tensor:
@@ -134,7 +134,7 @@ def grad_cam(logits: Tensor, features: Tensor, labels: Tensor, *, second_order: 
 
 
 def on_cells(maps: Tensor, cells: LesionCells) -> Tensor:
-    """Maps of a system that sees images in a size of its own, on the cells of each image: float (B, h, w)."""
+    """Resample the maps of a system with a fixed input size to the cells of each image: float (B, h, w)."""
     if maps.shape == cells.valid.shape:
         return maps
     placed = maps.new_zeros(cells.valid.shape)
@@ -164,7 +164,7 @@ def unit_scaled(maps: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     spread = highest - lowest
     contrast = (spread > rounding) & spread.isfinite()
     usable = valid & contrast
-    # Both sides of a `where` are differentiated: what is not used must be finite too.
+    # Both branches of `where` are differentiated, so the unused one must be finite as well.
     shifted = torch.where(usable, maps - torch.where(contrast, lowest, 0.0), 0.0)
     return shifted / torch.where(contrast, spread, 1.0), contrast[:, 0, 0]
 

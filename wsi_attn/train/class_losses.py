@@ -1,4 +1,4 @@
-"""Losses for classes of unlike size."""
+"""Losses for imbalanced classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOSSES = ("cross-entropy", "focal", "class-balanced")
 
 
 def focal_loss(logits: Tensor, labels: Tensor, class_weights: Tensor, gamma: float) -> Tensor:
-    """Cross-entropy in which well predicted images count less.
+    """Cross-entropy with less weight on well-classified images.
 
     FL = sum_i w_i (1 - p_i)^gamma (- log p_i) / sum_i w_i,   p_i the probability of the true class, w_i its weight
 
@@ -37,12 +37,12 @@ def focal_loss(logits: Tensor, labels: Tensor, class_weights: Tensor, gamma: flo
 
 
 def effective_number_weights(counts: NDArray[np.int64], beta: float) -> NDArray[np.float64]:
-    """Weight of each class by the effective number of its images.
+    """Return class weights from the effective number of images.
 
     w_c = (1 - beta) / (1 - beta^n_c)
 
     Equation 11 of Cui, Jia, Lin, Song, Belongie, "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
-    beta 0 weighs all alike, beta towards 1 by the inverse frequency.
+    beta 0 gives equal weights; beta close to 1 gives the inverse frequency.
 
     Parameters
     ----------

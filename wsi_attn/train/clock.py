@@ -1,4 +1,4 @@
-"""What an epoch spends its time on: images and patches a second, waiting for pixels, how busy the GPU was."""
+"""Timing of an epoch: images and patches per second, time spent waiting for data, GPU utilisation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EpochClock:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent inside is time in which the network had no pixels."""
+        """Count the time inside the block as waiting for data."""
         before = time.perf_counter()
         try:
             yield
@@ -41,7 +41,7 @@ class EpochClock:
             self.waited += time.perf_counter() - before
 
     def sample(self, step: int, device: torch.device) -> None:
-        """Look at how busy the GPU is, every now and then; nothing without CUDA or without NVIDIA's library."""
+        """Sample GPU utilisation at intervals; does nothing without CUDA and `nvidia-ml-py`."""
         if device.type == "cuda" and step % SAMPLED_STEPS == 0:
             with suppress(ModuleNotFoundError, RuntimeError):
                 self.busy.append(float(torch.cuda.utilization(device)))
@@ -59,7 +59,7 @@ class EpochClock:
 
 
 class TimedPatches:
-    """A patch source whose reading counts as waiting."""
+    """A patch source that counts reading time as waiting."""
 
     def __init__(self, source: PatchSource, clock: EpochClock) -> None:
         self.source = source

@@ -1,4 +1,4 @@
-"""Everything that steers a training run, beside the network's own configuration."""
+"""Training settings, apart from the configuration of the network."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MOST_WORKERS = 4
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Training settings; the same settings, data and seed give the same weights on the same machine.
+    """Training settings. Equal settings, data and seed give equal weights on one machine.
 
     Raises
     ------
-    UsageError : a setting that is none of those it can be.
+    UsageError : a value is out of range or unknown.
     """
 
     system: str = "deep-attention"
@@ -130,16 +130,16 @@ class TrainConfig:
             ("care_tau", 0 < self.care_tau <= 1, "above 0, at most 1"),
         ):
             if not ok:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g}: it must be {range_}")
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g}: must be {range_}")
         if self.folds == 1 or self.folds < 0:
             raise UsageError(
-                f"--folds {self.folds}: cross-validation has at least two parts; leave it out to train once"
+                f"--folds {self.folds}: cross-validation needs at least 2 folds; remove the option to train one model"
             )
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use of the machine; none of it changes the weights."""
+    """Machine resources of a run; none of them changes the weights."""
 
     workers: int | None = None
     """Threads that prepare batches ahead of the network, and as many that read patches; by default up to 4."""

@@ -1,4 +1,4 @@
-"""The images of a training run: opened on demand, kept while memory allows, augmented by a seed of their own."""
+"""The images of a training run: opened on demand, cached, augmented with their own seeds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WINDOW = 16
 
 
 class SlideCache:
-    """Slides of a run by row: what they decode is kept in one cache, bounded in bytes, which all of them share."""
+    """Open slides of a run by row. All share one cache of decoded pixels that is bounded in bytes."""
 
     def __init__(self, limit: int) -> None:
         self.pixels = TileCache(limit)
@@ -51,7 +51,7 @@ class SlideCache:
         self._lock = Lock()
 
     def get(self, row: Row) -> Slide:
-        """The row's slide, opened if it is not; never to be closed by who asks."""
+        """Return the slide of a row, opening it if needed. The cache closes it, not the caller."""
         with self._lock:
             if row.number in self._open:
                 self._open.move_to_end(row.number)
@@ -67,12 +67,12 @@ class SlideCache:
         with self._lock:
             self._open[row.number] = kept_slide
             while len(self._open) > OPEN_SLIDES:
-                self._open.popitem(last=False)  # closed when its last reader lets go of it
+                self._open.popitem(last=False)  # closed when its last reader releases it
         return kept_slide
 
 
 class Step:
-    """One batch on its way through the network: a plain class, since Fabric takes dataclasses apart.
+    """One training batch. A plain class, because Fabric traverses dataclasses.
 
     Attributes
     ----------
@@ -83,9 +83,9 @@ class Step:
     rows
         Where they come from.
     lesions
-        Where attention is pulled to; None where it is not.
+        Targets of the attention loss; None without one.
     patches
-        How many patches the network read for them, once it has.
+        Number of patches that the network has read.
     """
 
     def __init__(
@@ -106,12 +106,11 @@ class Dataset:
     rows, labels
         Images, and the class names in the order of the logits.
     network
-        Says how coarse the view and its cells are.
+        Defines the resolution of the view and of its cells.
     rank, ranks
         This process and how many there are: each gets every `ranks`-th batch.
     lesions
-        For images that attention is pulled on in training, by the number of their row: the row whose boxes or mask say
-        where.
+        Rows with boxes or masks that guide attention, by row number.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class Dataset:
         """One image; augmented where a generator is given."""
         config = self.config
         slide = self.cache.get(row)
-        readers = None if isinstance(slide, ArraySlide) else self._readers  # a crop of an array is no work
+        readers = None if isinstance(slide, ArraySlide) else self._readers  # cropping an array is cheap
         patches = SlidePatches(slide, config.mpp, self.coarse_factor, workers=1, pool=readers)
         if generator is None:
             return self._plain(row, patches)
@@ -163,7 +162,7 @@ class Dataset:
         return bag.augmented(generator, config.colour, turn=self.turn)
 
     def _marked(self, row: Row, bag: Bag, patches: SlidePatches) -> Bag:
-        """The bag with its lesion; boxes are read from their file once, while memory allows."""
+        """Return the bag with its lesion; boxes are read from their file once and cached."""
         key = ("lesion", row.number)
         kept = self.cache.pixels.get(key)
         region = None if kept is None else kept.view(np.bool_)
@@ -177,7 +176,7 @@ class Dataset:
         return replace(bag, lesion=resized_region(region, bag.view.shape[:2]))
 
     def _plain(self, row: Row, patches: SlidePatches) -> Bag:
-        """The image as it is; its coarse view, tissue and weights are kept while memory allows."""
+        """Return the unaugmented image; its coarse view, tissue and weights are cached."""
         keys = [(part, row.number) for part in ("view", "tissue", "weights")]
         view, tissue, weights = (self.cache.pixels.get(key) for key in keys)
         if view is not None and tissue is not None and (weights is not None or self.config.prior != "scores"):
@@ -196,21 +195,21 @@ class Dataset:
         return {"none": None, "tissue": tissue, "scores": scored}[self.config.prior]
 
     def plain_bags(self) -> Iterator[Bag]:
-        """Every image as it is, in manifest order."""
+        """Yield every image without augmentation, in manifest order."""
         return (self.bag(row, None) for row in self.rows)
 
     def as_they_are(self) -> TrainingImages:
-        """The images for a system that sees them before training."""
+        """Return the images for systems that inspect the training set before training."""
         labels = torch.tensor([self.label_index[row.label] for row in self.rows])
         return TrainingImages(
             labels, lambda index: self.bag(self.rows[index], None).view, self.config.batch_size, self.config.seed
         )
 
     def _groups(self, generator: np.random.Generator | None) -> list[NDArray[np.int64]]:
-        """Row indices of each batch of this rank; in manifest order without a generator, else at random among images
-        of like size, each as often as `resampled` shows it.
+        """Row indices of each batch of this rank; in manifest order without a generator, otherwise at random among
+        images of similar size, each as often as `resampled` says.
 
-        A batch is padded to its largest image, so one large field among small ones would cost as much as all large.
+        A batch is padded to its largest image, so mixing sizes would waste computation.
         """
         size = self.config.batch_size
         order = np.arange(len(self.rows))
@@ -228,10 +227,14 @@ class Dataset:
         if self.whole_batches:
             groups = [group for group in groups if len(group) == size]
             if not groups:
-                raise UsageError(f"--batch-size {size}: there are {len(order)} images to train on, fewer than a batch")
-        groups = [group for group in groups if len(group) > 1] or groups  # batch statistics of one image mean nothing
+                raise UsageError(
+                    f"--batch-size {size}: the {len(order)} training images do not fill one batch; lower it"
+                )
+        groups = [
+            group for group in groups if len(group) > 1
+        ] or groups  # batch statistics of one image are meaningless
         groups = [groups[index] for index in generator.permutation(len(groups))]
-        while len(groups) % self.ranks:  # every rank takes as many steps: the first batches come twice
+        while len(groups) % self.ranks:  # all ranks take the same number of steps, so the first batches repeat
             groups.append(groups[len(groups) % self.ranks - 1])
         return groups[self.rank :: self.ranks]
 
@@ -263,7 +266,7 @@ class Dataset:
 
 
 def prepared_ahead(prepare: Callable[[int], Step], steps: int, workers: int, clock: EpochClock) -> Iterator[Step]:
-    """The batches 0 to `steps` - 1 in order, each prepared by one of a few threads ahead of the network."""
+    """Yield the batches 0 to `steps` - 1 in order, prepared ahead of the network by a few threads."""
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(prepare, step) for step in range(min(2 * workers, steps))]
         for step in range(steps):

@@ -1,4 +1,4 @@
-"""Where a run runs: one process on one device, or the ranks that torchrun started, through Lightning Fabric."""
+"""Devices of a run: one process on one device, or the ranks of torchrun, through Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PRECISION: dict[str, Any] = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mi
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """The devices and the precision of a run; under torchrun one rank for each of its processes.
+    """Create the Fabric with the devices and precision of a run; under torchrun one rank per process.
 
     Raises
     ------
-    UsageError : half precision without CUDA, or one numbered device for several ranks.
+    UsageError : half precision without CUDA, or a single numbered device for several ranks.
     """
-    from lightning_fabric import Fabric  # seconds, which only training pays
+    from lightning_fabric import Fabric  # imported here because it takes seconds
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     device = torch.device(config.device)
@@ -43,11 +43,13 @@ def make_fabric(config: TrainConfig) -> Fabric:
         nodes = int(os.environ["WORLD_SIZE"]) // devices
         if device.index is not None:
             raise UsageError(
-                f"--device {config.device} is one device and torchrun started {devices} processes: use cuda"
+                f"--device {config.device} names one device but torchrun started {devices} processes; use --device cuda"
             )
-        # A rank may have read no patch, or be in an epoch that trains one head: parameters without gradient are usual.
+        # Parameters without gradient are normal: a rank may read no patches, and warm-up epochs train one head only.
         strategy = DDPStrategy(find_unused_parameters=True)
-        warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels, where the two orders are one
+        warnings.filterwarnings(
+            "ignore", "Grad strides do not match"
+        )  # of 1x1 kernels, where both memory orders coincide
     fabric = Fabric(
         accelerator=device.type, devices=devices, num_nodes=nodes, strategy=strategy, precision=PRECISION[precision]
     )
@@ -56,7 +58,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
 
 def gathered(fabric: Fabric, mine: list[Any]) -> list[Any]:
-    """The items of all ranks, rank by rank."""
+    """Gather the items of all ranks, in rank order."""
     if fabric.world_size == 1:
         return mine
     everyone: list[Any] = [None] * fabric.world_size
@@ -65,14 +67,14 @@ def gathered(fabric: Fabric, mine: list[Any]) -> list[Any]:
 
 
 def share_buffers(fabric: Fabric, network: torch.nn.Module) -> None:
-    """Give every rank the batch statistics of the first, which saw other images."""
+    """Broadcast the batch statistics of the first rank."""
     if fabric.world_size > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)
 
 
 def finish(fabric: Fabric) -> None:
-    """Wait for all ranks, and take their group apart."""
+    """Wait for all ranks and destroy the process group."""
     fabric.barrier()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

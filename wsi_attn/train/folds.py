@@ -1,4 +1,4 @@
-"""Cross-validation by patient: K whole runs, and the metrics of every image by the model that did not see it."""
+"""Cross-validation by patient: K training runs and the metrics of their held-out predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OUT_OF_FOLD = "out-of-fold"
 
 @dataclass(frozen=True)
 class FoldsSummary:
-    """What a cross-validation came to; `metrics` are those of all held out rows together."""
+    """Result of a cross-validation; `metrics` are those of all held-out rows together."""
 
     run: Path
     folds: tuple[Path, ...]
@@ -50,12 +50,12 @@ def cross_validate(
     log: Callable[[dict[str, float]], None] = lambda record: None,
     say: Callable[[str], None] = lambda warning: None,
 ) -> FoldsSummary:
-    """Train `config.folds` models, each without one part of the patients, which it then predicts.
+    """Train `config.folds` models, each of which predicts the patients that it was not trained on.
 
-    `RUN/fold-1` to `RUN/fold-K` are run folders as `train` leaves them; each carves its own validation part out of
-    what it trains on, so that the held-out part decides nothing. `RUN/metrics.json` pools predictions on the held-out
-    parts, with intervals that resample patients. A killed run goes on with the fold it was in. Parameters and errors
-    are those of `train.run.train`; rows of split `test` take no part.
+    `RUN/fold-1` to `RUN/fold-K` are run folders of `train`; each takes its validation set from its
+    training patients, so that the held-out fold influences nothing. `RUN/metrics.json` pools the held-out
+    predictions, with intervals that resample patients. An interrupted run resumes in the fold that was in progress.
+    Parameters and errors are those of `train.run.train`; rows of split `test` take no part.
     """
     folds = fold_rows(read_manifest(manifest), config.folds, config.validation, config.seed)
     labels = sorted({row.label for rows in folds for row in rows})
@@ -73,7 +73,7 @@ def cross_validate(
             if context.fabric.is_global_zero:
                 metrics = _pooled(folders, folds, labels, config, command, name)
                 write_html_report(run / REPORT, metrics)
-                files.write_json(run / METRICS, metrics)  # last: its presence says that all folds are complete
+                files.write_json(run / METRICS, metrics)  # written last: it marks all folds as complete
             context.fabric.barrier()
         return FoldsSummary(run, folders, state, json.loads((run / METRICS).read_text()))
 
@@ -86,7 +86,7 @@ def _pooled(
     command: str,
     name: str,
 ) -> dict[str, Any]:
-    """Metrics of all held out rows, and of each fold's alone under `per_fold`."""
+    """Return the metrics of all held-out rows, and of each fold under `per_fold`."""
     held = [[row for row in rows if row.split == "test"] for rows in folds]
     predictions = [_held_out_predictions(folder, labels) for folder in folders]
 
@@ -110,7 +110,7 @@ def _pooled(
 
 
 def _held_out_predictions(folder: Path, labels: Sequence[str]) -> list[list[float]]:
-    """Probabilities of a fold's held out rows, in the order of the manifest."""
+    """Return the probabilities of a fold's held-out rows, in manifest order."""
     with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
         rows = [record for record in csv.DictReader(file) if record["split"] == "test"]
     return [[float(record[f"p:{label}"]) for label in labels] for record in rows]

@@ -1,4 +1,4 @@
-"""Which training images show a rare class, where their lesions lie, and how these lie on the cells of the map."""
+"""Lesions of the rare classes in training images, and their location on the cells of the map."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ SOURCES = ("none", "boxes", *METHODS)
 
 
 def rare_labels(rows: Sequence[Row], labels: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """The rare classes of a training part.
+    """Return the rare classes of a training set.
 
     Parameters
     ----------
     names
-        Those that are named; with none, classes with less than half of an even share of the rows, 1 / (2 C).
+        Rare classes given by the user; if empty, classes with less than half of an even share of the rows, 1 / (2 C).
 
     Raises
     ------
-    UnknownNameError : a named class that there is not.
-    UsageError : none was named, and none is rare.
+    UnknownNameError : a given class does not exist.
+    UsageError : no class was given and none is rare.
     """
     for name in names:
         if name not in labels:
@@ -49,7 +49,7 @@ def rare_labels(rows: Sequence[Row], labels: Sequence[str], names: Sequence[str]
     rare = tuple(label for label in labels if counts[label] * 2 * len(labels) < len(rows))
     if not rare:
         raise UsageError(
-            "--care: no class has less than half of an even share of the training rows; name some by --rare-classes"
+            "--care: no class has less than half of an even share of the training rows; name them with --rare-classes"
         )
     return rare
 
@@ -60,18 +60,18 @@ def lesion_rows(
     open_slide: Callable[[Row], Slide],
     find: Callable[[Slide], FoundBoxes] | None = None,
 ) -> dict[int, Row]:
-    """Training rows of rare classes whose lesion is known, by number; `regions_of.region_mask` says where it lies.
+    """Return the training rows of rare classes that have a lesion, by number; see `annotations.region_mask`.
 
     Parameters
     ----------
     open_slide
-        Gives a row's slide, and keeps it.
+        Returns the slide of a row and keeps it open.
     find
-        Finds boxes, whatever the row gives; without it the boxes or mask of the row are taken.
+        Finds boxes in the image; None uses the boxes or mask of the row.
 
     Raises
     ------
-    ManifestError : not one row has any; boxes or a mask that are wrong, see `region_mask`.
+    ManifestError : no row has boxes, or boxes or a mask are invalid, see `region_mask`.
     """
     wanted = [row for row in rows if row.label in rare]
     found = {}
@@ -88,7 +88,7 @@ def lesion_rows(
 
 
 def resized_region(region: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """A region on a raster (rows, columns) of another size; pixels that it touches count, so that none is lost."""
+    """Resize a region to another raster (rows, columns). Every touched pixel counts, so that no region vanishes."""
     if region.shape == shape:
         return region
     sums = np.asarray(cv2.integral(region.astype(np.uint8)))  # (rows + 1, columns + 1)
@@ -98,7 +98,7 @@ def resized_region(region: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray
 
 
 def _spans(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First pixel that each of `new` pixels of an axis touches, of `old`, and one past the last."""
+    """Return the first and one past the last of the `old` pixels that each of the `new` pixels of an axis touches."""
     index = np.arange(new)
     return index * old // new, -(-(index + 1) * old // new)
 
@@ -110,7 +110,7 @@ def lesion_cells(
     stride: int,
     distance: float,
 ) -> LesionCells:
-    """Weights of the cells of a batch.
+    """Return the cell weights of a batch.
 
     in_t is proportional to the pixels of the cell that lie in the lesion, out_t to those outside of it times
     1 + delta d_t, with d_t the city-block distance to the nearest cell that the lesion touches, in cells.
@@ -139,7 +139,7 @@ def lesion_cells(
         allowed = valid[index, :height, :width].cpu().numpy()
         inside = _summing_to_one(share * areas * allowed)
         outside = _summing_to_one((1 - share) * areas * (1 + distance * away) * allowed)
-        if inside is not None and outside is not None:  # a lesion on glass, or all over, says nothing
+        if inside is not None and outside is not None:  # a lesion on glass or over the whole image is uninformative
             inner[index, :height, :width] = torch.from_numpy(inside)
             outer[index, :height, :width] = torch.from_numpy(outside)
     grids = tuple((-(-shape[0] // stride), -(-shape[1] // stride)) for shape in shapes)

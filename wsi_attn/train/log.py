@@ -1,4 +1,4 @@
-"""What is said of each epoch: a table beside the run, TensorBoard where it is wanted, and whoever listens."""
+"""The epoch log: a CSV table, optionally TensorBoard, and a callback."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ STEP = "epoch"
 
 
 class EpochLog:
-    """Takes one record of named numbers an epoch.
+    """Log of one record of named numbers per epoch.
 
-    The table is written anew each time, so that a resumed run, which tells its old epochs again, leaves no gap and no
-    repeat; for the same reason TensorBoard's folder begins empty.
+    The table is rewritten after every epoch, and the TensorBoard folder starts empty, so that a resumed run, which
+    repeats its earlier records, leaves neither gaps nor duplicates.
 
     Parameters
     ----------
     path
-        The CSV; None on all ranks but the first, which then write nothing and tell nobody.
+        Path of the CSV; None on all ranks except the first, which neither write nor call `tell`.
     board
         Folder for TensorBoard, or None.
     tell
-        Told each record.
+        Called with each record.
 
     Raises
     ------
-    MissingExtraError : TensorBoard is wanted and not installed.
+    MissingExtraError : TensorBoard is requested but not installed.
     """
 
     def __init__(self, path: Path | None, board: Path | None, tell: Callable[[dict[str, float]], None]) -> None:
@@ -43,7 +43,7 @@ class EpochLog:
         self._writer = _writer(board) if path and board else None
 
     def __call__(self, record: dict[str, float]) -> None:
-        """One epoch is finished."""
+        """Record a finished epoch."""
         if self._path is None:
             return
         self._records.append(record)
@@ -61,13 +61,13 @@ class EpochLog:
         self._tell(record)
 
     def close(self) -> None:
-        """Finish TensorBoard's file."""
+        """Close the TensorBoard file."""
         if self._writer:
             self._writer.close()
 
 
 def check_tensorboard() -> None:
-    """Say before the first epoch, not after it, that TensorBoard is missing; raises as `EpochLog`."""
+    """Check before the first epoch that TensorBoard is installed; raises like `EpochLog`."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The training loop: one epoch, one validation, and the schedule between them. It knows no attention system."""
+"""The training loop: epochs, validation and the learning-rate schedule, independent of the system."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GLOBAL_TERMS = ("global", "entropy", CARE_TERM)
 
 
 class Batches(Protocol):
-    """The training part of a run as the loop takes it, whatever its labels are: of images, or of pixels."""
+    """Training batches, with labels for images or for pixels."""
 
     def steps(self) -> int:
         """Batches of one training epoch on each rank."""
@@ -55,7 +55,7 @@ Validate = Callable[[SlideModel], dict[str, float]]
 
 @dataclass(frozen=True)
 class Predictions:
-    """A split's predictions, in the order of its rows: int64 labels (n,), float64 logits (n, C)."""
+    """Predictions of a split in row order: int64 labels (n,), float64 logits (n, C)."""
 
     labels: NDArray[np.int64]
     logits: NDArray[np.float64]
@@ -66,7 +66,7 @@ class Predictions:
         return np.exp(self._log_probabilities())
 
     def loss(self, class_weights: NDArray[np.float64]) -> float:
-        """Cross-entropy, each image by the weight (C,) of its class."""
+        """Cross-entropy with class weights (C,)."""
         weights = class_weights[self.labels]
         losses = -self._log_probabilities()[np.arange(len(self.labels)), self.labels]
         return float((weights * losses).sum() / weights.sum())
@@ -77,7 +77,7 @@ class Predictions:
         return float(np.mean([(called[self.labels == c] == c).mean() for c in np.unique(self.labels)]))
 
     def scores(self, class_weights: NDArray[np.float64]) -> dict[str, float]:
-        """What an epoch's record says of the validation part; see `Validate`."""
+        """Return the validation metrics of an epoch; see `Validate`."""
         return {"val_loss": self.loss(class_weights), "val_balanced_accuracy": self.balanced_accuracy()}
 
     def _log_probabilities(self) -> NDArray[np.float64]:
@@ -86,7 +86,7 @@ class Predictions:
 
 
 class Objective(nn.Module):
-    """A batch in, the named terms of its loss out: the one module that Fabric spreads over devices and precisions."""
+    """Map a batch to its named loss terms: the module that Fabric distributes over devices and precisions."""
 
     def __init__(self, network: SlideModel, class_weights: Tensor, config: TrainConfig) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Objective(nn.Module):
         self.register_buffer("class_weights", class_weights)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        """Terms of the loss of one batch; notes in `step` how many patches were read."""
+        """Return the loss terms of one batch; stores the number of patches read in `step`."""
         output = self.network(step.batch)
         step.patches = int(output.patch_mask.sum())
         labels, config = step.labels.to(output.logits.device), self.config
@@ -128,9 +128,9 @@ def fit(
     progress: Progress,
     log: Callable[[dict[str, float]], None],
 ) -> TrainingState:
-    """Train to the end, from the last whole epoch if there was one; the best weights are in the result.
+    """Train to the end, resuming after the last complete epoch; the result contains the best weights.
 
-    Files and the log are those of the first rank. `log` is told every epoch, those of before a kill too.
+    The first rank writes files and the log. `log` is called for every epoch, including those before an interruption.
     """
     fabric.to_device(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -143,7 +143,7 @@ def fit(
         log(record)
     while state.epoch < config.epochs and not _has_stalled(state, config.patience):
         epoch = state.epoch
-        # Dropout: a resumed epoch draws what it would have drawn, and every rank draws its own.
+        # Dropout: a resumed epoch repeats its random numbers, and every rank has its own.
         torch.manual_seed(config.seed * 7919 + epoch + 15_485_863 * fabric.global_rank)
         for each in (network, smooth):
             each.begin_epoch(epoch, config.epochs)
@@ -172,12 +172,12 @@ def train_epoch(
     state: TrainingState,
     progress: Progress,
 ) -> dict[str, float]:
-    """One pass over the training part: the mean of every loss term, the last learning rate, and how fast it went.
+    """Run one epoch; return the mean of every loss term, the last learning rate and the timing.
 
     Parameters
     ----------
     module, stepper
-        `Objective` and optimizer as Fabric has set them up.
+        `Objective` and optimizer, set up by Fabric.
     """
     module.train()
     epoch, steps = state.epoch, dataset.steps()
@@ -215,7 +215,7 @@ def train_epoch(
 
 @torch.inference_mode()
 def predict(fabric: Fabric, network: SlideModel, dataset: Dataset) -> Predictions:
-    """Answer every row without augmentation, noise or dropout; each rank its share."""
+    """Predict every row without augmentation, noise or dropout; each rank predicts its share."""
     network.eval()
     mine = []
     for item in dataset.batches(0, training=False):
@@ -233,10 +233,10 @@ def predict(fabric: Fabric, network: SlideModel, dataset: Dataset) -> Prediction
 
 
 def learning_rate(done: float, peak: float, schedule: str = "one-cycle") -> float:
-    """Learning rate when a share `done` of all steps is taken, 0 to 1.
+    """Return the learning rate after a share `done` (0 to 1) of all steps.
 
-    "one-cycle" rises linearly over the first tenth and then falls by half a cosine to zero; "cosine" falls from the
-    beginning; "constant" is `peak`.
+    "one-cycle" rises linearly over the first tenth and then follows half a cosine to zero; "cosine" decays from the
+    start; "constant" is `peak`.
     """
     if schedule == "constant":
         return peak
@@ -248,7 +248,7 @@ def learning_rate(done: float, peak: float, schedule: str = "one-cycle") -> floa
 
 
 def _has_stalled(state: TrainingState, patience: int) -> bool:
-    """Whether the validation loss has not fallen for so many epochs; never with patience 0."""
+    """Return whether the validation loss has not improved for `patience` epochs; never for patience 0."""
     if not patience or not state.history:
         return False
     losses = [record["val_loss"] for record in state.history]
@@ -256,7 +256,7 @@ def _has_stalled(state: TrainingState, patience: int) -> bool:
 
 
 def _said(state: TrainingState, epochs: int, loss: float) -> str:
-    """Epoch, loss and, after the first epoch, the last validation, for the progress bar."""
+    """Return the progress text: epoch, loss and, after the first epoch, the last validation."""
     said = f"epoch {state.epoch + 1}/{epochs}, training {loss:.3f}"
     if not state.history:
         return said
@@ -267,7 +267,7 @@ def _said(state: TrainingState, epochs: int, loss: float) -> str:
 
 
 def _over_ranks(fabric: Fabric, means: dict[str, float], timing: dict[str, float]) -> dict[str, float]:
-    """Means over all ranks; rates are summed, since ranks work at the same time."""
+    """Average over all ranks; rates are summed because ranks run concurrently."""
     records = gathered(fabric, [means | timing])
     return {
         name: float(sum(record[name] for record in records)) / (1 if name.endswith("_per_second") else len(records))

@@ -1,4 +1,4 @@
-"""How often an epoch shows an image, where classes are of unlike size."""
+"""Resampling of imbalanced classes: how often an epoch shows an image."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ POWERS = {"none": 1.0, "root": 0.5, "balanced": 0.0}
 
 
 def resampled(classes: NDArray[np.int64], kind: str, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Which images an epoch shows, as many as there are, in no order that means anything.
+    """Return the images that an epoch shows, as many as the set has, in arbitrary order.
 
-    "none" shows each once; "balanced" shows all classes equally often, "root" halfway between. Within a class no image
-    is shown a second time more often than another: those of a rare class return, of a common class a random part is
-    left out.
+    "none" shows each once; "balanced" shows all classes equally often, "root" halfway between. Within a class
+    the counts of images differ by at most one: images of a rare class repeat, a random part of a common class is
+    skipped.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def resampled(classes: NDArray[np.int64], kind: str, generator: np.random.Genera
 
 
 def _quotas(counts: NDArray[np.int64], total: int, power: float) -> NDArray[np.int64]:
-    """Images of each class in an epoch, in proportion to a power of their number; they sum to `total`."""
+    """Return the images per class in an epoch, proportional to a power of the class size; they sum to `total`."""
     shares = counts**power
     exact = total * shares / shares.sum()
     quotas: NDArray[np.int64] = np.floor(exact).astype(np.int64)

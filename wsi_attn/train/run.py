@@ -1,4 +1,4 @@
-"""A training run, from manifest to checkpoint; a run that was killed goes on, a finished one is left alone."""
+"""A training run from manifest to checkpoint. An interrupted run resumes; a finished run is skipped."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ FORMAT = "wsi-attn run"
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What a run came to; `state` is "trained", "resumed" or "skipped", `metrics` those of the validation part."""
+    """Result of a run: `state` is "trained", "resumed" or "skipped", `metrics` are those of the validation set."""
 
     run: Path
     checkpoint: Path
@@ -71,7 +71,7 @@ class TrainSummary:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What all models of a run have in common; see `train`."""
+    """What the models of a run share; see `train`."""
 
     manifest: Path
     config: TrainConfig
@@ -86,7 +86,7 @@ class TrainingContext:
     say: Callable[[str], None]
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
+        """Return the settings that must be equal for a run to resume."""
         return {
             "format": FORMAT,
             "manifest_sha256": sha256_of(self.manifest),
@@ -122,26 +122,26 @@ def train(
     network_options
         Fields of the network's configuration that differ from their defaults.
     weights
-        What timm backbones begin with, see `start.new_network`.
+        Initial weights of timm backbones, see `start.new_network`.
     name
-        Name of the model; that of the run's folder by default.
+        Name of the model; the name of the run folder by default.
     command
         The command line, for the card.
     overwrite
-        Replace what lies at `run`.
+        Replace an existing `run`.
     resources
         Threads, memory and extra logs.
     log
-        Told the losses of every finished epoch.
+        Called with the losses of every finished epoch.
     say
-        Told what the system warns of when it sees the training part.
+        Called with the warnings of the system about the training set.
 
     Raises
     ------
-    ManifestError : the manifest cannot be used, or has fewer than two classes.
-    OutputExistsError : `run` holds something else.
-    UsageError : options that the system does not have, or a precision that the device does not.
-    MissingExtraError : TensorBoard or a timm backbone is wanted and not installed.
+    ManifestError : the manifest is invalid or has fewer than two classes.
+    OutputExistsError : `run` contains something else.
+    UsageError : options that the system does not have, or a precision that the device does not support.
+    MissingExtraError : TensorBoard or timm is requested but not installed.
     """
     rows = with_validation(read_manifest(manifest), config.validation, config.seed)
     labels = sorted({row.label for row in rows if row.split == "train"})
@@ -165,7 +165,7 @@ def training_context(
     log: Callable[[dict[str, float]], None],
     say: Callable[[str], None],
 ) -> Iterator[TrainingContext]:
-    """Check the options, start the devices and hold the run folder against other processes; all ranks end together.
+    """Check the options, start the devices and lock the run folder; all ranks end together.
 
     Raises
     ------
@@ -194,14 +194,14 @@ def train_rows(
     part: dict[str, Any] | None = None,
     held_out: bool = False,
 ) -> TrainSummary:
-    """Train one model on rows that have their splits.
+    """Train one model on rows with splits.
 
     Parameters
     ----------
     part
-        Further settings that must be the same for the run to go on.
+        Further settings that must be equal for the run to resume.
     held_out
-        Answer the rows of split `test` too, in `predictions.csv`.
+        Also predict the rows of split `test`, in `predictions.csv`.
     """
     config, fabric = context.config, context.fabric
     settings = context.settings() | (part or {})
@@ -261,7 +261,7 @@ def train_rows(
             },
         )
         write_html_report(run / REPORT, metrics)
-        files.write_json(run / METRICS, metrics)  # last: its presence says that the run is complete
+        files.write_json(run / METRICS, metrics)  # written last: it marks the run as complete
         shutil.rmtree(run / STATE)
     fabric.barrier()
     return TrainSummary(run, run / CHECKPOINT, state, json.loads((run / METRICS).read_text()))
@@ -270,8 +270,8 @@ def train_rows(
 def class_weights(dataset: Dataset, classes: int, kind: str = "root", beta: float = 0.0) -> torch.Tensor:
     """Weight of each class in the loss, float32 (C,), mean 1 over the images.
 
-    "balanced" is the inverse of its frequency, so that all classes count alike; "root" is the root of that, halfway
-    between; "none" is 1; "effective" is that of the class-balanced loss with `beta`.
+    "balanced" is the inverse frequency, "root" its square root, "none" is 1, and "effective" is the weight of the
+    class-balanced loss with `beta`.
     """
     index = [dataset.label_index[row.label] for row in dataset.rows]
     counts = np.bincount(index, minlength=classes)
@@ -283,17 +283,17 @@ def class_weights(dataset: Dataset, classes: int, kind: str = "root", beta: floa
 
 
 def check_rows(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
-    """Make sure that rows with splits can be trained on.
+    """Check that rows with splits can be trained on.
 
     Raises
     ------
     ManifestError : fewer than two classes, nothing to validate on, or a label without a training row.
     """
     if len(labels) < 2:
-        raise ManifestError(f"{manifest} has {len(labels)} label among its training rows; at least two are needed")
+        raise ManifestError(f"{manifest} has {len(labels)} label among its training rows; training needs at least two")
     if not any(row.split == "val" for row in rows):
         raise ManifestError(
-            f"{manifest}: no patient can be spared for validation; add rows, or name `val` rows in `split`"
+            f"{manifest}: too few patients to hold some out for validation; add rows, or mark `val` rows in `split`"
         )
     for row in rows:
         if row.label not in labels:
@@ -301,7 +301,7 @@ def check_rows(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> No
 
 
 def _check_regions(context: TrainingContext, rows: Sequence[Row]) -> None:
-    """Boxes are used after training; that they are wrong is said before it."""
+    """Check boxes and masks before training, although they are used after it."""
     for row in rows:
         if row.boxes:
             try:
@@ -312,7 +312,7 @@ def _check_regions(context: TrainingContext, rows: Sequence[Row]) -> None:
 
 
 def _lesions(context: TrainingContext, rows: Sequence[Row], labels: Sequence[str]) -> dict[int, Row]:
-    """Rows that attention is pulled on, by number; none without CARE."""
+    """Return the rows whose attention is guided, by number; empty without CARE."""
     config = context.config
     if config.care == "none":
         return {}
@@ -325,13 +325,13 @@ def _lesions(context: TrainingContext, rows: Sequence[Row], labels: Sequence[str
 
 
 def claim_together(fabric: Fabric, run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
-    """Make the run folder ours, on the first rank; every rank learns the state, see `_claim`."""
+    """Claim the run folder on the first rank and broadcast the state, see `_claim`."""
     found = _claim(run, settings, overwrite=overwrite) if fabric.is_global_zero else ""
     return str(fabric.broadcast(found))
 
 
 def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
-    """Make the run folder ours; "trained" for a new run, "resumed", or "skipped" where all is done."""
+    """Claim the run folder; return "trained" for a new run, "resumed", or "skipped" if it is complete."""
     if overwrite and run.exists():
         shutil.rmtree(run) if run.is_dir() else run.unlink()
     if not run.exists() or (run.is_dir() and not any(run.iterdir())):
@@ -342,24 +342,24 @@ def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
         found = json.loads((run / RUN).read_text())
     except (OSError, ValueError):
         raise OutputExistsError(
-            f"{run} exists and is no training run; name another folder or add --overwrite"
+            f"{run} exists and is not a training run; choose another folder or add --overwrite"
         ) from None
-    if found != json.loads(json.dumps(settings)):  # as the file has them: tuples are lists there
+    if found != json.loads(json.dumps(settings)):  # as in the file, where tuples are lists
         if _has_nothing(run, found):
             files.write_json(run / RUN, settings)
             return "trained"
         raise OutputExistsError(
-            f"{run} holds a run with other settings or data; name another folder or add --overwrite"
+            f"{run} contains a run with other settings or data; choose another folder or add --overwrite"
         )
     if (run / METRICS).is_file():
         return "skipped"
-    for leftover in run.glob(".*.tmp"):  # of a write that the kill cut off
+    for leftover in run.glob(".*.tmp"):  # of an interrupted write
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     return "resumed"
 
 
 def _has_nothing(run: Path, found: Any) -> bool:
-    """Whether a run of ours stopped before its first epoch was over, at a bad image say; there is nothing to keep."""
+    """Return whether a run stopped before the end of its first epoch, so that there is nothing to keep."""
     ours = isinstance(found, dict) and found.get("format") == FORMAT
     return ours and {path.name for path in run.iterdir()} <= {RUN, SPLITS}
 
@@ -379,14 +379,14 @@ def _specification(
 
 
 def path_in(manifest: Path, row: Row) -> str:
-    """The row's path as a manifest writes it: relative to its folder where it lies there, `;` between several."""
+    """Return the path of a row as in a manifest: relative to its folder if inside it, `;` between several."""
     folder = manifest.parent
     inside = (path.relative_to(folder) if path.is_relative_to(folder) else path for path in row.paths)
     return ";".join(path.as_posix() for path in inside)
 
 
 def splits_table(manifest: Path, rows: Sequence[Row]) -> str:
-    """A CSV of the rows and the split that each is in."""
+    """Return a CSV of the rows and their splits."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", "patient", "split"])

@@ -1,4 +1,4 @@
-"""A segmentation run: crops of images and their masks through the same loop, state, log and checkpoint as any run."""
+"""Training of segmentation models on crops of images and masks, with the shared loop, state, log and checkpoint."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ OPEN_MASKS = 128
 
 
 class PixelDataset:
-    """Rows of one split as batches of crops with their labels; fulfils `loop.Batches`.
+    """Rows of one split as batches of crops with labels; implements `loop.Batches`.
 
     Parameters
     ----------
     rows, classes
-        Images with masks, and what the masks hold.
+        Images with masks, and the classes of the masks.
     network
-        Says how large a crop is.
+        Defines the crop size.
     rank, ranks
         This process and how many there are: each gets every `ranks`-th batch.
     """
@@ -200,17 +200,17 @@ def train_segmentation(
     log: Callable[[dict[str, float]], None] = lambda record: None,
     say: Callable[[str], None] = lambda warning: None,
 ) -> TrainSummary:
-    """Train a segmentation model on the rows of a manifest, each with a mask; parameters and errors as of `run.train`.
+    """Train a segmentation model on rows with masks; other parameters and errors are those of `run.train`.
 
     Parameters
     ----------
     classes
-        See `masks.parse_classes`; by default what annotations name, or background and foreground.
+        See `masks.parse_classes`; by default the classes of the annotations, or background and foreground.
 
     Raises
     ------
     ManifestError : no row to train or validate on, a row without a mask, or a mask that cannot be used.
-    UsageError : options that only a classification has.
+    UsageError : options that only classification has.
     """
     for option, given in (
         ("folds", config.folds),
@@ -221,11 +221,11 @@ def train_segmentation(
         ("resample", config.resample != "none"),
     ):
         if given:
-            raise UsageError(f"--model {config.system} has no --{option}: leave it out")
+            raise UsageError(f"--model {config.system} has no --{option}; remove it")
     rows = with_validation(read_manifest(manifest, need_label=False), config.validation, config.seed)
     for row in rows:
         if row.split != "test" and row.mask is None:
-            raise ManifestError(f"{manifest}, row {row.number}: there is no mask; every row needs one, column `mask`")
+            raise ManifestError(f"{manifest}, row {row.number}: no mask; every row needs one in the column `mask`")
     known = parse_classes(classes) if classes else found_classes([row for row in rows if row.split == "train"])
     with training_context(
         manifest, run, config, network_options, weights, command, resources, progress, log, say
@@ -334,7 +334,7 @@ def pixel_scores(
 
 
 def confusion(called: torch.Tensor, labels: torch.Tensor, classes: int) -> NDArray[np.int64]:
-    """Pixels of each class by what they were called, int64 (C, C), rows true; those without a label left out."""
+    """Confusion matrix of labelled pixels, int64 (C, C), true classes in rows."""
     known = labels != NO_LABEL
     pairs = labels[known] * classes + called[known]
     counts = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)

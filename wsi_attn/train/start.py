@@ -1,4 +1,4 @@
-"""The network that a run begins with."""
+"""The initial network of a run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from wsi_attn.provenance import sha256_of
 
 
 def check_options(system: str, options: dict[str, Any], *, warm_up: bool = False) -> None:
-    """Make sure that a system knows the options that are given.
+    """Check that a system has the given options.
 
     Raises
     ------
-    UnknownNameError : there is no such system.
-    UsageError : it has no such option; the message says so.
+    UnknownNameError : the system does not exist.
+    UsageError : the system does not have an option.
     """
     known = {field.name for field in fields(SYSTEMS.get(system)[1])}
     for name in options:
         if name not in known:
-            raise UsageError(f"--model {system} has no {name.replace('_', ' ')}: leave that option out")
+            raise UsageError(f"--model {system} has no option --{name.replace('_', '-')}; remove it")
     if warm_up and "global_weight" not in known:
-        raise UsageError(f"--model {system} has no global head of its own to warm up: leave --warm-up-epochs out")
+        raise UsageError(f"--model {system} has no separate global head; remove --warm-up-epochs")
 
 
 def new_network(system: str, options: dict[str, Any], weights: str, seed: int) -> SlideModel:
-    """A network with weights drawn from the seed, and those of timm backbones from elsewhere where wanted.
+    """Create a network with random weights from the seed, and optionally pretrained timm backbones.
 
     Parameters
     ----------
@@ -50,16 +50,14 @@ def new_network(system: str, options: dict[str, Any], weights: str, seed: int) -
 
 
 def weights_record(weights: str) -> str:
-    """What a run remembers of its weights: of a file its hash, so that another file is another run.
+    """Return what a run records of its initial weights: the hash of a file, so that another file is another run.
 
     Raises
     ------
-    UsageError : there is no such file.
+    UsageError : the file does not exist.
     """
     if weights in (NO_WEIGHTS, "pretrained"):
         return weights
     if not Path(weights).is_file():
-        raise UsageError(
-            f"--weights {weights}: there is no such file; it takes none, pretrained or a .safetensors file"
-        )
+        raise UsageError(f"--weights {weights}: no such file; the option takes none, pretrained or a .safetensors file")
     return f"sha256:{sha256_of(Path(weights))}"

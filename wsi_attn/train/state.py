@@ -1,4 +1,4 @@
-"""The state of an unfinished run on disk, so that a killed run goes on from its last whole epoch."""
+"""The on-disk state of an unfinished run, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsi_attn import files
 
 @dataclass
 class TrainingState:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes
     ----------
@@ -37,14 +37,14 @@ class TrainingState:
 
 
 class Scaling(Protocol):
-    """What keeps numbers of its own between steps: the loss scaling of half precision, nothing elsewhere."""
+    """State of the loss scaling of half precision; empty for other precisions."""
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore them."""
         ...
 
 
@@ -56,7 +56,7 @@ def save_state(
     scaling: Scaling,
     progression: TrainingState,
 ) -> None:
-    """Write everything that a continued run needs, whole or not at all."""
+    """Atomically write everything that a resumed run needs."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progression.best.items()}
@@ -79,7 +79,7 @@ def save_state(
 def load_state(
     folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, scaling: Scaling
 ) -> TrainingState:
-    """Restore network, average, optimizer and loss scaling; the beginning where there is no state."""
+    """Restore network, average, optimizer and loss scaling; return the initial state if there is none."""
     if not (folder / "state.json").is_file():
         return TrainingState()
     record = json.loads((folder / "state.json").read_text())

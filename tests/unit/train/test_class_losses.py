@@ -143,5 +143,5 @@ def test_unknown_names_are_refused(options: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("options", [{"gamma": -1.0}, {"beta": 1.0}, {"care_weight": 1.0}, {"care_tau": 0.0}])
 def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="it must be"):
+    with pytest.raises(UsageError, match="must be"):
         TrainConfig(**options)
