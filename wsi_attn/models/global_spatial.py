@@ -142,7 +142,7 @@ class GlobalSpatial(SlideModel):
         self.map_stride = _stride_at(self.phi, config.map_after)
         if config.view_size % self.phi.stride:
             raise UsageError(
-                f"--view-size {config.view_size} is not a multiple of the stride of {config.backbone}, {self.phi.stride}"
+                f"--view-size {config.view_size} is not a multiple of {self.phi.stride}, the stride of the backbone"
             )
         self.map = GlobalMap(
             config.map_by,

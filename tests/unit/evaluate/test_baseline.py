@@ -54,7 +54,7 @@ def test_folds_split_no_patient_and_always_train_on_all_classes(seed):
 def test_what_cannot_be_held_out_is_refused():
     with pytest.raises(UsageError, match="two classes"):
         grouped_folds(np.zeros(4, np.int64), list("abcd"), 0)
-    with pytest.raises(UsageError, match="two patients of each class; class 1"):
+    with pytest.raises(UsageError, match="two patients per class; class 1"):
         grouped_folds(np.array([0, 0, 1, 1]), list("abcc"), 0)
     with pytest.raises(UsageError, match="differ in size"):
         thumbnail_svm(thumbnails([0, 1], 0), [0, 1], np.zeros((1, 4, 4, 3), np.uint8), 2, 0)

@@ -43,7 +43,7 @@ def test_a_label_without_images_has_none():
 
 def test_names_and_shares_are_checked():
     points = sensitivity_thresholds(np.array([0, 1]), two_columns([0.1, 0.9]))
-    with pytest.raises(UsageError, match="no label of the model; it knows benign, malignant"):
+    with pytest.raises(UsageError, match="not a label of the model; its labels are benign, malignant"):
         threshold_for(points, LABELS, "bad", 0.9)
     for share in (0, -1, 1.01):
         with pytest.raises(UsageError, match="--sensitivity"):

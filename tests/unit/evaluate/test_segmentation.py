@@ -127,7 +127,7 @@ def test_wrong_arrays_are_refused() -> None:
     mask = rectangles((0, 10, 0, 10))
     with pytest.raises(PredictionError, match="shape"):
         count_pixels(mask[1:], mask, 2, ALL)
-    with pytest.raises(PredictionError, match="class beyond"):
+    with pytest.raises(PredictionError, match="class index of 2 or more"):
         count_pixels(mask * 2, mask, 2, ALL)
     with pytest.raises(PredictionError, match="no image"):
         evaluate_segmentation([], ["a", "b"], [], "test", 0, "", {})

@@ -190,17 +190,17 @@ def saved(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": "something else"}, "another kind"),
+        ({"format": "something else"}, "not a wsi-attn checkpoint"),
         ({"schema_version": 99}, "version 99"),
         ({"schema_version": None}, "version None"),
         ({"system": "deep-atention"}, "deep-attention"),
-        ({"network": []}, "do not agree"),
+        ({"network": []}, "do not match"),
         ({"network": {}}, "classes"),
-        ({"network": {**plain_config(CONFIG), "classes": 5}}, "do not agree"),
+        ({"network": {**plain_config(CONFIG), "classes": 5}}, "do not match"),
         ({"network": {**plain_config(CONFIG), "depth": 5}}, "depth"),
-        ({"network": {**plain_config(CONFIG), "coarse_widths": []}}, "do not agree"),
+        ({"network": {**plain_config(CONFIG), "coarse_widths": []}}, "do not match"),
         ({"spec": {}}, "labels"),
-        ({"spec": None}, "do not agree"),
+        ({"spec": None}, "do not match"),
     ],
 )
 def test_configurations_that_are_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_checkpoint_is_found_by_its_folder_or_its_run(tmp_path: Path) -> None:
     saved(tmp_path / "run" / "checkpoint")
     assert find_model(str(tmp_path / "run")) == tmp_path / "run" / "checkpoint"
     assert find_model(str(tmp_path / "run" / "checkpoint")) == tmp_path / "run" / "checkpoint"
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="contains no checkpoint"):
         find_model(str(tmp_path))
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         find_model(str(tmp_path / "none"))

@@ -429,7 +429,7 @@ def test_no_more_patches_are_read_than_instances(options: dict[str, Any]) -> Non
         ({"threshold": 1.5}, "at most 1"),
         ({"attention_smoothing": 1.0}, "below 1"),
         ({"heads": 0}, "at least 1"),
-        ({"selection": "threshold", "sampling": "uniform"}, "draws nothing"),
+        ({"selection": "threshold", "sampling": "uniform"}, "does not sample"),
     ],
 )
 def test_options_that_contradict_themselves(options: dict[str, Any], said: str) -> None:

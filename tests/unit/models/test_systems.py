@@ -78,7 +78,7 @@ def test_a_backbone_of_timm_trains(system: str, weights: Path) -> None:
 
 @pytest.mark.parametrize("system", OPTIONS)
 def test_weights_that_nothing_takes_or_that_do_not_fit(system: str, weights: Path) -> None:
-    with pytest.raises(UsageError, match="trained from scratch"):
+    with pytest.raises(UsageError, match="no pretrained weights"):
         build_network(system, OPTIONS[system], "pretrained")
     with pytest.raises(CheckpointError, match="another network"):
         build_network(system, {**OPTIONS[system], "backbone": "timm:test_convnext"}, str(weights))

@@ -99,5 +99,5 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="Cannot read"):
         network("none").load_encoder(tmp_path / "broken.safetensors")
-    with pytest.raises(CheckpointError, match=r"no \.safetensors file"):
+    with pytest.raises(CheckpointError, match=r"not a \.safetensors file"):
         network("none").load_encoder(tmp_path / "weights.pth")
