@@ -132,7 +132,7 @@ def test_checkpoint_of_another_kind(demo_slide: Path, tmp_path: Path) -> None:
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"architecture": "resnet50"}))
     error = wsi_attn("predict", demo_slide, "--model", other, "--output", tmp_path, code=3).error()
-    assert "another kind" in error
+    assert "not a wsi-attn checkpoint" in error
 
 
 def test_foreign_output_in_the_way(demo_slide: Path, tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_checkpoint_is_found_by_its_folder_or_its_run(tmp_path: Path) -> None:
     assert find_model(str(tmp_path / "run" / "checkpoint")) == tmp_path / "run" / "checkpoint"
     with pytest.raises(CheckpointError, match="contains no checkpoint"):
         find_model(str(tmp_path))
-    with pytest.raises(CheckpointError, match="no checkpoint at"):
+    with pytest.raises(CheckpointError, match="No checkpoint at"):
         find_model(str(tmp_path / "none"))
     with pytest.raises(UnknownNameError, match="no model named"):
         find_model("celularity")

@@ -257,7 +257,7 @@ def test_tensorboard_holds_the_log(manifest: Path, tmp_path: Path) -> None:
 def test_options_of_another_system_are_refused(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="deep-attention has no option --kernels"):
         train(manifest, tmp_path / "run", CONFIG, {"kernels": 3})
-    with pytest.raises(UsageError, match="trained from scratch"):
+    with pytest.raises(UsageError, match="no pretrained weights"):
         train(manifest, tmp_path / "run", CONFIG, NETWORK, weights="pretrained")
     with pytest.raises(UsageError, match="no such file"):
         train(manifest, tmp_path / "other", CONFIG, NETWORK, weights="gone.safetensors")
