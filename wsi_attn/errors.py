@@ -93,7 +93,11 @@ class StoreExistsError(StoreError, FileExistsError):
 
 
 class StoreSchemaError(StoreError, ValueError):
-    """A Zarr that is not a store of ours, or of a version that we do not know."""
+    """A path that is not a wsi-attn store, or a store of an unknown schema version."""
+
+
+class StoreDamagedError(StoreError, ValueError):
+    """A file of a store is missing or has changed, or its metadata is invalid; the message names the file."""
 
 
 class StoreIncompleteError(StoreError, ValueError):

@@ -1,4 +1,4 @@
-"""`wsi-attn verify`: whether stores are still what was written."""
+"""`wsi-attn verify`: check that stores still are what was written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Stores = Annotated[
     list[str],
     typer.Argument(metavar="STORE", help="Stores, folders of stores or manifests (.csv); - reads a list from stdin."),
 ]
-Fast = Annotated[bool, typer.Option("--fast", help="Compare sizes and checksums, decode nothing.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Compare sizes and checksums only; do not decode pixels.")]
 
 
 def verify(
@@ -25,7 +25,7 @@ def verify(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Read stores again, every file and every chunk, and say what is missing or damaged."""
+    """Read every file of stores again and report what is missing, added or damaged."""
     from wsi_attn.data.inputs import stores_in
     from wsi_attn.store.verify import verify_store
 
@@ -40,8 +40,8 @@ def verify(
             console.fail(error)
             continue
         state = "damaged" if verdict.problems else "sound"
-        for problem in verdict.problems[1:]:
-            console.info(problem)
+        for line in (*verdict.notes, *verdict.problems[1:]):
+            console.info(line)
         if verdict.problems:
             more = f"; one of {len(verdict.problems)} problems" if len(verdict.problems) > 1 else ""
             console.fail(StoreError(verdict.problems[0] + more))
@@ -52,6 +52,7 @@ def verify(
             "chunks": verdict.chunks,
             "bytes": verdict.bytes,
             "problems": list(verdict.problems),
+            "notes": list(verdict.notes),
         }
         data_json(record) if json else data(
             f"{path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(verdict.problems)} problems"

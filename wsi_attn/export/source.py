@@ -66,6 +66,7 @@ class ExportSource:
     prediction: SlidePrediction | None = None
     store: bool = False
     qupath_origin: Point = ORIGIN
+    scores: tuple[str, ...] = ()
     mark: str = ""
     images: tuple[Path, ...] = ()
 
@@ -76,8 +77,7 @@ class ExportSource:
             return (ATTENTION, *self.prediction.maps)
         if not self.store:
             return ()
-        scores = self.path / "tiles" / self.grid / "scores"
-        names = sorted((folder.name for folder in scores.glob("*") if folder.is_dir()), key=lambda n: (n != TISSUE, n))
+        names = sorted(self.scores, key=lambda name: (name != TISSUE, name))
         return (*(f"{SCORE}{name}" for name in names), TISSUE)
 
     def layer(self, name: str | None = None) -> Layer:
@@ -237,10 +237,18 @@ def open_export_source(
     with open_source(path, slide_mpp) as source:
         info = source.info
         store = isinstance(source, TileStore)
-        if isinstance(source, TileStore):
-            source.grid(grid)  # an unknown grid is said at once
+        scores = source.grid(grid).scores if isinstance(source, TileStore) else ()
         return ExportSource(
-            path, info.name, path, info.fingerprint, info.size0, info.mpp, grid, store=store, qupath_origin=info.origin
+            path,
+            info.name,
+            path,
+            info.fingerprint,
+            info.size0,
+            info.mpp,
+            grid,
+            store=store,
+            qupath_origin=info.origin,
+            scores=scores,
         )
 
 

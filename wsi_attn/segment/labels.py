@@ -1,7 +1,7 @@
-"""A label image as OME-Zarr 0.5, written block by block and finished, or gone on with, as a whole.
+"""A label image as OME-Zarr 0.5, written block by block; it appears as a whole, and an interrupted one resumes.
 
-Until it is complete it lies beside its place under a hidden name, with a journal of the blocks that are done: a killed
-run goes on from there. A block is one chunk of the finest level; blocks without anything to look at have no chunk and
+Until it is complete it lies beside its place under a hidden name, with a journal of the blocks that are done, from
+which an interrupted run resumes. A block is one chunk of the finest level; blocks without tissue have no chunk and
 read as 0. Coarser levels take every second pixel, as those of the tissue label do.
 """
 
@@ -21,7 +21,11 @@ from wsi_attn import files
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.slide import UInt8Array
 from wsi_attn.store import ome
+from wsi_attn.store.additions import adding, retired_name
 from wsi_attn.store.arrays import DOCUMENT
+from wsi_attn.store.checked_files import scan
+from wsi_attn.store.schema import FileInfo
+from wsi_attn.store.sharding import crc32c
 
 BLOCK = 2048
 """Side of a block in pixels: 4 MB of labels, a few thousand files for the largest slide."""
@@ -127,17 +131,33 @@ class LabelImage:
         """Of the levels, the finest first."""
         return [frame.size for frame in self._frames]
 
-    def finish(self) -> None:
-        """Put the image in its place, replacing what was there."""
+    def finish(self, store: Path | None = None) -> None:
+        """Move the image to its place, replacing what was there.
+
+        Parameters
+        ----------
+        store
+            The store that the image is a label of; its metadata then records and names the label.
+        """
         (self._part / JOURNAL).unlink(missing_ok=True)
+        if store is None:
+            self._move()
+            shutil.rmtree(retired_name(self.path), ignore_errors=True)
+            return
+        key = self.path.relative_to(store).as_posix()
+        with adding(store, key) as announce:
+            document = _labels_document(store, self.path.name)
+            names = {f"labels/{DOCUMENT}": FileInfo(len(document), crc32c(document))}
+            announce({**scan(self._part, key), **names})
+            self._move()
+            files.write_bytes(store / "labels" / DOCUMENT, document)
+
+    def _move(self) -> None:
+        retired = retired_name(self.path)
+        shutil.rmtree(retired, ignore_errors=True)
         if self.path.exists():
-            retired = self._part.with_name(f"{self._part.name}.old")
-            shutil.rmtree(retired, ignore_errors=True)
             self.path.rename(retired)
-            self._part.rename(self.path)
-            shutil.rmtree(retired)
-        else:
-            self._part.rename(self.path)
+        self._part.rename(self.path)
 
     def discard(self) -> None:
         """Forget what is under way."""
@@ -194,14 +214,13 @@ def colour_of(index: int) -> tuple[int, int, int]:
     return COLOURS[(index - 1) % len(COLOURS)]
 
 
-def register_label(store: Path, name: str) -> None:
-    """Name a label in the group `labels` of a store, where readers of OME-Zarr look for it."""
-    path = store / "labels" / DOCUMENT
-    document = json.loads(path.read_text(encoding="utf-8"))
+def _labels_document(store: Path, name: str) -> bytes:
+    """The `zarr.json` of the group `labels` of a store, where readers of OME-Zarr look, with a label added."""
+    document = json.loads((store / "labels" / DOCUMENT).read_text(encoding="utf-8"))
     names = document["attributes"]["ome"]["labels"]
     if name not in names:
         names.append(name)
-        files.write_text(path, json.dumps(document, indent=2, ensure_ascii=False))
+    return json.dumps(document, indent=2, ensure_ascii=False).encode()
 
 
 def _frames(frame: Frame, levels: int | None) -> list[Frame]:

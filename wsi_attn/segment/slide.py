@@ -23,12 +23,13 @@ from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.provenance import software
 from wsi_attn.segment.evaluation import segmenter
-from wsi_attn.segment.labels import LabelImage, register_label, settings_of
+from wsi_attn.segment.labels import LabelImage, settings_of
 from wsi_attn.segment.objects import AreaCounts, features, find_objects
 from wsi_attn.segment.tiled_inference import TiledInference
 from wsi_attn.segment.windows import default_overlap
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.slides.view import read_view
+from wsi_attn.store.additions import recover
 from wsi_attn.store.lock import store_lock
 from wsi_attn.store.schema import TISSUE_LABEL
 from wsi_attn.store.tile_store import TileStore
@@ -106,6 +107,8 @@ def finished_record(
     OutputExistsError : something else lies there.
     """
     settings = _settings(slide, checkpoint, config)
+    if paths.key:
+        recover(slide.info.path)  # a label that was moved into place but not recorded
     if settings_of(paths.labels, under_way=True) == settings:
         return None
     there = [path for path in (paths.record, paths.labels, paths.polygons) if path.exists()]
@@ -207,9 +210,7 @@ def segment_slide(
             "software": software(),
         }
         files.write_json(paths.record, record)
-        if paths.key:
-            register_label(slide.info.path, paths.key)
-        labels.finish()  # last: its presence says that all is there
+        labels.finish(slide.info.path if paths.key else None)  # last: its presence says that all is there
     return record
 
 

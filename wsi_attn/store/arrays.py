@@ -1,33 +1,42 @@
-"""Zarr v3 groups and arrays written as what they are: a JSON document each, and chunks under Zstandard.
+"""Zarr v3 groups and arrays, written and read without the Zarr library: JSON documents, and Zstandard chunks.
 
-The format is small and fixed, and a store is made in a few milliseconds; loading the library that could write it as
-well takes longer than tiling a slide. Tests hold every document against the one that Zarr itself writes.
+The format is small and fixed, and writing a store takes a few milliseconds; loading Zarr takes longer than tiling a
+slide. Reading does not fill missing chunks, as Zarr does: here a missing chunk is damage. Tests compare every document
+with the one that Zarr writes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
+from wsi_attn.errors import StoreDamagedError
 from wsi_attn.slide import BACKGROUND, Level
 from wsi_attn.store import sharding
-from wsi_attn.store.backend import Backend
-from wsi_attn.store.chunk_codec import ZSTD_CHAIN, ChunkCodec, zstd
+from wsi_attn.store.backend import FolderBackend
+from wsi_attn.store.chunk_codec import ZSTD_CHAIN, ChunkCodec, unzstd, zstd
+from wsi_attn.store.schema import named_field
 
 DOCUMENT = "zarr.json"
+MOST_CHUNKS = 1 << 24
+"""More chunks than any array of a store has: a damaged shape is an error and not an endless loop."""
+
 LITTLE = {"endian": "little"}
 
 
-def put_group(place: Backend, key: str, attributes: Mapping[str, Any]) -> None:
+def put_group(place: FolderBackend, key: str, attributes: Mapping[str, Any]) -> None:
     """Write a group; the root has the key ""."""
     _put_document(place, key, {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
 
 
-def put_level(place: Backend, key: str, level: Level, codec: ChunkCodec) -> None:
+def put_level(place: FolderBackend, key: str, level: Level, codec: ChunkCodec) -> None:
     """Write the metadata of a sharded level, uint8 (3, rows, columns), whose chunks are tiles; no pixels."""
     tile, (rows, columns) = level.tile_size, sharding.shard_chunks(level.size, level.tile_size)
     shards = {
@@ -43,7 +52,7 @@ def put_level(place: Backend, key: str, level: Level, codec: ChunkCodec) -> None
 
 
 def put_array(
-    place: Backend,
+    place: FolderBackend,
     key: str,
     values: NDArray[Any],
     *,
@@ -71,11 +80,11 @@ def put_array(
             whole[tuple(slice(extent) for extent in part.shape)] = part
             part = whole
         little_endian = np.ascontiguousarray(part, values.dtype.newbyteorder("<"))
-        place.put("/".join([key, "c", *map(str, index)]), zstd(little_endian.tobytes()))
+        place.put(chunk_key(key, index), zstd(little_endian.tobytes()))
 
 
 def _put_array(
-    place: Backend,
+    place: FolderBackend,
     key: str,
     shape: list[int],
     data_type: str,
@@ -101,6 +110,111 @@ def _put_array(
     _put_document(place, key, document)
 
 
-def _put_document(place: Backend, key: str, document: Mapping[str, Any]) -> None:
+def _put_document(place: FolderBackend, key: str, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     place.put(f"{key}/{DOCUMENT}" if key else DOCUMENT, text.encode())
+
+
+Extent = Annotated[int, Meta(ge=0, lt=2**40)]
+
+
+class _ChunkShape(msgspec.Struct, frozen=True):
+    chunk_shape: list[Annotated[int, Meta(ge=1, lt=2**31)]]
+
+
+class _ChunkGrid(msgspec.Struct, frozen=True):
+    name: Literal["regular"]
+    configuration: _ChunkShape
+
+
+class _Codec(msgspec.Struct, frozen=True):
+    name: Literal["bytes", "zstd"]
+
+
+class ArrayDocument(msgspec.Struct, frozen=True):
+    """The `zarr.json` of an array that `put_array` wrote."""
+
+    shape: list[Extent]
+    data_type: Literal["bool", "uint8", "int64", "float32"]
+    chunk_grid: _ChunkGrid
+    codecs: list[_Codec]
+    attributes: dict[str, Any]
+    zarr_format: Literal[3]
+    node_type: Literal["array"]
+
+    @property
+    def chunk_shape(self) -> list[int]:
+        """Extents of a chunk."""
+        return self.chunk_grid.configuration.chunk_shape
+
+    def chunks(self) -> Iterator[tuple[int, ...]]:
+        """Indices of all chunks, row by row."""
+        return np.ndindex(*self._chunk_counts())
+
+    def _chunk_counts(self) -> list[int]:
+        return [-(-extent // side) for extent, side in zip(self.shape, self.chunk_shape, strict=True)]
+
+    def check(self) -> None:
+        """ValueError where the fields contradict each other."""
+        if len(self.shape) != len(self.chunk_shape):
+            raise ValueError(f"shape {self.shape} and chunk_shape {self.chunk_shape} differ in their number of axes")
+        if math.prod(self._chunk_counts()) > MOST_CHUNKS:
+            raise ValueError(f"shape {self.shape} has too many chunks of {self.chunk_shape}")
+
+
+Load = Callable[[str], bytes]
+"""Content of a file of the store by its key; StoreDamagedError where the file is missing or has changed."""
+
+
+def chunk_key(key: str, index: Sequence[int]) -> str:
+    """Where a chunk of the array `key` lies."""
+    return "/".join([key, "c", *map(str, index)])
+
+
+def read_document(load: Load, key: str, where: object = "") -> ArrayDocument:
+    """The metadata of an array.
+
+    Parameters
+    ----------
+    where
+        The store, for messages.
+
+    Raises
+    ------
+    StoreDamagedError : the file is missing or has changed, or a field of it is invalid.
+    """
+    data = load(f"{key}/{DOCUMENT}")
+    try:
+        document = msgspec.json.decode(data, type=ArrayDocument)
+        document.check()
+    except (ValueError, RecursionError) as error:
+        raise StoreDamagedError(f"{where}/{key}/{DOCUMENT} is damaged: {named_field(error, '')}") from error
+    return document
+
+
+def read_array(load: Load, key: str, where: object = "") -> tuple[NDArray[Any], dict[str, Any]]:
+    """Values and attributes of an array that `put_array` wrote; every chunk must exist.
+
+    Raises
+    ------
+    StoreDamagedError : a file is missing or has changed, or does not decode.
+    """
+    document = read_document(load, key, where)
+    sides, dtype = document.chunk_shape, np.dtype(document.data_type)
+    parts = []
+    for index in document.chunks():
+        name = chunk_key(key, index)
+        try:
+            part = np.frombuffer(unzstd(load(name)), dtype.newbyteorder("<")).reshape(sides)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, StoreDamagedError):
+                raise
+            raise StoreDamagedError(f"{where}/{name} is damaged: it does not decode ({error})") from error
+        parts.append((index, part))
+    values = np.zeros(document.shape, dtype)
+    for index, part in parts:
+        window = values[
+            tuple(slice(number * side, (number + 1) * side) for number, side in zip(index, sides, strict=True))
+        ]
+        window[...] = part[tuple(slice(extent) for extent in window.shape)]
+    return values, document.attributes

@@ -117,3 +117,8 @@ def jpeg_codec(quality: int) -> ChunkCodec:
 def zstd(data: UInt8Array | bytes) -> bytes:
     """Zstandard with a checksum, so that a damaged chunk is noticed when it is read."""
     return bytes(Zstd(level=ZSTD_LEVEL, checksum=True).encode(data))
+
+
+def unzstd(data: bytes | memoryview) -> bytes:
+    """Inverse of `zstd`; RuntimeError where the data is damaged."""
+    return bytes(Zstd().decode(data))

@@ -1,7 +1,8 @@
-"""Creating what a store holds: its levels, still without pixels, its tissue label, and later its grids."""
+"""Creating a store: its levels without pixels, its tissue label, and its grids."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,19 @@ from numpy.typing import NDArray
 from wsi_attn import files
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.store import ome
+from wsi_attn.store.additions import adding
 from wsi_attn.store.arrays import put_array, put_group, put_level
-from wsi_attn.store.backend import Backend, FolderBackend
+from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.chunk_codec import ChunkCodec
-from wsi_attn.store.schema import ATTRIBUTE, TISSUE_LABEL, GridInfo, StoreMeta
+from wsi_attn.store.schema import (
+    ATTRIBUTE,
+    GROUP_FILE,
+    TISSUE_LABEL,
+    FileInfo,
+    GridInfo,
+    StoreMeta,
+    encode_root,
+)
 
 LABEL_CHUNK = 1024
 
@@ -42,10 +52,11 @@ def create_store(
         _put_tissue(place, tissue, tissue_frame, meta)
         put_group(place, "tiles", {})
         image = ome.image_attributes(meta.source.name, meta.levels, meta.mpp)
-        put_group(place, "", {"ome": image, ATTRIBUTE: meta.to_json()})
+        meta = dataclasses.replace(meta, files=place.written)
+        place.put(GROUP_FILE, encode_root({"ome": image}, meta))
 
 
-def _put_tissue(place: Backend, tissue: NDArray[np.uint8], frame: Frame, meta: StoreMeta) -> None:
+def _put_tissue(place: FolderBackend, tissue: NDArray[np.uint8], frame: Frame, meta: StoreMeta) -> None:
     # OME-Zarr wants as many levels of a label as of its image; coarser ones take every second pixel.
     frames, rasters = [frame], [tissue]
     for _ in meta.levels[1:]:
@@ -67,8 +78,11 @@ def write_grid(
     readable: NDArray[np.bool_],
     scores: Mapping[str, NDArray[np.float32]],
     score_attributes: Mapping[str, Mapping[str, Any]],
-) -> None:
+) -> dict[str, FileInfo]:
     """Add a grid to the store at `path`; it appears whole, replacing one of the same name.
+
+    The metadata of a complete store records the files of the grid; those of a store that is still being written are
+    recorded when it is completed.
 
     Parameters
     ----------
@@ -77,9 +91,16 @@ def write_grid(
     readable
         bool (N,).
     scores
-        float32 (N,) each, by name, with what each says of itself.
+        float32 (N,) each, by name.
+    score_attributes
+        Attributes of each score, by name.
+
+    Returns
+    -------
+    Size and checksum of each file of the grid, by its path in the store.
     """
-    with files.new_folder(path / "tiles" / grid.name) as folder:
+    group = f"tiles/{grid.name}"
+    with adding(path, group) as announce, files.new_folder(path / group) as folder:
         place = FolderBackend(folder)
         put_array(place, "coords", coords, attributes=grid.to_json())
         put_array(place, "readable", readable)
@@ -87,3 +108,6 @@ def write_grid(
             put_array(place, f"scores/{name}", values, attributes=score_attributes[name])
         put_group(place, "scores", {})
         put_group(place, "", {})
+        written = {f"{group}/{key}": file for key, file in place.written.items()}
+        announce(written)
+    return written

@@ -1,4 +1,4 @@
-"""Which shards of an unfinished store are done: JSON lines, one a shard, written after the shard is in place."""
+"""Which shards of an unfinished store are done: JSON lines, one per shard, written after the shard is in place."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 import time
 from typing import Any
 
-from wsi_attn.store.backend import Backend
-
-KEY = "journal.jsonl"
+from wsi_attn.store.backend import FolderBackend
+from wsi_attn.store.schema import JOURNAL_FILE
 
 PATIENCE = 0.5
 """Seconds between two writes: more often would cost more than what is lost, the shards of that time."""
@@ -17,14 +16,14 @@ PATIENCE = 0.5
 class Journal:
     """The journal of one store; a shard that it does not name is simply written again."""
 
-    def __init__(self, place: Backend) -> None:
+    def __init__(self, place: FolderBackend) -> None:
         self._place = place
         self._lines = b""
         self._written = time.monotonic()
 
     def read(self) -> list[dict[str, Any]]:
         """All entries, oldest first."""
-        self._lines = self._place.get(KEY) or b""
+        self._lines = self._place.get(JOURNAL_FILE) or b""
         return [json.loads(line) for line in self._lines.splitlines()]
 
     def append(self, entry: dict[str, Any]) -> None:
@@ -34,10 +33,10 @@ class Journal:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was appended, as a whole value: stores of objects cannot append."""
-        self._place.put(KEY, self._lines)
+        """Write what was appended."""
+        self._place.put(JOURNAL_FILE, self._lines)
         self._written = time.monotonic()
 
     def remove(self) -> None:
-        """Forget everything: the store is complete."""
-        self._place.delete(KEY)
+        """Delete the journal: the store is complete."""
+        self._place.delete(JOURNAL_FILE)

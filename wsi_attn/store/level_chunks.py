@@ -1,7 +1,6 @@
-"""The chunks of one level, read straight from its shards: compressed as they lie there, or as pixels.
+"""The chunks of one level, read from its shards without the Zarr library, compressed or as pixels.
 
-The same bytes that any Zarr reader finds, without an array library between: neighbouring chunks are read at once,
-and those that are JPEG tiles can be handed on undecoded. May be read from several threads.
+Neighbouring chunks are read at once, and JPEG tiles can be handed on undecoded. May be read from several threads.
 """
 
 from __future__ import annotations
@@ -16,25 +15,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.encoding import TileEncoding
-from wsi_attn.errors import NotEncodedError, SlideReadError, StoreSchemaError, TileDecodeError
+from wsi_attn.errors import NotEncodedError, SlideReadError, StoreDamagedError, StoreError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Region, Size
 from wsi_attn.slide import BACKGROUND, Level, UInt8Array
 from wsi_attn.store import sharding
+from wsi_attn.store.arrays import DOCUMENT
+from wsi_attn.store.checked_files import CheckedFiles
 from wsi_attn.store.chunk_codec import ChunkCodec
 
 
 class LevelChunks:
     """Chunks of one level of a store in a folder; fulfils `EncodedTiles` where they are JPEG or JPEG 2000.
 
+    Parameters
+    ----------
+    files
+        The files of the store.
+    index, level
+        Which level, and its size as the store's metadata gives it.
+
     Raises
     ------
-    StoreSchemaError : the level's metadata cannot be read, or names codecs that are not ours.
+    StoreDamagedError : the level's metadata is missing, has changed, or contradicts the store's.
+    StoreSchemaError : its chunks have a codec that wsi-attn does not read.
     """
 
-    def __init__(self, store: Path, index: int, level: Level) -> None:
-        self.store, self.index, self.level = store, index, level
-        self.codec = _codec_of(store / str(index) / "zarr.json")
+    def __init__(self, files: CheckedFiles, index: int, level: Level) -> None:
+        self.store, self.index, self.level = files.store, index, level
+        self.codec = _codec_of(files, index, level)
         self.counts = -(-level.size.height // level.tile_size.height), -(-level.size.width // level.tile_size.width)
         self.shard = sharding.shard_chunks(level.size, level.tile_size)
         self._lock = threading.Lock()
@@ -147,14 +156,22 @@ class LevelChunks:
         return self.store / sharding.shard_key(self.index, row, column)
 
 
-def _codec_of(path: Path) -> ChunkCodec:
+def _codec_of(files: CheckedFiles, index: int, level: Level) -> ChunkCodec:
+    key = f"{index}/{DOCUMENT}"
     try:
-        (sharded,) = json.loads(path.read_text(encoding="utf-8"))["codecs"]
-        return ChunkCodec.from_chain(sharded["configuration"]["codecs"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        if isinstance(error, StoreSchemaError):
+        document = json.loads(files.read(key))
+        (sharded,) = document["codecs"]
+        chain, shape = sharded["configuration"]["codecs"], sharded["configuration"]["chunk_shape"]
+        codec = ChunkCodec.from_chain(chain)
+        if document["shape"][1:] != [level.size.height, level.size.width]:
+            raise ValueError(f"shape {document['shape']} is not that of the level, {level.size}")
+        if shape[1:] != [level.tile_size.height, level.tile_size.width]:
+            raise ValueError(f"chunk_shape {shape} is not the tile size of the level, {level.tile_size}")
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        if isinstance(error, StoreError):
             raise
-        raise StoreSchemaError(f"{path} is damaged: no shards of ours are described in it") from error
+        raise StoreDamagedError(f"{files.store / key} is damaged: it does not describe shards ({error})") from error
+    return codec
 
 
 def _read(path: Path, ranges: list[tuple[int, int, int]]) -> Iterator[tuple[int, memoryview]]:

@@ -5,27 +5,40 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from wsi_attn.errors import StoreLockedError
 
+POLL = 0.02
+"""Seconds between two attempts to take a lock."""
+
 
 @contextmanager
-def store_lock(path: Path) -> Iterator[None]:
+def store_lock(path: Path, wait: float = 0.0) -> Iterator[None]:
     """Hold the right to write `path`; the lock file lies beside it and is removed at the end.
+
+    Parameters
+    ----------
+    wait
+        Seconds to wait for another holder.
 
     Raises
     ------
     StoreLockedError : another process, or another thread of this one, holds it.
     """
+    give_up = time.monotonic() + wait
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
         handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
         if not _try_lock(handle):
             os.close(handle)
+            if time.monotonic() < give_up:
+                time.sleep(POLL)
+                continue
             raise StoreLockedError(f"Another process is writing {path}; wait for it, or choose another --output")
         # Its last holder may have removed the file between our opening and locking it.
         if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):

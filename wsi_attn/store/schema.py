@@ -1,15 +1,19 @@
-"""The published contract of a store: names, attributes and their JSON, and how they are read back.
+"""The published contract of a store: names, attributes, and how they are written and validated.
 
 `NAME.zarr` is one Zarr v3 group that is also an OME-Zarr 0.5 image::
 
     zarr.json                 attributes `ome` (`ome.py`) and `wsi_attn` (`StoreMeta`, below)
     0, 1, 2 ...               uint8 (3, rows, columns), axes c, y, x, in shards (`sharding.py`) of chunks that are
-                              tiles of the slide copied as they are, or compressed anew (`chunk_codec.py`)
-    labels/tissue/0, 1 ...    uint8 (rows, columns): 0 background, 1 tissue, 2 could not be read
+                              tiles copied from the slide, or compressed again (`chunk_codec.py`)
+    labels/tissue/0, 1 ...    uint8 (rows, columns): 0 background, 1 tissue, 2 unreadable
+    labels/NAME/0, 1 ...      uint8 (rows, columns): classes that `segment` found
     tiles/GRID/coords         int64 (N, 2), see `COORDS_SENTENCE`; attributes are those of `GridInfo`
     tiles/GRID/readable       bool (N,)
-    tiles/GRID/scores/NAME    float32 (N,), NaN where the tile could not be read; attributes say range and unit
+    tiles/GRID/scores/NAME    float32 (N,), NaN where the tile is unreadable; attributes give range and unit
     journal.jsonl             only while `state` is "writing" (`journal.py`)
+
+The root `zarr.json` records the size and CRC-32C of every other file of the store, and its own CRC-32C. Stores of
+schema 2 record their shards alone.
 
 Free-text properties of the slide file are left out on purpose: vendors keep patient names in them.
 """
@@ -18,24 +22,46 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, NamedTuple
 
-from wsi_attn.errors import SlideNotFoundError, StoreSchemaError
+import msgspec
+from msgspec import Meta
+
+from wsi_attn.errors import SlideNotFoundError, StoreDamagedError, StoreSchemaError
 from wsi_attn.geometry import Mpp, Region, Size
 from wsi_attn.slide import Level
+from wsi_attn.store import sharding
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+OLDEST_SCHEMA = 2
+"""Stores of this version are still read; they have checksums of shards alone."""
+
 ATTRIBUTE = "wsi_attn"
 GROUP_FILE = "zarr.json"
+JOURNAL_FILE = "journal.jsonl"
 TISSUE_LABEL = "tissue"
 WRITING, COMPLETE = "writing", "complete"
 
 BACKGROUND_LABEL, TISSUE_VALUE, UNREADABLE_LABEL = 0, 1, 2
 
 COORDS_SENTENCE = "x, y of the tile's top-left corner in level-0 pixels of the slide, row by row from the top left"
+
+SEAL = "metadata_crc32c"
+_SEAL_PATTERN = re.compile(rb'"metadata_crc32c": "([0-9a-f]{8})"')
+_UNSEALED = b'"metadata_crc32c": "00000000"'
+_SHARD = re.compile(r"\d+/c/0/\d+/\d+")
+
+# What JSON may hold; msgspec names the field that does not fit.
+Side = Annotated[int, Meta(ge=1, lt=2**31)]
+Coordinate = Annotated[int, Meta(gt=-(2**40), lt=2**40)]
+Factor = Annotated[float, Meta(gt=0, lt=1e9)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0, lt=2**62)]
+Checksum = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
 class Unreadable(NamedTuple):
@@ -74,10 +100,33 @@ class PixelsInfo(NamedTuple):
 
 
 class FileInfo(NamedTuple):
-    """Size and checksum of a shard."""
+    """Size and CRC-32C of a file of the store."""
 
     bytes: int
     crc32c: int
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A grid, label or other group that is being added to a complete store.
+
+    The metadata names it before any file appears. If the writer is killed, the group counts as absent, and the next
+    writer completes the addition or undoes it.
+
+    Attributes
+    ----------
+    group
+        Path of the added group in the store.
+    files
+        Every file of the group, and every other file that the addition changes.
+    """
+
+    group: str
+    files: Mapping[str, FileInfo]
+
+    def covers(self, key: str) -> bool:
+        """Whether a file lies in the added group."""
+        return key.startswith(f"{self.group}/")
 
 
 @dataclass(frozen=True)
@@ -125,22 +174,45 @@ class GridInfo:
         }
 
     @classmethod
-    def from_json(cls, name: str, value: Mapping[str, Any]) -> GridInfo:
-        """Inverse of `to_json`."""
-        downsample_x, downsample_y = value["downsample"]
-        tile_size, overlap, min_tissue = value["tile_size"], value["overlap"], value["min_tissue"]
-        scores = tuple(value["scores"])
-        return cls(name, tile_size, overlap, downsample_x, downsample_y, min_tissue, value["mpp"], scores)
+    def from_json(cls, name: str, value: object) -> GridInfo:
+        """Inverse of `to_json`; msgspec.ValidationError where a field is missing or of the wrong type."""
+        found = msgspec.convert(value, _GridDocument)
+        return cls(
+            name,
+            found.tile_size,
+            found.overlap,
+            *found.downsample,
+            found.min_tissue,
+            found.mpp,
+            tuple(found.scores),
+        )
+
+
+class _GridDocument(msgspec.Struct, frozen=True):
+    tile_size: Side
+    overlap: Annotated[int, Meta(ge=0, lt=2**31)]
+    downsample: tuple[Factor, Factor]
+    min_tissue: Fraction
+    mpp: Factor | None
+    scores: list[str]
 
 
 @dataclass(frozen=True)
 class StoreMeta:
     """Everything the attribute `wsi_attn` of a store says.
 
-    `mpp` belongs to the slide's level 0, as all coordinates do; `levels` are the store's own, whose first may
-    be coarser than that, and `pixels` says of each where it comes from. `files` are the shards that hold pixels,
-    relative to the store, with their sizes and checksums: what is absent from it is background, what is in it and
-    gone is damage.
+    Attributes
+    ----------
+    mpp
+        Pixel size of the slide's level 0 in µm, as all coordinates are in its pixels.
+    levels, pixels
+        The store's own levels, whose first may be coarser than the slide's, and where the pixels of each come from.
+    files
+        Size and checksum of every file but the root's `zarr.json`, by path in the store. A shard that is not listed
+        is background; a listed file that is missing is damage. Of stores of schema 2, the shards alone; None while
+        those are being written.
+    addition
+        What is being added to a complete store.
     """
 
     source: SourceInfo
@@ -156,13 +228,31 @@ class StoreMeta:
     tissue: TissueInfo
     unreadable: tuple[Unreadable, ...] = ()
     files: Mapping[str, FileInfo] | None = None
+    addition: Addition | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def records_all_files(self) -> bool:
+        """Whether `files` lists every file, which stores of schema 2 do not."""
+        return self.schema_version > OLDEST_SCHEMA
+
+    @property
+    def shards(self) -> dict[str, FileInfo]:
+        """The part of `files` that holds pixels."""
+        return {key: file for key, file in (self.files or {}).items() if is_shard(key)}
+
+    @property
+    def recorded_grids(self) -> set[str]:
+        """Names of the grids in `files`."""
+        parts = (key.split("/") for key in self.files or {} if key.startswith("tiles/"))
+        return {names[1] for names in parts if len(names) > 2}
 
     def to_json(self) -> dict[str, Any]:
         """The attribute `wsi_attn`."""
         source = self.source
         icc = base64.b64encode(source.icc_profile).decode() if source.icc_profile else None
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             "state": self.state,
             "source": {
                 "name": source.name,
@@ -191,38 +281,124 @@ class StoreMeta:
             },
             "unreadable_columns": "level, then x, y, width, height in level-0 pixels",
             "unreadable": [list(region) for region in self.unreadable],
-            "files": {key: file._asdict() for key, file in self.files.items()} if self.files is not None else None,
+            "files": _files_to_json(self.files) if self.files is not None else None,
+            **self._addition_to_json(),
+            **({SEAL: "00000000"} if self.records_all_files else {}),
         }
 
+    def _addition_to_json(self) -> dict[str, Any]:
+        if self.addition is None:
+            return {}
+        return {"addition": {"group": self.addition.group, "files": _files_to_json(self.addition.files)}}
+
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> StoreMeta:
-        """Inverse of `to_json`; KeyError, TypeError or ValueError where something is missing."""
-        source, tissue = value["source"], value["tissue"]
+    def from_json(cls, value: object) -> StoreMeta:
+        """Inverse of `to_json`; msgspec.ValidationError where a field is missing or of the wrong type."""
+        found = msgspec.convert(value, _MetaDocument)
+        source = found.source
         return cls(
             source=SourceInfo(
-                source["name"],
-                source["fingerprint"],
-                source["vendor"],
-                source["compression"],
-                Size(*source["size0"]),
-                Region(*source["bounds"]) if source["bounds"] else None,
-                base64.b64decode(source["icc_profile"]) if source["icc_profile"] else None,
+                source.name,
+                source.fingerprint,
+                source.vendor,
+                source.compression,
+                Size(*source.size0),
+                Region(*source.bounds) if source.bounds else None,
+                source.icc_profile,
             ),
-            mpp=Mpp(*value["mpp"]) if value["mpp"] else None,
-            mpp_source=value["mpp_source"],
-            mpp_note=value["mpp_note"],
-            objective_power=value["objective_power"],
-            parameters=value["parameters"],
-            software=value["software"],
-            state=value["state"],
-            levels=tuple(_level_from_json(level) for level in value["levels"]),
-            pixels=tuple(PixelsInfo(level["origin"], level["codec"], level["reason"]) for level in value["levels"]),
-            tissue=TissueInfo(tissue["method"], tissue["measure"], tissue["threshold"], tissue["fraction"]),
-            unreadable=tuple(Unreadable(*region) for region in value["unreadable"]),
-            files={key: FileInfo(**file) for key, file in value["files"].items()}
-            if value["files"] is not None
+            mpp=Mpp(*found.mpp) if found.mpp else None,
+            mpp_source=found.mpp_source,
+            mpp_note=found.mpp_note,
+            objective_power=found.objective_power,
+            parameters=found.parameters,
+            software=found.software,
+            state=found.state,
+            levels=tuple(
+                Level(Size(level.width, level.height), level.downsample_x, level.downsample_y, Size(*level.tile_size))
+                for level in found.levels
+            ),
+            pixels=tuple(PixelsInfo(level.origin, level.codec, level.reason) for level in found.levels),
+            tissue=found.tissue,
+            unreadable=tuple(Unreadable(*region) for region in found.unreadable),
+            files=_files_from_json(found.files, len(found.levels), "files") if found.files is not None else None,
+            addition=Addition(
+                found.addition.group,
+                _files_from_json(found.addition.files, len(found.levels), "addition.files"),
+            )
+            if found.addition
             else None,
+            schema_version=found.schema_version,
         )
+
+
+class _SourceDocument(msgspec.Struct, frozen=True):
+    name: str
+    fingerprint: str
+    vendor: str
+    compression: str
+    size0: tuple[Side, Side]
+    bounds: tuple[Coordinate, Coordinate, Side, Side] | None
+    icc_profile: bytes | None
+
+
+class _LevelDocument(msgspec.Struct, frozen=True):
+    width: Side
+    height: Side
+    downsample_x: Factor
+    downsample_y: Factor
+    tile_size: tuple[Annotated[int, Meta(ge=1, le=2**16)], Annotated[int, Meta(ge=1, le=2**16)]]
+    origin: str
+    codec: str
+    reason: str
+
+
+class _FileDocument(msgspec.Struct, frozen=True):
+    bytes: Count
+    crc32c: Checksum
+
+
+class _AdditionDocument(msgspec.Struct, frozen=True):
+    group: str
+    files: dict[str, _FileDocument]
+
+
+class _MetaDocument(msgspec.Struct, frozen=True):
+    schema_version: int
+    state: Literal["writing", "complete"]
+    source: _SourceDocument
+    mpp: tuple[Factor, Factor] | None
+    mpp_source: str
+    mpp_note: str
+    objective_power: float | None
+    parameters: dict[str, Any]
+    software: dict[str, str]
+    levels: Annotated[list[_LevelDocument], Meta(min_length=1)]
+    tissue: TissueInfo
+    unreadable: list[tuple[Annotated[int, Meta(ge=0)], Coordinate, Coordinate, Side, Side]]
+    files: dict[str, _FileDocument] | None
+    addition: _AdditionDocument | None = None
+
+
+def _files_to_json(files: Mapping[str, FileInfo]) -> dict[str, dict[str, int]]:
+    return {key: files[key]._asdict() for key in _in_order(files)}
+
+
+def _files_from_json(value: Mapping[str, _FileDocument], levels: int, field: str) -> dict[str, FileInfo]:
+    for key in value:
+        outside = PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts or not key
+        if outside or (is_shard(key) and sharding.shard_of(key)[0] >= levels):
+            raise msgspec.ValidationError(f"Not a file of this store: {key!r} - at `$.{field}`")
+    return {key: FileInfo(file.bytes, file.crc32c) for key, file in value.items()}
+
+
+def _in_order(files: Mapping[str, FileInfo]) -> Iterator[str]:
+    yield from sorted(key for key in files if not is_shard(key))
+    yield from sorted((key for key in files if is_shard(key)), key=sharding.shard_of)
+
+
+def is_shard(key: str) -> bool:
+    """Whether a file of a store holds pixels."""
+    return _SHARD.fullmatch(key) is not None
 
 
 def _level_to_json(level: Level) -> dict[str, Any]:
@@ -235,35 +411,81 @@ def _level_to_json(level: Level) -> dict[str, Any]:
     }
 
 
-def _level_from_json(value: Mapping[str, Any]) -> Level:
-    size, tile = Size(value["width"], value["height"]), Size(*value["tile_size"])
-    return Level(size, value["downsample_x"], value["downsample_y"], tile)
+def encode_root(attributes: Mapping[str, Any], meta: StoreMeta) -> bytes:
+    """The root `zarr.json`, with its own CRC-32C.
+
+    The checksum is that of the whole file in which its eight digits are zeros.
+
+    Parameters
+    ----------
+    attributes
+        Of the group, besides that of `meta`.
+    """
+    document = {"attributes": {**attributes, ATTRIBUTE: meta.to_json()}, "zarr_format": 3, "node_type": "group"}
+    data = (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    if not meta.records_all_files:
+        return data
+    return data.replace(_UNSEALED, _UNSEALED.replace(b"00000000", f"{sharding.crc32c(data):08x}".encode()))
+
+
+def _is_sealed(data: bytes) -> bool:
+    found = _SEAL_PATTERN.findall(data)
+    unsealed = _SEAL_PATTERN.sub(_UNSEALED, data)
+    return len(found) == 1 and f"{sharding.crc32c(unsealed):08x}".encode() == found[0]
 
 
 def read_meta(path: Path) -> StoreMeta:
-    """What a store says of itself, complete or not; decodes no pixels and loads no Zarr.
+    """What a store says of itself, complete or not; reads the root `zarr.json` alone.
 
     Raises
     ------
     SlideNotFoundError : there is nothing at the path.
-    StoreSchemaError : what is there is not a store of ours, or of a version that we do not know.
+    StoreSchemaError : the path is not a wsi-attn store, or has an unknown schema version.
+    StoreDamagedError : a field of the metadata is missing or invalid, or the file has changed since it was written.
     """
+    return read_root(path)[0]
+
+
+def read_root(path: Path) -> tuple[StoreMeta, dict[str, Any]]:
+    """`read_meta`, and the other attributes of the root group."""
     if not path.exists():
         raise SlideNotFoundError(f"There is no store {path}")
+    file = path / GROUP_FILE
     try:
-        attributes = json.loads((path / GROUP_FILE).read_text(encoding="utf-8"))["attributes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreSchemaError(f"{path} is not a store of wsi-attn: it has no readable Zarr v3 {GROUP_FILE}") from error
-    if not isinstance(attributes, dict) or not isinstance(ours := attributes.get(ATTRIBUTE), dict):
-        raise StoreSchemaError(f"{path} is a Zarr, but not a store of wsi-attn: it has no attribute `{ATTRIBUTE}`")
-    if ours.get("schema_version") != SCHEMA_VERSION:
+        data = file.read_bytes()
+        attributes = msgspec.json.decode(data)["attributes"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreSchemaError(
-            f"{path} has store schema {ours.get('schema_version')}; this version of wsi-attn reads schema "
-            f"{SCHEMA_VERSION}: update it, or tile the slide again"
+            f"{path} is not a store of wsi-attn, or it is damaged: {file} is not a readable Zarr v3 group "
+            f"({_reason(error)})"
+        ) from error
+    if not isinstance(attributes, dict) or not isinstance(own := attributes.pop(ATTRIBUTE, None), dict):
+        raise StoreSchemaError(f"{path} is a Zarr, but not a store of wsi-attn: {file} has no attribute `{ATTRIBUTE}`")
+    version = own.get("schema_version")
+    if version not in range(OLDEST_SCHEMA, SCHEMA_VERSION + 1):
+        raise StoreSchemaError(
+            f"{path} has store schema {version}; this version of wsi-attn reads schemas {OLDEST_SCHEMA} to "
+            f"{SCHEMA_VERSION}: update wsi-attn, or tile the slide again"
         )
     try:
-        return StoreMeta.from_json(ours)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreSchemaError(
-            f"{path} says it is a store of wsi-attn, but its attributes are damaged: {error!r}"
-        ) from error
+        meta = StoreMeta.from_json(own)
+    except msgspec.ValidationError as error:
+        raise StoreDamagedError(f"{file} is damaged: {named_field(error, ATTRIBUTE)}") from error
+    if meta.records_all_files and not _is_sealed(data):
+        raise StoreDamagedError(f"{file} has changed since it was written: its checksum differs. {REMEDY}")
+    return meta, attributes
+
+
+REMEDY = "Restore it from a copy, or write the store again with `wsi-attn tile SLIDE --overwrite`"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    return "its group attributes are missing" if isinstance(error, KeyError | TypeError) else str(error)
+
+
+def named_field(error: Exception, root: str) -> str:
+    """The message of a msgspec error, beginning with the field that it is about."""
+    message, _, path = str(error).partition(" - at `$")
+    return f"{root}{path.rstrip('`')}: {message}"

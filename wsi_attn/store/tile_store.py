@@ -1,37 +1,49 @@
 """`TileStore`: a finished store, read as a slide, with its tissue, tile coordinates and scores.
 
-Fulfils `contract.Slide`, in coordinates of the slide that it was made of, without knowing slide files. Read-only:
-stores are written by `tiling`. Zarr is loaded when pixels or arrays are first asked for.
+Fulfils `slide.Slide`, in coordinates of the slide that it was made of, without knowing slide files. Read-only:
+stores are written by `tiling`. A file that is missing or has changed is an error; nothing is read as a fill value.
 """
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, StoreIncompleteError, StoreSchemaError
+from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, StoreDamagedError, StoreIncompleteError
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.store import sharding
+from wsi_attn.store.arrays import DOCUMENT, chunk_key, read_array, read_document
+from wsi_attn.store.checked_files import CheckedFiles, essential_files
 from wsi_attn.store.level_chunks import LevelChunks
 from wsi_attn.store.schema import (
-    ATTRIBUTE,
     COMPLETE,
     TISSUE_LABEL,
     TISSUE_VALUE,
+    Factor,
     GridInfo,
     StoreMeta,
     Unreadable,
+    named_field,
     read_meta,
 )
 
-if TYPE_CHECKING:
-    import zarr
+
+class _Factors(msgspec.Struct, frozen=True):
+    downsample: tuple[Factor, Factor]
+
+
+class _LabelAttributes(msgspec.Struct, frozen=True):
+    wsi_attn: _Factors
+
+
+class _LabelGroup(msgspec.Struct, frozen=True):
+    attributes: _LabelAttributes
 
 
 class TileStore:
@@ -42,23 +54,24 @@ class TileStore:
     path
         The `.zarr` folder.
     meta
-        All that the store says of itself: parameters, tissue rule, unreadable regions, software.
+        The metadata of the store: parameters, tissue rule, unreadable regions, software, checksums.
+    files
+        The files of labels, grids and array metadata, checked as they are read.
     chunks
         Of each level, the compressed chunks and what they decode to.
     info
-        The same as any slide says it. `size0` and `mpp` are those of the original slide's level 0, also where
-        the store's first level is coarser; `fingerprint` is the original file's.
+        As of any slide. `size0` and `mpp` are those of the original slide's level 0, also where the store's first
+        level is coarser; `fingerprint` is the original file's.
     """
 
     def __init__(self, path: Path, meta: StoreMeta, slide_mpp: Mpp | None = None) -> None:
         self.path = path
         self.meta = meta
         self.info = _info_from(path, meta, slide_mpp)
-        self._lock = threading.Lock()
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self.files = CheckedFiles.of(path, meta)
         self._closed = False
         self._damage = _damage_by_level(meta.levels, (*meta.unreadable, *_gone(path, meta)))
-        self.chunks = tuple(LevelChunks(path, index, level) for index, level in enumerate(meta.levels))
+        self.chunks = tuple(LevelChunks(self.files, index, level) for index, level in enumerate(meta.levels))
 
     @classmethod
     def open(cls, path: Path, slide_mpp: Mpp | None = None) -> Self:
@@ -72,16 +85,20 @@ class TileStore:
         Raises
         ------
         SlideNotFoundError : there is nothing at the path.
-        StoreSchemaError : it is not a store of ours, or of a version that we do not know.
+        StoreSchemaError : it is not a store of wsi-attn, or one of an unknown version.
         StoreIncompleteError : it was never finished.
+        StoreDamagedError : its metadata is damaged, or a file of its labels or grids is missing or has another size.
+            Contents are checked when they are read.
         """
         meta = read_meta(path)
         if meta.state != COMPLETE:
             raise StoreIncompleteError(
-                f"{path} was never finished: run `wsi-attn tile` on {meta.source.name} again with the same options, "
-                "it goes on where it stopped"
+                f"{path} was never finished: rerun `wsi-attn tile` on {meta.source.name} with the same options; "
+                "it resumes"
             )
-        return cls(path, meta, slide_mpp)
+        store = cls(path, meta, slide_mpp)
+        store._require_files()
+        return store
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Pixels of one region; see `Slide.read_region`."""
@@ -107,8 +124,7 @@ class TileStore:
 
     def read_level(self, level: int, region: Region) -> UInt8Array:
         """Stored pixels of a region in pixels of a level, that must lie inside it; fill where they are damaged."""
-        if self._closed:
-            raise SlideReadError(f"{self.path} is closed")
+        self._check_open()
         return self.chunks[level].pixels(region)
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
@@ -134,64 +150,106 @@ class TileStore:
         return np.asarray(values == TISSUE_VALUE), frame
 
     def tissue_label(self) -> tuple[UInt8Array, Frame]:
-        """The stored label, uint8 (rows, columns): 0 background, 1 tissue, 2 could not be read."""
-        values = np.asarray(self.array(f"labels/{TISSUE_LABEL}/0")[...], np.uint8)
-        factors: Any = self._group(f"labels/{TISSUE_LABEL}").attrs[ATTRIBUTE]
-        return values, Frame(Size(values.shape[1], values.shape[0]), *factors["downsample"])
+        """The stored label, uint8 (rows, columns): 0 background, 1 tissue, 2 unreadable; errors as `coords`."""
+        key = f"labels/{TISSUE_LABEL}"
+        values, _ = self._array(f"{key}/0", "uint8", 2)
+        file = f"{key}/{DOCUMENT}"
+        try:
+            document = msgspec.json.decode(self.files.read(file), type=_LabelGroup)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise StoreDamagedError(f"{self.path / file} is damaged: {named_field(error, '')}") from error
+        factors = document.attributes.wsi_attn.downsample
+        return np.asarray(values, np.uint8), Frame(Size(values.shape[1], values.shape[0]), *factors)
 
     def grids(self) -> tuple[str, ...]:
         """Names of the grids, sorted."""
-        folders = (folder for folder in (self.path / "tiles").iterdir() if (folder / "coords").is_dir())
-        return tuple(sorted(folder.name for folder in folders if not folder.name.startswith(".")))
+        if self.meta.records_all_files and self.meta.state == COMPLETE:
+            return tuple(sorted(self.meta.recorded_grids))
+        folder = self.path / "tiles"
+        found = {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
+        first = self.meta.parameters.get("grid")
+        if self.meta.state == COMPLETE and isinstance(first, str):
+            found.add(first)  # it was there when the store was completed: if it has gone, that is damage
+        return tuple(sorted(name for name in found if not name.startswith(".")))
 
     def grid(self, grid: str = "default") -> GridInfo:
-        """How the tiles of a grid lie."""
-        return GridInfo.from_json(grid, dict(self._grid_array(grid, "coords").attrs))
+        """How the tiles of a grid lie; errors as `coords`."""
+        key = self._grid_key(grid, "coords")
+        document = read_document(self.files.read, key, self.path)
+        try:
+            return GridInfo.from_json(grid, document.attributes)
+        except msgspec.ValidationError as error:
+            file = self.path / key / DOCUMENT
+            raise StoreDamagedError(f"{file} is damaged: {named_field(error, 'attributes')}") from error
 
     def coords(self, grid: str = "default") -> NDArray[np.int64]:
-        """int64 (N, 2): x, y of each tile's top-left corner in level-0 pixels, in read order."""
-        return np.asarray(self._grid_array(grid, "coords")[...], np.int64)
+        """Where the tiles of a grid lie.
+
+        Returns
+        -------
+        int64 (N, 2): x, y of each tile's top-left corner in level-0 pixels, in read order.
+
+        Raises
+        ------
+        UnknownNameError : there is no such grid.
+        StoreDamagedError : a file is missing, has changed, or is invalid.
+        """
+        key = self._grid_key(grid, "coords")
+        values, _ = self._array(key, "int64", 2)
+        if values.shape[1] != 2:
+            raise StoreDamagedError(
+                f"{self.path / key / DOCUMENT} is damaged: shape {list(values.shape)} is not (N, 2)"
+            )
+        return np.asarray(values, np.int64)
 
     def readable(self, grid: str = "default") -> NDArray[np.bool_]:
-        """Whether each tile's pixels could be read, bool (N,)."""
-        return np.asarray(self._grid_array(grid, "readable")[...], np.bool_)
+        """Whether each tile's pixels could be read, bool (N,); errors as `coords`."""
+        return np.asarray(self._array(self._grid_key(grid, "readable"), "bool", 1)[0], np.bool_)
 
     def scores(self, grid: str = "default", name: str = "tissue") -> NDArray[np.float32]:
-        """float32 (N,): one score of each tile, NaN where it could not be read."""
-        known = [folder.name for folder in (self.path / "tiles" / grid / "scores").glob("*") if folder.is_dir()]
-        if grid in self.grids() and name not in known:
+        """float32 (N,): one score of each tile, NaN where it could not be read; errors as `coords`."""
+        known = self.grid(grid).scores
+        if name not in known:
             raise unknown_name(f"score of {self.path}", name, known)
-        return np.asarray(self._grid_array(grid, f"scores/{name}")[...], np.float32)
+        return np.asarray(self._array(self._grid_key(grid, f"scores/{name}"), "float32", 1)[0], np.float32)
 
-    def array(self, name: str) -> zarr.Array[Any]:
-        """An array of the store by its path, opened once."""
-        import zarr
+    def _array(self, key: str, dtype: str, axes: int) -> tuple[NDArray[Any], dict[str, Any]]:
+        self._check_open()
+        values, attributes = read_array(self.files.read, key, self.path)
+        if (values.dtype, values.ndim) != (np.dtype(dtype), axes):
+            raise StoreDamagedError(
+                f"{self.path / key / DOCUMENT} is damaged: {values.dtype} with {values.ndim} axes instead of {dtype} "
+                f"with {axes}"
+            )
+        return values, attributes
 
-        if self._closed:
-            raise SlideReadError(f"{self.path} is closed")
-        with self._lock:
-            if name not in self._arrays:
-                try:
-                    self._arrays[name] = zarr.open_array(self.path / name, mode="r", zarr_format=3)
-                except (OSError, ValueError, KeyError) as error:
-                    raise StoreSchemaError(f"{self.path} is damaged: array {name} cannot be opened") from error
-            return self._arrays[name]
-
-    def _grid_array(self, grid: str, name: str) -> zarr.Array[Any]:
+    def _grid_key(self, grid: str, name: str) -> str:
+        self._check_open()
         if grid not in self.grids():
             raise unknown_name(f"grid of {self.path}", grid, self.grids())
-        return self.array(f"tiles/{grid}/{name}")
+        return f"tiles/{grid}/{name}"
 
-    def _group(self, name: str) -> zarr.Group:
-        import zarr
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SlideReadError(f"{self.path} is closed")
 
-        return zarr.open_group(self.path / name, mode="r", zarr_format=3)
+    def _require_files(self) -> None:
+        """`StoreDamagedError` where a file of labels or grids is missing; contents are not read."""
+        if self.meta.records_all_files:
+            for key in essential_files(self.meta):
+                self.files.require(key)
+            return
+        arrays = [f"labels/{TISSUE_LABEL}/0"]
+        for grid in self.grids():
+            names = ("coords", "readable", *(f"scores/{name}" for name in self.grid(grid).scores))
+            arrays += [f"tiles/{grid}/{name}" for name in names]
+        for key in arrays:
+            for index in read_document(self.files.read, key, self.path).chunks():
+                self.files.require(chunk_key(key, index))
 
     def close(self) -> None:
-        """Forget the open arrays; reading afterwards is an error."""
-        with self._lock:
-            self._closed = True
-            self._arrays.clear()
+        """Reading afterwards is an error."""
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -221,9 +279,9 @@ def _info_from(path: Path, meta: StoreMeta, slide_mpp: Mpp | None) -> SlideInfo:
 
 
 def _gone(path: Path, meta: StoreMeta) -> list[Unreadable]:
-    """Shards that were written and are not there any more, or not whole: Zarr would read them as background."""
+    """Regions of shards that are missing or have another size: Zarr would read them as background."""
     gone = []
-    for name, file in (meta.files or {}).items():
+    for name, file in meta.shards.items():
         try:
             if (path / name).stat().st_size == file.bytes:
                 continue

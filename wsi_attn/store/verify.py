@@ -1,4 +1,4 @@
-"""Whether a store is still what was written: every file, index, chunk and array is read again."""
+"""Checking that a store still is what was written: every file, index, chunk and array is read again."""
 
 from __future__ import annotations
 
@@ -9,30 +9,54 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attn.errors import SlideReadError, StoreError, WsiAttnError
+from wsi_attn.errors import SlideReadError, StoreDamagedError, StoreError, UnknownNameError
 from wsi_attn.slide import Progress, no_progress
 from wsi_attn.store import sharding
+from wsi_attn.store.arrays import read_array
+from wsi_attn.store.checked_files import CheckedFiles, difference, visible_files
+from wsi_attn.store.chunk_codec import unzstd
 from wsi_attn.store.level_chunks import LevelChunks
-from wsi_attn.store.schema import COMPLETE, TISSUE_LABEL, FileInfo, StoreMeta, read_meta
+from wsi_attn.store.schema import (
+    COMPLETE,
+    GROUP_FILE,
+    JOURNAL_FILE,
+    TISSUE_LABEL,
+    Addition,
+    FileInfo,
+    StoreMeta,
+    is_shard,
+    read_meta,
+)
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.threads import thread_limit
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify_store` found; `problems` are sentences, none where the store is sound."""
+    """What `verify_store` found.
+
+    Attributes
+    ----------
+    files, chunks, bytes
+        Files whose checksums were compared, chunks of pixels in them, and their size.
+    problems
+        Sentences that name what is damaged; none where the store is sound.
+    notes
+        What could not be proven, and what is unfinished but not damaged.
+    """
 
     path: Path
     files: int
     chunks: int
     bytes: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def verify_store(
     path: Path, *, decode: bool = True, workers: int | None = None, progress: Progress = no_progress
 ) -> Verdict:
-    """Read a whole store and say what is missing or damaged.
+    """Read a whole store and find what is missing or damaged.
 
     Parameters
     ----------
@@ -42,44 +66,79 @@ def verify_store(
 
     Raises
     ------
-    SlideNotFoundError, StoreSchemaError : there is no store of ours to verify.
+    SlideNotFoundError, StoreSchemaError : there is no store to verify.
     """
-    meta = read_meta(path)
+    try:
+        meta = read_meta(path)
+    except StoreDamagedError as error:
+        return Verdict(path, 0, 0, 0, (str(error),))
     problems = [] if meta.state == COMPLETE else [f"{path} was never finished; `wsi-attn tile` resumes it"]
-    files = meta.files or {}
-    levels = tuple(LevelChunks(path, index, level) for index, level in enumerate(meta.levels))
-    threads = workers or thread_limit()
+    levels, found = _levels(path, meta)
+    files = _files_to_check(meta)
     count = 0
-    with ThreadPoolExecutor(threads) as pool:
-        checked = pool.map(lambda item: _check_shard(path, levels, *item, decode=decode), files.items())
-        for done, (chunks, found) in enumerate(checked, 1):
+    with ThreadPoolExecutor(workers or thread_limit()) as pool:
+        checked = pool.map(lambda item: _check_file(path, meta, levels, *item, decode=decode), files.items())
+        for done, (chunks, damage) in enumerate(checked, 1):
             count += chunks
-            problems += found
+            problems += damage
             progress(done, len(files), "verifying")
-    if meta.state == COMPLETE:  # else what is there is nobody's yet
-        problems += [*_unknown_files(path, meta), *_check_arrays(path)]
-    return Verdict(path, len(files), count, sum(file.bytes for file in files.values()), tuple(problems))
+    if meta.state == COMPLETE:  # an unfinished store has files that are not recorded yet
+        problems += _unknown_files(path, meta)
+        if not (problems and meta.records_all_files):  # else they would be consequences of what was found above
+            problems += [*found, *_check_arrays(path, meta)]
+    notes = tuple(_notes(path, meta))
+    return Verdict(path, len(files), count, sum(file.bytes for file in files.values()), tuple(problems), notes)
 
 
-def _check_shard(
-    path: Path, levels: tuple[LevelChunks, ...], key: str, file: FileInfo, *, decode: bool
+def _levels(path: Path, meta: StoreMeta) -> tuple[tuple[LevelChunks | None, ...], list[str]]:
+    """The levels, None where their metadata is damaged, and how it is."""
+    levels: list[LevelChunks | None] = []
+    problems = []
+    for index, level in enumerate(meta.levels):
+        try:
+            levels.append(LevelChunks(CheckedFiles.of(path, meta), index, level))
+        except StoreError as error:
+            levels.append(None)
+            problems.append(str(error))
+    return tuple(levels), problems
+
+
+def _files_to_check(meta: StoreMeta) -> dict[str, FileInfo]:
+    """Recorded files but those of a group that is being replaced."""
+    files = meta.files or {}
+    return {key: file for key, file in files.items() if not (meta.addition and meta.addition.covers(key))}
+
+
+def _check_file(
+    path: Path, meta: StoreMeta, levels: tuple[LevelChunks | None, ...], key: str, file: FileInfo, *, decode: bool
 ) -> tuple[int, list[str]]:
+    """Chunks of pixels in a file, and what is wrong with it."""
     try:
         content = (path / key).read_bytes()
     except OSError as error:
         return 0, [f"{path / key}: {error.strerror}"]
-    if len(content) != file.bytes:
-        return 0, [f"{path / key} has {len(content)} bytes instead of {file.bytes}"]
-    found = []
-    if sharding.crc32c(content) != file.crc32c:
-        found.append(f"{path / key} has changed since it was written: its checksum differs")
-    index, row, column = sharding.shard_of(key)
-    chunks = levels[index]
+    problem = difference(path / key, content, file)
+    if problem and meta.addition and _is_new(meta.addition, path, key, content):
+        problem = None
+    found = [problem] if problem else []
+    if not is_shard(key) or len(content) != file.bytes or (chunks := levels[sharding.shard_of(key)[0]]) is None:
+        return 0, found
+    count, damage = _check_shard(path, chunks, key, content, decode=decode)
+    return count, found + damage
+
+
+def _is_new(addition: Addition, path: Path, key: str, content: bytes) -> bool:
+    return key in addition.files and difference(path / key, content, addition.files[key]) is None
+
+
+def _check_shard(path: Path, chunks: LevelChunks, key: str, content: bytes, *, decode: bool) -> tuple[int, list[str]]:
+    _, row, column = sharding.shard_of(key)
     rows, columns = chunks.shard
     try:
         offsets, lengths = sharding.decode_index(content[-sharding.index_bytes(rows * columns) :], rows * columns)
     except ValueError as error:
-        return 0, [*found, f"{path / key}: {error}"]
+        return 0, [f"{path / key}: {error}"]
+    found = []
     present = np.flatnonzero(lengths)
     data = memoryview(content)
     for number in present.tolist() if decode else []:
@@ -92,23 +151,57 @@ def _check_shard(
 
 
 def _unknown_files(path: Path, meta: StoreMeta) -> Iterator[str]:
-    """Chunks that nobody wrote: they would be read as pixels."""
-    for index in range(len(meta.levels)):
-        for file in sorted((path / str(index) / "c").rglob("*")):
-            if file.is_file() and file.relative_to(path).as_posix() not in (meta.files or {}):
-                yield f"{file} does not belong to the store"
+    """Files that are not recorded: Zarr would read them as pixels, labels or scores."""
+    levels = {str(index) for index in range(len(meta.levels))}
+    for key in visible_files(path):
+        if key in (GROUP_FILE, JOURNAL_FILE) or key in (meta.files or {}):
+            continue
+        if meta.addition and (meta.addition.covers(key) or key in meta.addition.files):
+            continue
+        parts = key.split("/")
+        if meta.records_all_files or (parts[0] in levels and parts[1:2] == ["c"]):
+            yield f"{path / key} does not belong to the store"
 
 
-def _check_arrays(path: Path) -> Iterator[str]:
-    """Tissue, coordinates, scores: read, decoded against their checksums, and of one length."""
-    with TileStore.open(path) as store:
-        try:
+def _check_arrays(path: Path, meta: StoreMeta) -> Iterator[str]:
+    """Tissue, coordinates and scores: decoded, and of one length."""
+    try:
+        with TileStore.open(path) as store:
             for index in range(len(store.meta.levels)):
-                store.array(f"labels/{TISSUE_LABEL}/{index}")[...]
+                read_array(store.files.read, f"labels/{TISSUE_LABEL}/{index}", path)
+            store.tissue_label()
             for grid in store.grids():
                 lengths = {len(store.coords(grid)), len(store.readable(grid))}
                 lengths |= {len(store.scores(grid, name)) for name in store.grid(grid).scores}
                 if len(lengths) > 1:
                     yield f"{path}: the arrays of grid {grid!r} differ in length"
-        except (WsiAttnError, OSError, RuntimeError, ValueError) as error:
-            yield f"{path}: {error}" if not isinstance(error, StoreError) else str(error)
+    except (StoreError, UnknownNameError) as error:
+        yield str(error)
+    if not meta.records_all_files:
+        yield from _check_label_chunks(path)
+
+
+def _check_label_chunks(path: Path) -> Iterator[str]:
+    """Chunks of labels that `segment` added to a store without checksums: those that exist must decode."""
+    for key in visible_files(path / "labels"):
+        if "/c/" not in key or key.startswith(f"{TISSUE_LABEL}/"):
+            continue
+        file = path / "labels" / key
+        try:
+            unzstd(file.read_bytes())
+        except (OSError, RuntimeError, ValueError) as error:
+            yield f"{file} is damaged: it does not decode ({error})"
+
+
+def _notes(path: Path, meta: StoreMeta) -> Iterator[str]:
+    if meta.addition is not None:
+        yield (
+            f"{path}: adding {meta.addition.group} was interrupted; rerun the command that added it. "
+            "Until then it counts as absent"
+        )
+    if not meta.records_all_files:
+        yield (
+            f"{path} was written by an earlier version (schema {meta.schema_version}), which recorded checksums of "
+            "pixels alone: metadata, labels, coordinates and scores are complete and decode, but changed values in "
+            "them cannot be detected. `wsi-attn tile SLIDE --overwrite` writes a store with checksums of every file"
+        )

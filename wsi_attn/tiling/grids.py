@@ -6,8 +6,9 @@ after the slide has gone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.scores.scores import SCORES, ScoreInfo, parse_names, warm_up
 from wsi_attn.slide import Progress
 from wsi_attn.store.create import write_grid
-from wsi_attn.store.schema import GridInfo
+from wsi_attn.store.schema import FileInfo, GridInfo
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.levels import LEVEL_TOLERANCE, LevelPlan, downsamples
@@ -29,10 +30,21 @@ from wsi_attn.tissue.mask import TissueMask
 
 @dataclass(frozen=True, eq=False)
 class ScoredGrid:
-    """Whether each tile could be read, bool (N,), and its scores, float32 (N,) by name, NaN where it could not."""
+    """The tiles of a grid.
+
+    Attributes
+    ----------
+    readable
+        Whether each tile could be read, bool (N,).
+    scores
+        float32 (N,) by name, NaN where the tile could not be read.
+    files
+        Once it is written, size and checksum of each of its files, by path in the store.
+    """
 
     readable: NDArray[np.bool_]
     scores: dict[str, NDArray[np.float32]]
+    files: Mapping[str, FileInfo] = field(default_factory=dict)
 
 
 def plan_grid(store: TileStore, config: TileConfig) -> tuple[GridInfo, Frame]:
@@ -81,8 +93,8 @@ def add_grid(
     if not grid.scores or _are_chunks(store, grid, frame):  # else pixels were read, and damage was met there
         scored = _without_damaged(scored, store, grid, origins_from0(coords0, frame), frame)
     attributes = {name: _attributes(SCORES[name]) for name in grid.scores}
-    write_grid(store.path, grid, coords0, scored.readable, scored.scores, attributes)
-    return scored
+    written = write_grid(store.path, grid, coords0, scored.readable, scored.scores, attributes)
+    return replace(scored, files=written)
 
 
 def _attributes(score: ScoreInfo) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsi_attn.errors import StoreExistsError, StoreSchemaError
+from wsi_attn.errors import StoreDamagedError, StoreExistsError, StoreSchemaError
 from wsi_attn.geometry import Frame
 from wsi_attn.provenance import software
 from wsi_attn.scores.scores import parse_names, warm_up
@@ -46,6 +46,8 @@ def find_existing(slide: Slide, output: Path, config: TileConfig, *, overwrite: 
         meta = read_meta(output)
     except StoreSchemaError as error:
         raise _exists(output, _describe(output)) from error
+    except StoreDamagedError as error:
+        raise _exists(output, f"a damaged store ({error})") from error
     unfinished = meta.state != COMPLETE
     wanted = config.parameters() if unfinished else config.pixel_parameters()
     differences = _differences(meta, slide.info, wanted, config)

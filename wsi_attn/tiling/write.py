@@ -8,28 +8,28 @@ same bytes. Nothing written depends on the clock, on the machine or on the numbe
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn import files
+from wsi_attn.errors import StoreError
 from wsi_attn.geometry import Mpp, Region
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store import sharding
+from wsi_attn.store.additions import recover, write_root
 from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.journal import Journal
 from wsi_attn.store.lock import store_lock
-from wsi_attn.store.schema import ATTRIBUTE, COMPLETE, GROUP_FILE, FileInfo, StoreMeta, Unreadable, read_meta
+from wsi_attn.store.schema import COMPLETE, FileInfo, StoreMeta, Unreadable, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig, TileSummary
 from wsi_attn.tiling.grids import ScoredGrid, add_grid, chunks_ahead, plan_grid, score_grid
@@ -78,6 +78,9 @@ def tile_slide(
     """
     started = time.perf_counter()
     with store_lock(output):
+        if output.exists() and not overwrite:
+            with suppress(StoreError):  # `find_existing` says what is wrong
+                recover(output)
         found = find_existing(slide, output, config, overwrite=overwrite)
         remove_leftovers(output)
         if found != "complete":
@@ -94,8 +97,10 @@ def tile_slide(
                 scored = None
                 if found != "without grid":
                     store, scored = _write_pixels(slide, store, mask, config, pool, progress)
-                readable = add_grid(store, mask, config, pool, progress, scored).readable
-                _mark_complete(store)
+                added = add_grid(store, mask, config, pool, progress, scored)
+                readable = added.readable
+                if found != "without grid":
+                    _mark_complete(store, added.files)
     states = {"complete": "skipped", "unfinished": "resumed", "without grid": "added", "nothing": "written"}
     return _summary(slide, store, readable, config, states[found], started)
 
@@ -262,9 +267,8 @@ class _Writer:
         unreadable: list[tuple[int, int]],
     ) -> _ShardRecord:
         place = _place(plan, shard)
-        if parts:
-            self.place.put(sharding.shard_key(index, *place), *parts)
-        return _ShardRecord(index, *place, unreadable, sum(map(len, parts)), sharding.crc32c(*parts))
+        file = self.place.put(sharding.shard_key(index, *place), *parts) if parts else FileInfo(0, 0)
+        return _ShardRecord(index, *place, unreadable, *file)
 
     def _finish_shard(self, shard: Region, wait: Callable[[], _ShardRecord]) -> None:
         record = wait()
@@ -292,16 +296,16 @@ class _Writer:
             for index, plan in enumerate(self.plans)
             for region in self.damage[index]
         ]
-        shards = {key: self.files[key] for key in sorted(self.files, key=sharding.shard_of)}
-        return dataclasses.replace(self.store.meta, state=COMPLETE, unreadable=tuple(unreadable), files=shards)
+        recorded = {**(self.store.meta.files or {}), **self.files}
+        return dataclasses.replace(self.store.meta, state=COMPLETE, unreadable=tuple(unreadable), files=recorded)
 
 
-def _mark_complete(store: TileStore) -> None:
-    """The last step: what the store says of itself, and that it is all there."""
-    document = json.loads((store.path / GROUP_FILE).read_text(encoding="utf-8"))
-    if document["attributes"][ATTRIBUTE]["state"] != COMPLETE:
-        document["attributes"][ATTRIBUTE] = store.meta.to_json()
-        files.write_json(store.path / GROUP_FILE, document)
+def _mark_complete(store: TileStore, grid: Mapping[str, FileInfo]) -> None:
+    """The last step: record that the store is complete, with the sizes and checksums of its files."""
+    meta = store.meta
+    if meta.records_all_files:
+        meta = dataclasses.replace(meta, files={**(meta.files or {}), **grid})
+    write_root(store.path, meta)
     Journal(FolderBackend(store.path)).remove()
 
 

@@ -13,13 +13,15 @@ from wsi_attn.errors import (
     RegionError,
     SlideNotFoundError,
     SlideReadError,
+    StoreDamagedError,
     StoreIncompleteError,
     StoreSchemaError,
     UnknownNameError,
 )
 from wsi_attn.geometry import Mpp, Region
 from wsi_attn.provenance import software
-from wsi_attn.store.schema import StoreMeta, read_meta
+from wsi_attn.store.schema import SEAL, StoreMeta, read_meta
+from wsi_attn.store.sharding import crc32c
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.write import TileConfig, tile_slide
 
@@ -39,10 +41,14 @@ def made(tmp_path_factory):
     return slide, path
 
 
-def edited(path, folder, change):
-    """A store of nothing but the metadata of `path`, changed."""
+def edited(path, folder, change, *, sealed=False):
+    """A store of nothing but the metadata of `path`, changed, with the right checksum or the old one."""
     group = json.loads((path / "zarr.json").read_text())
     change(group["attributes"])
+    if sealed:
+        group["attributes"]["wsi_attn"][SEAL] = "00000000"
+        crc = f"{crc32c(json.dumps(group).encode()):08x}"
+        group["attributes"]["wsi_attn"][SEAL] = crc
     folder.mkdir()
     (folder / "zarr.json").write_text(json.dumps(group))
     return folder
@@ -153,9 +159,9 @@ def test_refuses_what_is_not_ours(made, tmp_path):
     with pytest.raises(StoreSchemaError, match="schema 99"):
         TileStore.open(newer)
     torn = edited(made[1], tmp_path / "torn.zarr", lambda a: a["wsi_attn"].pop("levels"))
-    with pytest.raises(StoreSchemaError, match="levels"):
+    with pytest.raises(StoreDamagedError, match="levels"):
         TileStore.open(torn)
-    unfinished = edited(made[1], tmp_path / "half.zarr", lambda a: a["wsi_attn"].update(state="writing"))
+    unfinished = edited(made[1], tmp_path / "half.zarr", lambda a: a["wsi_attn"].update(state="writing"), sealed=True)
     with pytest.raises(StoreIncompleteError, match="wsi-attn tile"):
         TileStore.open(unfinished)
 
@@ -172,3 +178,40 @@ def test_damaged_and_lost_shards_are_errors(tmp_path):
     shard.unlink()
     with TileStore.open(path) as store, pytest.raises(SlideReadError):
         store.read_region((0, 0), 0, (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("mpp[0]", lambda own: own.update(mpp=["0.5", 0.5])),
+        ("mpp", lambda own: own.update(mpp="0.5")),
+        ("mpp[1]", lambda own: own.update(mpp=[0.5, -1])),
+        ("levels[0].width", lambda own: own["levels"][0].update(width="200")),
+        ("levels[1].tile_size[0]", lambda own: own["levels"][1].update(tile_size=[0, 32])),
+        ("levels", lambda own: own.update(levels=[])),
+        ("levels", lambda own: own.update(levels=7)),
+        ("source.size0", lambda own: own["source"].update(size0=[1])),
+        ("source.bounds[2]", lambda own: own["source"].update(bounds=[0, 0, 1.5, 2])),
+        ("source.icc_profile", lambda own: own["source"].update(icc_profile="!")),
+        ("source", lambda own: own.update(source=None)),
+        ("state", lambda own: own.update(state="done")),
+        ("tissue.fraction", lambda own: own["tissue"].update(fraction=None)),
+        ("unreadable[0]", lambda own: own.update(unreadable=[[1]])),
+        ("files", lambda own: own.update(files=[])),
+        ("files[...].bytes", lambda own: own.update(files={"0/zarr.json": {"bytes": -1, "crc32c": 0}})),
+        ("files", lambda own: own.update(files={"../secret": {"bytes": 1, "crc32c": 0}})),
+        ("files", lambda own: own.update(files={"7/c/0/0/0": {"bytes": 1, "crc32c": 0}})),
+        ("addition", lambda own: own.update(addition=[])),
+    ],
+)
+def test_invalid_metadata_names_file_and_field(made, tmp_path, field, change):
+    path = edited(made[1], tmp_path / "s.zarr", lambda attributes: change(attributes["wsi_attn"]), sealed=True)
+    with pytest.raises(StoreDamagedError) as caught:
+        TileStore.open(path)
+    assert f"{path / 'zarr.json'} is damaged: wsi_attn.{field}: " in str(caught.value)
+
+
+def test_changed_metadata_is_refused(made, tmp_path):
+    path = edited(made[1], tmp_path / "s.zarr", lambda attributes: attributes["wsi_attn"].update(mpp=[0.5, 0.26]))
+    with pytest.raises(StoreDamagedError, match=r"zarr.json has changed"):
+        TileStore.open(path)

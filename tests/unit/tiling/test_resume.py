@@ -79,8 +79,8 @@ def uninterrupted(tmp_path_factory):
         ("place", "put", 12, "after"),  # and told
         ("journal", "append", 3, "torn"),  # a temporary file left
         ("journal", "append", 8, "after"),  # all of level 0 and some of level 1 done
-        ("files", "write_json", 1, "before"),  # all but the last step
-        ("files", "write_json", 1, "after"),  # complete, the journal still there
+        ("files", "write_bytes", 1, "before"),  # all but the last step
+        ("files", "write_bytes", 1, "after"),  # complete, the journal still there
     ],
 )
 def test_killed_and_resumed(tmp_path, monkeypatch, uninterrupted, owner, name, after, when):
@@ -88,7 +88,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch, uninterrupted, owner, name, a
     command = [sys.executable, "-c", VICTIM, str(output), owner, name, str(after), when]
     killed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
     assert killed.returncode == -9, killed.stderr.decode()
-    unfinished = output.exists() and (owner, name, when) != ("files", "write_json", "after")
+    unfinished = output.exists() and (owner, name, when) != ("files", "write_bytes", "after")
     done = len(Journal(FolderBackend(output)).read()) if output.exists() else 0
     if unfinished:
         with pytest.raises(StoreIncompleteError):
