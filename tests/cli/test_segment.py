@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.cli.runner import Result, in_process, wsi_attn
+from wsi_attn.segment import labels as labels_module
+from wsi_attn.store import additions
+from wsi_attn.store.schema import read_meta
 from wsi_attn.viewer.collection import collect
 from wsi_attn.viewer.overlays import polygons_of
 
@@ -185,8 +188,54 @@ def test_a_label_in_a_store_is_found_by_readers_of_ome_zarr(
     )
     assert label["0"].shape == group["0"].shape[1:]
     assert command("verify", store).code == 0
+    recorded = [key for key in read_meta(store).files or {} if key.startswith("labels/discs/")]
+    assert set(recorded) == {
+        file.relative_to(store).as_posix() for file in (store / "labels" / "discs").rglob("*") if file.is_file()
+    }
+    for key in recorded:
+        content = (store / key).read_bytes()
+        (store / key).unlink()
+        assert key in command("verify", store, code=3).error()
+        (store / key).write_bytes(content)
     assert command("segment", store, *arguments).json() == [record]
     assert "no store" in command("segment", manifest.parent / "11.png", *arguments, code=2).error()
+
+
+@pytest.mark.parametrize("moment", ["_move", "commit"])
+@pytest.mark.parametrize("before", ["nothing", "another label"])
+def test_a_label_whose_addition_was_killed(
+    command: Command,
+    run: Path,
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    before: str,
+) -> None:
+    store = tmp_path / "slide.zarr"
+    command("tile", manifest.parent / "11.png", "--output", store, "--slide-mpp", "4", "--tile-size", "32", "--quiet")
+    arguments = ("segment", store, "--model", run, "--output", tmp_path / "out", "--into-store", "--json", "--quiet")
+    if before == "another label":
+        command(*arguments, "--tile", "64")
+        (tmp_path / "out" / "slide.segmentation.json").unlink()
+    target = labels_module.LabelImage if moment == "_move" else additions
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, moment, die)
+        command(*arguments, "--overwrite", code=130)
+    (verdict,) = command("verify", store, "--json").json()
+    assert verdict["state"] == "sound"
+    assert "labels/discs was interrupted" in verdict["notes"][0]
+    overwrite = ("--overwrite",) if before == "another label" and moment == "_move" else ()
+    (record,) = command(*arguments, *overwrite).json()
+    assert record["labels"] == str(store / "labels" / "discs")
+    (verdict,) = command("verify", store, "--json").json()
+    assert (verdict["state"], verdict["notes"]) == ("sound", [])
+    assert zarr.open_group(store, mode="r")["labels"].attrs["ome"]["labels"] == ["tissue", "discs"]
+    assert not list(store.rglob(".*"))
 
 
 def test_a_killed_segmentation_ends_as_one_that_was_not(run: Path, manifest: Path, tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ Neighbouring chunks are read at once, and JPEG tiles can be handed on undecoded.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from wsi_attn.encoding import TileEncoding
@@ -23,6 +25,7 @@ from wsi_attn.store import sharding
 from wsi_attn.store.arrays import DOCUMENT
 from wsi_attn.store.checked_files import CheckedFiles
 from wsi_attn.store.chunk_codec import ChunkCodec
+from wsi_attn.store.schema import Side, named_field
 
 
 class LevelChunks:
@@ -156,22 +159,36 @@ class LevelChunks:
         return self.store / sharding.shard_key(self.index, row, column)
 
 
+class _ShardChain(msgspec.Struct, frozen=True):
+    chunk_shape: tuple[Side, Side, Side]
+    codecs: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+
+
+class _ShardCodec(msgspec.Struct, frozen=True):
+    name: Literal["sharding_indexed"]
+    configuration: _ShardChain
+
+
+class _LevelDocument(msgspec.Struct, frozen=True):
+    shape: tuple[Side, Side, Side]
+    codecs: tuple[_ShardCodec]
+
+
 def _codec_of(files: CheckedFiles, index: int, level: Level) -> ChunkCodec:
     key = f"{index}/{DOCUMENT}"
     try:
-        document = json.loads(files.read(key))
-        (sharded,) = document["codecs"]
-        chain, shape = sharded["configuration"]["codecs"], sharded["configuration"]["chunk_shape"]
-        codec = ChunkCodec.from_chain(chain)
-        if document["shape"][1:] != [level.size.height, level.size.width]:
-            raise ValueError(f"shape {document['shape']} is not that of the level, {level.size}")
-        if shape[1:] != [level.tile_size.height, level.tile_size.width]:
-            raise ValueError(f"chunk_shape {shape} is not the tile size of the level, {level.tile_size}")
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        document = msgspec.json.decode(files.read(key), type=_LevelDocument)
+        shards = document.codecs[0].configuration
+        if document.shape[1:] != (level.size.height, level.size.width):
+            raise ValueError(f"shape {document.shape} is not that of the level, {tuple(level.size)}")
+        if shards.chunk_shape[1:] != (level.tile_size.height, level.tile_size.width):
+            raise ValueError(f"chunk_shape {shards.chunk_shape} is not the level's tile size {tuple(level.tile_size)}")
+        return ChunkCodec.from_chain(shards.codecs)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, StoreError):
             raise
-        raise StoreDamagedError(f"{files.store / key} is damaged: it does not describe shards ({error})") from error
-    return codec
+        problem = f"codecs: {error!r}" if isinstance(error, KeyError | TypeError) else named_field(error, "")
+        raise StoreDamagedError(f"{files.store / key} is damaged: {problem}") from error
 
 
 def _read(path: Path, ranges: list[tuple[int, int, int]]) -> Iterator[tuple[int, memoryview]]:

@@ -460,7 +460,10 @@ def read_root(path: Path) -> tuple[StoreMeta, dict[str, Any]]:
             f"({_reason(error)})"
         ) from error
     if not isinstance(attributes, dict) or not isinstance(own := attributes.pop(ATTRIBUTE, None), dict):
-        raise StoreSchemaError(f"{path} is a Zarr, but not a store of wsi-attn: {file} has no attribute `{ATTRIBUTE}`")
+        raise StoreSchemaError(
+            f"{path} is a Zarr, but not a store of wsi-attn: {file} has no `attributes` object with "
+            f"a `{ATTRIBUTE}` object in it"
+        )
     version = own.get("schema_version")
     if version not in range(OLDEST_SCHEMA, SCHEMA_VERSION + 1):
         raise StoreSchemaError(
@@ -488,4 +491,5 @@ def _reason(error: BaseException) -> str:
 def named_field(error: Exception, root: str) -> str:
     """The message of a msgspec error, beginning with the field that it is about."""
     message, _, path = str(error).partition(" - at `$")
-    return f"{root}{path.rstrip('`')}: {message}"
+    field = f"{root}{path.rstrip('`')}".lstrip(".")
+    return f"{field}: {message}" if field else message
