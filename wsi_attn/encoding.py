@@ -7,12 +7,13 @@ Decoders release the interpreter lock.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import TileDecodeError
-from wsi_attn.jpeg_stream import colorspace_of
+from wsi_attn.jpeg_stream import ColourMemo
 
 JPEG, JPEG2000 = "jpeg", "jpeg2000"
 CHANNELS = 3
@@ -40,8 +41,12 @@ class TileEncoding:
 
     def of_stream(self, data: bytes | memoryview) -> TileEncoding:
         """The same with the colour space that one JPEG stream states itself, where it states one."""
-        stated = colorspace_of(data) if self.codec == JPEG else None
+        stated = self._memo.of(data) if self.codec == JPEG else None
         return self if stated in (None, self.colorspace) else replace(self, colorspace=stated)
+
+    @cached_property
+    def _memo(self) -> ColourMemo:
+        return ColourMemo()
 
     def decode(self, data: bytes | memoryview, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Pixels of one tile.

@@ -22,6 +22,28 @@ STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 ADOBE_TRANSFORMS = {0: RGB, 1: YCBCR}
 
 
+class ColourMemo:
+    """`colorspace_of` for streams that share their header, as the tiles of a level do: a comparison of bytes.
+
+    May be used from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[bytes, str | None] = b"", None
+
+    def of(self, stream: bytes | memoryview) -> str | None:
+        """As `colorspace_of`."""
+        head, found = self._known
+        if head and stream[: len(head)] == head:
+            return found
+        found = colorspace_of(stream)
+        for marker, _, end in segments(stream):
+            if marker in FRAMES and end <= len(stream):
+                self._known = bytes(stream[:end]), found
+                break
+        return found
+
+
 def colorspace_of(stream: bytes | memoryview) -> str | None:
     """Colour space that a stream states itself.
 

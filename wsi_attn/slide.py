@@ -113,6 +113,11 @@ class EncodedTiles(Protocol):
     """
 
     @property
+    def recoded(self) -> int:
+        """Tiles read so far that are not the file's bytes: their streams state other colours than `encoding`."""
+        ...
+
+    @property
     def encoding(self) -> TileEncoding:
         """How they are decoded."""
         ...

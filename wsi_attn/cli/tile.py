@@ -110,6 +110,9 @@ def tile(
             console.info(
                 f"{path}: decoded and compressed anew as {summary.pixels[0].codec}, not passed through: {reason}"
             )
+        for level, pixels in enumerate(summary.pixels):
+            if pixels.origin == "passthrough" and pixels.reason:
+                console.info(f"{path}: level {level}: {pixels.reason}")
         if summary.unreadable_tiles:
             console.info(
                 f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded; they are masked, not white"

@@ -63,7 +63,7 @@ class LevelSource:
     corner
         Pixel (x, y) of the level where the page begins.
     tagged
-        As `encoding`, by the photometric tag alone, where the streams contradict it.
+        As `encoding`, by the photometric tag alone: what OpenSlide shows.
     """
 
     page: TiledPage | None
@@ -192,11 +192,12 @@ def _jpeg_source(page: TiledPage, name: str) -> LevelSource:
     if len(found) > 1 and all(COLOUR_SPACES.get(space or "") == page.samples for space in found):
         encoding = TileEncoding(JPEG, tagged or min(space for space in found if space), page.tables)
         reason = f"its JPEG tiles hold different colour spaces ({', '.join(sorted(space or '' for space in found))})"
-        return LevelSource(page, encoding, reason, name)
+        by_tag = replace(encoding, colorspace=tagged) if tagged else None
+        return LevelSource(page, encoding, reason, name, tagged=by_tag)
     space = next(iter(found)) if len(found) == 1 else None
     if space is None or COLOUR_SPACES.get(space) != page.samples or page.colours not in COLOURS_OF_JPEG:
         return _decoded_here(page, f"its JPEG tiles hold {page.colours} in {page.samples} samples", name)
-    by_tag = TileEncoding(JPEG, tagged, page.tables) if tagged and tagged != space else None
+    by_tag = TileEncoding(JPEG, tagged, page.tables) if tagged else None
     return LevelSource(page, TileEncoding(JPEG, space, page.tables), "", name, tagged=by_tag)
 
 

@@ -8,12 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.encoding import TileEncoding
+from wsi_attn.errors import TileDecodeError
 from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Size
+
+RECODE_QUALITY = 95
+"""JPEG quality of tiles that are compressed again; chroma keeps its resolution."""
+
+RECODABLE = ("RGB", "YCBCR")
 
 
 class TiffTiles:
     """Compressed tiles of one level as they lie in the file; see `EncodedTiles`.
+
+    Where a JPEG stream states another colour space than the level has, `encoding` would show it in wrong colours, so
+    it is decoded and compressed again.
 
     Parameters
     ----------
@@ -34,6 +43,7 @@ class TiffTiles:
         self.encoding = encoding
         self.tile_size = tile_size
         self.lengths = lengths
+        self._recoded: set[int] = set()
         self._file = file
         self._offsets = offsets
 
@@ -48,5 +58,33 @@ class TiffTiles:
         wanted = np.flatnonzero(lengths > 0)
         ranges = zip(wanted.tolist(), offsets[wanted].tolist(), lengths[wanted].tolist(), strict=True)
         for index, data in read_ranges(self._file.read, ranges):
-            found[index] = data
+            found[index] = (
+                data if self.encoding.of_stream(data) is self.encoding else self._recode(data, int(offsets[index]))
+            )
         return found
+
+    @property
+    def recoded(self) -> int:
+        """See `EncodedTiles.recoded`."""
+        return len(self._recoded)
+
+    def _recode(self, data: bytes | memoryview, offset: int) -> bytes:
+        """The tile in the colours of the level; empty where it cannot be decoded."""
+        import imagecodecs
+
+        self._recoded.add(offset)
+        if self.encoding.colorspace not in RECODABLE:
+            return b""
+        try:
+            pixels = self.encoding.of_stream(data).decode(data)
+        except TileDecodeError:
+            return b""
+        return bytes(
+            imagecodecs.jpeg8_encode(
+                pixels,
+                level=RECODE_QUALITY,
+                colorspace="RGB",
+                outcolorspace=self.encoding.colorspace,
+                subsampling="444",
+            )
+        )

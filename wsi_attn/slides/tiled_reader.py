@@ -111,7 +111,8 @@ class TiledReader:
 
     def _wrong_in_openslide(self, level: int) -> bool:
         """Whether OpenSlide shows other colours, or turns each tile in its place."""
-        return self.orientation != 1 or self._sources[level].tagged is not None
+        source = self._sources[level]
+        return self.orientation != 1 or source.tagged not in (None, source.encoding)
 
     def _referee_knows(self, level: int) -> bool:
         if self._referee is None:

@@ -44,6 +44,8 @@ class LevelChunks:
     StoreSchemaError : its chunks have a codec that wsi-attn does not read.
     """
 
+    recoded = 0
+
     def __init__(self, files: CheckedFiles, index: int, level: Level) -> None:
         self.store, self.index, self.level = files.store, index, level
         self.codec = _codec_of(files, index, level)

@@ -91,7 +91,8 @@ class PixelsInfo(NamedTuple):
     """Where the pixels of a level come from, and how they are compressed.
 
     `origin` is `passthrough` (the slide's compressed tiles, byte for byte), `copied` (decoded and compressed anew),
-    `resampled` or `halved` (from the next finer level of the store); `reason` says why it is not `passthrough`.
+    `resampled` or `halved` (from the next finer level of the store); `reason` says why it is not `passthrough`,
+    or why not all of it is.
     """
 
     origin: str

@@ -297,7 +297,15 @@ class _Writer:
             for region in self.damage[index]
         ]
         recorded = {**(self.store.meta.files or {}), **self.files}
-        return dataclasses.replace(self.store.meta, state=COMPLETE, unreadable=tuple(unreadable), files=recorded)
+        pixels = tuple(
+            stored._replace(reason=_recoded(plan.tiles.recoded))
+            if plan.tiles is not None and plan.tiles.recoded
+            else stored
+            for stored, plan in zip(self.store.meta.pixels, self.plans, strict=True)
+        )
+        return dataclasses.replace(
+            self.store.meta, state=COMPLETE, unreadable=tuple(unreadable), files=recorded, pixels=pixels
+        )
 
 
 def _mark_complete(store: TileStore, grid: Mapping[str, FileInfo]) -> None:
@@ -307,6 +315,10 @@ def _mark_complete(store: TileStore, grid: Mapping[str, FileInfo]) -> None:
         meta = dataclasses.replace(meta, files={**(meta.files or {}), **grid})
     write_root(store.path, meta)
     Journal(FolderBackend(store.path)).remove()
+
+
+def _recoded(count: int) -> str:
+    return f"{count} of its tiles state other colours than the rest and are compressed again"
 
 
 def _shards(plan: LevelPlan) -> Iterator[Region]:

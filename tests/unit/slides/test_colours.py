@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from tests import tiff_files
+from tests.cli.runner import wsi_attn
 from wsi_attn.encoding import JPEG, TileEncoding
 from wsi_attn.errors import NotEncodedError, SlideUnsupportedError
 from wsi_attn.jpeg_stream import colorspace_of, has_frame
@@ -95,8 +98,10 @@ def test_grey_streams_and_subsampled_chroma_say_what_they_are() -> None:
     assert colorspace_of(b"\xff\xd8\xff" + stream_of(PIXELS[:128, :128], "letters")[2:]) == "RGB"  # a fill byte
 
 
-def jpeg_tiff(path: Path, levels: list[list[bytes]], tag: int, description: bytes | None = None) -> Path:
-    """A pyramid of complete JPEG streams of 128 px under any photometric tag."""
+def jpeg_tiff(
+    path: Path, levels: list[list[bytes]], tag: int, description: bytes | None = None, tile: int = 128
+) -> Path:
+    """A pyramid of complete JPEG streams under any photometric tag."""
     places = []
     with tifffile.TiffWriter(path) as writer:
         for index, streams in enumerate(levels):
@@ -108,7 +113,7 @@ def jpeg_tiff(path: Path, levels: list[list[bytes]], tag: int, description: byte
                 dtype="uint8",
                 photometric="ycbcr",
                 subsampling=(1, 1),
-                tile=(128, 128),
+                tile=(tile, tile),
                 compression="jpeg",
                 metadata=None,
                 subfiletype=min(index, 1),
@@ -434,3 +439,41 @@ def test_a_plain_jpeg_is_left_to_its_decoder(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(file, "JPEG", quality=95, subsampling=0)
     (tmp_path / "a.jpg").write_bytes(file.getvalue())
     assert error_of(whole(tmp_path / "a.jpg"), PIXELS) < 4
+
+
+@pytest.mark.parametrize("kinds", [("letters", "jfif"), ("jfif", "adobe-rgb")])
+def test_few_tiles_of_other_colours_are_compressed_again(kinds: tuple[str, str], tmp_path: Path) -> None:
+    """Too few to be among those that are looked at before the copy."""
+    parts = list(tiff_files.tiles_of(PIXELS, (64, 64)))
+    streams = [stream_of(tile, kinds[index == 9]) for index, tile in enumerate(parts)]
+    path = jpeg_tiff(tmp_path / "a.tif", [streams], 6, tile=64)
+    with open_slide(path) as slide:
+        wanted = slide.read_region((0, 0), 0, slide.info.size0)
+        assert error_of(wanted, PIXELS) < 4
+    made = wsi_attn("tile", path, "-o", tmp_path / "a.zarr", "--tile-size", "64", "--codec", "passthrough")
+    assert "level 0: 1 of its tiles state other colours" in made.stderr
+    found = np.moveaxis(np.asarray(zarr.open_group(tmp_path / "a.zarr", mode="r")["0"][:]), 0, -1)
+    differs = np.abs(found.astype(int) - wanted)
+    assert error_of(found, PIXELS) < 4
+    assert set(zip(*(axis // 64 for axis in np.nonzero(differs.max(axis=-1))), strict=True)) <= {(1, 3)}
+
+
+def test_a_store_of_contradicted_tags_is_right_for_plain_readers(tmp_path: Path) -> None:
+    """The codec in the metadata of the store names the colours that the streams hold."""
+    levels = [[stream_of(tile, "jfif") for tile in tiles_of(level)] for level in (PIXELS, HALF)]
+    path = jpeg_tiff(tmp_path / "a.ome.tif", levels, 2, OME)
+    wsi_attn("tile", path, "-o", tmp_path / "a.zarr", "--tile-size", "128", "--codec", "passthrough")
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    assert error_of(np.moveaxis(np.asarray(group["0"][:]), 0, -1), PIXELS) < 4
+    chain = json.loads((tmp_path / "a.zarr" / "0" / "zarr.json").read_text())["codecs"][0]["configuration"]["codecs"]
+    assert chain[-1]["configuration"]["colorspace_jpeg"] == "YCBCR"
+
+
+def test_info_names_the_orientation(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "tile": (64, 64), "compression": "jpeg", "metadata": None}
+    tifffile.imwrite(path, PIXELS, extratags=[(ORIENTATION, 3, 1, 6, True)], **options)
+    said = wsi_attn("info", path).stdout
+    assert "512 x 384 px" in said
+    assert "tiff.orientation 6 (applied)" in said
+    assert "orientation tag is 6" in said
