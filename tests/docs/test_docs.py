@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from wsi_attn.cli.app import app
+from wsi_attn.cli.command import HELP
 from wsi_attn.errors import ExitCode
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +23,8 @@ INTRODUCTION = """# Commands and exit codes
 stdout carries data only: one line a slide, or with `--json` one JSON object a slide. stderr carries what people read:
 progress on a terminal, warnings, errors; `--quiet` leaves errors alone. Output that is
 complete, from the same input and parameters, is skipped and said so; incomplete output is resumed; anything else in the
-way is refused unless `--overwrite`. `wsi-attn --config FILE COMMAND` takes defaults from a TOML file with one table a
-command, keys named like the options; the command line wins. `wsi-attn --log-file FILE COMMAND` keeps what stderr says.
+way is refused unless `--overwrite`. `wsi-attn --log-file FILE COMMAND` also appends the messages of stderr to a file.
+`-h` is short for `--help`, `-V` for `--version`.
 
 ## Inputs
 
@@ -41,6 +42,27 @@ Wherever a command takes slides, it takes any number of these:
 
 An input that cannot be used is reported, and the others are processed. URLs such as `s3://` are not supported, neither
 as inputs nor as outputs.
+
+## Defaults in a file
+
+`wsi-attn --config lab.toml COMMAND` takes defaults from a TOML file with one table for each command. Keys are names of
+options without the dashes; the command line wins. Unknown tables and keys and values of the wrong type are refused.
+
+```toml
+[tile]
+tile-size = 512
+scores = "none"
+
+[predict]
+model = "cellularity-he"
+overwrite = true
+```
+
+## Shell completion
+
+`wsi-attn --install-completion` installs completion of commands, options and values for the current shell (bash, zsh or
+fish; it takes effect in a new terminal), and `wsi-attn --show-completion` prints the script. In zsh the first Tab of a
+session loads the completion, the second one completes.
 
 ## Exit codes
 
@@ -78,7 +100,9 @@ def reference() -> str:
     """The whole of docs/commands.md."""
     parts = [INTRODUCTION]
     for name, command in commands():
-        context = typer.Context(command, info_name=name, terminal_width=100, max_content_width=100)
+        context = typer.Context(
+            command, info_name=name, terminal_width=100, max_content_width=100, help_option_names=list(HELP)
+        )
         parts.append(f"## `{name}`\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
@@ -117,7 +141,7 @@ def test_readme_shows_every_command() -> None:
 
 def test_readme_commands_use_known_options() -> None:
     known = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
-    known |= {"--version", "--config", "--log-file", "--help"}
+    known |= {"--version", "-V", "--config", "--log-file", "--help", "-h", "--install-completion", "--show-completion"}
     for page in PAGES:
         for line in re.findall(r"^(?:find .* \| )?wsi-attn .*$", page.read_text(), re.MULTILINE):
             for option in re.findall(r"(?<!\S)(--[a-z-]+|-[a-z])(?!\S)", line.split("#")[0].split("| wsi-attn")[-1]):

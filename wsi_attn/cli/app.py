@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -27,35 +27,39 @@ from wsi_attn.cli import (
     verify,
     view,
 )
+from wsi_attn.cli.command import HELP, Command, Group, usage_of
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report
-from wsi_attn.cli.panels import Grouped
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
+from wsi_attn.files import check_output
 
 # The base class of every error in the command line. typer exports only this subclass of it, and takes both from the
 # separate package click up to typer 0.25 and from a copy inside typer afterwards, so click itself cannot be imported.
 COMMAND_LINE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 
+NAME = "wsi-attn"
+
 app = typer.Typer(
-    name="wsi-attn",
+    name=NAME,
     help="Attention models for whole-slide and microscopy images. Research use only.",
+    cls=Group,
+    context_settings={"help_option_names": list(HELP)},
     invoke_without_command=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help answers in half the time
     pretty_exceptions_enable=False,
 )
-app.command("info")(info.info)
-app.command("tissue")(tissue.tissue)
-app.command("tile")(tile.tile)
-app.command("verify")(verify.verify)
-app.command("boxes")(boxes.boxes)
-app.command("train", cls=Grouped)(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("segment")(segment.segment)
-app.command("heatmap")(heatmap.heatmap)
-app.command("export")(export.export)
-app.command("view")(view.view)
+app.command("info", cls=Command)(info.info)
+app.command("tissue", cls=Command)(tissue.tissue)
+app.command("tile", cls=Command)(tile.tile)
+app.command("verify", cls=Command)(verify.verify)
+app.command("boxes", cls=Command)(boxes.boxes)
+app.command("train", cls=Command)(train.train)
+app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("predict", cls=Command)(predict.predict)
+app.command("segment", cls=Command)(segment.segment)
+app.command("heatmap", cls=Command)(heatmap.heatmap)
+app.command("export", cls=Command)(export.export)
+app.command("view", cls=Command)(view.view)
 app.add_typer(models.app, name="models")
 
 
@@ -66,28 +70,18 @@ def _show_version(value: bool) -> None:
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make a TOML file the source of defaults: one table a command, keys named like its options."""
-    if path is None:
-        return None
-    import tomllib
+    """Take defaults of options from a TOML file."""
+    if path is not None:
+        from wsi_attn.cli.config import read_config
 
-    try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"Cannot read {path}: {error}") from error
-    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    for name, table in tables.items():
-        if name not in known or not isinstance(table, dict):
-            raise UsageError(f"{path}: [{name}] is no command; known are {', '.join(sorted(known))}")
-    context.default_map = {
-        name: {key.replace("-", "_"): value for key, value in table.items()} for name, table in tables.items()
-    }
+        context.default_map = read_config(path, context.command)
     return path
 
 
 def _open_log(path: Path | None) -> Path | None:
     LOG.clear()
     if path is not None:
+        check_output(path, "--log-file")
         open_log(path)
     return path
 
@@ -96,17 +90,22 @@ def _open_log(path: Path | None) -> Path | None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Print the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", help="TOML file of defaults, one table a command.", callback=_read_config, is_eager=True
+            "--config",
+            help="TOML file of defaults: one table for each command, whose keys are names of options.",
+            callback=_read_config,
+            is_eager=True,
         ),
     ] = None,
     log_file: Annotated[
         Path | None,
-        typer.Option("--log-file", help="File that also gets what stderr says, with the time.", callback=_open_log),
+        typer.Option(
+            "--log-file", help="Also append the messages of stderr to this file, with the time.", callback=_open_log
+        ),
     ] = None,
 ) -> None:
     if context.invoked_subcommand is None:
@@ -129,17 +128,19 @@ def run(arguments: list[str]) -> int:
     """Run one command line and give its exit code."""
     DEBUG["on"] = False
     try:
-        result = app(arguments, standalone_mode=False)
+        result = app(arguments, prog_name=NAME, standalone_mode=False)
         if result == ExitCode.INTERRUPTED:  # Typer takes Ctrl-C for itself and says nothing
             print("wsi-attn: interrupted", file=sys.stderr)  # noqa: T201
         return int(result) if isinstance(result, int) else ExitCode.DONE
     except typer.Exit as finished:
         return finished.exit_code
+    except SystemExit as finished:  # from Typer, after it has answered the completion of a shell
+        return finished.code if isinstance(finished.code, int) else ExitCode.DONE
     except (KeyboardInterrupt, typer.Abort):
         print("wsi-attn: interrupted", file=sys.stderr)  # noqa: T201
         return ExitCode.INTERRUPTED
     except COMMAND_LINE_ERROR as error:
-        report(UsageError(error.format_message()))
+        report(UsageError(usage_of(error)))
         return ExitCode.USAGE
     except WsiAttnError as error:
         report(error)

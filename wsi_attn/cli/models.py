@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from wsi_attn.cli.command import Command, Group
 from wsi_attn.cli.options import Debug, Json, Output, Quiet, Threads
 from wsi_attn.cli.output import Console, data, data_json
 
-app = typer.Typer(help="List the shipped models, show a card, or make one anew.", rich_markup_mode=None)
+app = typer.Typer(cls=Group, help="List the shipped models, show a card, or train one again.", rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="A shipped model's name, a run or a checkpoint folder.")]
 Recipe = Annotated[str, typer.Argument(help="Name of a shipped model.")]
@@ -23,7 +24,7 @@ def _default(context: typer.Context) -> None:
         list_models()
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(json: Json = False) -> None:
     """List the shipped models."""
     from wsi_attn.models.zoo import DEFAULT, read_specs
@@ -43,7 +44,7 @@ def list_models(json: Json = False) -> None:
         data_json(record) if json else data(f"{name}\t{config['system']}\t{spec['stain']}\t{resolution}\t{labels}")
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show(name: Name) -> None:
     """Print a model's card."""
     from wsi_attn.models.zoo import find_model
@@ -51,7 +52,7 @@ def show(name: Name) -> None:
     data((find_model(name) / "card.md").read_text().rstrip())
 
 
-@app.command("build")
+@app.command("build", cls=Command)
 def build(
     name: Recipe, data_folder: Data, output: Output, threads: Threads = None, quiet: Quiet = False, debug: Debug = False
 ) -> None:

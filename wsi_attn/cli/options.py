@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,22 @@ def _debug(value: bool) -> bool:
 def _limit_threads(limit: int | None) -> int | None:
     limit_threads(limit)  # here, before a command imports the libraries that read their limits when they are loaded
     return limit
+
+
+def starting(*values: str) -> Callable[[str], list[str]]:
+    """Shell completion of an option with these values; other values are accepted, too."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return complete
+
+
+def shipped_models(incomplete: str) -> list[str]:
+    """Shell completion of the shipped models' names."""
+    from wsi_attn.models import zoo
+
+    return starting(*zoo.shipped_models())(incomplete)
 
 
 Slides = Annotated[
@@ -55,7 +72,16 @@ McDropout = Annotated[
         "--mc-dropout", metavar="N", min=0, help="Passes with dropout that uncertainty is drawn from; 0 is none."
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        "--gpus",
+        help="auto, cpu, cuda or cuda:N. A number N alone means cuda:N, or cpu where there is no CUDA device; -1 means "
+        "cpu.",
+        autocompletion=starting("auto", "cpu", "cuda"),
+    ),
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 SlideMpp = Annotated[
     str | None,
@@ -82,9 +108,20 @@ def parse_slide_mpp(text: str | None) -> Mpp | None:
 
 
 def resolve_device(device: str) -> str:
-    """The device to run on: `auto` takes CUDA where there is one."""
+    """The device to run on.
+
+    `auto` means CUDA where there is a CUDA device, else the CPU; so does a number, which selects a CUDA device.
+
+    Raises
+    ------
+    UsageError : there is no such device.
+    """
     import torch
 
+    if device == "-1" or (device.isdecimal() and not torch.cuda.is_available()):
+        return "cpu"
+    if device.isdecimal():
+        device = f"cuda:{device}"
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -21,6 +21,8 @@ from wsi_attn.cli.options import (
     Threads,
     parse_slide_mpp,
     resolve_device,
+    shipped_models,
+    starting,
 )
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExportError, WsiAttnError
@@ -45,7 +47,15 @@ Heatmap = Annotated[
         help="Also draw where the model looked: STEM.heatmap.png in --output, or else in the current folder.",
     ),
 ]
-Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run or a checkpoint folder.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A shipped model's name, a run or a checkpoint folder.",
+        autocompletion=shipped_models,
+    ),
+]
 AllowOutOfDistribution = Annotated[
     bool,
     typer.Option(
@@ -76,6 +86,7 @@ ReferBy = Annotated[
     typer.Option(
         "--refer-by",
         help="entropy or margin; with --mc-dropout also predictive_entropy, expected_entropy or mutual_information.",
+        autocompletion=starting("entropy", "margin", "predictive_entropy", "expected_entropy", "mutual_information"),
     ),
 ]
 

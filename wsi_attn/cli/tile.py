@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp, starting
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
 from wsi_attn.files import Reservations
@@ -28,16 +28,19 @@ Mpp = Annotated[
     float | None, typer.Option("--mpp", help="Resolution wanted, µm/px; the slide's own pixels by default.")
 ]
 MinTissue = Annotated[float, typer.Option("--min-tissue", help="Least tissue of a tile in the grid, 0 to 1.")]
-Background = Annotated[str, typer.Option("--background", help="keep, or skip to leave chunks without tissue out.")]
+Background = Annotated[
+    Literal["keep", "skip"], typer.Option("--background", help="keep, or skip to leave out chunks without tissue.")
+]
 Tissue = Annotated[
     str,
     typer.Option(
         "--tissue",
         help="otsu, robust, none for the whole slide, a GeoJSON file in level-0 pixels, or a folder of STEM.geojson.",
+        autocompletion=starting("otsu", "robust", "none"),
     ),
 ]
 Codec = Annotated[
-    str,
+    Literal["auto", "passthrough", "zstd", "jpeg"],
     typer.Option(
         "--codec", help="auto, passthrough (copies the slide's JPEG tiles or refuses), zstd (lossless), or jpeg."
     ),

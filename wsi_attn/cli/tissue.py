@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ Folder = Annotated[
     typer.Option("--output", "-o", help="Folder for STEM.tissue.geojson and STEM.tissue.png; without it none."),
 ]
 Method = Annotated[
-    str,
+    Literal["otsu", "robust", "none"],
     typer.Option("--method", help="otsu; robust, which copes with ink, padding and pale stain; none for the whole."),
 ]
 ViewMpp = Annotated[

@@ -1,0 +1,79 @@
+"""What all commands share: help in sections without Rich, short usage, and options that name no URL as output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from wsi_attn.files import check_output
+
+ARGUMENTS, OPTIONS = "Arguments", "Options"
+HELP = ("-h", "--help")
+
+
+class Command(TyperCommand):
+    """A command that refuses URLs in options, with one section of `--help` for each `rich_help_panel`.
+
+    Sections stand in the order in which the panels first occur.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, then check its options.
+
+        Raises
+        ------
+        UsageError : a path is a URL.
+        """
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            check_paths(self.params, ctx.params)
+        return rest
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The usage line without the braces that some versions of Typer put around arguments."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections; called by `--help`."""
+        sections: dict[str, list[tuple[str, str]]] = {ARGUMENTS: [], OPTIONS: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                other = ARGUMENTS if parameter.param_type_name == "argument" else OPTIONS
+                panel = getattr(parameter, "rich_help_panel", None) or other
+                sections.setdefault(panel, []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class Group(TyperGroup):
+    """A group of commands that refuses URLs in its own options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `Command.parse_args`."""
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            check_paths(self.params, ctx.params)
+        return rest
+
+
+def check_paths(parameters: list[Any], values: dict[str, Any]) -> None:
+    """Refuse URLs as values of options, and of arguments that are one path; lists of inputs are checked one by one."""
+    for parameter in parameters:
+        value = values.get(parameter.name)
+        if isinstance(value, Path) or (parameter.param_type_name == "option" and "://" in str(value)):
+            check_output(str(value), parameter.opts[0])
+
+
+def usage_of(error: Any) -> str:
+    """An error of the command line as one line: what is wrong, the usage, and where help is."""
+    message = " ".join(str(error.format_message()).split())
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return message
+    usage = " ".join(context.get_usage().split())
+    return f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} {usage} (see {context.command_path} --help)"
