@@ -190,6 +190,6 @@ def test_models_are_listed_with_their_cards() -> None:
     assert "cellularity-he" in wsi_attn("models").stdout
     for name in names:
         card = wsi_attn("models", "show", name).stdout
-        assert "## Not for" in card
+        assert "## Limitations" in card
         assert "thumbnail SVM" in card
         assert "licence" in card.lower() or "CC" in card

@@ -1,1 +1,1 @@
-"""How the shipped models are made, from data to card, each by one repeatable command."""
+"""Recipes of the shipped models, from data to card; one repeatable command each."""

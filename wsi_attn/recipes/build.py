@@ -1,4 +1,4 @@
-"""Making a shipped model from its data: fields, training, the test part, the thumbnail baseline, the card."""
+"""Building a shipped model: compose fields, train, evaluate on the test set and the baseline, write the card."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ THUMBNAIL = 32
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one shipped model is made."""
+    """Recipe of a shipped model."""
 
     name: str
     make_fields: Callable[[Path, int], Iterator[Field]]
@@ -43,10 +43,10 @@ class Recipe:
     finished: dict[str, Any]
     """Fields of the network that are other when it answers than when it learns."""
     about: Sequence[str]
-    """Paragraphs of the card: what the labels mean, the data and its licence."""
+    """Paragraphs of the card: meaning of the labels, data and licence."""
     not_for: Sequence[str]
     checks: Callable[[Checkpoint, Sequence[Row]], Sequence[str]] = field(default=lambda checkpoint, rows: ())
-    """Further lines of the card, measured on the test part."""
+    """Further lines of the card, measured on the test set."""
 
 
 RECIPES = {
@@ -113,7 +113,7 @@ def build(
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = no_progress,
 ) -> Path:
-    """Make a model; gives its checkpoint folder, `OUTPUT/run/checkpoint`. What is finished is not done again.
+    """Build a model and return its checkpoint folder, `OUTPUT/run/checkpoint`. Finished steps are skipped.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ def build(
 
     Raises
     ------
-    UnknownNameError : there is no such recipe.
-    ManifestError : the data are not there.
+    UnknownNameError : unknown recipe.
+    ManifestError : the data are missing.
     """
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
@@ -164,7 +164,8 @@ def build(
     lines = [*recipe.checks(checkpoint, test_rows)]
     if failures:
         lines.append(
-            f"{len(failures)} further fields got no answer and are in none of the model's figures: no tissue was found."
+            "Fields without a prediction, because no tissue was found, excluded from the figures of the model: "
+            f"{len(failures)}."
         )
     card = recipe_card(name, checkpoint, rows, report, baseline, recipe.about, recipe.not_for, lines, command, seed)
     files.write_text(summary.checkpoint / CARD, card)
@@ -172,7 +173,7 @@ def build(
 
 
 def finish(checkpoint: Path, options: dict[str, Any]) -> None:
-    """Change fields of a trained network that its weights do not depend on; the calibration was of the old ones."""
+    """Change configuration fields that the weights do not depend on, and drop the calibration of the old ones."""
     config = read_config(checkpoint)
     config["network"] |= options
     config["spec"]["calibration"] = {}
@@ -180,7 +181,7 @@ def finish(checkpoint: Path, options: dict[str, Any]) -> None:
 
 
 def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> dict[str, Any]:
-    """How well the thumbnail baseline answers the test rows."""
+    """Evaluate the thumbnail baseline on the test rows."""
     testing, probabilities = baseline_answers(rows, labels, seed)
     return evaluate_predictions(
         [labels.index(row.label) for row in testing],
@@ -195,7 +196,9 @@ def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> 
 
 
 def baseline_answers(rows: Sequence[Row], labels: Sequence[str], seed: int) -> tuple[list[Row], NDArray[np.float64]]:
-    """The thumbnail baseline, trained on the train and val rows: the test rows (n) and their probabilities (n, C)."""
+    """Train the thumbnail baseline on the train and val rows; return the test rows (n) and their probabilities (n,
+    C).
+    """
     learning = [row for row in rows if row.split != "test"]
     testing = [row for row in rows if row.split == "test"]
     probabilities = thumbnail_svm(

@@ -1,4 +1,4 @@
-"""The card of a shipped model: data and licence, split, figures beside the baseline's, what it is not for."""
+"""The card of a shipped model: data and licence, split, metrics beside the baseline, limitations."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def recipe_card(
     command: str,
     seed: int,
 ) -> str:
-    """The card as Markdown."""
+    """Return the card as Markdown."""
     spec, network = checkpoint.spec, plain_config(checkpoint.network.config)
-    resolution = f"{spec.mpp:g} µm/px" if spec.mpp else "the image's own pixels; the pixel size was unknown in training"
+    resolution = (
+        f"{spec.mpp:g} µm/px" if spec.mpp else "native resolution of the image; the pixel size was unknown in training"
+    )
     labels = spec.labels
     lines = [f"# {name}", "", *(text for paragraph in about for text in (paragraph, ""))]
     lines += [
@@ -35,7 +37,7 @@ def recipe_card(
         f"- Stain: {spec.stain}",
         f"- Resolution: {resolution}",
         f"- Key instances: {network['instances']}; smoothing: {network['smoothing']:g} px",
-        f"- Made by: `{command}` (seed {seed})",
+        f"- Built by: `{command}` (seed {seed})",
         "",
         "## Split",
         "",
@@ -51,18 +53,18 @@ def recipe_card(
         )
     lines += [
         "",
-        "## Figures on the test part, which training never saw",
+        "## Results on the test set, which training never used",
         "",
-        f"{report['n']} fields in {report['groups']} groups; 95 % intervals from 1,000 resamples of whole groups, "
+        f"{report['n']} fields in {report['groups']} groups; 95 % intervals from 1,000 resamples of groups, "
         f"seed {seed}.",
         "",
         "| metric | model | 95 % interval | thumbnail SVM | 95 % interval |",
         "|---|---|---|---|---|",
     ]
     lines += [f"| {metric} | {_cells(report[metric])} | {_cells(baseline[metric])} |" for metric in METRICS]
-    lines += ["", f"Chance: balanced accuracy {1 / len(labels):.3f}, AUROC 0.5.", ""]
+    lines += ["", f"Chance level: balanced accuracy {1 / len(labels):.3f}, AUROC 0.5.", ""]
     lines += [text for check in checks for text in (check, "")]
-    lines += ["## Not for", "", NOT_FOR, *(text for paragraph in not_for for text in ("", paragraph)), ""]
+    lines += ["## Limitations", "", NOT_FOR, *(text for paragraph in not_for for text in ("", paragraph)), ""]
     return "\n".join(lines)
 
 

@@ -1,14 +1,14 @@
-"""Fields for `cellularity-he`: nuclei of annotated images, assembled so that one hot spot decides the label.
+"""Fields for `cellularity-he`: nuclei of annotated images, composed so that one hot spot determines the label.
 
 The source (BBBC038 / Data Science Bowl 2018, rows `purple_stain`, CC0) gives nucleus masks but neither a pixel size nor
-a constant magnification. So every image is brought to one scale: its median nucleus gets the equivalent diameter
-of `NUCLEUS_UM`, which at `MPP` is 16 pixels. That is an assumption about nuclei, stated in the model's card, and the
+a constant magnification. Every image is therefore rescaled so that its median nucleus has the equivalent diameter
+`NUCLEUS_UM`, which is 16 pixels at `MPP`. This assumption, stated in the model's card, is the
 only source of the model's mpp.
 
 A field is a mosaic of crops with soft borders, some of them bare glass. Its label follows from the nucleus mask of the
 finished field alone: the largest share of area covered by nuclei in any window of `WINDOW` pixels (64 µm). Colours
-are drawn anew for each field (haematoxylin between blue and purple, eosin from none to heavy, with stroma-like
-texture and red blood), because the source is far more uniform than slides are.
+are sampled for each field (haematoxylin between blue and purple, eosin from none to heavy, with stroma-like
+texture and red blood), because the source is far more uniform than real slides.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ VALIDATION_IMAGES = 6
 """Source images held out of training to choose the epoch; the data set's `val` rows are the test part."""
 
 ABOUT = (
-    "Cellularity of an H&E slide or field: `sparse`, `moderate` or `dense`, by its densest nuclear hot spot, and where "
-    "the hot spots are. The label is about the densest place, not about the average.",
+    "Cellularity of an H&E slide or field: `sparse`, `moderate` or `dense`, and the location of nuclear hot spots. The "
+    "label describes the densest hot spot, not the average.",
     f"A hot spot is the 64 x 64 µm window with the largest share of area covered by nuclei: sparse below "
-    f"{MODERATE_FROM:.0%}, moderate below {DENSE_FROM:.0%}, dense from there on.",
+    f"{MODERATE_FROM:.0%}, moderate below {DENSE_FROM:.0%}, dense otherwise.",
     "Data: nuclei and their masks from BBBC038 (Data Science Bowl 2018, stage 1, corrected), the purple-stained "
-    "images; CC0 1.0. 40 images of 320 x 256 px: 26 to train, 6 to choose the epoch, 8 for the test part. Fields are "
-    "mosaics of crops of these images in colours drawn anew for each, with synthetic stroma, cytoplasm and glass; "
-    "the fields of one part use the images of that part alone. The intervals resample the images that hold "
-    "the hot spots, of which the test part has few: they are wide, and rightly so.",
-    f"Pixel size: the source gives none. Every image was scaled until its median nucleus measured {NUCLEUS_UM:g} µm at "
-    f"{MPP:g} µm/px. The model's resolution rests on that assumption.",
+    "images; CC0 1.0. 40 images of 320 x 256 px: 26 for training, 6 for validation, 8 for testing. Fields are "
+    "mosaics of crops of these images with random colours and synthetic stroma, cytoplasm and glass; the fields of a "
+    "split use only the images of that split. The intervals resample the images that contain the hot spots; they are "
+    "wide because the test set has few such images.",
+    f"Pixel size: the source does not record it. Every image was scaled so that its median nucleus measures "
+    f"{NUCLEUS_UM:g} µm at {MPP:g} µm/px. The resolution of the model depends on this assumption.",
 )
 
 NOT_FOR = (
-    "Not a cell counter, not a grading of tumours, and no statement on what kind of cells are dense. Trained on "
-    "synthetic mosaics of very few source images, of one laboratory: shifts of stain, scanner and tissue are to be "
-    "expected. Thick, folded or blurred tissue and dark pigment may be taken for nuclei. Not for immunohistochemistry, "
-    "fluorescence or cytology.",
+    "The model does not count cells, does not grade tumours and does not identify the type of the dense cells. It was "
+    "trained on synthetic mosaics of very few source images from one laboratory: expect shifts with other stains, "
+    "scanners and tissues. Thick, folded or blurred tissue and dark pigment can be mistaken for nuclei. Do not use it "
+    "for immunohistochemistry, fluorescence or cytology.",
 )
 
 FloatArray = NDArray[np.float32]
@@ -74,7 +74,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Source:
-    """One annotated image at the common scale: float32 optical density (rows, columns, 3), nuclei (rows, columns)."""
+    """An annotated image at the common scale: float32 optical density (rows, columns, 3), nuclei (rows, columns)."""
 
     name: str
     density: FloatArray
@@ -83,7 +83,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceCrop:
-    """One crop of a source, `CELL + 2 * FEATHER` a side, and the nuclear share of its densest window."""
+    """A crop of a source with `CELL + 2 * FEATHER` pixels per side, and the nuclear share of its densest window."""
 
     source: str
     density: FloatArray
@@ -92,7 +92,7 @@ class SourceCrop:
 
 
 def make_fields(data: Path, seed: int) -> Iterator[Field]:
-    """All fields of the recipe, from `data`'s folder `segment/dsb2018`."""
+    """Yield all fields of the recipe from `segment/dsb2018` in `data`."""
     generator = np.random.default_rng(seed)
     parts = _sources(data / DATA, generator)
     for split, count in FIELDS.items():
@@ -101,7 +101,9 @@ def make_fields(data: Path, seed: int) -> Iterator[Field]:
 
 
 def densest_window(nuclei: NDArray[np.float32]) -> tuple[float, FloatArray]:
-    """Largest nuclear share of any window wholly inside, and the share around every pixel (reflected at the border)."""
+    """Return the largest nuclear share of any window inside, and the share around every pixel (reflected at the
+    border).
+    """
     share = cv2.boxFilter(nuclei, -1, (WINDOW, WINDOW), borderType=cv2.BORDER_REFLECT)
     half = WINDOW // 2
     inner = share[half : max(half + 1, share.shape[0] - half), half : max(half + 1, share.shape[1] - half)]
@@ -109,12 +111,12 @@ def densest_window(nuclei: NDArray[np.float32]) -> tuple[float, FloatArray]:
 
 
 def label_of(peak: float) -> str:
-    """The class of a field by its densest window."""
+    """Return the class of a field from its densest window."""
     return "dense" if peak >= DENSE_FROM else "moderate" if peak >= MODERATE_FROM else "sparse"
 
 
 def assemble(name: str, split: str, sources: Sequence[Source], wanted: str, generator: np.random.Generator) -> Field:
-    """One field that was planned as `wanted`; the label it gets is what its finished mask says."""
+    """Compose a field planned as `wanted`; its label follows from the finished mask."""
     rows, columns = (int(count) for count in generator.choice(SIDES[split], 2))
     ceiling = {"sparse": MODERATE_FROM, "moderate": DENSE_FROM, "dense": 1.0}[wanted]
     quiet_ceiling = generator.uniform(0.05, min(0.3, ceiling))
@@ -149,7 +151,7 @@ def assemble(name: str, split: str, sources: Sequence[Source], wanted: str, gene
 def colour(
     density: FloatArray, nuclei: FloatArray, tissue: FloatArray, flakes: FloatArray, generator: np.random.Generator
 ) -> UInt8Array:
-    """Dye a field: new haematoxylin and eosin colours, stroma, what lures the eye, loose flakes, glass and noise."""
+    """Stain a field: random haematoxylin and eosin colours, stroma, distractors, debris, glass and noise."""
     haematoxylin = _unit(np.array([0.65, 0.70, 0.29]) + generator.normal(0, 0.08, 3))
     eosin = _unit(np.array([0.10, 0.95, 0.30]) + generator.normal(0, [0.06, 0.05, 0.10]))
     amount = density.mean(axis=2) * np.sqrt(3)
@@ -199,7 +201,7 @@ def _lures(
     eosin: NDArray[np.float64],
     generator: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Optical density of what fools a counter of dark pixels: basophilic cytoplasm, keratin, red blood."""
+    """Optical density of distractors for a counter of dark pixels: basophilic cytoplasm, keratin, red blood."""
     density = np.zeros((*shape, 3))
     for kind in ("cytoplasm", "keratin", "blood"):
         if generator.random() < 0.5:
@@ -229,7 +231,7 @@ def _sources(folder: Path, generator: np.random.Generator) -> dict[str, list[Sou
 
 
 def _load(folder: Path, row: dict[str, str]) -> Source:
-    """An image brought to the common scale, its brightest percent taken as glass."""
+    """Load an image at the common scale; its brightest percent counts as glass."""
     pixels = read_rgb(folder / row["path"])
     instances = np.asarray(cv2.imread(str(folder / row["mask"]), cv2.IMREAD_UNCHANGED))
     areas = np.unique(instances[instances > 0], return_counts=True)[1]
@@ -244,7 +246,7 @@ def _load(folder: Path, row: dict[str, str]) -> Source:
 
 
 def _draw(sources: Sequence[Source], floor: float, ceiling: float, generator: np.random.Generator) -> SourceCrop:
-    """A random piece whose densest window lies between the bounds; the nearest of some tries where none does."""
+    """Return a random crop whose densest window lies between the bounds, or the closest of several tries."""
     best: SourceCrop | None = None
     for _ in range(24):
         piece = _crop(sources[int(generator.integers(len(sources)))], generator)
@@ -258,12 +260,12 @@ def _draw(sources: Sequence[Source], floor: float, ceiling: float, generator: np
 
 
 def _crop(source: Source, generator: np.random.Generator) -> SourceCrop:
-    """A piece in any orientation, a little larger or smaller, its nuclei darker or paler against the rest."""
+    """Return a crop with random orientation, scale and nuclear contrast."""
     side = CELL + 2 * FEATHER
     angle, mirror = generator.uniform(0, 2 * np.pi), generator.choice([-1.0, 1.0])
     stretch = np.exp(-generator.normal(0, 0.25) + generator.normal(0, 0.08) * np.array([1.0, -1.0]))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = turn @ np.diag(stretch * (mirror, 1.0))  # from the piece to the source
+    matrix = turn @ np.diag(stretch * (mirror, 1.0))  # from the crop to the source
     rows, columns = source.nuclei.shape
     centre = generator.uniform(0, 1, 2) * (columns, rows)
     affine = np.column_stack([matrix, centre - matrix @ np.full(2, side / 2)])
@@ -276,9 +278,9 @@ def _crop(source: Source, generator: np.random.Generator) -> SourceCrop:
 
 
 def _noise(shape: tuple[int, ...], sigma: float, generator: np.random.Generator, fibre: float = 1.0) -> FloatArray:
-    """Smooth noise of mean 0 and deviation 1, stretched `fibre` times along a random direction.
+    """Smooth noise with mean 0 and standard deviation 1, stretched `fibre` times along a random direction.
 
-    Coarse noise is drawn small and enlarged.
+    Coarse noise is sampled at low resolution and enlarged.
     """
     step = max(1, int(sigma / 2))
     side = int(math.hypot(*shape) / step) + 2
@@ -296,7 +298,7 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _feathered() -> FloatArray:
-    """Weights of a piece, 1 inside and falling linearly over the border it shares, so that neighbours sum to 1."""
+    """Weights of a crop: 1 inside, decreasing linearly over the shared border, so that neighbours sum to 1."""
     ramp = np.linspace(0, 1, 2 * FEATHER, endpoint=False, dtype=np.float32) + 0.25 / FEATHER
     line = np.concatenate([ramp, np.ones(CELL - 2 * FEATHER, np.float32), ramp[::-1]])
     return np.outer(line, line)

@@ -1,4 +1,4 @@
-"""A folder of assembled fields with its manifest: what every recipe writes before training."""
+"""The folder of composed fields and its manifest that every recipe writes before training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JPEG_QUALITY = 92
 
 @dataclass(frozen=True)
 class Field:
-    """One assembled image: uint8 (rows, columns, 3), its label, group and split; a region mask where there is one."""
+    """A composed image: uint8 (rows, columns, 3), with label, group, split and optional region mask."""
 
     name: str
     pixels: UInt8Array
@@ -33,7 +33,7 @@ class Field:
 
 
 def write_fields(folder: Path, fields: Iterable[Field]) -> Path:
-    """Write fields as JPEG, masks as PNG and, last, `manifest.csv`; gives the manifest's path."""
+    """Write fields as JPEG, masks as PNG and finally `manifest.csv`; return the path of the manifest."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", "patient", "split", "mpp", "mask"])
@@ -51,7 +51,7 @@ def write_fields(folder: Path, fields: Iterable[Field]) -> Path:
 
 
 def encode(path: Path, pixels: NDArray[np.uint8], options: list[int]) -> None:
-    """Write one image, channels in OpenCV's order."""
+    """Write an image with channels in OpenCV's order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done, data = cv2.imencode(path.suffix, pixels, options)
     if not done:
@@ -60,16 +60,16 @@ def encode(path: Path, pixels: NDArray[np.uint8], options: list[int]) -> None:
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:
-    """Rows of a data set's `index.csv`; `ManifestError` where it is missing."""
+    """Read the rows of a data set's `index.csv`; raises `ManifestError` if it is missing."""
     path = folder / "index.csv"
     if not path.is_file():
-        raise ManifestError(f"There is no {path}; give the folder of the data sets with --data")
+        raise ManifestError(f"{path} does not exist; give the folder of the data sets with --data")
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def read_rgb(path: Path) -> UInt8Array:
-    """An 8-bit image as uint8 (rows, columns, 3), RGB."""
+    """Read an 8-bit image as uint8 (rows, columns, 3), RGB."""
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if pixels is None:
         raise ManifestError(f"Cannot read {path}")

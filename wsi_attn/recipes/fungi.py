@@ -1,9 +1,9 @@
-"""Fields for `fungi`: the crops of one photograph laid out as one image.
+"""Fields for `fungi`: the crops of a photograph arranged as one image.
 
-The source (DeFungi, CC BY 4.0) cut 597 microscope photographs into crops of 224 px and labels each by one of five
-morphologies. The crops of a photograph (column `group`) become one field: as many columns as the square root of their
-number, rounded up, the rest white. The photographs of the source's `val` rows are the test part. Every crop of a
-training photograph is a small field as well, so that the model sees many small images and cannot lean on the layout.
+The source (DeFungi, CC BY 4.0) divides 597 microscope photographs into crops of 224 px and assigns each to one of five
+morphologies. The crops of a photograph (column `group`) become one field in a grid with the rounded-up square root of
+their number as columns; the rest is white. The photographs of the source's `val` rows form the test set. Every crop of
+a training photograph is also a small field, so that the model sees many small images and cannot rely on the layout.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ABOUT = (
     "(broad brown hyphae), GMA (groups or mosaics of arthroconidia), SHC (septate hyaline hyphae with "
     "chlamydoconidia), TSH (tortuous septate hyaline hyphae).",
     "Data: DeFungi (Sopo, Hajati, Gheisari; UCI Machine Learning Repository), CC BY 4.0, a subset of 2,860 crops of "
-    "597 photographs. The crops of one photograph are laid out as one field; a photograph is in one part only.",
+    "597 photographs. The crops of a photograph form one field; each photograph is in one split only.",
 )
 
 NOT_FOR = (
-    "Not an identification of species, not a mycological diagnosis. One source of photographs, of varying and unknown "
-    "magnification; photographs of one patient may lie in two parts, since the source names no patients. It answers "
-    "one of its five labels whatever it is shown.",
+    "The model does not identify species and gives no mycological diagnosis. The photographs come from one source with "
+    "varying and unknown magnification; photographs of a patient may occur in two splits, because the source does not "
+    "list patients. It assigns one of its five labels to any image.",
 )
 
 
 def make_fields(data: Path, seed: int) -> Iterator[Field]:
-    """All fields of the recipe, from `data`'s folder `classify/defungi`."""
+    """Yield all fields of the recipe from `classify/defungi` in `data`."""
     generator = np.random.default_rng(seed)
     folder = data / DATA
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -55,7 +55,7 @@ def make_fields(data: Path, seed: int) -> Iterator[Field]:
 
 
 def lay_out(crops: Sequence[UInt8Array], columns: int, fill: int = 255) -> UInt8Array:
-    """Crops row by row in a grid; uint8 (rows * CROP, columns * CROP, 3), `fill` where no crop is left."""
+    """Arrange crops row by row in a grid: uint8 (rows * CROP, columns * CROP, 3), padded with `fill`."""
     rows = math.ceil(len(crops) / columns)
     field = np.full((rows * CROP, columns * CROP, 3), fill, np.uint8)
     for index, crop in enumerate(crops):
@@ -65,7 +65,7 @@ def lay_out(crops: Sequence[UInt8Array], columns: int, fill: int = 255) -> UInt8
 
 
 def _held_out(groups: Sequence[tuple[str, str, str]], generator: np.random.Generator) -> set[tuple[str, str, str]]:
-    """Training photographs kept for validation, the same share of each label."""
+    """Return the training photographs held out for validation, stratified by label."""
     held: set[tuple[str, str, str]] = set()
     for label in sorted({label for _, label, _ in groups}):
         own = [group for group in groups if group[:2] == ("train", label)]

@@ -1,4 +1,4 @@
-"""Whether the places a model looks at are the hot spots: measured against the fields' nucleus masks."""
+"""Agreement of attended regions with hot spots, measured against the nucleus masks of the fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsi_attn.predict.slide import PredictConfig, predict_slide
 
 
 def hot_spot_quality(checkpoint: Checkpoint, rows: Sequence[Row]) -> Sequence[str]:
-    """A line of the card: how often the heaviest region's centre lies in a hot spot, and how often chance would."""
+    """Return a line of the card: how often the most attended region lies in a hot spot, and the chance level."""
     hits, chances = [], []
     for row in rows:
         mask = _mask(row.path)
@@ -24,13 +24,13 @@ def hot_spot_quality(checkpoint: Checkpoint, rows: Sequence[Row]) -> Sequence[st
             with open_source(row.path, row.mpp) as slide:
                 prediction = predict_slide(slide, checkpoint, PredictConfig(allow_out_of_distribution=True))
         except TissueError:
-            continue  # counted among the fields without an answer
+            continue  # counted among the fields without a prediction
         top = prediction.attention[0]
         hits.append(bool(mask[top.y + top.height // 2, top.x + top.width // 2]))
         chances.append(float(mask.mean()))
     return [
-        f"Hot spots: the centre of the heaviest region lies where nuclei cover at least 80 % of what they cover in the "
-        f"densest window in {np.mean(hits):.1%} of the test fields; a random point would in {np.mean(chances):.1%}."
+        f"Hot spots: in {np.mean(hits):.1%} of the test fields the centre of the most attended region lies where "
+        f"nuclei cover at least 80 % of what they cover in the densest window; a random point does in {np.mean(chances):.1%}."
     ]
 
 
@@ -38,5 +38,5 @@ def _mask(image: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     path = image.parent.parent / "masks" / f"{image.stem}.png"
     found = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if found is None:
-        raise ManifestError(f"There is no mask {path}")
+        raise ManifestError(f"Mask {path} does not exist")
     return np.asarray(found > 127)

@@ -28,7 +28,9 @@ def write_card(
     command: str,
 ) -> str:
     """Return the card as Markdown."""
-    resolution = f"{spec.mpp:g} µm/px" if spec.mpp else "the image's own pixels (pixel size unknown in training)"
+    resolution = (
+        f"{spec.mpp:g} µm/px" if spec.mpp else "native resolution of the image (pixel size unknown in training)"
+    )
     lines = [
         f"# {name}",
         "",
@@ -36,7 +38,7 @@ def write_card(
         "",
         f"- Stain: {spec.stain}",
         f"- Resolution: {resolution}",
-        f"- Made by: `{command}`" if command else "- Made by: the `train` function of the library",
+        f"- Built by: `{command}`" if command else "- Built by: the `train` function of the library",
         f"- Seed: {config.seed}",
         "",
         "## Data",
@@ -51,7 +53,17 @@ def write_card(
         lines.append(
             f"| {split} | {len(part)} | {patients} | " + " | ".join(str(counts[label]) for label in labels) + " |"
         )
-    lines += ["", "## Metrics on the validation part", "", *metrics_table(metrics), "", "## Not for", "", NOT_FOR, ""]
+    lines += [
+        "",
+        "## Metrics on the validation set",
+        "",
+        *metrics_table(metrics),
+        "",
+        "## Limitations",
+        "",
+        NOT_FOR,
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -395,7 +395,7 @@ def _card(
         "",
         f"- Stain: {spec.stain}",
         f"- Resolution: {resolution}",
-        f"- Made by: `{command}`" if command else "- Made by: the `train_segmentation` function of the library",
+        f"- Built by: `{command}`" if command else "- Built by: the `train_segmentation` function of the library",
         f"- Seed: {config.seed}",
         "",
         "## Data",
@@ -406,6 +406,6 @@ def _card(
     for split in ("train", "val"):
         part = [row for row in rows if row.split == split]
         lines.append(f"| {split} | {len(part)} | {len({row.patient for row in part})} |")
-    lines += ["", "## Metrics on the validation part", "", *metrics_table(metrics, SCORES)]
-    lines += ["", "## Not for", "", NOT_FOR, ""]
+    lines += ["", "## Metrics on the validation set", "", *metrics_table(metrics, SCORES)]
+    lines += ["", "## Limitations", "", NOT_FOR, ""]
     return "\n".join(lines)
