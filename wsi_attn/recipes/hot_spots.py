@@ -30,7 +30,8 @@ def hot_spot_quality(checkpoint: Checkpoint, rows: Sequence[Row]) -> Sequence[st
         chances.append(float(mask.mean()))
     return [
         f"Hot spots: in {np.mean(hits):.1%} of the test fields the centre of the most attended region lies where "
-        f"nuclei cover at least 80 % of what they cover in the densest window; a random point does in {np.mean(chances):.1%}."
+        f"nuclei cover at least 80 % of what they cover in the densest window; a random point does in "
+        f"{np.mean(chances):.1%}."
     ]
 
 

@@ -66,7 +66,8 @@ def test_parts_share_no_image(collection: Callable[[str], Path], monkeypatch: py
     data = collection("segment/dsb2018").parents[1]
     parts = cellularity._sources(data / cellularity.DATA, np.random.default_rng(0))
     names = {split: {found.name for found in part} for split, part in parts.items()}
-    assert (len(names["train"]), len(names["val"]), len(names["test"])) == (26, 6, 8)
+    assert (len(names["val"]), len(names["test"])) == (6, 8)
+    assert len(names["train"]) >= 26  # the published collection grows
     assert not (names["train"] & names["val"])
     assert not (names["train"] & names["test"])
     assert not (names["val"] & names["test"])
