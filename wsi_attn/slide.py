@@ -72,8 +72,12 @@ class SlideInfo:
     icc_profile: bytes | None
     fingerprint: str
     properties: Mapping[str, str] = field(default_factory=dict)
-    series_name: str = ""
-    """Of a DICOM series of several files; see `slides.dicom_series`."""
+    given_name: str = ""
+    """What outputs are named after where that is not the stem of the file: a DICOM series, an image of several."""
+    other_images: tuple[str, ...] = ()
+    """Images of the file that are not this slide: number behind a `#`, name and extent."""
+    notes: tuple[str, ...] = ()
+    """What was left out or is doubtful, for people."""
 
     @property
     def mpp_contradiction(self) -> str:
@@ -89,14 +93,20 @@ class SlideInfo:
         )
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """`notes`, and a pixel size that contradicts the objective."""
+        contradiction = self.mpp_contradiction
+        return (*self.notes, *([f"{contradiction}; --slide-mpp states the right one"] if contradiction else []))
+
+    @property
     def origin(self) -> Point:
         """Where QuPath's coordinates begin, level-0 pixels: the corner of `bounds`, (0, 0) without bounds."""
         return Point(self.bounds.x, self.bounds.y) if self.bounds else ORIGIN
 
     @property
     def name(self) -> str:
-        """The name that outputs are given: that of a DICOM series, else `name_of`."""
-        return self.series_name or name_of(self.path)
+        """The name that outputs are given: `given_name`, else `name_of` the path."""
+        return self.given_name or name_of(self.path)
 
 
 def name_of(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Quiet, SlideMpp, Slides, parse_slide_mpp
-from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
+from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import WsiAttnError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def info(
         try:
             with given.open(mpp) as slide:
                 tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
-                warn_of_contradiction(console, given.path, slide.info)
+                warn_about(console, given.path, slide.info)
                 data_json(as_record(slide.info, tiles)) if json else data(as_text(slide.info, tiles))
         except WsiAttnError as error:
             console.fail(error)
@@ -76,6 +76,7 @@ def as_record(info: SlideInfo, tiles: Sequence[LevelTiles]) -> dict[str, Any]:
             }
             for level, stored in zip(info.levels, tiles, strict=True)
         ],
+        "other_images": list(info.other_images),
         "bounds": list(info.bounds) if info.bounds else None,
         "associated": list(info.associated),
         "icc_profile": info.icc_profile is not None,
@@ -103,6 +104,7 @@ def as_text(info: SlideInfo, tiles: Sequence[LevelTiles]) -> str:
         lines.append(f"  objective {info.objective_power:g}x (nominal)")
     if info.bounds:
         lines.append(f"  scanned area {tuple(info.bounds)}")
+    lines += [f"  other image {image}" for image in info.other_images]
     if info.associated:
         lines.append(f"  associated images: {', '.join(info.associated)}")
     lines.append(f"  colour profile {len(info.icc_profile)} bytes" if info.icc_profile else "  no colour profile")

@@ -116,10 +116,10 @@ def interval(metric: dict[str, float | None]) -> str:
     return "\t".join("-" if metric[key] is None else f"{metric[key]:.3f}" for key in ("value", "low", "high"))
 
 
-def warn_of_contradiction(console: Console, path: Path, info: SlideInfo) -> None:
-    """Warn of a pixel size that contradicts the objective."""
-    if info.mpp_contradiction:
-        console.info(f"warning: {path}: {info.mpp_contradiction}; --slide-mpp states the right pixel size")
+def warn_about(console: Console, path: Path, info: SlideInfo) -> None:
+    """Say what is doubtful about a slide."""
+    for warning in info.warnings:
+        console.info(f"warning: {path}: {warning}")
 
 
 def expand(arguments: list[str], find: Finder | None = None, what: str = "slide, image or store") -> list[Input]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp, starting
-from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
+from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
 from wsi_attn.files import Reservations
 
@@ -124,7 +124,7 @@ def tile(
             console.info(
                 f"warning: {path}: no tissue was found, the grid is empty; --tissue none takes the whole slide"
             )
-        warn_of_contradiction(console, path, slide.info)
+        warn_about(console, path, slide.info)
         if slide.info.mpp is None:
             console.info(f"warning: {path}: no pixel size is recorded ({slide.info.mpp_note}); --slide-mpp gives one")
         record = as_record(path, summary)

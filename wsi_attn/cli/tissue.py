@@ -10,7 +10,7 @@ import typer
 
 from wsi_attn import files, geojson
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp
-from wsi_attn.cli.output import Console, data, data_json, expand, warn_of_contradiction
+from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
@@ -75,7 +75,7 @@ def tissue(
         path = given.path
         try:
             with given.open(own_mpp) as slide:
-                warn_of_contradiction(console, path, slide.info)
+                warn_about(console, path, slide.info)
                 targets = _targets(output, slide, path, reservations)
                 made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
                 if targets and not overwrite and (done := _finished(*targets, made_of)):

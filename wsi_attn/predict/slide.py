@@ -104,7 +104,7 @@ def predict_slide(
         bag = make_bag(patches, spec.tissue, progress, regions, spec.prior)
     if not bag.tissue.any():
         raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
-    warnings = [f"{path}: {contradiction}"] if (contradiction := slide.info.mpp_contradiction) else []
+    warnings = [f"{path}: {warning}" for warning in slide.info.warnings]
     warnings += _check_fit(bag, checkpoint, str(path), ignore=config.allow_out_of_distribution)
     batch, output = _look(bag, network)
     if output.patch_mask.numel() and not output.patch_mask.any():

@@ -1,11 +1,12 @@
 """Plain images (PNG, JPEG, BMP, TIFF, WebP) as slides of one level, held in memory.
 
 Eight bits a channel, grey or RGB; anything else is refused with a sentence that says what to do. A pixel size
-is known only where the user gives one: resolution tags of plain images state a print size.
+is known only where the user, OME-XML or ImageJ states one: resolution tags of plain images state a print size.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,9 +16,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
-from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.slides.orientation import ORIENTATION_PROPERTY, upright
+from wsi_attn.slides.properties import PixelSize
+from wsi_attn.slides.tiff_images import ImageFacts, choose_image, images_of, stated_pixel_size
 from wsi_attn.slides.tiff_samples import (
     Photometry,
     needs_own_conversion,
@@ -78,8 +80,29 @@ class ArraySlide:
         self.close()
 
 
-def read_image(path: Path, slide_mpp: Mpp | None = None) -> ArraySlide:
+NO_PIXEL_SIZE = PixelSize(None, "none", "a plain image gives no pixel size")
+NO_FACTS = ImageFacts()
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A decoded image and what its file says of it."""
+
+    pixels: UInt8Array
+    kind: str
+    compression: str
+    properties: dict[str, str]
+    pixel_size: PixelSize = NO_PIXEL_SIZE
+    more: ImageFacts = NO_FACTS
+
+
+def read_image(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> ArraySlide:
     """Read a plain image.
+
+    Parameters
+    ----------
+    image
+        Number or name of an image of the file; by default the largest.
 
     Raises
     ------
@@ -88,29 +111,33 @@ def read_image(path: Path, slide_mpp: Mpp | None = None) -> ArraySlide:
     with path.open("rb") as file:
         magic = file.read(4)
     is_tiff = magic[:2] in (b"II", b"MM") and magic[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+")
-    pixels, kind, compression, properties = _read_tiff(path) if is_tiff else _read_pillow(path)
+    picture = _read_tiff(path, image) if is_tiff else _read_pillow(path)
+    pixels, more = picture.pixels, picture.more
+    pixel_size = PixelSize(slide_mpp, "user") if slide_mpp else picture.pixel_size
     size0 = Size(pixels.shape[1], pixels.shape[0])
     info = SlideInfo(
-        path=path,
-        vendor=kind,
+        path=more.path_of(path),
+        vendor=picture.kind,
         reader="tifffile" if is_tiff else "pillow",
         size0=size0,
         levels=(Level(size0, 1.0, 1.0, size0),),
-        mpp=slide_mpp,
-        mpp_source="user" if slide_mpp else "none",
-        mpp_note="" if slide_mpp else "a plain image gives no pixel size",
+        mpp=pixel_size.mpp,
+        mpp_source=pixel_size.source,
+        mpp_note=pixel_size.note,
         objective_power=None,
-        compression=compression,
+        compression=picture.compression,
         bounds=None,
         associated=(),
         icc_profile=None,
-        fingerprint=fingerprint_of(path),
-        properties=properties,
+        fingerprint=more.fingerprint_of(path),
+        properties=picture.properties,
+        given_name=more.name_of(path),
+        other_images=more.others,
     )
     return ArraySlide(pixels, info)
 
 
-def _read_pillow(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
+def _read_pillow(path: Path) -> _Picture:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit below speaks more clearly
     try:
         with Image.open(path) as image:
@@ -125,7 +152,8 @@ def _read_pillow(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
             if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
                 properties["exif.orientation"] = f"{orientation} (applied)"
             upright = ImageOps.exif_transpose(image)
-            return np.array(_over_background(upright)), str(image.format).lower(), str(image.format), properties
+            pixels = np.array(_over_background(upright))
+            return _Picture(pixels, str(image.format).lower(), str(image.format), properties)
     except UnidentifiedImageError as error:
         raise SlideUnsupportedError("Pillow: not an image format it knows") from error
     except (OSError, SyntaxError, ValueError) as error:
@@ -141,11 +169,13 @@ def _over_background(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
 
 
-def _read_tiff(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
+def _read_tiff(path: Path, selector: str) -> _Picture:
     try:
         with tifffile.TiffFile(path) as tiff:
-            refuse_channels(tiff)
-            series = tiff.series[0]
+            images = images_of(tiff)
+            image = choose_image(images, selector)
+            refuse_channels(image.series)
+            series = image.series
             axes, shape = series.axes, series.shape
             _refuse_large(shape[axes.index("X")], shape[axes.index("Y")])
             page = series.keyframe
@@ -157,26 +187,25 @@ def _read_tiff(path: Path) -> tuple[UInt8Array, str, str, dict[str, str]]:
             properties = {}
             if (orientation := orientation_of(page)) != 1:
                 properties[ORIENTATION_PROPERTY] = f"{orientation} (applied)"
-            return upright(pixels, orientation), "tiff", tag_name(page.compression), properties
+            size = stated_pixel_size(tiff, image) or NO_PIXEL_SIZE
+            more = ImageFacts.of(images, image)
+            return _Picture(upright(pixels, orientation), "tiff", tag_name(page.compression), properties, size, more)
     except SlideUnsupportedError:
         raise
     except Exception as error:  # tifffile and its decoders raise nearly anything on damaged files
         raise SlideUnsupportedError(f"tifffile: {error}") from error
 
 
-def refuse_channels(tiff: tifffile.TiffFile) -> None:
-    """Make sure that a TIFF holds one 8-bit picture in grey or RGB.
+def refuse_channels(series: Any) -> None:
+    """Make sure that an image of a TIFF is one 8-bit picture in grey or RGB.
 
     Raises
     ------
     SlideUnsupportedError : it does not; the message says what it holds and what to do.
     """
-    if not len(tiff.pages):
-        raise SlideUnsupportedError("a TIFF without any image in it: truncated or damaged")
-    page = tiff.pages.first
-    refuse_stack(tiff.series[0])
-    refuse_depth(page)
-    refuse_colours(page)
+    refuse_stack(series)
+    refuse_depth(series.keyframe)
+    refuse_colours(series.keyframe)
 
 
 def refuse_stack(series: Any) -> None:

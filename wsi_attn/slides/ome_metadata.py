@@ -6,33 +6,54 @@ from typing import Any
 
 import tifffile
 
-from wsi_attn.geometry import Mpp
-from wsi_attn.slides.properties import PixelSize, implausible
+from wsi_attn.geometry import Mpp, Size
+from wsi_attn.slides.properties import PixelSize, pixel_size_or_note
 
 MICRONS = {
     "pm": 1e-6,
-    "Å": 1e-4,
+    "å": 1e-4,
     "nm": 1e-3,
-    "µm": 1.0,  # micro sign, as the schema has it
-    "μm": 1.0,  # Greek mu, as some writers have it
+    "nanometer": 1e-3,
+    "μm": 1.0,  # Greek mu, which the micro sign becomes too
     "um": 1.0,
+    "micron": 1.0,
+    "micrometer": 1.0,
     "mm": 1e3,
+    "millimeter": 1e3,
     "cm": 1e4,
     "m": 1e6,
     "in": 25400.0,
+    "inch": 25400.0,
 }
+"""Microns of the units of length, as `microns_per_unit` writes them."""
+
 DEFAULT_UNIT = "µm"
+ESCAPED_MICRO = "\\u00b5"
+"""How ImageJ writes the micro sign."""
 
 
-def ome_pixel_size(xml: str) -> PixelSize:
-    """Pixel size of the first image, or a note on why it is not believed."""
-    pixels = _first(_first(_root(xml).get("Image")).get("Pixels"))
-    found = [_microns(pixels, axis) for axis in "XY"]
+def microns_per_unit(unit: object) -> float | None:
+    """Length of a unit in µm, by any of its usual spellings; None for what is no unit of length, such as "pixel"."""
+    text = str(unit or "").strip().casefold().replace(ESCAPED_MICRO, "μ").replace("metre", "meter")
+    return MICRONS.get(text, MICRONS.get(text.removesuffix("s")))
+
+
+def ome_pixel_size(xml: str, index: int = 0, size: Size | None = None) -> PixelSize:
+    """Pixel size of one image, or a note on why it is not believed.
+
+    Parameters
+    ----------
+    index, size
+        Number and extent of the image; where the extents say otherwise, the first image of this extent counts.
+    """
+    pixels = [_first(image.get("Pixels")) for image in _listed(_root(xml).get("Image"))]
+    same = [each for each in pixels if size is None or (each.get("SizeX"), each.get("SizeY")) == tuple(size)]
+    chosen = pixels[index] if index < len(pixels) and (pixels[index] in same or not same) else {}
+    chosen = chosen or (same or [{}])[0]
+    found = [_microns(chosen, axis) for axis in "XY"]
     if found[0] is None or found[1] is None:
         return PixelSize(None, "none", "the file gives no pixel size")
-    mpp = Mpp(found[0], found[1])
-    reason = implausible(mpp)
-    return PixelSize(None, "none", reason) if reason else PixelSize(mpp, "file")
+    return pixel_size_or_note(Mpp(found[0], found[1]))
 
 
 def ome_objective_power(xml: str) -> float | None:
@@ -56,8 +77,13 @@ def _first(value: object) -> dict[str, Any]:
     return element if isinstance(element, dict) else {}
 
 
+def _listed(value: object) -> list[dict[str, Any]]:
+    """The elements of one name, of which there may be one or several."""
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
+
+
 def _microns(pixels: dict[str, Any], axis: str) -> float | None:
-    factor = MICRONS.get(str(pixels.get(f"PhysicalSize{axis}Unit", DEFAULT_UNIT)))
+    factor = microns_per_unit(pixels.get(f"PhysicalSize{axis}Unit", DEFAULT_UNIT))
     value = pixels.get(f"PhysicalSize{axis}")
     if factor is None or not isinstance(value, int | float) or isinstance(value, bool):
         return None  # "pixel" and "reference frame" are units without a length

@@ -6,6 +6,7 @@ Every refusal is reported, except of a file that is cut off: that is said at onc
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from wsi_attn.errors import SlideNotFoundError, SlideUnsupportedError
@@ -17,6 +18,7 @@ from wsi_attn.slides.dicom_series import PREAMBLE as DICOM_PREAMBLE
 from wsi_attn.slides.dicom_series import is_dicom, series_of
 from wsi_attn.slides.image_reader import read_image
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
+from wsi_attn.slides.tiff_images import MARK, split_image
 from wsi_attn.slides.tiff_pages import is_tiff
 from wsi_attn.slides.tiff_reader import TiffStructureError, open_tiff
 
@@ -30,7 +32,8 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     ----------
     path
         A file; for formats of several files the one that OpenSlide takes (`.mrxs`). Any file of a DICOM series, and a
-        folder with one series, stand for the same slide.
+        folder with one series, stand for the same slide. `FILE#IMAGE` is an image of an OME-TIFF by its number or name;
+        by default the largest is taken.
     slide_mpp
         Pixel size of level 0 where the file does not say it; wins over what the file says.
 
@@ -40,6 +43,7 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     SlideTruncatedError : a TIFF that ends before its tiles do.
     SlideUnsupportedError : no reader takes it; the message gives each one's reason.
     """
+    path, image = split_image(path)
     if not path.exists():
         raise SlideNotFoundError(f"There is no file {path}")
     try:
@@ -53,17 +57,21 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
             f"Cannot open {path}: it is a folder, not a store or a DICOM series; name the files in it"
         )
     tiff = is_tiff(path)
+    if image and not tiff:
+        raise SlideUnsupportedError(f"Cannot open {path}{MARK}{image}: only TIFF files hold several images")
     readers: list[Callable[[Path, Mpp | None], Slide]] = [
         open_tiff if tiff else open_dicom if is_dicom(path) else OpenSlideReader,
         read_image,
     ]
+    if image:
+        readers = [partial(open_tiff, image=image), partial(read_image, image=image)]
     reasons: list[str] = []
     try:
         for reader in readers:  # OpenSlide has its say in `open_tiff`, and must not read what is refused there
             try:
                 return reader(path, slide_mpp)
             except SlideUnsupportedError as error:
-                if isinstance(error, TiffStructureError):
+                if isinstance(error, TiffStructureError) and not image:
                     readers.insert(1, OpenSlideReader)
                 reasons += str(error).split("; ")  # so that what two readers say alike is said once
     except PermissionError as error:

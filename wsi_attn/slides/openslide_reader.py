@@ -84,7 +84,7 @@ class OpenSlideReader:
             icc_profile=profile.tobytes() if profile is not None else None,
             fingerprint=fingerprint_of(self._path),
             properties=properties,
-            series_name=series.name if vendor == "dicom" and (series := series_of(self._path)) else "",
+            given_name=series.name if vendor == "dicom" and (series := series_of(self._path)) else "",
         )
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:

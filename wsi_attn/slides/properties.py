@@ -29,6 +29,12 @@ class PixelSize:
     note: str = ""
 
 
+def pixel_size_or_note(mpp: Mpp) -> PixelSize:
+    """A pixel size that a file states, or a note on why it is not believed."""
+    reason = implausible(mpp)
+    return PixelSize(None, "none", reason) if reason else PixelSize(mpp, "file")
+
+
 def pixel_size_from(properties: Mapping[str, str], vendor: str) -> PixelSize:
     """Pixel size from OpenSlide's properties, or a note on why it is not believed."""
     x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))

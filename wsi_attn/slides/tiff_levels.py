@@ -1,7 +1,7 @@
 """Which tiled page of a TIFF makes which level, and whether its tiles can be decoded or copied here.
 
 Where OpenSlide reads the file its levels are the truth: a page serves the level that has its size, or that is glass
-around it. OME-TIFF with pyramids in SubIFDs, and compressions that OpenSlide does not know, take their levels from
+around it. OME-TIFF, files with transparency masks, and files that OpenSlide does not know, take their levels from
 tifffile's series.
 """
 
@@ -17,13 +17,14 @@ from wsi_attn.slide import Level
 from wsi_attn.slides.image_reader import refuse_channels
 from wsi_attn.slides.leica_metadata import scanned_area
 from wsi_attn.slides.openslide_reader import level_of
+from wsi_attn.slides.tiff_images import TiffImage, is_mask, unclaimed_pages
 from wsi_attn.slides.tiff_pages import TiledPage, main_pages, tiled_page
 from wsi_attn.slides.tiff_samples import JPEG_COLOURS
 
 PLAIN_GRID_VENDORS = {"aperio", "generic-tiff", "philips", "leica"}
 """Vendors whose levels OpenSlide may take from one page as it is; of others it joins overlapping or scattered areas."""
 
-VENDOR_KINDS = {"svs", "scn", "philips", "bif", "ndpi", "avs"}
+VENDOR_KINDS = {"scn", "philips", "bif", "ndpi", "avs"}
 """tifffile's names of formats that say in ways of their own which image is the slide."""
 
 MIN_TILE_SIDE = 64
@@ -76,7 +77,12 @@ class LevelSource:
 
 def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple[Level, ...]) -> list[LevelSource]:
     """A source for each of OpenSlide's levels."""
-    numbered = {number: page for number, page in enumerate(map(tiled_page, main_pages(tiff))) if page is not None}
+    pages_by_number = enumerate(main_pages(tiff))
+    numbered = {
+        number: tiled
+        for number, page in pages_by_number
+        if not is_mask(page) and (tiled := tiled_page(page)) is not None
+    }
     area = scanned_area(tiff.scn_metadata or "") if vendor == "leica" else {}
     inside = [(numbered[number], corner) for number, corner in area.items() if number in numbered and corner != (0, 0)]
     inside.sort(key=lambda found: -found[0].size.width)  # as the levels are
@@ -106,18 +112,19 @@ def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple
     return sources
 
 
-def sources_of_series(tiff: tifffile.TiffFile) -> tuple[list[Level], list[LevelSource]]:
-    """Levels and their sources as tifffile finds them, for files that OpenSlide does not read as a pyramid.
+def sources_of_image(tiff: tifffile.TiffFile, image: TiffImage) -> tuple[list[Level], list[LevelSource]]:
+    """Levels of an image and their sources as tifffile finds them, for files that OpenSlide does not read as a pyramid.
 
     Raises
     ------
     SlideUnsupportedError : no tiles, channels that are no picture, or a compression that nothing here decodes.
     """
-    refuse_channels(tiff)
-    if (kind := tiff.series[0].kind) in VENDOR_KINDS:  # their first series may be a macro image
-        raise SlideUnsupportedError(f"of {kind.upper()} slides only those are read that OpenSlide reads")
-    found = []
-    for part in tiff.series[0].levels:
+    series = image.series
+    refuse_channels(series)
+    if series.kind in VENDOR_KINDS:
+        raise SlideUnsupportedError(f"of {series.kind.upper()} slides only those are read that OpenSlide reads")
+    found: list[TiledPage] = []
+    for part in series.levels:
         if part.pages[0] is None or part.pages[0].parent is not tiff:
             raise SlideUnsupportedError("its image lies in another file of the same OME set: open that one")
         page = tiled_page(part.pages[0])
@@ -126,6 +133,9 @@ def sources_of_series(tiff: tifffile.TiffFile) -> tuple[list[Level], list[LevelS
         found.append(page)
     if not found:
         raise SlideUnsupportedError("it has no tiles")
+    if len(found) == 1 and tiff.is_ome:
+        found += _coarser_pages(tiff, found[0])
+    found.sort(key=lambda page: -page.size.width)  # some writers do not order them
     levels, sources = [], []
     for page in found:
         source = source_of(page)
@@ -136,6 +146,19 @@ def sources_of_series(tiff: tifffile.TiffFile) -> tuple[list[Level], list[LevelS
         sources.append(source)
         levels.append(level_of(page.size, found[0].size, page.tile_size))
     return levels, sources
+
+
+def _coarser_pages(tiff: tifffile.TiffFile, finest: TiledPage) -> list[TiledPage]:
+    """Coarser levels of an image that lie in pages of their own, of which the OME-XML does not speak."""
+    pages = (tiled_page(page) for page in unclaimed_pages(tiff, main_pages(tiff)) if not is_mask(page))
+    found = [finest]
+    for page in pages:
+        if page is None or page.size.width >= found[-1].size.width:
+            continue
+        ratio = finest.size.width / page.size.width
+        if abs(finest.size.height / ratio - page.size.height) <= 1 and page.samples == finest.samples:
+            found.append(page)
+    return found[1:]
 
 
 def orientation_of_levels(sources: list[LevelSource], pages: list[TiledPage]) -> int:

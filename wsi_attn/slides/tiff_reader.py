@@ -20,16 +20,25 @@ from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import Level, Slide, SlideInfo
-from wsi_attn.slides.ome_metadata import ome_objective_power, ome_pixel_size
+from wsi_attn.slides.ome_metadata import ome_objective_power
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
 from wsi_attn.slides.orientation import upright_slide
 from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
+from wsi_attn.slides.tiff_images import (
+    ImageFacts,
+    TiffImage,
+    aperio_facts,
+    choose_image,
+    images_of,
+    is_mask,
+    stated_pixel_size,
+)
 from wsi_attn.slides.tiff_levels import (
     PLAIN_GRID_VENDORS,
     LevelSource,
     orientation_of_levels,
     sources_beside_openslide,
-    sources_of_series,
+    sources_of_image,
 )
 from wsi_attn.slides.tiff_pages import (
     main_pages,
@@ -44,9 +53,9 @@ from wsi_attn.slides.tiled_reader import TiledReader
 ICC_PROFILE_TAG = 34675
 
 
-def open_tiff(path: Path, slide_mpp: Mpp | None = None) -> Slide:
-    """A slide in a TIFF, upright; errors as `TiffReader`."""
-    reader = TiffReader(path, slide_mpp)
+def open_tiff(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Slide:
+    """A slide in a TIFF, upright; parameters and errors as `TiffReader`."""
+    reader = TiffReader(path, slide_mpp, image)
     return upright_slide(reader, reader.orientation)
 
 
@@ -57,6 +66,11 @@ class TiffStructureError(SlideUnsupportedError):
 class TiffReader(TiledReader):
     """A slide in a TIFF as it is stored; owns the file and, where OpenSlide knows it, OpenSlide's handle.
 
+    Parameters
+    ----------
+    image
+        Number or name of an image of the file; by default the largest.
+
     Raises
     ------
     SlideTruncatedError : the file ends before its tiles do.
@@ -64,12 +78,12 @@ class TiffReader(TiledReader):
     TiffStructureError : tifffile fails on it.
     """
 
-    def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
+    def __init__(self, path: Path, slide_mpp: Mpp | None = None, image: str = "") -> None:
         refuse_cut_off(path)
         self._referee: OpenSlideReader | None = None
         try:
             with tifffile.TiffFile(path) as tiff:
-                info, sources = self._describe(path, tiff, slide_mpp)
+                info, sources = self._describe(path, tiff, slide_mpp, image)
         except BaseException as error:
             if self._referee is not None:
                 self._referee.close()
@@ -81,20 +95,28 @@ class TiffReader(TiledReader):
         super().__init__(info, sources, [file] * len(sources), self._referee)
 
     def _describe(
-        self, path: Path, tiff: tifffile.TiffFile, slide_mpp: Mpp | None
+        self, path: Path, tiff: tifffile.TiffFile, slide_mpp: Mpp | None, selector: str
     ) -> tuple[SlideInfo, list[LevelSource]]:
         for index, page in enumerate(main_pages(tiff)):
             refuse_absurd_tiles(path, page)
             if index == 0 or page.keyframe.is_tiled:
                 refuse_tiles_beyond(path, np.asarray(page.dataoffsets), np.asarray(page.databytecounts))
+        images = images_of(tiff)
+        image = choose_image(images, selector)
         refusal = ""
         try:
             self._referee = OpenSlideReader(path, slide_mpp)
         except SlideUnsupportedError as error:
             refusal = str(error)
+        masked = any(map(is_mask, main_pages(tiff)))
+        bounds = None
+        if self._referee is not None and (masked or image.index > 0 or selector):
+            bounds = None if selector or tiff.is_ome else self._referee.info.bounds
+            self._referee.close()  # it takes masks and other images for levels
+            self._referee = None
         if self._referee is None or tiff.is_ome:
             try:
-                levels, sources = sources_of_series(tiff)
+                levels, sources = sources_of_image(tiff, image)
             except SlideUnsupportedError as error:
                 if self._referee is None:
                     reasons = [str(error), *([refusal] if refusal != UNKNOWN_FORMAT else [])]
@@ -106,8 +128,11 @@ class TiffReader(TiledReader):
                 # OpenSlide sees more where a pyramid lies in pages of its own, beside the one that OME-XML names.
                 if self._referee is None or len(levels) >= len(self._referee.info.levels):
                     self.orientation = orientation_of_levels(sources, [])
-                    return _info_of_tags(path, tiff, slide_mpp, levels, sources), sources
+                    info = replace(_info_of_tags(path, tiff, image, slide_mpp, levels, sources), bounds=bounds)
+                    return _with_facts(info, path, ImageFacts.of(images, image)), sources
         info = self._referee.info
+        if info.mpp_source != "user" and (stated := stated_pixel_size(tiff, image)) and stated.mpp:
+            info = replace(info, mpp=stated.mpp, mpp_source=stated.source, mpp_note=stated.note)
         sources = sources_beside_openslide(tiff, info.vendor, info.levels)
         if info.vendor in PLAIN_GRID_VENDORS:
             pages = [page for page in map(tiled_page, main_pages(tiff)) if page is not None]
@@ -124,28 +149,43 @@ def _compressions(sources: list[LevelSource]) -> dict[str, str]:
     }
 
 
+def _with_facts(info: SlideInfo, path: Path, facts: ImageFacts) -> SlideInfo:
+    return replace(
+        info,
+        path=facts.path_of(path),
+        given_name=facts.name_of(path),
+        fingerprint=facts.fingerprint_of(path),
+        other_images=facts.others,
+    )
+
+
 def _info_of_tags(
-    path: Path, tiff: tifffile.TiffFile, slide_mpp: Mpp | None, levels: list[Level], sources: list[LevelSource]
+    path: Path,
+    tiff: tifffile.TiffFile,
+    image: TiffImage,
+    slide_mpp: Mpp | None,
+    levels: list[Level],
+    sources: list[LevelSource],
 ) -> SlideInfo:
-    """What the tags and the OME-XML say, for files that OpenSlide reads not at all or not as a pyramid."""
-    page: Any = tiff.pages.first
+    """What the tags and descriptions say, for files that OpenSlide reads not at all or not as a pyramid."""
+    page: Any = image.series.keyframe
     xml = tiff.ome_metadata if tiff.is_ome else None
     if slide_mpp:
         pixel_size = PixelSize(slide_mpp, "user")
     else:
         x, y = page.resolution
-        pixel_size = ome_pixel_size(xml) if xml else pixel_size_from_tags(x, y, int(page.resolutionunit))
+        pixel_size = stated_pixel_size(tiff, image) or pixel_size_from_tags(x, y, int(page.resolutionunit))
     profile = page.tags.valueof(ICC_PROFILE_TAG)
     return SlideInfo(
         path=path,
-        vendor="ome-tiff" if xml else "tiff",
+        vendor="ome-tiff" if xml else "aperio" if tiff.is_svs else "tiff",
         reader="tifffile",
         size0=levels[0].size,
         levels=tuple(levels),
         mpp=pixel_size.mpp,
         mpp_source=pixel_size.source,
         mpp_note=pixel_size.note,
-        objective_power=ome_objective_power(xml) if xml else None,
+        objective_power=ome_objective_power(xml) if xml else aperio_facts(tiff).get("AppMag"),
         compression=tag_name(page.compression),
         bounds=None,
         associated=(),
