@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # it brings numpy, a third of the time that --help takes
 LOG: list[Path] = []
 """The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
 
+PENDING: list[str] = []
+"""Messages about the inputs, which the next `Console` says."""
+
 
 class Console:
     """What a command says: lines and progress on stderr, nothing when quiet; failures are counted."""
@@ -29,6 +32,8 @@ class Console:
         self.quiet = quiet
         self.total = total
         self.failures: list[WsiAttnError] = []
+        while PENDING:
+            self.info(PENDING.pop(0))
 
     def info(self, line: str) -> None:
         """One line for people."""
@@ -134,4 +139,9 @@ def expand(arguments: list[str], find: Finder | None = None, what: str = "slide,
     found = inputs.expand(arguments, sys.stdin.buffer.read, find or inputs.slides_in, what)
     if not found:
         raise UsageError("No input was given: name files or folders, or send a list of paths to stdin and write -")
+    PENDING.extend(
+        f"{each.path} stands for its DICOM series; also given as {', '.join(map(str, each.left_out))}"
+        for each in found
+        if each.left_out
+    )
     return found

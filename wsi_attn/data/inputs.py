@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_attn.data.manifest import read_slides
@@ -15,6 +16,7 @@ from wsi_attn.errors import ManifestError, SlideNotFoundError, SlideUnsupportedE
 from wsi_attn.files import url_scheme
 from wsi_attn.geometry import Mpp
 from wsi_attn.slide import Slide, name_of
+from wsi_attn.slides.dicom_series import SeriesIndex, one_per_series, series_in, series_of
 from wsi_attn.store.schema import read_meta
 
 SLIDE_SUFFIXES = frozenset(
@@ -45,6 +47,8 @@ class Input:
         Pixel size of level 0 that a manifest gives, µm.
     images
         The images of one field, in order; empty for a single file.
+    left_out
+        Further paths that were given for the same DICOM series.
     problem
         Why the input cannot be used: a row of a manifest that names no file, a folder without slides, a URL.
     """
@@ -53,6 +57,7 @@ class Input:
     mpp: Mpp | None = None
     images: tuple[Path, ...] = ()
     problem: WsiAttnError | None = None
+    left_out: tuple[Path, ...] = ()
 
     def located(self) -> Path:
         """The one path of the input.
@@ -86,14 +91,24 @@ class Input:
 
 
 def slides_in(folder: Path) -> list[Path]:
-    """Slides, images and stores of a folder, sorted by name; subfolders are not searched.
+    """Slides, images and stores of a folder, sorted by name; of its subfolders only those that are DICOM series.
 
     A store is left out where a slide of the same name lies beside it: both show the same slide.
     """
     files = sorted(folder.iterdir())
-    slides = [file for file in files if is_slide_file(file)]
-    names = {name_of(file) for file in slides}
+    slides = one_per_series([*(file for file in files if is_slide_file(file)), *series_below(folder)])
+    names = {name_of(file) for file in slides} | {series.name for file in slides if (series := series_of(file))}
     return sorted([*slides, *(file for file in files if is_store(file) and name_of(file) not in names)])
+
+
+def series_below(folder: Path) -> list[Path]:
+    """The DICOM series in the subfolders of a folder, each by the file of its largest level, sorted."""
+    found = []
+    for subfolder in sorted(folder.iterdir()):
+        if subfolder.is_dir() and not subfolder.name.startswith(".") and not (subfolder / "zarr.json").exists():
+            with suppress(PermissionError):
+                found += [series.main for series in series_in(subfolder)]
+    return found
 
 
 def stores_in(folder: Path) -> list[Path]:
@@ -137,14 +152,32 @@ def expand(
 
     Returns
     -------
-    Inputs in order. What cannot be used is an input with a `problem`, so that it does not stop the others.
+    Inputs in order, a DICOM series once. What cannot be used is an input with a `problem`, so that it does not stop
+    the others.
     """
     inputs: list[Input] = []
     for argument in arguments:
         names = read_list(stdin()) if argument == STDIN else [argument]
         for name in names:
             inputs.extend(_expand_one(name, find, what))
-    return inputs
+    return _without_repeated_series(inputs)
+
+
+def _without_repeated_series(inputs: list[Input]) -> list[Input]:
+    index = SeriesIndex()
+    kept: list[Input] = []
+    places: dict[Path, int] = {}
+    for each in inputs:
+        series = index.of(each.path) if each.problem is None and len(each.images) < 2 else None
+        if series is None:
+            kept.append(each)
+            continue
+        place = places.setdefault(series.main.resolve(), len(kept))
+        if place == len(kept):
+            kept.append(replace(each, path=series.main))
+        else:
+            kept[place] = replace(kept[place], left_out=(*kept[place].left_out, each.path))
+    return kept
 
 
 def read_list(data: bytes) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Mpp
+from wsi_attn.slides.open import slide_exists
 
 ALIASES = {
     "path": ("path", "slide_id", "sample_id", "wsi", "slide", "image_path", "filename"),
@@ -158,13 +159,13 @@ def _row(manifest: Path, number: int, values: Mapping[str, str], *, need_label: 
 
 def _images(where: str, folder: Path, text: str) -> tuple[Path, ...]:
     """The image of a row, or several that are separated by `;`."""
-    if (folder / text).exists():  # a name may hold a semicolon
+    if slide_exists(folder / text):  # a name may hold a semicolon
         return (folder / text,)
     images = tuple(folder / part.strip() for part in text.split(";"))
     for image in images:
         if image == folder:
             raise ManifestError(f"{where}: an empty name among the images {text!r}")
-        if not image.exists():
+        if not slide_exists(image):
             raise ManifestError(f"{where}: there is no file {image}")
         if image.is_dir() and len(images) > 1:
             raise ManifestError(

@@ -27,6 +27,7 @@ from wsi_attn.heatmaps.raster import FloatArray
 from wsi_attn.provenance import software
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import Slide, name_of
+from wsi_attn.slides.open import slide_exists
 from wsi_attn.store.predictions import SUFFIX, AttendedRegion, SlidePrediction, read_prediction
 from wsi_attn.store.schema import TISSUE_VALUE, UNREADABLE_LABEL
 from wsi_attn.store.tile_store import TileStore
@@ -110,7 +111,7 @@ class ExportSource:
     @contextmanager
     def pixels(self) -> Iterator[Slide]:
         """The slide, open; `PredictionError` where it is gone or is not the one that was predicted."""
-        if not self.slide.exists():
+        if not slide_exists(self.slide):
             raise PredictionError(f"The slide {self.slide} is not there any more; say where it lies with --slide")
         with open_images(self.images) if len(self.images) > 1 else open_source(self.slide) as slide:
             if slide.info.fingerprint != self.fingerprint:

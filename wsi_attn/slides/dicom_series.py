@@ -106,30 +106,29 @@ def series_of(path: Path) -> Series | None:
     return next((series for series in series_in(path.parent) if path in series.files), None)
 
 
-def one_per_series(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, Path]]]:
-    """Paths with each DICOM series once, in the order of first mention.
+class SeriesIndex:
+    """The series of many paths; looks into each folder once."""
 
-    Returns
-    -------
-    The paths, where the main file of a series stands for any of its files and for its folder; and each path that was
-    left out, with the file that stands for its series.
-    """
-    kept: list[Path] = []
-    left_out: list[tuple[Path, Path]] = []
-    seen: set[Path] = set()
-    for path in paths:
+    def __init__(self) -> None:
+        self._known: dict[Path, Series] = {}
+
+    def of(self, path: Path) -> Series | None:
+        """As `series_of`; None also for what cannot be read, of which opening it gives the reason."""
+        if path in self._known:
+            return self._known[path]
         try:
             series = None if (path / "zarr.json").exists() else series_of(path)
         except (SlideUnsupportedError, OSError):
-            series = None  # opening it gives the reason
-        if series is None:
-            kept.append(path)
-        elif (key := series.main.resolve()) in seen:
-            left_out.append((path, series.main))
-        else:
-            seen.add(key)
-            kept.append(series.main)
-    return kept, left_out
+            return None
+        if series is not None:
+            self._known |= dict.fromkeys(series.files, series)
+        return series
+
+
+def one_per_series(paths: Iterable[Path]) -> list[Path]:
+    """Paths in their order, each DICOM series once: its main file stands for any of its files and for its folder."""
+    index = SeriesIndex()
+    return list(dict.fromkeys(series.main if (series := index.of(path)) else path for path in paths))
 
 
 def _instance(path: Path) -> Instance | None:

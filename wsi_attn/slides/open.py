@@ -83,6 +83,11 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     raise SlideUnsupportedError(f"Cannot open {path}: {'; '.join(dict.fromkeys(reasons))}")
 
 
+def slide_exists(path: Path) -> bool:
+    """Whether there is a file or folder for a path, which may name an image in the file (`FILE#IMAGE`)."""
+    return split_image(path)[0].exists()
+
+
 def _cure(path: Path) -> str:
     """What to do about formats that are read in part only; empty for others."""
     with path.open("rb") as file:

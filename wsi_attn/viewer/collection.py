@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wsi_attn.data.inputs import is_slide_file, is_store
+from wsi_attn.data.inputs import is_slide_file, is_store, series_below
 from wsi_attn.errors import PredictionError, SlideNotFoundError, UsageError, WsiAttnError
 from wsi_attn.geometry import Mpp
+from wsi_attn.slides.dicom_series import one_per_series
+from wsi_attn.slides.open import slide_exists
 from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction
 
 POLYGONS = (".geojson",)
@@ -102,7 +104,7 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
     predictions: list[Path] = []
     polygons: list[Path] = []
     for path in paths:
-        if not path.exists():
+        if not slide_exists(path):
             raise SlideNotFoundError(f"There is no file {path}")
         is_folder = path.is_dir() and path.suffix != ".zarr" and not (path / "zarr.json").exists()
         for file in sorted(path.iterdir()) if is_folder else [path]:
@@ -113,7 +115,9 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
                     polygons.append(file)
             elif not is_folder or is_store(file) or is_slide_file(file):
                 slides.append(file)
-    return list(dict.fromkeys(slides)), list(dict.fromkeys(predictions)), polygons
+        if is_folder:
+            slides += series_below(path)
+    return one_per_series(slides), list(dict.fromkeys(predictions)), polygons
 
 
 def _entry(path: Path) -> Entry:
@@ -135,7 +139,7 @@ def _slide_of(prediction: SlidePrediction, file: Path, entries: Iterable[Entry])
         if entry.path is not None and stem_of(entry.path) == stem_of(Path(prediction.slide)):
             return entry
     for path in named:
-        if path.exists():
+        if slide_exists(path):
             # A second prediction of the same slide is a line of its own, addressed by its own file.
             return replace(_entry(path), key=_key(file))
     return Entry(_key(file), Path(prediction.slide).name, None)
