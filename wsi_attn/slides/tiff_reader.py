@@ -8,6 +8,7 @@ as OpenSlide does not know, are read by tifffile and imagecodecs alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,10 @@ class TiffReader(TiledReader):
             self._referee = OpenSlideReader(path, slide_mpp)
         except SlideUnsupportedError as error:
             refusal = str(error)
-        masked = any(map(is_mask, main_pages(tiff)))
         bounds = None
-        if self._referee is not None and (masked or image.index > 0 or selector):
+        if self._referee is not None and (selector or _levels_are_mixed(tiff, images, image, self._referee.info)):
             bounds = None if selector or tiff.is_ome else self._referee.info.bounds
-            self._referee.close()  # it takes masks and other images for levels
+            self._referee.close()
             self._referee = None
         if self._referee is None or tiff.is_ome:
             try:
@@ -147,6 +147,14 @@ def _compressions(sources: list[LevelSource]) -> dict[str, str]:
         for index, source in enumerate(sources)
         if source.compression
     }
+
+
+def _levels_are_mixed(tiff: tifffile.TiffFile, images: Sequence[TiffImage], image: TiffImage, info: SlideInfo) -> bool:
+    """Whether OpenSlide takes masks or other images of a generic TIFF for levels."""
+    if info.vendor != "generic-tiff":
+        return False
+    several = tiff.is_ome and len(images) > 1
+    return several or info.size0 != image.size or any(map(is_mask, main_pages(tiff)))
 
 
 def _with_facts(info: SlideInfo, path: Path, facts: ImageFacts) -> SlideInfo:
