@@ -7,13 +7,17 @@ Decoders release the interpreter lock.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.errors import TileDecodeError
+from wsi_attn.errors import NotEncodedError, TileDecodeError
+from wsi_attn.geometry import Size
+from wsi_attn.jpeg2000 import check_jpeg2000
+from wsi_attn.jpeg_decoding import JpegCompletion, decode_jpeg
 from wsi_attn.jpeg_stream import ColourMemo
+from wsi_attn.jpeg_structure import JpegStructure
 
 JPEG, JPEG2000 = "jpeg", "jpeg2000"
 CHANNELS = 3
@@ -49,7 +53,7 @@ class TileEncoding:
         return ColourMemo()
 
     def decode(self, data: bytes | memoryview, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Pixels of one tile.
+        """Pixels of one tile, decoded strictly: what a lenient decoder would repair is an error.
 
         Parameters
         ----------
@@ -62,23 +66,54 @@ class TileEncoding:
 
         Raises
         ------
-        TileDecodeError : the bytes are no such tile.
+        TileDecodeError : the tile is damaged, or of other size than `out`.
         """
+        if self.codec == JPEG:
+            return decode_jpeg(self._completion.complete(data), out)
         import imagecodecs  # a tenth of a second that commands without pixels need not pay
 
+        check_jpeg2000(data)  # the decoder fills in what is missing
         try:
-            if self.codec == JPEG:
-                pixels = imagecodecs.jpeg8_decode(  # any buffer will do, whatever its signature says
-                    data,  # type: ignore[arg-type]
-                    tables=self.tables,
-                    colorspace=self.colorspace,
-                    outcolorspace="RGB",
-                    out=out,
-                )
-            else:
-                pixels = imagecodecs.jpeg2k_decode(data)  # type: ignore[arg-type]
+            pixels = imagecodecs.jpeg2k_decode(data)  # type: ignore[arg-type]
         except (RuntimeError, ValueError) as error:
             raise TileDecodeError(f"{self.codec} tile of {len(data)} bytes: {error}") from error
         if pixels.ndim != 3 or pixels.shape[2] != CHANNELS or pixels.dtype != np.uint8:
             raise TileDecodeError(f"{self.codec} tile of {pixels.dtype} {pixels.shape}, not 8-bit RGB")
         return np.asarray(pixels)
+
+    def check(self, data: bytes | memoryview, size: Size) -> None:
+        """Make sure that a tile is a whole stream of `size`, without decoding it.
+
+        Finds damage of the structure; see `JpegStructure` and `check_jpeg2000` for what that is. Altered
+        entropy-coded data are mostly found by `decode` alone.
+
+        Raises
+        ------
+        TileDecodeError : the tile is damaged.
+        """
+        if self.codec == JPEG:
+            components = {None: (1, CHANNELS), "GRAYSCALE": (1,)}.get(self.colorspace, (CHANNELS,))
+            _structure(size, components, self.tables).check(data)
+        else:
+            check_jpeg2000(data, size)
+
+    def complete(self, data: bytes | memoryview) -> bytes:
+        """A JPEG tile as a whole stream, with its tables and the marker that tells its colours.
+
+        Raises
+        ------
+        NotEncodedError : the tile is not JPEG.
+        TileDecodeError : it is damaged.
+        """
+        if self.codec != JPEG:
+            raise NotEncodedError(f"{self.codec} is not JPEG")
+        return self._completion.complete(data)
+
+    @cached_property
+    def _completion(self) -> JpegCompletion:
+        return JpegCompletion(self.colorspace, self.tables)
+
+
+@lru_cache(maxsize=64)
+def _structure(size: Size, components: tuple[int, ...], tables: bytes | None) -> JpegStructure:
+    return JpegStructure(size, components, tables)

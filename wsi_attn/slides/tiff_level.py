@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attn.encoding import JPEG, TileEncoding
+from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import SlideReadError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Region
@@ -16,12 +16,8 @@ from wsi_attn.slides.tiff_pages import TiledPage
 from wsi_attn.slides.tiff_tiles import TiffTiles
 from wsi_attn.slides.tile_cache import TileCache
 
-END_OF_IMAGE = b"\xff\xd9"
 SMALL_TILE = 64 * 64
 """Pixels of an uncompressed tile up to which a row of tiles is read and converted at once."""
-
-PADDING_BYTES = 16
-"""Bytes after the end of a JPEG stream that writers add to align the next tile."""
 
 
 class TiledLevel:
@@ -142,8 +138,6 @@ class TiledLevel:
     def _decoded(self, data: bytes, row: int, column: int) -> UInt8Array:
         page = self.page
         if self._encoding is not None:
-            if self._encoding.codec == JPEG and END_OF_IMAGE not in data[-PADDING_BYTES:]:
-                raise TileDecodeError("its JPEG stream is cut off")  # the decoder would fill the rest with grey
             return self._encoding_of(data).decode(data)
         if page.decode is None:
             raise TileDecodeError(f"no decoder for {page.compression}")

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.encoding import JPEG
-from wsi_attn.errors import SlideReadError
+from wsi_attn.errors import SlideReadError, TileDecodeError
 from wsi_attn.geometry import Region
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, Slide, UInt8Array
 from wsi_attn.slides.view import read_region_at
@@ -25,12 +24,6 @@ from wsi_attn.tiling.levels import COPIED, HALVED, RESAMPLED, LevelPlan
 BLOCK = 1024
 """Pixels along a side of what is compressed at once: read at the slide's resolution it is 3 MB a thread, 12 MB where it
 is halved, and few of the slide's own tiles are decoded twice."""
-
-JPEG_START, JPEG_END, JPEG_PADDING = b"\xff\xd8", b"\xff\xd9", 16
-"""First and last bytes of a JPEG stream, and how many of padding may follow."""
-
-JPEG2000_STARTS = (b"\xff\x4f", b"\0\0")
-"""First bytes of a JPEG 2000 stream, or of the box that wraps one."""
 
 ReadRegion = Callable[[Region], UInt8Array]
 """Pixels of a region that lies inside the level, in its pixels; `SlideReadError` where they cannot be decoded."""
@@ -50,7 +43,7 @@ class Chunks:
 
 
 def copy_chunks(tiles: EncodedTiles, wanted: NDArray[np.bool_], block: Region) -> Chunks:
-    """The slide's own compressed tiles of a block, given in chunks of the level."""
+    """The slide's own compressed tiles of a block, given in chunks of the level; those of damaged structure are bad."""
     window = wanted[block.y : block.y1, block.x : block.x1] & (
         tiles.lengths[block.y : block.y1, block.x : block.x1] > 0
     )
@@ -60,19 +53,18 @@ def copy_chunks(tiles: EncodedTiles, wanted: NDArray[np.bool_], block: Region) -
         data = tiles.read(places)
     except SlideReadError:
         data = [_read_tile(tiles, place) for place in places]
-    sound = _is_jpeg if tiles.encoding.codec == JPEG else _is_jpeg2000
-    good = np.fromiter(map(sound, data), np.bool_, len(data))
+    good = np.fromiter((_is_whole(tiles, chunk) for chunk in data), np.bool_, len(data))
     if good.all():
         return Chunks(cells, data, _no_cells())
     return Chunks(cells[good], [chunk for chunk, whole in zip(data, good, strict=True) if whole], cells[~good])
 
 
-def _is_jpeg(data: bytes | memoryview) -> bool:
-    return data[:2] == JPEG_START and JPEG_END in bytes(data[-JPEG_PADDING:])
-
-
-def _is_jpeg2000(data: bytes | memoryview) -> bool:
-    return data[:2] in JPEG2000_STARTS
+def _is_whole(tiles: EncodedTiles, data: bytes | memoryview) -> bool:
+    try:
+        tiles.encoding.check(data, tiles.tile_size)
+    except TileDecodeError:
+        return False
+    return True
 
 
 def _read_tile(tiles: EncodedTiles, place: tuple[int, int]) -> bytes | memoryview:

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.data.sources import open_source
+from wsi_attn.encoding import JPEG
 from wsi_attn.errors import NotEncodedError, SlideReadError, TileDecodeError, TissueError
 from wsi_attn.geometry import Frame, Mpp
+from wsi_attn.jpeg_decoding import prove_jpeg
 from wsi_attn.slide import EncodedTiles, Slide
 from wsi_attn.slides.view import best_level, read_view
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tissue.detect import detect_tissue
 from wsi_attn.viewer.cache import ByteCache
-from wsi_attn.viewer.jpeg import JpegCompletion
 from wsi_attn.viewer.pyramid import SIDE, DeepZoom, TileLevel, same_tiles, tile_levels
 from wsi_attn.viewer.render import render_region, to_jpeg
 
@@ -55,13 +56,15 @@ class ViewerSlide:
     def __init__(self, path: Path, cache: ByteCache, slide_mpp: Mpp | None = None) -> None:
         self.slide: Slide = open_source(path, slide_mpp)
         self._cache = cache
-        self._stored: dict[int, tuple[EncodedTiles, JpegCompletion]] = {}
+        self._stored: dict[int, tuple[EncodedTiles, NDArray[np.bool_]]] = {}  # and which of them decode
         self.not_stored = ""  # why tiles of level 0 are rendered
         info = self.slide.info
         for index in range(len(info.levels)):
             try:
                 tiles = self.slide.encoded_tiles(index)
-                self._stored[index] = tiles, JpegCompletion(tiles.encoding)
+                if tiles.encoding.codec != JPEG:
+                    raise NotEncodedError(f"browsers do not show {tiles.encoding.codec}")
+                self._stored[index] = tiles, np.zeros(tiles.lengths.shape, np.bool_)
             except NotEncodedError as error:
                 self.not_stored = self.not_stored or str(error)
         sizes = {index: tiles.tile_size for index, (tiles, _) in self._stored.items()}
@@ -90,17 +93,28 @@ class ViewerSlide:
         return self.levels[same] if same is not None and (region.width, region.height) == level.tile else level
 
     def tile(self, level: TileLevel, column: int, row: int) -> Tile:
-        """One tile of a level: as it is stored, else rendered."""
-        return self.stored_tile(level, column, row) or self._rendered(level, column, row)
+        """One tile of a level: as it is stored where that is sound, else rendered."""
+        return self._stored_tile(level, column, row, prove=True) or self._rendered(level, column, row)
 
     def stored_tile(self, level: TileLevel, column: int, row: int) -> Tile | None:
-        """One tile as the file has it, in microseconds; None where it has to be rendered."""
-        if level.passthrough and level.native is not None:
-            tiles, completion = self._stored[level.native]
-            with suppress(SlideReadError, TileDecodeError):  # rendering marks what is damaged
-                (data,) = tiles.read([(row, column)])
-                if len(data):
-                    return Tile(completion.complete(data))
+        """One tile as the file has it, in microseconds; None where it has to be rendered or proven first."""
+        return self._stored_tile(level, column, row, prove=False)
+
+    def _stored_tile(self, level: TileLevel, column: int, row: int, *, prove: bool) -> Tile | None:
+        """Browsers show damaged tiles without a word, so each is decoded here once before it is handed out."""
+        if not level.passthrough or level.native is None:
+            return None
+        tiles, proven = self._stored[level.native]
+        if not prove and not proven[row, column]:
+            return None
+        with suppress(SlideReadError, TileDecodeError):  # rendering marks what is damaged
+            (data,) = tiles.read([(row, column)])
+            if len(data):
+                stream = tiles.encoding.complete(data)
+                if not proven[row, column]:
+                    prove_jpeg(stream)
+                    proven[row, column] = True
+                return Tile(stream)
         return None
 
     def tissue(self) -> tuple[NDArray[np.bool_], Frame]:

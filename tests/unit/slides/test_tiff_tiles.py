@@ -219,7 +219,7 @@ def test_tile_that_ends_early_is_no_grey_tile(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(place + 4 * width)
         file.write(struct.pack({2: "<H", 4: "<I", 8: "<Q"}[width], counts[4] // 2))
-    with TiffReader(path) as slide, pytest.raises(SlideReadError, match="cut off"):
+    with TiffReader(path) as slide, pytest.raises(SlideReadError, match="column 1, row 1"):
         slide.read_region((256, 256), 0, (256, 256))
 
 
