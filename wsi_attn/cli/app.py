@@ -14,6 +14,7 @@ import typer
 from wsi_attn import __version__
 from wsi_attn.cli import (
     boxes,
+    doctor,
     evaluate,
     export,
     heatmap,
@@ -61,6 +62,7 @@ app.command("heatmap", cls=Command)(heatmap.heatmap)
 app.command("export", cls=Command)(export.export)
 app.command("view", cls=Command)(view.view)
 app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
 
 
 def _show_version(value: bool) -> None:

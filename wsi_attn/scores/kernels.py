@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -27,6 +28,8 @@ if BLAS not in sys.modules:  # Numba would load SciPy, a third of a second, for 
     with suppress(ImportError):  # should Numba move it, SciPy is loaded as ever
         import numba.np.arraymath
     del sys.modules[BLAS]
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 CHROMA, BRIGHTNESS, DARKNESS = 0, 1, 2
 
@@ -69,7 +72,23 @@ FOLD_EXCESS = 64
 """By how much saturation exceeds brightness in a fold, in 255ths."""
 
 
-@numba.njit(cache=True, nogil=True)
+def _kernel(**options: Any) -> Callable[[Kernel], Kernel]:
+    """Decorate a function to be compiled by `numba.njit(**options)` when it is first called.
+
+    The machine code is cached on disk. Where Numba finds no writable folder (a read-only installation and no home
+    folder, as in many containers), each process compiles again; `NUMBA_CACHE_DIR` names a folder.
+    """
+
+    def decorate(function: Kernel) -> Kernel:
+        try:
+            return cast(Kernel, numba.njit(cache=True, **options)(function))
+        except RuntimeError:  # "cannot cache function: no locator available"
+            return cast(Kernel, numba.njit(**options)(function))
+
+    return decorate
+
+
+@_kernel(nogil=True)
 def split_planes(
     pixels: NDArray[np.uint8],
     red: NDArray[np.uint8],
@@ -83,7 +102,7 @@ def split_planes(
         blue[x] = pixels[3 * x + 2]
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def count_tissue(
     red: NDArray[np.uint8],
     green: NDArray[np.uint8],
@@ -106,7 +125,7 @@ def count_tissue(
             counts[x] += np.uint8(value > threshold)
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def grey_rows(
     red: NDArray[np.uint8],
     green: NDArray[np.uint8],
@@ -128,7 +147,7 @@ def grey_rows(
         grey[row * stride + width + 1] = grey[row * stride + width]
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def laplace_squares(grey: NDArray[np.uint8], width: int, count: int, line: NDArray[np.int16]) -> np.int64:
     """Sum of squared Laplacians over all rows but the first and the last of `count` + 2.
 
@@ -153,7 +172,7 @@ def laplace_squares(grey: NDArray[np.uint8], width: int, count: int, line: NDArr
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def products_of_steps(
     weights: NDArray[np.uint8], here: NDArray[np.uint8], there: NDArray[np.uint8], stride: int, width: int, count: int
 ) -> np.int64:
@@ -171,7 +190,7 @@ def products_of_steps(
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def squares(row: NDArray[np.uint8]) -> np.int64:
     """Sum of squares of a row."""
     total = np.int64(0)
@@ -180,7 +199,7 @@ def squares(row: NDArray[np.uint8]) -> np.int64:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def vollath_sum(grey: NDArray[np.uint8], width: int, count: int) -> np.int64:
     """Squared differences of pixels two apart less those of neighbours, both axes; rows as `laplace_squares`.
 
@@ -199,7 +218,7 @@ def vollath_sum(grey: NDArray[np.uint8], width: int, count: int) -> np.int64:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def add_to_histogram(grey: NDArray[np.uint8], width: int, first: int, count: int, histogram: NDArray[np.int32]) -> None:
     """Count every second pixel of every second row, in turn in eight histograms: equal neighbours never wait."""
     stride = width + 2
@@ -219,7 +238,7 @@ def add_to_histogram(grey: NDArray[np.uint8], width: int, first: int, count: int
             histogram[grey[base + np.uintp(x)]] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def fill_log2(values: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """Log2 of whole numbers up to 2^24, of 0 too, to 1e-9: a series of atanh, which unlike a call is vectorised."""
     singles = values.astype(np.float32)
@@ -236,7 +255,7 @@ def fill_log2(values: NDArray[np.float64], out: NDArray[np.float64]) -> None:
         out[x] += 0.5 + TWO_OVER_LN2 * t * (1 + u * (1 / 3 + u * (1 / 5 + u * (1 / 7 + u * (1 / 9 + u / 11)))))
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def entropy_of(histogram: NDArray[np.int32]) -> float:
     """Shannon entropy in bits of counts in eight parts."""
     counts = np.zeros(256, np.float64)
@@ -249,7 +268,7 @@ def entropy_of(histogram: NDArray[np.int32]) -> float:
     return max(0.0, math.log2(total) - (counts * logs).sum() / total) if total > 0 else 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def halve_rows(plane: NDArray[np.uint8], width: int, even: int, count: int, out: NDArray[np.uint8]) -> None:
     """Rounded means of 2x2 pixels of `count` rows, an odd last row or column repeated.
 
@@ -272,7 +291,7 @@ def halve_rows(plane: NDArray[np.uint8], width: int, even: int, count: int, out:
             out[target + np.uintp(x)] = np.uint16(above + below + np.uint16(2)) >> np.uint16(2)
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@_kernel(nogil=True, fastmath={"contract"})
 def multiply(first: NDArray[np.uint8], second: NDArray[np.uint8], products: NDArray[np.float32]) -> None:
     """Multiply every product by 1 + a value of each; `contract` allows p v + p to be rounded once."""
     for x in range(products.size):
@@ -281,7 +300,7 @@ def multiply(first: NDArray[np.uint8], second: NDArray[np.uint8], products: NDAr
         products[x] = product * np.float32(second[x]) + product
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def take_exponents(products: NDArray[np.int32]) -> np.int64:
     """Sum of the exponents of float32 numbers >= 1, seen as integers, which are left with exponent 0: in [1, 2)."""
     total = np.int32(0)
@@ -292,7 +311,7 @@ def take_exponents(products: NDArray[np.int32]) -> np.int64:
     return np.int64(total)
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def log2_of(products: NDArray[np.float32]) -> float:
     """Log2 of the product of numbers in [1, 2)."""
     partial = np.ones(16, np.float64)  # sixteen, so that no product waits for the one before it
@@ -310,7 +329,7 @@ def log2_of(products: NDArray[np.float32]) -> float:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def count_pen(
     red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8], counts: NDArray[np.uint8]
 ) -> None:
@@ -329,7 +348,7 @@ def count_pen(
         counts[x] += np.uint8(teal | violet | grass | crimson | black)
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def count_fold(
     red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8], counts: NDArray[np.uint8]
 ) -> None:
@@ -342,7 +361,7 @@ def count_fold(
         counts[x] += np.uint8(fold)
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def take_counts(counts: NDArray[np.uint8]) -> np.int64:
     """Sum of counts, which are left 0."""
     total = np.int32(0)
@@ -352,7 +371,7 @@ def take_counts(counts: NDArray[np.uint8]) -> np.int64:
     return np.int64(total)
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def sum_tile(
     tile: NDArray[np.uint8],
     width: int,
@@ -450,7 +469,7 @@ def sum_tile(
         sums[COUNT_FOLD] += take_counts(fold)
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel(nogil=True)
 def sum_serial(
     tiles: NDArray[np.uint8],
     valid: NDArray[np.int64],
@@ -466,7 +485,7 @@ def sum_serial(
             sum_tile(tiles[index], width, height, groups, measure, threshold, sums[index])
 
 
-@numba.njit(cache=True, parallel=True)
+@_kernel(parallel=True)
 def sum_parallel(
     tiles: NDArray[np.uint8],
     valid: NDArray[np.int64],
