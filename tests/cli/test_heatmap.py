@@ -39,6 +39,22 @@ def test_a_prediction_leaves_picture_and_regions_beside_it(made: Path) -> None:
     assert {region["properties"]["objectType"] for region in regions} == {"annotation"}
 
 
+@pytest.mark.parametrize("fonts", ["installed", "none"])
+def test_names_in_other_scripts_stay_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fonts: str) -> None:
+    if fonts == "none":
+        monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("PATH", str(tmp_path))
+    pictures = []
+    for name in ("切片一", "切片二", "شريحة"):
+        store = shutil.copytree(Path(__file__).parents[1] / "data" / "store_schema2.zarr", tmp_path / f"{name}.zarr")
+        (record,) = wsi_attn("heatmap", store, "-o", tmp_path / "out", "--size", "400", "--json").json()
+        pictures.append(picture(Path(record["heatmap"])))
+    for index, other in ((0, 1), (1, 2), (2, 0)):
+        assert pictures[index].shape == pictures[other].shape
+        assert not np.array_equal(pictures[index], pictures[other])
+
+
 def test_old_and_new_names_of_options_are_one(made: Path, tmp_path: Path) -> None:
     prediction = made / f"{STEM}.prediction.json"
     old = ("--show", "value", "--alpha", "0.7", "--colour-map", "magma")

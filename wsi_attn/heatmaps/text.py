@@ -1,12 +1,17 @@
-"""Text in Pillow's built-in font: the same pixels on every machine, at the price of Latin letters only."""
+r"""Text in pictures: lines of Latin letters look the same on every machine, other scripts take fonts of the system.
+
+Letters that no font has are written as escapes such as ``\u6f22``, so that two names never look the same because their
+letters are missing.
+"""
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
+
+from wsi_attn.heatmaps.fonts import BUILT_IN, MICRO, Run, font_of, has_raqm, in_built_in, is_drawable, runs
 
 Colour = tuple[int, int, int]
 Line = tuple[str, int, Colour]
@@ -19,33 +24,34 @@ PAPER: Colour = (255, 255, 255)
 LEADING = 1.35
 """Distance of lines as a multiple of the letter size."""
 
-MISSING = "\uffff"
-MICRO = "µ"
-"""The font lacks it; it is drawn as a u with a longer stem."""
-
-
 FINER = 4
 """Letters are drawn this many times larger and averaged: at their own size, hinting swallows the spaces."""
 
 
-@cache
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """The built-in font, `FINER` times as large as `size` pixels."""
-    font = ImageFont.load_default(size * FINER)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType; install its official wheel to draw heatmaps")
-    # The other engine, Raqm, is not on every machine and spaces letters differently.
-    return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
-
-
 def printable(text: str) -> str:
-    """`text` in letters that the font has: accents are dropped, what is left over becomes a question mark."""
-    return "".join(letter if _is_drawable(letter) else _plain(letter) for letter in text)
+    """`text` in letters that some font has.
+
+    Where no font has a letter, its accents are dropped; what is left over becomes an escape, as do control characters.
+    """
+    return "".join(_printable(letter) for letter in unicodedata.normalize("NFC", text))
 
 
 def text_width(text: str, size: int) -> float:
     """Width in pixels of printable text."""
-    return float(font_of(size).getlength(text.replace(MICRO, "u"))) / FINER
+    return sum(_run_width(run, size) for run in runs(text))
+
+
+def _run_width(run: Run, size: int) -> float:
+    return float(font_of(run.font, size * FINER).getlength(_glyphs(run), direction=_direction(run))) / FINER
+
+
+def _direction(run: Run) -> str | None:
+    """Lines run from left to right, with words from right to left in them; only Raqm can be told so."""
+    return "ltr" if run.font != BUILT_IN and has_raqm() else None
+
+
+def _glyphs(run: Run) -> str:
+    return run.text.replace(MICRO, "u") if run.font == BUILT_IN else run.text
 
 
 def fitted(text: str, size: int, width: float) -> str:
@@ -67,10 +73,13 @@ def draw_text(image: Image.Image, x: float, baseline: float, text: str, size: in
     width, height = math.ceil(text_width(text, size)) + 2 * size, 3 * size
     mask = Image.new("L", (width * FINER, height * FINER))
     draw, start, bottom = ImageDraw.Draw(mask), (x - left) * FINER, (baseline - top) * FINER
-    draw.text((start, bottom), text.replace(MICRO, "u"), font=font_of(size), fill=255, anchor="ls")
-    for index, letter in enumerate(text):
-        if letter == MICRO:
-            _draw_stem(draw, start + text_width(text[:index], size) * FINER, bottom, font_of(size))
+    for run in runs(text):
+        font = font_of(run.font, size * FINER)
+        draw.text((start, bottom), _glyphs(run), font=font, fill=255, anchor="ls", direction=_direction(run))
+        for index, letter in enumerate(run.text if run.font == BUILT_IN else ""):
+            if letter == MICRO:
+                _draw_stem(draw, start + _run_width(Run(run.text[:index], BUILT_IN), size) * FINER, bottom, font)
+        start += _run_width(run, size) * FINER
     image.paste(colour, (left, top), mask.reduce(FINER))
 
 
@@ -89,19 +98,27 @@ def text_block(lines: list[Line], width: int) -> Image.Image:
 def _draw_stem(draw: ImageDraw.ImageDraw, x: float, baseline: float, font: ImageFont.FreeTypeFont) -> None:
     """Lengthen the left stem of the letter u at `x` as far down as a p reaches."""
     mask, (offset, _) = font.getmask2("u", mode="L", anchor="ls")
-    ink, depth = font.getmask("l").getbbox(), font.getbbox("p", anchor="ls")[3]
-    left = round(x) + offset + mask.getbbox()[0]
-    draw.rectangle((left, baseline - depth, left + ink[2] - ink[0] - 1, baseline + depth - 1), fill=255)
+    width, height = mask.size
+    row = bytes(mask)[height // 2 * width : (height // 2 + 1) * width]
+    inked = [ink > 127 for ink in row]
+    first = inked.index(True)
+    last = inked.index(False, first) - 1
+    left, depth = round(x) + offset, font.getbbox("p", anchor="ls")[3]
+    draw.rectangle((left + first, baseline - depth, left + last, baseline + depth - 1), fill=255)
 
 
-@cache
-def _is_drawable(letter: str) -> bool:
-    if letter == MICRO or letter.isspace():
-        return letter != "\n"
-    font = font_of(16)
-    return bytes(font.getmask(letter)) != bytes(font.getmask(MISSING))
+def _printable(letter: str) -> str:
+    kind = unicodedata.category(letter)
+    if kind == "Zs":
+        return " "
+    if kind[0] == "C" or kind in ("Zl", "Zp"):  # nothing to see, or an order to turn the text around
+        return _escape(letter)
+    if is_drawable(letter):
+        return letter
+    base = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
+    return base if base and all(map(in_built_in, base)) else _escape(letter)
 
 
-def _plain(letter: str) -> str:
-    base = [part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part)]
-    return "".join(part if _is_drawable(part) else "?" for part in base)
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

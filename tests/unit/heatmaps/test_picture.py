@@ -164,9 +164,7 @@ def test_the_scale_bar_has_the_length_that_it_states():
     assert dark.max() == 200 / 2.0  # 10 letters of 20 pixels at 2 µm: 400 µm of room, 200 µm are round
 
 
-def test_text_keeps_both_ends_and_what_the_font_has():
-    assert text.printable("Zoë µm\n") == "Zoe µm?"
-    assert text.printable("切片") == "??"
+def test_text_keeps_both_ends():
     short = text.fitted("TCGA-05-4244-01Z-00-DX1", 20, 120)
     assert short.startswith("TCGA")
     assert short.endswith("DX1")
