@@ -98,3 +98,17 @@ def test_a_field_of_several_images(cohort: Path, tmp_path: Path, capsys: pytest.
     (record,) = in_process(capsys, *arguments, "--json").json()
     assert np.ptp(np.asarray(Image.open(record["heatmap"]))) > 60
     manifest.unlink()
+
+
+def test_a_pixel_size_of_zero_in_a_file_is_missing(
+    demo_slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "zero.svs"
+    whole = demo_slide.read_bytes()
+    path.write_bytes(whole.replace(b"MPP = 0.4990", b"MPP = 0.0000"))
+    (record,) = in_process(capsys, "info", path, "--json").json()
+    assert record["mpp"] is None
+    assert "no pixel size" in record["mpp_note"]
+    assert "--slide-mpp" in in_process(capsys, "predict", path, code=3).error()
+    (record,) = in_process(capsys, "info", path, "--slide-mpp", "0.5", "--json").json()
+    assert record["mpp"] == [0.5, 0.5]

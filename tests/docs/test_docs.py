@@ -32,8 +32,9 @@ Wherever a command takes slides, it takes any number of these:
 
 - a slide, an image, or a store;
 - a folder, which means the slides, images and stores in it, sorted by name. Subfolders are not searched. A store beside
-  the slide of the same name is left out. Of a DICOM series, name one file instead of the folder. For `heatmap` and
-  `export` a folder means its predictions, or its stores where it has no predictions; for `verify` its stores;
+  the slide of the same name is left out. The files of a DICOM series are one slide, however many of them are named.
+  For `heatmap` and `export` a folder means its predictions, or its stores where it has no predictions; for `verify`
+  its stores;
 - a manifest, a CSV file with a header and a column `path` (or `slide_id`, `wsi`, `slide`, `image_path`, `filename`).
   Paths are relative to the manifest. A column `mpp` gives the pixel size of each slide in µm, `X` or `X,Y`; it wins
   over `--slide-mpp` and over the slide's own pixel size. An empty cell or 0 means that the pixel size is not known.

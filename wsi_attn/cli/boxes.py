@@ -8,7 +8,7 @@ import json as json_module
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,7 +28,9 @@ Inputs = Annotated[
         metavar="MANIFEST|IMAGE", help="A manifest (.csv), or images and folders of them; - reads a list from stdin."
     ),
 ]
-Method = Annotated[str, typer.Option("--method", help="How boxes are found: saliency or segmentation.")]
+Method = Annotated[
+    Literal["saliency", "segmentation"], typer.Option("--method", help="How boxes are found: saliency or segmentation.")
+]
 Model = Annotated[
     str, typer.Option("--model", "-m", metavar="FOLDER", help="Model of --method segmentation, from train.")
 ]

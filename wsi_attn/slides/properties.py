@@ -59,6 +59,8 @@ def implausible(mpp: Mpp, *, from_resolution_tag: bool = False) -> str:
     """Why a pixel size cannot be believed; empty where it can."""
     said = f"the file says {mpp.x:g} x {mpp.y:g} µm/px"
     low, high = PLAUSIBLE_MPP
+    if 0 in mpp:  # as scanners and converters write what they do not know
+        return "the file gives no pixel size: it says 0"
     if from_resolution_tag and any(
         math.isclose(axis, 25400 / dpi, rel_tol=1e-3) for axis in mpp for dpi in TYPOGRAPHIC_DPI
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,13 @@ def test_a_list_may_name_folders_and_manifests(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path\na.svs\n")
     given = expand(["-"], lambda: f"{tmp_path}\n{tmp_path / 'm.csv'}\n".encode())
     assert names(given) == ["a.svs", "a.svs"]
+
+
+def test_the_files_of_a_dicom_series_are_one_input(collection: Callable[[str], Path]) -> None:
+    folder = collection("slides/dicom_pair")
+    files = sorted(folder.glob("*.dcm"))
+    assert len(files) > 1
+    (by_folder,) = expand([str(folder)], nothing)
+    (by_files,) = expand([str(file) for file in files], nothing)
+    assert by_folder.path == by_files.path
+    assert by_folder.path in files
