@@ -22,6 +22,7 @@ from wsi_attn.slides.properties import PixelSize
 from wsi_attn.slides.tiff_images import ImageFacts, choose_image, images_of, stated_pixel_size
 from wsi_attn.slides.tiff_samples import (
     Photometry,
+    is_transparent_grey,
     needs_own_conversion,
     orientation_of,
     page_pixels,
@@ -211,8 +212,10 @@ def refuse_channels(series: Any) -> None:
 def refuse_stack(series: Any) -> None:
     """Refuse an image of several channels, planes or time points; raises as `refuse_channels`."""
     axes, shape = series.axes, series.shape
-    if axes in ("YX", "YXS", "SYX") and (axes == "YX" or shape[axes.index("S")] in (3, 4)):
-        return
+    if axes in ("YX", "YXS", "SYX"):
+        counts = (2, 3, 4) if is_transparent_grey(series.keyframe) else (3, 4)
+        if axes == "YX" or shape[axes.index("S")] in counts:
+            return
     what = ", ".join(
         f"{count} {AXES.get(axis, 'pages')}" for axis, count in zip(axes, shape, strict=True) if axis not in "YX"
     )

@@ -125,8 +125,11 @@ class TiledLevel:
         if not length:
             return np.full((height, width, 3), BACKGROUND, np.uint8)
         try:
-            data = self._file.read(int(page.offsets[row, column]), length)
-            pixels = encoding.decode(data) if encoding else self._decoded(data, row, column)
+            if page.decode_planes is not None:
+                pixels = self._joined(row, column)
+            else:
+                data = self._file.read(int(page.offsets[row, column]), length)
+                pixels = encoding.decode(data) if encoding else self._decoded(data, row, column)
             if pixels.shape != (height, width, 3):
                 raise TileDecodeError(f"{pixels.shape[1]} x {pixels.shape[0]} px, not {width} x {height}")
         except (TileDecodeError, SlideReadError) as error:
@@ -134,6 +137,19 @@ class TiledLevel:
                 f"{self._path}: level {self._index}, tile in column {column}, row {row}: {error}"
             ) from error
         return pixels
+
+    def _joined(self, row: int, column: int) -> UInt8Array:
+        """A tile whose samples are stored apart."""
+        page = self.page
+        if page.decode_planes is None:
+            raise ValueError("a page of interleaved samples")
+        planes = [
+            self._file.read(int(offsets[row, column]), int(lengths[row, column])) for offsets, lengths in page.planes
+        ]
+        try:
+            return page.decode_planes(planes, row * page.lengths.shape[1] + column)
+        except Exception as error:  # as in `_decoded`
+            raise TileDecodeError(f"{page.compression}: {error}") from error
 
     def _decoded(self, data: bytes, row: int, column: int) -> UInt8Array:
         page = self.page

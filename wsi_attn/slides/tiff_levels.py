@@ -32,6 +32,7 @@ MIN_TILE_SIDE = 64
 
 JPEG2000_RGB = {"APERIO_JP2000_RGB", "JPEG2000"}
 JPEG2000_YCBCR = "APERIO_JP2000_YCBC"
+APART = "its colours are stored apart"
 COLOURS_OF_JPEG = {colours for colours, _ in JPEG_COLOURS}
 COLOUR_SPACES = {"YCBCR": 3, "RGB": 3, "GRAYSCALE": 1}
 """Samples of a pixel in the colour spaces that JPEG tiles are decoded from."""
@@ -140,7 +141,7 @@ def sources_of_image(tiff: tifffile.TiffFile, image: TiffImage) -> tuple[list[Le
     for page in found:
         source = source_of(page)
         if source.page is None:
-            plain = source.not_copied.endswith("not JPEG") and page.decode is None
+            plain = source.not_copied.endswith("not JPEG") and page.decode is None and page.interleaved
             reason = f"its tiles are compressed as {source.compression}" if plain else source.not_copied
             raise SlideUnsupportedError(f"{reason}, which nothing here decodes: convert it to RGB with JPEG tiles")
         sources.append(source)
@@ -191,7 +192,7 @@ def source_of(page: TiledPage) -> LevelSource:
     name = NAMES.get(page.compression, page.compression)
     reason = _not_pictures(page)
     if reason:
-        return LevelSource(None, None, reason, name)
+        return LevelSource(page if reason == APART and page.decode_planes else None, None, reason, name)
     if page.compression == "JPEG":
         source = _jpeg_source(page, name)
     elif page.compression == JPEG2000_YCBCR:
@@ -244,7 +245,7 @@ def _not_pictures(page: TiledPage) -> str:
     if page.bits != 8:
         return f"its samples have {page.bits} bits"
     if not page.interleaved:
-        return "its colours are stored apart"
+        return APART
     return ""
 
 

@@ -23,8 +23,10 @@ from wsi_attn.jpeg_stream import colorspace_of, has_frame
 from wsi_attn.slides.tiff_samples import (
     JPEG_COMPRESSION,
     Decode,
+    DecodePlanes,
     Photometry,
     orientation_of,
+    planes_decoder,
     raw_samples,
     segment_decoder,
     tag_name,
@@ -75,6 +77,11 @@ class TiledPage:
         streams that state none.
     orientation
         Value of the orientation tag.
+    planes
+        Offsets and lengths of the tiles of each plane where samples are stored apart; the first are `offsets` and
+        `lengths`.
+    decode_planes
+        As `decode`, for such pages.
     """
 
     size: Size
@@ -91,6 +98,8 @@ class TiledPage:
     raw: Photometry | None = None
     stated: frozenset[str | None] = frozenset()
     orientation: int = 1
+    planes: tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...] = ()
+    decode_planes: DecodePlanes | None = None
 
 
 def is_tiff(path: Path) -> bool:
@@ -111,6 +120,7 @@ def tiled_page(page: Any) -> TiledPage | None:
     offsets, lengths = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
     if len(offsets) != grid[0] * grid[1] * planes or len(lengths) != len(offsets):
         return None
+    apart = offsets.reshape(planes, *grid), lengths.reshape(planes, *grid)
     return TiledPage(
         size=size,
         tile_size=tile,
@@ -119,8 +129,8 @@ def tiled_page(page: Any) -> TiledPage | None:
         samples=key.samplesperpixel,
         bits=key.bitspersample,
         interleaved=interleaved,
-        offsets=offsets[: grid[0] * grid[1]].reshape(grid),
-        lengths=lengths[: grid[0] * grid[1]].reshape(grid),
+        offsets=apart[0][0],
+        lengths=apart[1][0],
         tables=key.jpegtables,
         decode=segment_decoder(key) if interleaved else None,
         raw=raw_samples(key),
@@ -128,6 +138,8 @@ def tiled_page(page: Any) -> TiledPage | None:
         if int(key.compression) == JPEG_COMPRESSION
         else frozenset(),
         orientation=orientation_of(page),
+        planes=() if interleaved else tuple(zip(apart[0], apart[1], strict=True)),
+        decode_planes=None if interleaved else planes_decoder(key),
     )
 
 

@@ -6,7 +6,7 @@ by their decoder (`wsi_attn.encoding`); here they only lose their transparency.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from wsi_attn.slide import BACKGROUND, UInt8Array
 
 Decode = Callable[[bytes, int], UInt8Array]
 """Bytes and running number of a strip or tile to its pixels, uint8 (height, width, 3)."""
+
+DecodePlanes = Callable[[Sequence[bytes], int], UInt8Array]
+"""Bytes of each plane of a tile, and its running number in the first, to its pixels."""
 
 COLOURS = ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "PALETTE")
 """Values of PhotometricInterpretation that are read; others need a colour profile to be right."""
@@ -65,6 +68,12 @@ def refuse_colours(page: Any) -> None:
         raise SlideUnsupportedError(
             f"{colours} colours: only RGB, YCbCr, grey and palette are supported, convert it to RGB"
         )
+
+
+def is_transparent_grey(page: Any) -> bool:
+    """Whether two samples of a pixel are grey and its opacity; else they are channels."""
+    extra = [int(value) for value in page.extrasamples]
+    return tag_name(page.photometric).startswith("MINIS") and extra in ([ASSOCIATED], [UNASSOCIATED])
 
 
 def over_background(pixels: UInt8Array, alpha: UInt8Array, *, associated: bool) -> UInt8Array:
@@ -202,6 +211,29 @@ def segment_decoder(page: Any) -> Decode | None:
 
     def pixels(data: bytes, index: int) -> UInt8Array:
         return photometry.rgb(np.asarray(decode(data, index, **options)[0][0]))  # (1, height, width, samples)
+
+    return pixels
+
+
+def planes_decoder(page: Any) -> DecodePlanes | None:
+    """As `segment_decoder`, for pages whose samples are stored apart."""
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.bitspersample != 8:
+        return None
+    try:
+        photometry = Photometry.of(page)
+    except SlideUnsupportedError:
+        return None
+    if photometry.ycbcr is not None and _subsampling(page) != (1, 1):
+        return None
+    decode, options = page.decode, {"jpegtables": page.jpegtables} if page.jpegtables else {}
+    tiles = len(page.dataoffsets) // page.samplesperpixel
+
+    def pixels(planes: Sequence[bytes], index: int) -> UInt8Array:
+        found = [
+            np.asarray(decode(data, number * tiles + index, **options)[0])[0, :, :, 0]
+            for number, data in enumerate(planes)
+        ]
+        return photometry.rgb(np.stack(found, axis=-1))
 
     return pixels
 

@@ -314,6 +314,39 @@ def test_transparency(kind: str, compression: str | None, layout: dict[str, obje
     assert np.abs(whole(path) - (tissue if kind == "UNSPECIFIED" else over_white)).max() <= 1
 
 
+@pytest.mark.parametrize("layout", [{}, {"tile": (48, 48)}])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("kind", [None, "ASSOCALPHA", "UNASSALPHA", "UNSPECIFIED"])
+def test_samples_that_are_stored_apart(
+    kind: str | None, compression: str | None, layout: dict[str, object], tmp_path: Path
+) -> None:
+    tissue, path, share = PIXELS[:256, :256], tmp_path / "a.tif", opacity()[..., None] / 255
+    stored = (tissue * share).round().astype(np.uint8) if kind == "ASSOCALPHA" else tissue
+    planes = np.moveaxis(np.dstack([stored, opacity()]) if kind else stored, -1, 0)
+    options = {"photometric": "rgb", "planarconfig": "separate", "compression": compression, "metadata": None}
+    options |= {"extrasamples": [kind]} if kind else {}
+    tifffile.imwrite(path, np.ascontiguousarray(planes), **options, **layout)
+    over_white = tissue * share + 255 * (1 - share)
+    wanted = tissue if kind in (None, "UNSPECIFIED") else over_white
+    assert np.abs(whole(path) - wanted).max() <= 1
+    with open_slide(path) as slide:
+        part = slide.read_region((50, 30), 0, (100, 120))
+    assert np.abs(part - wanted[30:150, 50:150]).max() <= 1
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (64, 64)}])
+def test_grey_with_opacity_is_no_pair_of_channels(layout: dict[str, object], tmp_path: Path) -> None:
+    grey, share = PIXELS[:256, :256, 0], opacity() / 255
+    pair = np.dstack([grey, opacity()])
+    options = {"photometric": "minisblack", "planarconfig": "contig", **layout}
+    tifffile.imwrite(tmp_path / "a.tif", pair, extrasamples=["UNASSALPHA"], **options)
+    wanted = grey * share + 255 * (1 - share)
+    assert np.abs(whole(tmp_path / "a.tif") - wanted[..., None]).max() <= 1
+    tifffile.imwrite(tmp_path / "b.tif", pair, extrasamples=["UNSPECIFIED"], **options)
+    with pytest.raises(SlideUnsupportedError, match="2 samples a pixel"):
+        open_slide(tmp_path / "b.tif")
+
+
 def test_transparency_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
     for layout in ({}, {"tile": (64, 64)}):
         pixels = np.zeros((128, 128, 4), np.uint16)

@@ -125,7 +125,7 @@ def test_what_is_not_copied_says_why(write: Callable[[Path], Path], said: str, t
                 slide.encoded_tiles(level)
 
 
-def test_colours_apart_are_left_to_openslide(tmp_path: Path) -> None:
+def test_colours_apart_are_read_and_not_copied(tmp_path: Path) -> None:
     planes = np.ascontiguousarray(np.moveaxis(PIXELS, -1, 0))
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, planes, tile=(64, 64), photometric="rgb", planarconfig="separate", metadata=None)
