@@ -4,9 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo-output
 SLIDE  ?= tests/data/cmu1_small_region.svs
+SMOKE  ?= .smoke
 STEM   := $(basename $(notdir $(SLIDE)))
 
-.PHONY: demo test check format clean
+.PHONY: demo test smoke smoke-lowest lowest check format clean
 
 demo: $(VENV)/.run
 	@mkdir -p $(DEMO)
@@ -20,6 +21,20 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# The wheel with its runtime dependencies only, as a user installs it: newest tested versions, then the oldest allowed.
+smoke: $(VENV)/.dev $(SMOKE)/newest/.ready
+	WSI_ATTN_EXECUTABLE=$(abspath $(SMOKE)/newest/bin/wsi-attn) $(BIN)/python -m pytest tests/smoke
+
+smoke-lowest: $(VENV)/.dev $(SMOKE)/lowest/.ready
+	WSI_ATTN_EXECUTABLE=$(abspath $(SMOKE)/lowest/bin/wsi-attn) $(BIN)/python -m pytest tests/smoke
+
+# Rewrites tests/smoke/lowest.txt. The CUDA libraries of torch are left out: the CPU build needs none of them.
+lowest: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet uv
+	{ echo '# Oldest versions that pyproject.toml allows, for Python 3.11. Written by `make lowest`.'; \
+	  $(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --no-header --no-annotate \
+	    pyproject.toml | grep -Ev '^(cuda|nvidia|triton)'; } > tests/smoke/lowest.txt
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -42,5 +57,20 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,view,encoders]'
 	@touch $@ $(VENV)/.run
 
+$(SMOKE)/wheel/.built: pyproject.toml README.md $(shell find wsi_attn -type f -not -path '*/__pycache__/*')
+	rm -rf $(SMOKE)/wheel
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(SMOKE)/wheel .
+	@touch $@
+
+$(SMOKE)/newest/.ready: CONSTRAINTS = constraints.txt
+$(SMOKE)/newest/.ready: constraints.txt
+$(SMOKE)/lowest/.ready: CONSTRAINTS = tests/smoke/lowest.txt
+$(SMOKE)/lowest/.ready: tests/smoke/lowest.txt
+$(SMOKE)/newest/.ready $(SMOKE)/lowest/.ready: $(SMOKE)/wheel/.built
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) $(SMOKE)/wheel/*.whl
+	$(@D)/bin/python -m pip install --quiet --force-reinstall --no-deps $(SMOKE)/wheel/*.whl
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) $(SMOKE)
