@@ -8,6 +8,7 @@ lies outside is background. A region that cannot be decoded raises `SlideReadErr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
@@ -31,15 +32,59 @@ UInt8Array = NDArray[np.uint8]
 
 
 class Progress(Protocol):
-    """How library code tells of its progress; the command line draws it, tests ignore it."""
+    """How library code reports its progress; the command line draws it, tests ignore it."""
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` steps of `what` are finished."""
+        """`done` of `total` steps of a phase are finished.
+
+        `what` names the phase, "tiling"; details that change from step to step follow a colon, "training: epoch 3/40".
+        Called with 0 before a phase whose first step may take long.
+        """
         ...
 
 
-def no_progress(done: int, total: int, what: str) -> None:
-    """The callback that tells nobody."""
+class Item(Progress, Protocol):
+    """Progress within one input of a batch."""
+
+    state: str
+    """What became of the input, in one word; "done" unless the code that works on it says more."""
+
+
+class BatchProgress(Progress, Protocol):
+    """Progress of code that works on many inputs."""
+
+    def item(self, number: int, count: int, name: str) -> AbstractContextManager[Item]:
+        """Work on input `number` of `count`, counted from 1, happens inside."""
+        ...
+
+
+class NoProgress:
+    """Progress that is not reported."""
+
+    state = "done"
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """See `Progress`."""
+
+    def item(self, number: int, count: int, name: str) -> AbstractContextManager[Item]:
+        """See `BatchProgress`."""
+        return nullcontext(NoProgress())
+
+
+no_progress = NoProgress()
+
+
+class ItemsAsSteps(NoProgress):
+    """Reports the items of a batch as the steps of one phase of something larger."""
+
+    def __init__(self, progress: Progress, phase: str) -> None:
+        self._progress = progress
+        self._phase = phase
+
+    def item(self, number: int, count: int, name: str) -> AbstractContextManager[Item]:
+        """See `BatchProgress`."""
+        self._progress(number - 1, count, f"{self._phase}: {name}")
+        return nullcontext(NoProgress())
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,13 @@ def boxes(
     else:
         records = []
         with console.progress("boxes") as progress:
-            for done, row in enumerate(rows, 1):
+            for number, row in enumerate(rows, 1):
                 try:
-                    records.append(_find(row, find, output))
+                    with progress.item(number, len(rows), row.path.name) as item:
+                        item(0, 1, "finding boxes")
+                        records.append(_find(row, find, output))
                 except WsiAttnError as error:
                     console.fail(error)
-                progress(done, len(rows), row.path.name)
         if records:
             files.write_text(output / TABLE, _table(records))
             console.info(f"table: {output / TABLE}, pictures: {output / PICTURES}")

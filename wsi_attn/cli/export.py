@@ -114,29 +114,31 @@ def export(
     )
     console = Console(quiet=quiet, total=len(found))
     reservations = Reservations()
-    for given in found:
-        path = given.path
-        try:
-            subject = open_export_source(given.located(), slide, grid, given.mpp)
-            target = target_of(subject, to, output, config)
-            reservations.reserve(target, path)
-            with console.progress(subject.stem) as progress:
-                record = export_subject(subject, to, target, config, overwrite=overwrite, progress=progress)
-        except WsiAttnError as error:
-            console.fail(error)
-            continue
-        except OSError as error:
-            console.fail(ExportError(f"Cannot export {path} into {output}: {error.strerror or error}"))
-            continue
-        if record["state"] == "skipped":
-            console.info(f"{target} is there already; --overwrite writes it anew")
-        if record.get("features_left_out"):
-            console.info(
-                f"{path}: {record['features']} features written, {record['features_left_out']} lower ones left out"
-            )
-        if record.get("unreadable_tiles"):
-            console.info(f"warning: {path}: {record['unreadable_tiles']} tiles could not be decoded; they are grey")
-        data_json(record) if json else data(f"{path}\t{target}")
+    with console.progress("export") as progress:
+        for number, given in enumerate(found, 1):
+            path = given.path
+            try:
+                with progress.item(number, len(found), path.name) as item:
+                    subject = open_export_source(given.located(), slide, grid, given.mpp)
+                    target = target_of(subject, to, output, config)
+                    reservations.reserve(target, path)
+                    record = export_subject(subject, to, target, config, overwrite=overwrite, progress=item)
+                    item.state = record["state"]
+            except WsiAttnError as error:
+                console.fail(error)
+                continue
+            except OSError as error:
+                console.fail(ExportError(f"Cannot export {path} into {output}: {error.strerror or error}"))
+                continue
+            if record["state"] == "skipped":
+                console.info(f"{target} is there already; --overwrite writes it anew")
+            if record.get("features_left_out"):
+                console.info(
+                    f"{path}: {record['features']} features written, {record['features_left_out']} lower ones left out"
+                )
+            if record.get("unreadable_tiles"):
+                console.info(f"warning: {path}: {record['unreadable_tiles']} tiles could not be decoded; they are grey")
+            data_json(record) if json else data(f"{path}\t{target}")
     raise typer.Exit(console.exit_code())
 
 
@@ -145,14 +147,17 @@ def _attention_maps(models: list[Input], output: Path, console: Console, *, over
     from wsi_attn.export.attention_map import export_attention_map
 
     console.total = len(models)
-    for given in models:
-        model = given.path
-        try:
-            record = export_attention_map(str(given.located()), output, overwrite=overwrite)
-        except WsiAttnError as error:
-            console.fail(error)
-            continue
-        if record["state"] == "skipped":
-            console.info(f"{record['output']} is there already; --overwrite writes it anew")
-        data_json(record) if json else data(f"{model}\t{record['output']}\t{record['overlay']}")
+    with console.progress("export") as progress:
+        for number, given in enumerate(models, 1):
+            model = given.path
+            try:
+                with progress.item(number, len(models), model.name) as item:
+                    record = export_attention_map(str(given.located()), output, overwrite=overwrite)
+                    item.state = record["state"]
+            except WsiAttnError as error:
+                console.fail(error)
+                continue
+            if record["state"] == "skipped":
+                console.info(f"{record['output']} is there already; --overwrite writes it anew")
+            data_json(record) if json else data(f"{model}\t{record['output']}\t{record['overlay']}")
     return console.exit_code()

@@ -72,22 +72,25 @@ def heatmap(
     config = HeatmapConfig(of, show, colour_map, alpha, size, contact_sheet)
     console = Console(quiet=quiet, total=len(found))
     reservations = files.Reservations()
-    for given in found:
-        path = given.path
-        try:
-            subject = open_export_source(given.located(), slide, grid)
-            wanted = heatmap_of(subject, output or path.parent, config)
-            for file in wanted.files().values():
-                reservations.reserve(Path(file), path)
-            made = draw_heatmap(subject, wanted, config, overwrite=overwrite)
-        except WsiAttnError as error:
-            console.fail(error)
-            continue
-        except OSError as error:
-            console.fail(ExportError(f"Cannot draw {path}: {error.strerror or error}"))
-            continue
-        if made.state == "skipped":
-            console.info(f"{made.heatmap} is complete already; add --overwrite to draw it again")
-        record = {"slide": str(made.slide), **made.files()}
-        data_json({**record, "state": made.state}) if json else data("\t".join(record.values()))
+    with console.progress("heatmap") as progress:
+        for number, given in enumerate(found, 1):
+            path = given.path
+            try:
+                with progress.item(number, len(found), path.name) as item:
+                    subject = open_export_source(given.located(), slide, grid)
+                    wanted = heatmap_of(subject, output or path.parent, config)
+                    for file in wanted.files().values():
+                        reservations.reserve(Path(file), path)
+                    made = draw_heatmap(subject, wanted, config, overwrite=overwrite, progress=item)
+                    item.state = made.state
+            except WsiAttnError as error:
+                console.fail(error)
+                continue
+            except OSError as error:
+                console.fail(ExportError(f"Cannot draw {path}: {error.strerror or error}"))
+                continue
+            if made.state == "skipped":
+                console.info(f"{made.heatmap} is complete already; add --overwrite to draw it again")
+            record = {"slide": str(made.slide), **made.files()}
+            data_json({**record, "state": made.state}) if json else data("\t".join(record.values()))
     raise typer.Exit(console.exit_code())

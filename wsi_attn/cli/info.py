@@ -22,14 +22,15 @@ def info(
     """Print levels, pixel size, compression and other metadata of slides, images or stores."""
     inputs, mpp = expand(slides), parse_slide_mpp(slide_mpp)
     console = Console(quiet=quiet, total=len(inputs))
-    for given in inputs:
-        try:
-            with given.open(mpp) as slide:
-                tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
-                warn_about(console, given.path, slide.info)
-                data_json(as_record(slide.info, tiles)) if json else data(as_text(slide.info, tiles))
-        except WsiAttnError as error:
-            console.fail(error)
+    with console.progress("info") as progress:
+        for number, given in enumerate(inputs, 1):
+            try:
+                with progress.item(number, len(inputs), given.path.name), given.open(mpp) as slide:
+                    tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
+                    warn_about(console, given.path, slide.info)
+                    data_json(as_record(slide.info, tiles)) if json else data(as_text(slide.info, tiles))
+            except WsiAttnError as error:
+                console.fail(error)
     raise typer.Exit(console.exit_code())
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_attn.cli.options import DEBUG
+from wsi_attn.cli.progress import BatchBar, Hidden, terminal
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # it brings numpy, a third of the time that --help takes
     from wsi_attn.data.inputs import Finder, Input
-    from wsi_attn.slide import Progress, SlideInfo
+    from wsi_attn.slide import SlideInfo
 
 LOG: list[Path] = []
 """The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
@@ -56,29 +57,19 @@ class Console:
         return ExitCode.SOME_FAILED
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Progress]:
-        """A rich progress bar on a terminal; nothing elsewhere."""
+    def progress(self, label: str) -> Iterator[BatchBar]:
+        """Progress of the command: a live line on a terminal, one line per finished input elsewhere.
+
+        Parameters
+        ----------
+        label
+            What is shown outside of any input.
+        """
         if self.quiet or not sys.stderr.isatty():
-            from wsi_attn.slide import no_progress
-
-            yield no_progress
+            yield BatchBar(label, Hidden(), self.info)
             return
-        from rich import progress as rich_progress
-        from rich.console import Console
-
-        columns = (
-            rich_progress.TextColumn("{task.description}"),
-            rich_progress.BarColumn(),
-            rich_progress.MofNCompleteColumn(),
-            rich_progress.TimeRemainingColumn(),
-        )
-        with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=None)
-
-            def update(done: int, total: int, what: str) -> None:
-                bar.update(task, completed=done, total=total, description=f"{label}: {what}")
-
-            yield update
+        with terminal() as view:
+            yield BatchBar(label, view, _log)
 
 
 def report(error: BaseException) -> None:

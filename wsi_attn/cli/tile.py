@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,10 @@ from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
 from wsi_attn.files import Reservations
+
+if TYPE_CHECKING:
+    from wsi_attn.slide import SlideInfo
+    from wsi_attn.tiling.config import TileSummary
 
 Store = Annotated[
     Path,
@@ -86,53 +90,55 @@ def tile(
     config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores)
     console = Console(quiet=quiet, total=len(inputs))
     reservations = Reservations()
-    for number, given in enumerate(inputs, 1):
-        path = given.path
-        of_all = f"{number} of {len(inputs)}, " if len(inputs) > 1 else ""
-        try:
-            with given.open(own_mpp) as slide, console.progress(of_all + slide.info.name) as progress:
-                store = output if one else output / f"{slide.info.name}.zarr"
-                reservations.reserve(store, path)
-                own = dataclasses.replace(config, tissue=_tissue_of(tissue, slide.info.name))
-                summary = tile_slide(slide, store, own, overwrite=overwrite, progress=progress)
-        except WsiAttnError as error:
-            console.fail(error)
-            continue
-        except OSError as error:
-            console.fail(
-                StoreError(
-                    f"Cannot tile {path} into {output}: {error.strerror}; mend that and run it again, it resumes"
+    with console.progress("tile") as progress:
+        for number, given in enumerate(inputs, 1):
+            path = given.path
+            try:
+                with progress.item(number, len(inputs), path.name) as item, given.open(own_mpp) as slide:
+                    store = output if one else output / f"{slide.info.name}.zarr"
+                    reservations.reserve(store, path)
+                    own = dataclasses.replace(config, tissue=_tissue_of(tissue, slide.info.name))
+                    summary = tile_slide(slide, store, own, overwrite=overwrite, progress=item)
+                    item.state = summary.state
+            except WsiAttnError as error:
+                console.fail(error)
+                continue
+            except OSError as error:
+                console.fail(
+                    StoreError(
+                        f"Cannot tile {path} into {output}: {error.strerror}; mend that and run it again, it resumes"
+                    )
                 )
+                continue
+            _report(console, path, slide.info, summary, explain=codec == "auto")
+            record = as_record(path, summary)
+            data_json(record) if json else data(
+                f"{path}\t{summary.path}\t{summary.tiles} of {summary.tiles_total} tiles\t"
+                f"{summary.tissue_fraction:.3f} tissue\t{summary.unreadable_tiles} unreadable\t{summary.state}"
             )
-            continue
-        if summary.state == "skipped":
-            console.info(f"{summary.path} is complete already; --overwrite tiles anew")
-        for reason in dict.fromkeys(
-            pixels.reason for pixels in summary.pixels if pixels.origin in ("copied", "resampled") and codec == "auto"
-        ):
-            console.info(
-                f"{path}: decoded and compressed anew as {summary.pixels[0].codec}, not passed through: {reason}"
-            )
-        for level, pixels in enumerate(summary.pixels):
-            if pixels.origin == "passthrough" and pixels.reason:
-                console.info(f"{path}: level {level}: {pixels.reason}")
-        if summary.unreadable_tiles:
-            console.info(
-                f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded; they are masked, not white"
-            )
-        if summary.tiles == 0:
-            console.info(
-                f"warning: {path}: no tissue was found, the grid is empty; --tissue none takes the whole slide"
-            )
-        warn_about(console, path, slide.info)
-        if slide.info.mpp is None:
-            console.info(f"warning: {path}: no pixel size is recorded ({slide.info.mpp_note}); --slide-mpp gives one")
-        record = as_record(path, summary)
-        data_json(record) if json else data(
-            f"{path}\t{summary.path}\t{summary.tiles} of {summary.tiles_total} tiles\t"
-            f"{summary.tissue_fraction:.3f} tissue\t{summary.unreadable_tiles} unreadable\t{summary.state}"
-        )
     raise typer.Exit(console.exit_code())
+
+
+def _report(console: Console, path: Path, info: SlideInfo, summary: TileSummary, *, explain: bool) -> None:
+    """Lines about one store; `explain` says why tiles were not copied."""
+    if summary.state == "skipped":
+        console.info(f"{summary.path} is complete already; --overwrite tiles anew")
+    for reason in dict.fromkeys(
+        pixels.reason for pixels in summary.pixels if pixels.origin in ("copied", "resampled") and explain
+    ):
+        console.info(f"{path}: decoded and compressed anew as {summary.pixels[0].codec}, not passed through: {reason}")
+    for level, pixels in enumerate(summary.pixels):
+        if pixels.origin == "passthrough" and pixels.reason:
+            console.info(f"{path}: level {level}: {pixels.reason}")
+    if summary.unreadable_tiles:
+        console.info(
+            f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded; they are masked, not white"
+        )
+    if summary.tiles == 0:
+        console.info(f"warning: {path}: no tissue was found, the grid is empty; --tissue none takes the whole slide")
+    warn_about(console, path, info)
+    if info.mpp is None:
+        console.info(f"warning: {path}: no pixel size is recorded ({info.mpp_note}); --slide-mpp gives one")
 
 
 def _tissue_of(tissue: str, name: str) -> str:

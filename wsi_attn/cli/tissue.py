@@ -14,7 +14,7 @@ from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
 
 if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
-    from wsi_attn.slide import Slide
+    from wsi_attn.slide import Progress, Slide
     from wsi_attn.slides.view import View
     from wsi_attn.tissue.mask import TissueMask
 
@@ -71,43 +71,47 @@ def tissue(
     parameters["simplify"] = simplify
     console = Console(quiet=quiet, total=len(inputs))
     reservations = files.Reservations()
-    for given in inputs:
-        path = given.path
-        try:
-            with given.open(own_mpp) as slide:
-                warn_about(console, path, slide.info)
-                targets = _targets(output, slide, path, reservations)
-                made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
-                if targets and not overwrite and (done := _finished(*targets, made_of)):
-                    record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
-                    console.info(f"{targets[0]} is there already; --overwrite finds tissue anew")
-                else:
-                    view = _view(slide, path, mpp)
-                    found = detect_tissue(
-                        view.pixels,
-                        view.frame,
-                        slide.info.mpp,
-                        view.readable,
-                        method,
-                        size0=slide.info.size0,
-                        min_area_um2=min_area,
-                        max_hole_um2=max_hole,
-                    )
-                    result = _write(targets, slide, view, found, made_of, simplify)
-                    record = {
-                        "slide": str(path),
-                        **result,
-                        **_names(targets),
-                        "state": "written" if targets else "found",
-                    }
-        except WsiAttnError as error:
-            console.fail(error)
-            continue
-        except OSError as error:
-            console.fail(TissueError(f"Cannot write the tissue of {path} into {output}: {error.strerror or error}"))
-            continue
-        _warn(console, record)
-        data_json(record) if json else data(_line(record))
+    with console.progress("tissue") as progress:
+        for number, given in enumerate(inputs, 1):
+            path = given.path
+            try:
+                with progress.item(number, len(inputs), path.name) as item, given.open(own_mpp) as slide:
+                    warn_about(console, path, slide.info)
+                    targets = _targets(output, slide, path, reservations)
+                    made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
+                    if targets and not overwrite and (done := _finished(*targets, made_of)):
+                        record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
+                        console.info(f"{targets[0]} is there already; --overwrite finds tissue anew")
+                    else:
+                        view = _view(slide, path, mpp, item)
+                        item(0, 1, "finding tissue")
+                        found = detect_tissue(
+                            view.pixels,
+                            view.frame,
+                            slide.info.mpp,
+                            view.readable,
+                            method,
+                            size0=slide.info.size0,
+                            min_area_um2=min_area,
+                            max_hole_um2=max_hole,
+                        )
+                        item(0, 1, "writing")
+                        result = _write(targets, slide, view, found, made_of, simplify)
+                        record = {
+                            "slide": str(path),
+                            **result,
+                            **_names(targets),
+                            "state": "written" if targets else "found",
+                        }
+                    item.state = record["state"]
+            except WsiAttnError as error:
+                console.fail(error)
+                continue
+            except OSError as error:
+                console.fail(TissueError(f"Cannot write the tissue of {path} into {output}: {error.strerror or error}"))
+                continue
+            _warn(console, record)
+            data_json(record) if json else data(_line(record))
     raise typer.Exit(console.exit_code())
 
 
@@ -152,7 +156,7 @@ def _finished(outlines: Path, png: Path, made_of: dict[str, Any]) -> dict[str, A
     return found if png.exists() else None
 
 
-def _view(slide: Slide, path: Path, mpp: float | None) -> View:
+def _view(slide: Slide, path: Path, mpp: float | None, progress: Progress) -> View:
     from wsi_attn.slides.view import read_view
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tiling.prepare import view_downsamples as tiling_downsamples
@@ -169,7 +173,7 @@ def _view(slide: Slide, path: Path, mpp: float | None) -> View:
                 f"Cannot look at {path} at {mpp:g} µm/px: that is {side:.0f} pixels a side, {LARGEST_VIEW} are the "
                 "most; choose a larger --mpp"
             )
-    view = read_view(slide, *factors)
+    view = read_view(slide, *factors, progress=progress)
     if not view.readable.any():
         raise TissueError(f"Nothing of {path} can be decoded; whether there is tissue is not known")
     return view

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_attn.cli import train_options as opt
 from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Threads, resolve_device
-from wsi_attn.cli.output import Console, data, data_json, interval
+from wsi_attn.cli.output import LOG, Console, data, data_json, interval
 from wsi_attn.errors import UsageError
 from wsi_attn.threads import thread_limit
 
@@ -181,27 +181,34 @@ def train(
         precision=precision,
     )
     first = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun started, one talks
+    if not first:
+        LOG.clear()
     console = Console(quiet=quiet or not first)
+    arguments: dict[str, Any] = {
+        "weights": weights,
+        "name": name,
+        "command": shlex.join(["wsi-attn", *sys.argv[1:]]),
+        "overwrite": overwrite,
+        "resources": Resources(thread_limit() if threads else None, cache_mb, tensorboard),
+        "log": lambda record: console.info(as_line(record)),
+        "say": console.info,
+    }
+    options = {key: value for key, value in network.items() if value is not None}
+    segmenting = task_of(model) == SEGMENTATION
+    if not segmenting and (classes is not None or warp is not None):
+        option = "--warp" if classes is None else "--classes"
+        raise UsageError(f"--model {model} classifies whole images; remove {option}")
+    summary: Any
     with console.progress("train") as progress:
-        arguments: dict[str, Any] = {
-            "weights": weights,
-            "name": name,
-            "command": shlex.join(["wsi-attn", *sys.argv[1:]]),
-            "overwrite": overwrite,
-            "resources": Resources(thread_limit() if threads else None, cache_mb, tensorboard),
-            "progress": progress,
-            "log": lambda record: console.info(as_line(record)),
-            "say": console.info,
-        }
-        options = {key: value for key, value in network.items() if value is not None}
-        summary: Any
-        if task_of(model) == SEGMENTATION:
-            summary = train_segmentation(manifest, output, config, options, classes=classes, **arguments)
-        elif classes is not None or warp is not None:
-            option = "--warp" if classes is None else "--classes"
-            raise UsageError(f"--model {model} classifies whole images; remove {option}")
+        if folds and not segmenting:
+            summary = cross_validate(manifest, output, config, options, progress=progress, **arguments)
         else:
-            summary = (cross_validate if folds else train_run)(manifest, output, config, options, **arguments)
+            with progress.item(1, 1, output.name) as item:
+                if segmenting:
+                    arguments["classes"] = classes
+                train_one = train_segmentation if segmenting else train_run
+                summary = train_one(manifest, output, config, options, progress=item, **arguments)
+                item.state = summary.state
     if first:
         report(summary, console, json=json)
 

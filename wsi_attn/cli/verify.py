@@ -31,30 +31,32 @@ def verify(
 
     inputs = expand(stores, stores_in, "store")
     console = Console(quiet=quiet, total=len(inputs))
-    for given in inputs:
-        try:
-            path = given.located()
-            with console.progress(path.name) as progress:
-                verdict = verify_store(path, decode=not fast, progress=progress)
-        except WsiAttnError as error:
-            console.fail(error)
-            continue
-        state = "damaged" if verdict.problems else "sound"
-        for line in (*verdict.notes, *verdict.problems[1:]):
-            console.info(line)
-        if verdict.problems:
-            more = f"; one of {len(verdict.problems)} problems" if len(verdict.problems) > 1 else ""
-            console.fail(StoreError(verdict.problems[0] + more))
-        record = {
-            "store": str(path),
-            "state": state,
-            "files": verdict.files,
-            "chunks": verdict.chunks,
-            "bytes": verdict.bytes,
-            "problems": list(verdict.problems),
-            "notes": list(verdict.notes),
-        }
-        data_json(record) if json else data(
-            f"{path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(verdict.problems)} problems"
-        )
+    with console.progress("verify") as progress:
+        for number, given in enumerate(inputs, 1):
+            try:
+                path = given.located()
+                with progress.item(number, len(inputs), path.name) as item:
+                    verdict = verify_store(path, decode=not fast, progress=item)
+                    item.state = "damaged" if verdict.problems else "sound"
+            except WsiAttnError as error:
+                console.fail(error)
+                continue
+            state = "damaged" if verdict.problems else "sound"
+            for line in (*verdict.notes, *verdict.problems[1:]):
+                console.info(line)
+            if verdict.problems:
+                more = f"; one of {len(verdict.problems)} problems" if len(verdict.problems) > 1 else ""
+                console.fail(StoreError(verdict.problems[0] + more))
+            record = {
+                "store": str(path),
+                "state": state,
+                "files": verdict.files,
+                "chunks": verdict.chunks,
+                "bytes": verdict.bytes,
+                "problems": list(verdict.problems),
+                "notes": list(verdict.notes),
+            }
+            data_json(record) if json else data(
+                f"{path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(verdict.problems)} problems"
+            )
     raise typer.Exit(console.exit_code())

@@ -114,6 +114,7 @@ def make_bag(
     TissueError : the regions cannot be read, or none of them lies on the slide.
     """
     view = patches.coarse_view(progress)
+    progress(0, 1, "finding tissue")
     mask = view.readable
     if regions is not None:
         mask = tissue_from_geojson(

@@ -47,7 +47,7 @@ class BlockView:
         Regions in pixels of the view, met so far, that could not be decoded and read as background.
     """
 
-    def __init__(self, patches: SlidePatches, progress: Progress = no_progress) -> None:
+    def __init__(self, patches: SlidePatches) -> None:
         factor = patches.coarse_factor
         self._slide = patches.slide
         self._downsamples = patches.downsample_x * factor, patches.downsample_y * factor
@@ -173,6 +173,7 @@ def make_large_bag(
         workers=patches.workers,
         progress=progress,
     )
+    progress(0, 1, "finding tissue")
     mask = seen.readable
     if regions is not None:
         mask = tissue_from_geojson(

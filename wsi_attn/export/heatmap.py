@@ -13,6 +13,7 @@ from wsi_attn.export.source import ExportSource
 from wsi_attn.heatmaps.contact_sheet import contact_sheet, read_patches
 from wsi_attn.heatmaps.layer import Mode
 from wsi_attn.heatmaps.picture import png_bytes
+from wsi_attn.slide import Progress, no_progress
 
 PATCH_SIDE = 256
 """Largest side of a patch of a contact sheet, pixels."""
@@ -96,7 +97,12 @@ def heatmap_of(subject: ExportSource, folder: Path, config: HeatmapConfig, *, re
 
 
 def draw_heatmap(
-    subject: ExportSource, wanted: HeatmapFiles, config: HeatmapConfig, *, overwrite: bool = False
+    subject: ExportSource,
+    wanted: HeatmapFiles,
+    config: HeatmapConfig,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
 ) -> HeatmapFiles:
     """Write the files of `heatmap_of` that are not complete yet.
 
@@ -119,8 +125,9 @@ def draw_heatmap(
         sheet_done = check_target(subject, "contact-sheet", wanted.contact_sheet, config, overwrite=overwrite)
     if done and sheet_done:
         return HeatmapFiles(**{**vars(wanted), "state": "skipped"})
-    export_subject(subject, "png", wanted.heatmap, picture, overwrite=overwrite)
+    export_subject(subject, "png", wanted.heatmap, picture, overwrite=overwrite, progress=progress)
     if wanted.contact_sheet is not None and not sheet_done:
+        progress(0, 1, "contact sheet")
         _write_sheet(subject, wanted.contact_sheet, config)
     if wanted.geojson is not None:
         export_subject(subject, "geojson", wanted.geojson, REGIONS, overwrite=overwrite)

@@ -123,6 +123,7 @@ def export_subject(
         return {**record, "state": "skipped"}
     subject = replace(subject, mark=mark_of(subject, to, config).text)
     more: dict[str, Any]
+    progress(0, 1, "writing")
     if to in ("csv", "parquet"):
         more = _table(subject, to, path, overwrite=overwrite)
     elif to == "geojson":
@@ -258,6 +259,7 @@ def _png(subject: ExportSource, path: Path, config: ExportConfig, progress: Prog
     else:
         with subject.pixels() as slide:
             view = read_view(slide, frame.downsample_x, frame.downsample_y, workers=config.workers, progress=progress)
+        progress(0, 1, "drawing")
         image = draw_layer(layer, subject.caption, view.pixels, frame, config.mode, config.alpha, config.colour)
     files.write_bytes(path, png_bytes(image, {**subject.origin, **shown}))
     return shown

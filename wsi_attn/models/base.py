@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_attn.errors import UsageError
-from wsi_attn.slide import UInt8Array
+from wsi_attn.slide import Progress, UInt8Array, no_progress
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 """What a system is for."""
@@ -64,6 +64,8 @@ class BagBatch:
     prior
         float (B, h, w), at least 0: weight of each cell from its tissue share and the scores of its patches. Attention
         is proportional to prior_t exp(e_t); None weights all valid cells equally.
+    progress
+        Reports the blocks of a large view that are encoded and the patches that are read.
     """
 
     coarse: Tensor
@@ -73,6 +75,7 @@ class BagBatch:
     generator: torch.Generator | None = None
     coarse_size: Tensor | None = None
     prior: Tensor | None = None
+    progress: Progress = no_progress
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ class Cnn(SlideModel):
         pooled, maps = [], []
         for slides, view in views(batch, training=self.training):
             z = share.new_zeros((slides.stop - slides.start, self.phi.out_channels))
-            for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides]):  # equation (1)
+            blocks = encode_blocks(self.phi, self.normalise, view, valid[slides], batch.progress)
+            for rows, columns, features in blocks:  # equation (1)
                 z = z + torch.einsum("bhw,bdhw->bd", share[slides, rows, columns], features)  # equation (2)
                 if self.training:  # a single block
                     maps.append(features)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wsi_attn.models.base import BagBatch
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.filters import RADIUS, smooth
+from wsi_attn.slide import Progress, no_progress
 
 BLOCK_PIXELS = 512
 """Side, in coarse pixels, of the blocks in which a large view is encoded: bounds memory on slides."""
@@ -52,7 +53,11 @@ class Block(NamedTuple):
 
 
 def encode_blocks(
-    backbone: Backbone, normalise: Normalise, coarse: Tensor, valid: Tensor | None = None
+    backbone: Backbone,
+    normalise: Normalise,
+    coarse: Tensor,
+    valid: Tensor | None = None,
+    progress: Progress = no_progress,
 ) -> Iterator[Block]:
     """Yield the features of coarse views block by block.
 
@@ -76,7 +81,9 @@ def encode_blocks(
         return
     margin = -(-(backbone.halo + RADIUS) // stride)
     wanted = np.ones((height, width), np.bool_) if valid is None else valid.any(dim=0).cpu().numpy()[:height, :width]
-    for cells in occupied_blocks(wanted, side):
+    blocks = list(occupied_blocks(wanted, side))
+    for done, cells in enumerate(blocks):
+        progress(done, len(blocks), "coarse view")
         (top, bottom), (left, right) = ((part.start, part.stop) for part in cells)
         first_row, first_column = max(0, top - margin), max(0, left - margin)
         rows = slice(first_row * stride, (bottom + margin) * stride)
@@ -84,6 +91,7 @@ def encode_blocks(
         block = backbone(normalise(coarse[:, :, rows, columns])).to(normalise.mean.dtype)
         inner = block[:, :, top - first_row : bottom - first_row, left - first_column : right - first_column]
         yield Block(*cells, inner)
+    progress(len(blocks), len(blocks), "coarse view")
 
 
 def occupied_blocks(wanted: NDArray[np.bool_], side: int) -> Iterator[tuple[slice, slice]]:

@@ -211,6 +211,7 @@ class DeepAttention(SlideModel):
             return without_patches(self.fused_head(z), attention, self.global_head(z), evidence, coarse)
 
         instances = self.selection.choose(look, batch.generator if self.training else None)  # equation (5)
+        batch.progress(0, 1, "key instances")
         r, readable = self._read(instances, batch)
         local, summary, weights = self.selection.pool(look, instances, r, readable, self._gate(r))
         pooled = local if self.config.branches == "local" else torch.cat([coarse, local], dim=1)
@@ -323,7 +324,7 @@ class DeepAttention(SlideModel):
         global_features = []
         for slides, view in views(batch, training=self.training):
             focus = TopCells.empty(logits[slides], self.phi.out_channels)
-            for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides]):
+            for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides], batch.progress):
                 where = (slides, slice(None), rows, columns)
                 cells = features.flatten(2).transpose(1, 2)  # (b, n, D), equation (1)
                 e = self.coarse_gate(cells).transpose(1, 2).reshape(logits[where].shape)  # equation (2)

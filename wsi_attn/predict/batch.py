@@ -13,7 +13,7 @@ from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.predict.exhaustive import ATTENTION as EXHAUSTIVE
 from wsi_attn.predict.slide import PredictConfig, predict_slide
-from wsi_attn.slide import Progress, Slide, no_progress
+from wsi_attn.slide import BatchProgress, Progress, Slide, no_progress
 from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction, write_prediction
 
 
@@ -40,7 +40,7 @@ def predict_paths(
     *,
     slide_mpp: Mpp | None = None,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: BatchProgress = no_progress,
 ) -> Iterator[Outcome]:
     """Predict every input; outcomes come in the order of the inputs.
 
@@ -52,26 +52,43 @@ def predict_paths(
         Pixel size of level 0, µm, of inputs without a pixel size in a manifest.
     """
     reservations = Reservations()
-    for given in inputs:
-        path = given.path
-        try:
-            with given.open(slide_mpp) as slide:
-                file = None if output is None else output / f"{slide.info.name}{SUFFIX}"
-                if file is not None:
-                    reservations.reserve(file, path)
-                    done = None if overwrite else _finished(file, slide, checkpoint, config)
-                    if done is not None:
-                        yield Outcome(path, "skipped", done, file, images=given.images)
-                        continue
-                prediction = predict_slide(slide, checkpoint, config, progress)
-                if file is not None:
-                    write_prediction(prediction, file)
-            yield Outcome(path, "predicted", prediction, file, images=given.images)
-        except WsiAttnError as error:
-            yield Outcome(path, "failed", error=error)
-        except OSError as error:  # a full disk, a folder that may not be written: the next slide may lie elsewhere
-            reason = PredictionError(f"Cannot write the prediction of {path} into {output}: {error.strerror}")
-            yield Outcome(path, "failed", error=reason)
+    for number, given in enumerate(inputs, 1):
+        with progress.item(number, len(inputs), given.path.name) as item:
+            outcome = _predict_one(given, checkpoint, output, config, reservations, slide_mpp, overwrite, item)
+            item.state = outcome.state
+        yield outcome
+
+
+def _predict_one(
+    given: Input,
+    checkpoint: Checkpoint,
+    output: Path | None,
+    config: PredictConfig,
+    reservations: Reservations,
+    slide_mpp: Mpp | None,
+    overwrite: bool,
+    progress: Progress,
+) -> Outcome:
+    path = given.path
+    try:
+        progress(0, 1, "opening")
+        with given.open(slide_mpp) as slide:
+            file = None if output is None else output / f"{slide.info.name}{SUFFIX}"
+            if file is not None:
+                reservations.reserve(file, path)
+                done = None if overwrite else _finished(file, slide, checkpoint, config)
+                if done is not None:
+                    return Outcome(path, "skipped", done, file, images=given.images)
+            prediction = predict_slide(slide, checkpoint, config, progress)
+            if file is not None:
+                progress(0, 1, "writing")
+                write_prediction(prediction, file)
+        return Outcome(path, "predicted", prediction, file, images=given.images)
+    except WsiAttnError as error:
+        return Outcome(path, "failed", error=error)
+    except OSError as error:  # a full disk, a folder that may not be written: the next slide may lie elsewhere
+        reason = PredictionError(f"Cannot write the prediction of {path} into {output}: {error.strerror}")
+        return Outcome(path, "failed", error=reason)
 
 
 def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictConfig) -> SlidePrediction | None:

@@ -24,7 +24,7 @@ from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
 from wsi_attn.geometry import Size
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.predict.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, predict_slide
-from wsi_attn.slide import Progress, no_progress
+from wsi_attn.slide import BatchProgress, Progress, no_progress
 
 REGION_SIDE = 4096
 """Longer side of the raster that annotated regions are drawn on, at most; smaller images at their own pixels."""
@@ -55,7 +55,7 @@ def evaluate_manifest(
     *,
     seed: int = 0,
     command: str = "",
-    progress: Progress = no_progress,
+    progress: BatchProgress = no_progress,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
     """The report on one split, and the errors of slides that could not be answered; see `predict_manifest`."""
     members = [checkpoints] if isinstance(checkpoints, Checkpoint) else list(checkpoints)
@@ -65,7 +65,7 @@ def evaluate_manifest(
 
 
 def predict_manifest(
-    checkpoints: Sequence[Checkpoint], manifest: Path, split: str, config: PredictConfig, progress: Progress
+    checkpoints: Sequence[Checkpoint], manifest: Path, split: str, config: PredictConfig, progress: BatchProgress
 ) -> tuple[list[RowPrediction], list[WsiAttnError]]:
     """RowPrediction every row of one split.
 
@@ -102,12 +102,13 @@ def predict_manifest(
     raw = replace(config, calibrate=False, coverage=None, referral=None)
     answers: list[RowPrediction] = []
     failures: list[WsiAttnError] = []
-    for done, row in enumerate(rows, 1):
-        try:
-            answers.append(_answer(row, checkpoints, raw))
-        except WsiAttnError as error:
-            failures.append(error)
-        progress(done, len(rows), row.path.name)
+    for number, row in enumerate(rows, 1):
+        with progress.item(number, len(rows), row.path.name) as item:
+            try:
+                answers.append(_answer(row, checkpoints, raw, item))
+            except WsiAttnError as error:
+                failures.append(error)
+                item.state = "failed"
     if not answers:
         raise ManifestError(f"{manifest}: none of {len(rows)} rows could be answered; the first said: {failures[0]}")
     return answers, failures
@@ -167,11 +168,11 @@ def model_record(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     return {"name": f"mean of {len(checkpoints)} folds", "sha256": together}
 
 
-def _answer(row: Row, checkpoints: Sequence[Checkpoint], config: PredictConfig) -> RowPrediction:
+def _answer(row: Row, checkpoints: Sequence[Checkpoint], config: PredictConfig, progress: Progress) -> RowPrediction:
     with open_row(row) as slide:
         size0 = slide.info.size0
         region = region_mask(row, size0, _raster(size0), slide.info.origin)
-        found = [predict_slide(slide, checkpoint, config, regions=row.regions) for checkpoint in checkpoints]
+        found = [predict_slide(slide, checkpoint, config, progress, row.regions) for checkpoint in checkpoints]
     before = np.array([list(prediction.probabilities.values()) for prediction in found])  # (folds, C)
     after = np.array(
         [calibrated(each, checkpoint.spec.calibration) for each, checkpoint in zip(before, checkpoints, strict=True)]

@@ -17,7 +17,7 @@ from wsi_attn.predict.slide import PredictConfig
 from wsi_attn.predict.uncertain import uncertain_pictures
 from wsi_attn.provenance import sha256_of
 from wsi_attn.segment.evaluation import evaluate_manifest, write_folder
-from wsi_attn.slide import Progress, no_progress
+from wsi_attn.slide import BatchProgress, no_progress
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def evaluate_into(
     config: PredictConfig,
     *,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: BatchProgress = no_progress,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
     """Evaluate, and leave the report in `folder`; a finished report of the same inputs is read instead.
 
@@ -80,6 +80,7 @@ def evaluate_into(
         calibrations = [checkpoint.spec.calibration for checkpoint in checkpoints]
         point = choose_operating_point(calibrations, checkpoints[0].spec.labels, wanted.positive, wanted.sensitivity)
     answers, failures = predict_manifest(checkpoints, wanted.manifest, wanted.split, config, progress)
+    progress(0, 1, "computing metrics")
     report = report_on(
         answers,
         failures,
@@ -91,6 +92,7 @@ def evaluate_into(
         passes=config.mc_dropout,
     ) | {"inputs": inputs}
     if folder is not None:
+        progress(0, 1, "writing the report")
         pictures = uncertain_pictures(answers, report["uncertainty"]["by"], checkpoints[0], config)
         write_report_folder(folder, report, answers, wanted.manifest, pictures)
     return report, failures
@@ -102,7 +104,7 @@ def _segmentation_into(
     wanted: Evaluation,
     inputs: dict[str, Any],
     workers: int | None,
-    progress: Progress,
+    progress: BatchProgress,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
     """The same for a model that segments; see `segment.evaluation`."""
     if wanted.positive is not None:

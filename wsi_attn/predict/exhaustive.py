@@ -85,6 +85,7 @@ def score_tiles(
     wanted = coverage(_regions0(frame)).reshape(rows, columns) >= MIN_TISSUE
     values = np.full((1 + len(labels), rows, columns), np.nan, np.float32)
     readable, done, total = 0, 0, int(wanted.sum())
+    progress(0, total, "scoring tiles")
     for cells, pixels in _read_blocks(patches, wanted, side):
         done += len(cells)
         decoded = np.array([tile is not None for tile in pixels])
@@ -95,7 +96,7 @@ def score_tiles(
             at = cells[decoded]
             values[:, at[:, 0], at[:, 1]] = torch.cat([logits[:, None], evidence], dim=1).T.float().cpu().numpy()
             readable += len(found)
-        progress(done, total, "tiles")
+        progress(done, total, "scoring tiles")
     names = [ATTENTION, *(EVIDENCE + label for label in labels)]
     maps = {name: AttentionMap(frame, layer) for name, layer in zip(names, values, strict=True)}
     return TileScores(maps, readable, total - readable)

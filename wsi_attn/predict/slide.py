@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +105,9 @@ def predict_slide(
     if not bag.tissue.any():
         raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
     warnings = [f"{path}: {warning}" for warning in slide.info.warnings]
+    progress(0, 1, "comparing colours")
     warnings += _check_fit(bag, checkpoint, str(path), ignore=config.allow_out_of_distribution)
-    batch, output = _look(bag, network)
+    batch, output = _look(bag, network, progress)
     if output.patch_mask.numel() and not output.patch_mask.any():
         raise SlideReadError(f"{path}: none of the {output.patch_mask.shape[1]} places to look at could be decoded")
     probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
@@ -122,6 +123,7 @@ def predict_slide(
         unreadable += tiles.unreadable
     uncertainty = uncertainty_of(probabilities)
     if config.mc_dropout:
+        progress(0, 1, "Monte Carlo dropout")
         passes = dropout_passes(network, output.pooled, config.mc_dropout, config.seed)
         uncertainty |= entropy_terms(calibrated(passes, spec.calibration))
     check_referral(config.referral, uncertainty)
@@ -164,12 +166,13 @@ def check_referral(referral: Referral | None, terms: Iterable[str]) -> None:
         raise UsageError(f"--refer-by {referral.by}: there are {', '.join(known)}{hint}")
 
 
-def _look(bag: Bag | LargeBag, network: SlideModel) -> tuple[BagBatch, SlideOutput]:
+def _look(bag: Bag | LargeBag, network: SlideModel, progress: Progress) -> tuple[BagBatch, SlideOutput]:
     """The network's answer; of a large slide that turns out to be damaged, that without the cells concerned."""
-    batch = bag.batch() if isinstance(bag, LargeBag) else collate([bag], network.stride)
+    progress(0, 1, "coarse view")
+    batch = replace(bag.batch() if isinstance(bag, LargeBag) else collate([bag], network.stride), progress=progress)
     output = network(batch)
     if isinstance(bag, LargeBag) and (sound := bag.without_damage()) is not None:
-        batch = sound.batch()
+        batch = replace(sound.batch(), progress=progress)
         output = network(batch)
     return batch, output
 

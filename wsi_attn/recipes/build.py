@@ -24,7 +24,7 @@ from wsi_attn.recipes.card import recipe_card
 from wsi_attn.recipes.fields import Field, write_fields
 from wsi_attn.recipes.hot_spots import hot_spot_quality
 from wsi_attn.registry import unknown_name
-from wsi_attn.slide import Progress, no_progress
+from wsi_attn.slide import BatchProgress, no_progress
 from wsi_attn.train.config import TrainConfig
 from wsi_attn.train.run import train
 
@@ -111,7 +111,7 @@ def build(
     seed: int = 0,
     command: str = "",
     say: Callable[[str], None] = lambda line: None,
-    progress: Progress = no_progress,
+    progress: BatchProgress = no_progress,
 ) -> Path:
     """Build a model and return its checkpoint folder, `OUTPUT/run/checkpoint`. Finished steps are skipped.
 

@@ -13,7 +13,7 @@ from wsi_attn.files import Reservations
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.segment.slide import SegmentConfig, finished_record, output_paths, segment_slide
-from wsi_attn.slide import Progress, no_progress
+from wsi_attn.slide import BatchProgress, Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,40 @@ def segment_paths(
     *,
     slide_mpp: Mpp | None = None,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: BatchProgress = no_progress,
 ) -> Iterator[Outcome]:
     """Segment every input; outcomes come in the order of the inputs."""
     reservations = Reservations()
-    for given in inputs:
-        path = given.path
-        try:
-            with given.open(slide_mpp) as slide:
-                places = output_paths(slide, checkpoint, output, config)
-                reservations.reserve(places.record, path)
-                done = None if overwrite else finished_record(places, slide, checkpoint, config)
-                if done is None:
-                    record = segment_slide(slide, checkpoint, output, config, overwrite=overwrite, progress=progress)
-                    yield Outcome(path, "segmented", record)
-                else:
-                    yield Outcome(path, "skipped", done)
-        except WsiAttnError as error:
-            yield Outcome(path, "failed", error=error)
-        except OSError as error:  # a full disk, a folder that may not be written: the next slide may lie elsewhere
-            reason = PredictionError(f"Cannot write the segmentation of {path} into {output}: {error.strerror}")
-            yield Outcome(path, "failed", error=reason)
+    for number, given in enumerate(inputs, 1):
+        with progress.item(number, len(inputs), given.path.name) as item:
+            outcome = _segment_one(given, checkpoint, output, config, reservations, slide_mpp, overwrite, item)
+            item.state = outcome.state
+        yield outcome
+
+
+def _segment_one(
+    given: Input,
+    checkpoint: Checkpoint,
+    output: Path,
+    config: SegmentConfig,
+    reservations: Reservations,
+    slide_mpp: Mpp | None,
+    overwrite: bool,
+    progress: Progress,
+) -> Outcome:
+    path = given.path
+    try:
+        progress(0, 1, "opening")
+        with given.open(slide_mpp) as slide:
+            places = output_paths(slide, checkpoint, output, config)
+            reservations.reserve(places.record, path)
+            done = None if overwrite else finished_record(places, slide, checkpoint, config)
+            if done is not None:
+                return Outcome(path, "skipped", done)
+            record = segment_slide(slide, checkpoint, output, config, overwrite=overwrite, progress=progress)
+        return Outcome(path, "segmented", record)
+    except WsiAttnError as error:
+        return Outcome(path, "failed", error=error)
+    except OSError as error:  # a full disk, a folder that may not be written: the next slide may lie elsewhere
+        reason = PredictionError(f"Cannot write the segmentation of {path} into {output}: {error.strerror}")
+        return Outcome(path, "failed", error=reason)

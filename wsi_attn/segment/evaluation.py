@@ -24,7 +24,7 @@ from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.segment.tiled_inference import TiledInference
 from wsi_attn.segment.windows import default_overlap
-from wsi_attn.slide import Progress, Slide, no_progress
+from wsi_attn.slide import BatchProgress, Slide, no_progress
 from wsi_attn.tissue.polygons import read_regions
 
 MAX_PIXELS = 100_000_000
@@ -97,18 +97,20 @@ def compare_rows(
     spec: ModelSpec,
     open_slide_of: Callable[[Row], AbstractContextManager[Slide]] = open_row,
     workers: int | None = None,
-    progress: Progress = no_progress,
+    progress: BatchProgress = no_progress,
 ) -> tuple[list[Compared], list[WsiAttnError]]:
     """`compare` of every row, and the errors of those that could not be compared."""
     found: list[Compared] = []
     failures: list[WsiAttnError] = []
-    for done, row in enumerate(rows, 1):
-        try:
-            with open_slide_of(row) as slide:
-                found.append((row, compare(slide, row, network, spec, workers)))
-        except WsiAttnError as error:
-            failures.append(error)
-        progress(done, len(rows), row.path.name)
+    for number, row in enumerate(rows, 1):
+        with progress.item(number, len(rows), row.path.name) as item:
+            try:
+                item(0, 1, "segmenting")
+                with open_slide_of(row) as slide:
+                    found.append((row, compare(slide, row, network, spec, workers)))
+            except WsiAttnError as error:
+                failures.append(error)
+                item.state = "failed"
     return found, failures
 
 
@@ -147,7 +149,7 @@ def evaluate_manifest(
     seed: int = 0,
     command: str = "",
     workers: int | None = None,
-    progress: Progress = no_progress,
+    progress: BatchProgress = no_progress,
 ) -> tuple[dict[str, Any], list[Compared], list[WsiAttnError]]:
     """The report on one split, what was counted of each row, and the errors of rows that could not be compared.
 

@@ -154,7 +154,7 @@ def segment_slide(
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
     paths = output_paths(slide, checkpoint, output, config)
     settings = _settings(slide, checkpoint, config)
-    tissue = find_tissue(slide, spec.tissue, config.workers)
+    tissue = find_tissue(slide, spec.tissue, config.workers, progress)
     if tissue is not None and not tissue.mask.any():
         raise TissueError(f"{slide.info.path} has no tissue that {checkpoint.name} could look at")
     frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
@@ -180,8 +180,10 @@ def segment_slide(
                 block = labels.region(row, column)
                 answer = field.answer(block) if field.looks_at(block) else None
                 labels.write(row, column, answer.classes if answer else None, answer.unreadable if answer else 0)
-            progress(done, len(blocks), slide.info.name)
+            progress(done, len(blocks), "segmenting")
+        progress(0, 1, "reduced levels")
         labels.downsample()
+        progress(0, 1, "outlining objects")
         counts = AreaCounts(np.zeros(len(spec.labels), np.int64))
         pixel0 = patches.downsample_x * patches.downsample_y
         outlines = features(
@@ -214,13 +216,16 @@ def segment_slide(
     return record
 
 
-def find_tissue(slide: Slide, method: str, workers: int | None = None) -> TissueMask | None:
+def find_tissue(
+    slide: Slide, method: str, workers: int | None = None, progress: Progress = no_progress
+) -> TissueMask | None:
     """Tissue of a slide on a small view of it; None where the whole image counts."""
     if method == "none":
         return None
     size0, mpp = slide.info.size0, slide.info.mpp
     factor = max(1.0, VIEW_MPP / max(mpp) if mpp else 1.0, math.sqrt(math.prod(size0) / TISSUE_PIXELS))
-    view = read_view(slide, factor, factor, workers=workers)
+    view = read_view(slide, factor, factor, workers=workers, progress=progress)
+    progress(0, 1, "finding tissue")
     return detect_tissue(view.pixels, view.frame, mpp, readable=view.readable, method=method, size0=size0)
 
 

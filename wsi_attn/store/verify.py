@@ -76,6 +76,7 @@ def verify_store(
     levels, found = _levels(path, meta)
     files = _files_to_check(meta)
     count = 0
+    progress(0, len(files), "verifying")
     with ThreadPoolExecutor(workers or thread_limit()) as pool:
         checked = pool.map(lambda item: _check_file(path, meta, levels, *item, decode=decode), files.items())
         for done, (chunks, damage) in enumerate(checked, 1):

@@ -152,6 +152,7 @@ def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progr
     """The slide's tissue, from a view of it at about `VIEW_MPP`, or from a file that says where it is."""
     factors = view_downsamples(slide, level0, config.tile_size)
     view, size0 = read_view(slide, *factors, workers=config.threads(), progress=progress), slide.info.size0
+    progress(0, 1, "finding tissue")
     if (file := config.tissue_file) is not None:
         return tissue_from_geojson(
             file, view.frame, size0, pixels=view.pixels, readable=view.readable, origin=slide.info.origin

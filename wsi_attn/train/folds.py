@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.splits import fold_rows
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
-from wsi_attn.slide import Progress, no_progress
+from wsi_attn.slide import BatchProgress, no_progress
 from wsi_attn.train.config import Resources, TrainConfig
 from wsi_attn.train.run import METRICS, PREDICTIONS, REPORT, check_rows, claim_together, train_rows, training_context
 from wsi_attn.train.start import NO_WEIGHTS
@@ -46,7 +46,7 @@ def cross_validate(
     command: str = "",
     overwrite: bool = False,
     resources: Resources | None = None,
-    progress: Progress = no_progress,
+    progress: BatchProgress = no_progress,
     log: Callable[[dict[str, float]], None] = lambda record: None,
     say: Callable[[str], None] = lambda warning: None,
 ) -> FoldsSummary:
@@ -69,7 +69,11 @@ def cross_validate(
         folders = tuple(run / f"fold-{number}" for number in range(1, config.folds + 1))
         if state != "skipped":
             for number, (folder, rows) in enumerate(zip(folders, folds, strict=True), 1):
-                train_rows(context, folder, rows, labels, name=f"{name}-{number}", part={"fold": number}, held_out=True)
+                with progress.item(number, config.folds, folder.name) as item:
+                    fold = replace(context, progress=item)
+                    fold_name = f"{name}-{number}"
+                    done = train_rows(fold, folder, rows, labels, name=fold_name, part={"fold": number}, held_out=True)
+                    item.state = done.state
             if context.fabric.is_global_zero:
                 metrics = _pooled(folders, folds, labels, config, command, name)
                 write_html_report(run / REPORT, metrics)

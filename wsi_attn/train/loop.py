@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from wsi_attn.errors import DivergedError
 from wsi_attn.models.base import SlideModel
-from wsi_attn.slide import Progress
+from wsi_attn.slide import Progress, no_progress
 from wsi_attn.train.averaging import averaged
 from wsi_attn.train.care import TERM as CARE_TERM
 from wsi_attn.train.care import care_terms
@@ -149,6 +149,8 @@ def fit(
             each.begin_epoch(epoch, config.epochs)
         terms = train_epoch(fabric, module, stepper, average, training, config, state, progress)
         share_buffers(fabric, smooth)
+        steps = training.steps()
+        progress((epoch + 1) * steps, config.epochs * steps, f"training: epoch {epoch + 1}/{config.epochs}, validating")
         record = {"epoch": epoch + 1, **terms, **validate(smooth)}
         loss = record["val_loss"]
         state.history.append(record)
@@ -208,16 +210,18 @@ def train_epoch(
         clock.images += len(item.rows)
         clock.patches += item.patches
         clock.sample(step, fabric.device)
-        progress(step + 1, steps, _said(state, config.epochs, loss.item()))
+        progress(epoch * steps + step + 1, config.epochs * steps, _said(state, config.epochs, loss.item()))
     means = {name: total / steps for name, total in sums.items()}
     return _over_ranks(fabric, means, clock.record()) | {"learning_rate": rate}
 
 
 @torch.inference_mode()
-def predict(fabric: Fabric, network: SlideModel, dataset: Dataset) -> Predictions:
+def predict(fabric: Fabric, network: SlideModel, dataset: Dataset, progress: Progress = no_progress) -> Predictions:
     """Predict every row without augmentation, noise or dropout; each rank predicts its share."""
     network.eval()
-    mine = []
+    mine: list[tuple[int, int, NDArray[np.float64]]] = []
+    rows = -(-len(dataset.rows) // fabric.world_size)
+    progress(0, rows, "predicting")
     for item in dataset.batches(0, training=False):
         with fabric.autocast():
             logits = network(item.batch).logits.double().cpu().numpy()
@@ -225,6 +229,7 @@ def predict(fabric: Fabric, network: SlideModel, dataset: Dataset) -> Prediction
             (row.number, label, values)
             for row, label, values in zip(item.rows, item.labels.tolist(), logits, strict=True)
         ]
+        progress(len(mine), max(rows, len(mine)), "predicting")
     found = {number: (label, values) for number, label, values in gathered(fabric, mine)}
     predictions = [found[row.number] for row in dataset.rows]
     return Predictions(
@@ -257,7 +262,7 @@ def _has_stalled(state: TrainingState, patience: int) -> bool:
 
 def _said(state: TrainingState, epochs: int, loss: float) -> str:
     """Return the progress text: epoch, loss and, after the first epoch, the last validation."""
-    said = f"epoch {state.epoch + 1}/{epochs}, training {loss:.3f}"
+    said = f"training: epoch {state.epoch + 1}/{epochs}, loss {loss:.3f}"
     if not state.history:
         return said
     scores = {name: value for name, value in state.history[-1].items() if name.startswith("val_")}

@@ -211,6 +211,7 @@ def train_rows(
     if fabric.is_global_zero:
         files.write_text(run / SPLITS, splits_table(context.manifest, rows))
 
+    context.progress(0, 1, "preparing")
     network = new_network(config.system, {"classes": len(labels), **context.options}, context.weights, config.seed)
 
     def part_of(split: str) -> Dataset:
@@ -236,16 +237,18 @@ def train_rows(
     table.close()
     network.load_state_dict(progression.best)
     network.finish()
-    predictions = predict(fabric, network, validation)
+    predictions = predict(fabric, network, validation, context.progress)
     held = part_of("test") if held_out else None
-    held_predictions = predict(fabric, network, held) if held else None
+    held_predictions = predict(fabric, network, held, context.progress) if held else None
     if fabric.is_global_zero:
+        context.progress(0, 1, "computing metrics")
         metrics = _validation_metrics(predictions, labels, validation.rows, config, context.command, name)
         predicted = [(validation.rows, predictions)] + (
             [(held.rows, held_predictions)] if held and held_predictions else []
         )
         files.write_text(run / PREDICTIONS, _predictions_table(context.manifest, labels, predicted))
-        spec = _specification(config, labels, training, predictions)
+        spec = _specification(config, labels, training, predictions, context.progress)
+        context.progress(0, 1, "writing the checkpoint")
         save_checkpoint(
             run / CHECKPOINT,
             name=name,
@@ -260,6 +263,7 @@ def train_rows(
                 "software": software(),
             },
         )
+        context.progress(0, 1, "writing the report")
         write_html_report(run / REPORT, metrics)
         files.write_json(run / METRICS, metrics)  # written last: it marks the run as complete
         shutil.rmtree(run / STATE)
@@ -365,14 +369,23 @@ def _has_nothing(run: Path, found: Any) -> bool:
 
 
 def _specification(
-    config: TrainConfig, labels: Sequence[str], training: Dataset, validation_predictions: Predictions
+    config: TrainConfig,
+    labels: Sequence[str],
+    training: Dataset,
+    validation_predictions: Predictions,
+    progress: Progress,
 ) -> ModelSpec:
+    described = []
+    for done, bag in enumerate(training.plain_bags()):
+        progress(done, len(training.rows), "describing colours")
+        described.append(describe_appearance(bag.view, bag.tissue))
+    progress(0, 1, "calibrating")
     return ModelSpec(
         labels=tuple(labels),
         mpp=config.mpp,
         stain=config.stain,
         tissue=config.tissue,
-        appearance=fit_appearance([describe_appearance(bag.view, bag.tissue) for bag in training.plain_bags()]),
+        appearance=fit_appearance(described),
         calibration=fit_calibration(validation_predictions.labels, validation_predictions.probabilities),
         prior=config.prior,
     )

@@ -33,7 +33,7 @@ from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import software
 from wsi_attn.segment.evaluation import compare_rows, report_on
-from wsi_attn.slide import Progress, Slide, no_progress
+from wsi_attn.slide import ItemsAsSteps, Progress, Slide, no_progress
 from wsi_attn.train.card import NOT_FOR, metrics_table
 from wsi_attn.train.clock import EpochClock
 from wsi_attn.train.config import Resources, TrainConfig
@@ -274,6 +274,7 @@ def _train_rows(
             mask_values=classes.values,
         )
         metrics = _validation_metrics(context, network.eval(), spec, validation, name)
+        context.progress(0, 1, "writing the checkpoint")
         save_checkpoint(
             run / CHECKPOINT,
             name=name,
@@ -288,6 +289,7 @@ def _train_rows(
                 "software": software(),
             },
         )
+        context.progress(0, 1, "writing the report")
         write_html_report(run / REPORT, metrics)
         files.write_json(run / METRICS, metrics)  # last: its presence says that the run is complete
         shutil.rmtree(run / STATE)
@@ -366,9 +368,9 @@ def _validation_metrics(
     def kept_open(row: Row) -> AbstractContextManager[Slide]:
         return nullcontext(context.cache.get(row))
 
-    found, failures = compare_rows(
-        validation.rows, network, spec, kept_open, workers=context.resources.threads(), progress=context.progress
-    )
+    progress = ItemsAsSteps(context.progress, "segmenting the validation set")
+    threads = context.resources.threads()
+    found, failures = compare_rows(validation.rows, network, spec, kept_open, workers=threads, progress=progress)
     if not found:
         raise failures[0]
     return report_on(

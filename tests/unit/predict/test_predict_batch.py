@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.progress import RecordedProgress
 from tests.slides import stained
 from wsi_attn.data.inputs import Input
 from wsi_attn.errors import ManifestError, MissingMppError, OutputExistsError, SlideNotFoundError, SlideUnsupportedError
@@ -132,12 +133,16 @@ def test_cohort_counts_what_failed_and_measures_the_rest(images: list[Path], tmp
     assert (report["n"], report["split"]) == (2, "test")
     (failure,) = failures
     assert "bad.png" in str(failure)
-    told: list[int] = []
-    report, _ = evaluate_manifest(
-        checkpoint(), manifest, "all", CONFIG, progress=lambda done, total, what: told.append(done)
-    )
+    progress = RecordedProgress()
+    report, _ = evaluate_manifest(checkpoint(), manifest, "all", CONFIG, progress=progress)
     assert report["n"] == 3
-    assert told == [1, 2, 3, 4]
+    assert [(item.number, item.count, item.name, item.state) for item in progress.items] == [
+        (1, 4, "a.png", "done"),
+        (2, 4, "b.png", "done"),
+        (3, 4, "bad.png", "failed"),
+        (4, 4, "c.png", "done"),
+    ]
+    assert {"reading", "coarse view"} <= set(progress.items[0].phases)
     assert np.isfinite(report["accuracy"]["value"])
 
 
