@@ -159,4 +159,4 @@ def _boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, int]]:
 
 
 def _damage(data: bytes | memoryview, reason: str) -> TileDecodeError:
-    return TileDecodeError(f"JPEG 2000 tile of {len(data)} bytes: {reason}")
+    return TileDecodeError(f"JPEG 2000 codestream of {len(data)} bytes: {reason}")

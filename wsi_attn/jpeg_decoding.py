@@ -149,4 +149,4 @@ def read_segment(data: bytes | memoryview, place: int) -> tuple[int, int, int]:
 
 def damage(data: bytes | memoryview, reason: object) -> TileDecodeError:
     """The error that says why a tile is damaged."""
-    return TileDecodeError(f"JPEG tile of {len(data)} bytes: {reason}")
+    return TileDecodeError(f"JPEG stream of {len(data)} bytes: {reason}")

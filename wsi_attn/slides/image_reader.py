@@ -14,8 +14,9 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError
+from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError, TileDecodeError
 from wsi_attn.geometry import Mpp, Size
+from wsi_attn.jpeg_decoding import decode_jpeg, prove_jpeg
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.slides.orientation import ORIENTATION_PROPERTY, upright
 from wsi_attn.slides.properties import PixelSize
@@ -35,6 +36,7 @@ MAX_PIXELS = 400_000_000
 
 PILLOW_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 AXES = {"C": "channels", "Z": "focal planes", "T": "time points", "S": "samples a pixel"}
+JPEG_FORMATS = ("JPEG", "MPO")
 EXIF_ORIENTATION = 274
 
 
@@ -152,15 +154,32 @@ def _read_pillow(path: Path) -> _Picture:
             properties = {}
             if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
                 properties["exif.orientation"] = f"{orientation} (applied)"
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.array(_over_background(upright))
+            pixels = _jpeg_pixels(path, image, orientation) if image.format in JPEG_FORMATS else None
+            if pixels is None:
+                pixels = np.array(_over_background(ImageOps.exif_transpose(image)))
             return _Picture(pixels, str(image.format).lower(), str(image.format), properties)
+    except TileDecodeError as error:
+        raise SlideUnsupportedError(f"the image is damaged: {error}; copy it again") from error
     except UnidentifiedImageError as error:
         raise SlideUnsupportedError("Pillow: not an image format it knows") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SlideUnsupportedError(f"Pillow: {error}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _jpeg_pixels(path: Path, image: Image.Image, orientation: int) -> UInt8Array | None:
+    """Pixels of a JPEG file, decoded strictly; None where Pillow has to convert its colours.
+
+    Raises
+    ------
+    TileDecodeError : the file is damaged, which Pillow would not say.
+    """
+    data = path.read_bytes()
+    if image.mode in ("RGB", "L"):
+        return upright(decode_jpeg(data), orientation)
+    prove_jpeg(data)
+    return None
 
 
 def _over_background(image: Image.Image) -> Image.Image:
