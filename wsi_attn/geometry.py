@@ -36,6 +36,29 @@ class Mpp(NamedTuple):
     x: float
     y: float
 
+    @classmethod
+    def parse(cls, text: str) -> Mpp:
+        """One number for both axes or two, `X` or `X,Y`, finite and at least 0.
+
+        Raises
+        ------
+        ValueError : it is neither, or has a decimal comma; the message says which.
+        """
+        parts = text.replace(";", ",").split(",")
+        if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
+            whole, fraction = (part.strip() for part in parts)
+            raise ValueError(
+                f"{text!r} has a decimal comma or two whole numbers: write {whole}.{fraction}, or "
+                f"{whole}.0,{fraction}.0 for two axes"
+            )
+        try:
+            numbers = [float(part) for part in parts]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 2) or not all(0 <= number < math.inf for number in numbers):
+            raise ValueError(f"{text!r} is not one or two positive numbers, X or X,Y")
+        return cls(numbers[0], numbers[-1])
+
     def scaled(self, factor: float) -> Mpp:
         """Pixel size of a view whose pixels are `factor` times larger."""
         return Mpp(self.x * factor, self.y * factor)

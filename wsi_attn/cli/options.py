@@ -99,12 +99,12 @@ def parse_slide_mpp(text: str | None) -> Mpp | None:
     if text is None:
         return None
     try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or not all(0 < number < 1e4 for number in numbers):
+        mpp = Mpp.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--slide-mpp: {error}") from error
+    if not all(0 < axis < 1e4 for axis in mpp):
         raise UsageError(f"--slide-mpp takes one or two positive numbers, X or X,Y, not {text!r}")
-    return Mpp(numbers[0], numbers[-1])
+    return mpp
 
 
 def resolve_device(device: str) -> str:

@@ -95,6 +95,8 @@ def _boxes(row: Row, size0: Size) -> list[Box]:
         found = parse_boxes(where, row.boxes)
     for number, (x1, y1, x2, y2) in enumerate(found, 1):
         said = f"{where}: box {number} ({x1:g} {y1:g} {x2:g} {y2:g})"
+        if not all(map(math.isfinite, (x1, y1, x2, y2))):
+            raise ManifestError(f"{said} is not four finite numbers")
         if x2 <= x1 or y2 <= y1:
             raise ManifestError(f"{said} is empty or inverted; a box is x1 y1 x2 y2 with x1 < x2 and y1 < y2")
         if min(x1, y1) < 0 or x2 > size0.width or y2 > size0.height:
@@ -188,13 +190,20 @@ def _voc_boxes(row: Row, size0: Size) -> list[Box]:
         root = ElementTree.fromstring(data)  # noqa: S314 - checked above
     except ElementTree.ParseError as error:
         raise ManifestError(f"{where}: not XML: {error}") from error
+    except (LookupError, ValueError) as error:  # an encoding that there is not
+        raise ManifestError(f"{where}, line 1: not XML in UTF-8: {error}") from error
+    lines = [data.count(b"\n", 0, found.start()) + 1 for found in re.finditer(rb"<bndbox\b", data)]
     _check_frame(where, row, root.findtext("size/width"), root.findtext("size/height"), size0)
     boxes = []
     for number, found in enumerate(root.iter("bndbox"), 1):
         try:
             x1, y1, x2, y2 = (float(found.findtext(side, "")) for side in VOC_SIDES)
         except ValueError as error:
-            raise ManifestError(f"{where}: box {number} lacks one of {', '.join(VOC_SIDES)} as a number") from error
+            raise ManifestError(
+                f"{where}, line {lines[number - 1]}: box {number} lacks one of {', '.join(VOC_SIDES)} as a number"
+            ) from error
+        if not all(map(math.isfinite, (x1, y1, x2, y2))):
+            raise ManifestError(f"{where}, line {lines[number - 1]}: box {number} is not four finite numbers")
         boxes.append((x1, y1, x2, y2))
     return boxes
 

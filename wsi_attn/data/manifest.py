@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,12 @@ def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
     Raises
     ------
     ManifestError : missing file, column, label or image, a split that is none, boxes that are no boxes, one patient
-        in two splits. The message names the file and the row, counted as a spreadsheet does, the header being row 1.
+        in two splits, one image with two labels, a column twice. The message names the file and the row, counted as a
+        spreadsheet does, the header being row 1.
     """
     rows = [_row(path, number, values, need_label=need_label) for number, values in _read(path, need_label=need_label)]
     _check_leakage(path, rows)
+    _check_labels(path, rows)
     return rows
 
 
@@ -121,6 +124,10 @@ def _read(path: Path, *, need_label: bool) -> Iterator[tuple[int, dict[str, str]
 
 
 def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str, str]:
+    repeated = [name for name, count in Counter(column.strip().lower() for column in header).items() if count > 1]
+    for name in repeated:
+        if any(name in aliases for aliases in ALIASES.values()):
+            raise ManifestError(f"{path}, row 1: the column {name!r} is there twice; keep one")
     by_lower = {column.strip().lower(): column for column in reversed(header)}
     columns = {
         name: next((by_lower[alias] for alias in aliases if alias in by_lower), "") for name, aliases in ALIASES.items()
@@ -217,14 +224,26 @@ def _mpp(where: str, text: str) -> Mpp | None:
     if not text:
         return None
     try:
-        numbers = [float(part) for part in text.replace(";", ",").split(",")]
+        mpp = Mpp.parse(text)
     except ValueError as error:
-        raise ManifestError(f"{where}: mpp {text!r} is not a number") from error
-    if len(numbers) not in (1, 2) or not all(0 <= number < math.inf for number in numbers):
-        raise ManifestError(f"{where}: mpp {text!r} is not one or two positive numbers")
-    if 0 in numbers:  # as tables write what is not known
+        raise ManifestError(f"{where}, column mpp: {error}") from error
+    if max(mpp) == 0:  # as tables write what is not known
         return None
-    return Mpp(numbers[0], numbers[-1])
+    if min(mpp) == 0:
+        raise ManifestError(f"{where}, column mpp: {text!r} is 0 along one axis")
+    return mpp
+
+
+def _check_labels(path: Path, rows: Sequence[Row]) -> None:
+    """Refuse one image, or one region of it, with two labels."""
+    seen: dict[tuple[tuple[Path, ...], Path | None], Row] = {}
+    for row in rows:
+        first = seen.setdefault((tuple(image.resolve() for image in row.paths), row.regions), row)
+        if first.label != row.label:
+            raise ManifestError(
+                f"{path}, row {row.number}, column label: {row.path.name} is {row.label!r}, and {first.label!r} in row "
+                f"{first.number}; an image has one label"
+            )
 
 
 def _check_leakage(path: Path, rows: Sequence[Row]) -> None:

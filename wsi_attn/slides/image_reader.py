@@ -34,6 +34,9 @@ from wsi_attn.slides.tiff_samples import (
 MAX_PIXELS = 400_000_000
 """Pixels of a plain image; 1.2 GB of RGB in memory. Larger ones belong into a tiled pyramid."""
 
+COMPOSITE_ROWS = 512
+"""Rows that are composited over the background at once."""
+
 PILLOW_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 AXES = {"C": "channels", "Z": "focal planes", "T": "time points", "S": "samples a pixel"}
 JPEG_FORMATS = ("JPEG", "MPO")
@@ -145,6 +148,7 @@ def _read_pillow(path: Path) -> _Picture:
     try:
         with Image.open(path) as image:
             _refuse_large(image.width, image.height)
+            _refuse_large_transparency(image)
             if image.mode not in PILLOW_MODES:
                 raise SlideUnsupportedError(
                     f"pixels of mode {image.mode}: only 8-bit grey or RGB is supported, convert it"
@@ -154,20 +158,28 @@ def _read_pillow(path: Path) -> _Picture:
             properties = {}
             if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
                 properties["exif.orientation"] = f"{orientation} (applied)"
+<<<<<<< HEAD
             pixels = _jpeg_pixels(path, image, orientation) if image.format in JPEG_FORMATS else None
             if pixels is None:
                 pixels = np.array(_over_background(ImageOps.exif_transpose(image)))
+=======
+            upright = ImageOps.exif_transpose(image)
+            pixels = _over_background(upright)
+>>>>>>> bc542fb (Refuse damaged, contradictory and unusual files and tables in one line; leave damaged colour profiles out)
             return _Picture(pixels, str(image.format).lower(), str(image.format), properties)
     except TileDecodeError as error:
         raise SlideUnsupportedError(f"the image is damaged: {error}; copy it again") from error
     except UnidentifiedImageError as error:
         raise SlideUnsupportedError("Pillow: not an image format it knows") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SlideUnsupportedError(f"Pillow: {error}") from error
+    except SlideUnsupportedError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything on damaged files and unusual variants of formats
+        raise SlideUnsupportedError(f"Pillow: {str(error) or type(error).__name__}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
 
+<<<<<<< HEAD
 def _jpeg_pixels(path: Path, image: Image.Image, orientation: int) -> UInt8Array | None:
     """Pixels of a JPEG file, decoded strictly; None where Pillow has to convert its colours.
 
@@ -183,10 +195,17 @@ def _jpeg_pixels(path: Path, image: Image.Image, orientation: int) -> UInt8Array
 
 
 def _over_background(image: Image.Image) -> Image.Image:
+=======
+def _over_background(image: Image.Image) -> UInt8Array:
+>>>>>>> bc542fb (Refuse damaged, contradictory and unusual files and tables in one line; leave damaged colour profiles out)
     if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB")
-    background = Image.new("RGBA", image.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
-    return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
+        return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, COMPOSITE_ROWS):  # in bands: whole copies in RGBA would take gigabytes
+        band = image.crop((0, top, image.width, min(top + COMPOSITE_ROWS, image.height))).convert("RGBA")
+        background = Image.new("RGBA", band.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+        pixels[top : top + band.height] = np.asarray(Image.alpha_composite(background, band))[..., :3]
+    return pixels
 
 
 def _read_tiff(path: Path, selector: str) -> _Picture:
@@ -249,6 +268,19 @@ def refuse_depth(page: Any) -> None:
     if page.bitspersample not in (1, 8) or page.dtype is None or page.dtype.kind not in "ub":
         raise SlideUnsupportedError(
             f"{page.bitspersample} bits a sample ({page.dtype}): only 8-bit is supported, rescale it to 8"
+        )
+
+
+def _refuse_large_transparency(image: Image.Image) -> None:
+    """Refuse an image with transparency that takes more memory than the largest one without."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return
+    stored = 1 if image.mode in ("1", "L", "P") else 4  # bytes a pixel in Pillow
+    if image.width * image.height * (stored + 3) > MAX_PIXELS * 3:
+        most = MAX_PIXELS * 3 // (stored + 3)
+        raise SlideUnsupportedError(
+            f"{image.width} x {image.height} px with transparency: such images are read up to {most / 1e6:.0f} "
+            "megapixels, remove the transparency or convert it to a tiled pyramidal TIFF"
         )
 
 

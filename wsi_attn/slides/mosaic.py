@@ -132,7 +132,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """Width and height of an image, from its header where that is enough; raises as `open_slide`."""
     if not path.exists():
         raise SlideNotFoundError(f"There is no file {path}")
-    with suppress(OSError, SyntaxError, ValueError), Image.open(path, formats=UPRIGHT_FORMATS) as image:
+    with suppress(Exception), Image.open(path, formats=UPRIGHT_FORMATS) as image:
         known = (
             image.format != "PNG" or "exif" in image.info
         )  # else Pillow would decode a PNG to look behind its pixels

@@ -46,6 +46,8 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     path, image = split_image(path)
     if not path.exists():
         raise SlideNotFoundError(f"There is no file {path}")
+    if not (path.is_file() or path.is_dir()):
+        raise SlideUnsupportedError(f"Cannot open {path}: a pipe, socket or device, not a file")
     try:
         series = series_of(path)
     except PermissionError as error:

@@ -15,12 +15,13 @@ import numpy as np
 import openslide
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.slides.colour_profile import DAMAGED, checked_profile
 from wsi_attn.slides.dicom_series import series_of
 from wsi_attn.slides.image_reader import refuse_depth, refuse_stack
 from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
@@ -64,7 +65,11 @@ class OpenSlideReader:
         properties = dict(handle.properties)
         size0 = Size(*handle.dimensions)
         pixel_size = PixelSize(slide_mpp, "user") if slide_mpp else pixel_size_from(properties, vendor)
-        profile = handle.color_profile
+        try:
+            found = handle.color_profile
+            profile, notes = checked_profile(found.tobytes() if found is not None else None)
+        except ImageCms.PyCMSError:
+            profile, notes = None, (DAMAGED,)
         return SlideInfo(
             path=self._path,
             vendor=vendor,
@@ -81,7 +86,8 @@ class OpenSlideReader:
             compression=compression,
             bounds=bounds_from(properties),
             associated=tuple(sorted(handle.associated_images)),
-            icc_profile=profile.tobytes() if profile is not None else None,
+            icc_profile=profile,
+            notes=notes,
             fingerprint=fingerprint_of(self._path),
             properties=properties,
             given_name=series.name if vendor == "dicom" and (series := series_of(self._path)) else "",

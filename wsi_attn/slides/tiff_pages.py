@@ -6,6 +6,7 @@ reader shows a part of it as the whole.
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ from wsi_attn.slides.tiff_samples import (
 
 MAX_PAGES = 256
 """Directories looked at; pyramids have a dozen, stacks of channels are refused before."""
+
+MAX_DIRECTORIES = 1 << 16
+"""Directories of the chain that are followed to see whether it ends."""
 
 ABSURD = 64
 """A file said to be this many times longer than it is was not cut off: the number itself is damaged."""
@@ -164,7 +168,7 @@ def main_pages(tiff: tifffile.TiffFile) -> Iterator[Any]:
 
 
 def refuse_cut_off(path: Path) -> None:
-    """Make sure that the chain of directories and the lists of tiles lie within the file.
+    """Make sure that the chain of directories and the lists of tiles lie within the file, and that the chain ends.
 
     Raises
     ------
@@ -172,7 +176,7 @@ def refuse_cut_off(path: Path) -> None:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        for end in _ends_of_directories(file):
+        for end in _ends_of_directories(file, path):
             refuse_beyond(path, size, end)
 
 
@@ -184,6 +188,33 @@ def refuse_absurd_tiles(path: Path, page: Any) -> None:
     key = page.keyframe
     if key.is_tiled and key.tilewidth * key.tilelength * key.samplesperpixel > MAX_TILE_BYTES:
         raise SlideTruncatedError(f"{path} is damaged: tiles of {key.tilewidth} x {key.tilelength} px; copy it again")
+
+
+def refuse_contradiction(path: Path, page: Any, *, strips: bool) -> None:
+    """Make sure that the size of a page agrees with the number of its tiles, or of its strips where `strips` is set.
+
+    Raises
+    ------
+    SlideTruncatedError : it does not, or the page has no extent.
+    """
+    key = page.keyframe
+    width, height = int(key.imagewidth), int(key.imagelength)
+    if not (key.is_tiled or strips):
+        return
+    if min(width, height) < 1 or (key.is_tiled and min(key.tilewidth, key.tilelength) < 1):
+        raise SlideTruncatedError(f"{path} is damaged: an image of {width} x {height} px; copy it again")
+    planes = 1 if int(key.planarconfig) == 1 else int(key.samplesperpixel)
+    if key.is_tiled:
+        depth = -(-int(key.imagedepth) // max(1, int(key.tiledepth)))
+        count, what = -(-width // key.tilewidth) * -(-height // key.tilelength) * depth * planes, "tiles"
+    else:
+        rows = min(max(1, int(key.rowsperstrip)), height)
+        count, what = -(-height // rows) * int(key.imagedepth) * planes, "strips"
+    if len(page.dataoffsets) != count:
+        raise SlideTruncatedError(
+            f"{path} is damaged: an image of {width} x {height} px has {count} {what}, and the file lists "
+            f"{len(page.dataoffsets)}; copy it again"
+        )
 
 
 def refuse_tiles_beyond(path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
@@ -226,17 +257,25 @@ class _Layout:
         return int(struct.unpack_from(self.order + format_, data, at)[0])
 
 
-def _ends_of_directories(file: BinaryIO) -> Iterator[int]:
+def _ends_of_directories(file: BinaryIO, path: Path) -> Iterator[int]:
     """First byte after each directory, and after each of its values that are needed and lie elsewhere.
 
-    Whoever iterates stops at an end beyond the file; so what is read next is there.
+    Whoever iterates stops at an end beyond the file; so what is read next is there. Of more than `MAX_PAGES`
+    directories only the chain is followed.
+
+    Raises
+    ------
+    SlideTruncatedError : the chain of directories is a loop.
     """
     head = file.read(16)
     layout = _Layout.of(head)
     yield layout.first_at + layout.offset_bytes
     waiting, seen = [layout.number(layout.offset, head, layout.first_at)], set[int]()
-    while waiting and len(seen) < MAX_PAGES:
+    chain = set[int]()  # those that another directory names as the next one
+    while waiting and len(seen) < MAX_DIRECTORIES:
         place = waiting.pop()
+        if place in chain and place in seen:
+            raise SlideTruncatedError(f"{path} is damaged: its directories form a loop; copy it again")
         if not place or place in seen:
             continue
         seen.add(place)
@@ -245,7 +284,11 @@ def _ends_of_directories(file: BinaryIO) -> Iterator[int]:
         file.seek(place)
         count = layout.number(layout.count, file.read(count_bytes))
         yield place + count_bytes + count * layout.entry_bytes
-        entries = file.read(count * layout.entry_bytes)
+        if len(seen) > MAX_PAGES:
+            file.seek(count * layout.entry_bytes, io.SEEK_CUR)
+            entries = b""
+        else:
+            entries = file.read(count * layout.entry_bytes)
         after = file.read(layout.offset_bytes)  # some writers leave the last pointer out
         for at in range(0, len(entries), layout.entry_bytes):
             tag, field = layout.number("H", entries, at), layout.number("H", entries, at + 2)
@@ -267,3 +310,4 @@ def _ends_of_directories(file: BinaryIO) -> Iterator[int]:
                 waiting += [layout.number(format_, data, struct.calcsize(format_) * index) for index in range(values)]
         if len(after) == layout.offset_bytes:
             waiting.append(layout.number(layout.offset, after))
+            chain.add(waiting[-1])

@@ -21,6 +21,7 @@ from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import Level, Slide, SlideInfo
+from wsi_attn.slides.colour_profile import checked_profile
 from wsi_attn.slides.ome_metadata import ome_objective_power
 from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
 from wsi_attn.slides.orientation import upright_slide
@@ -44,6 +45,7 @@ from wsi_attn.slides.tiff_levels import (
 from wsi_attn.slides.tiff_pages import (
     main_pages,
     refuse_absurd_tiles,
+    refuse_contradiction,
     refuse_cut_off,
     refuse_tiles_beyond,
     tiled_page,
@@ -100,6 +102,8 @@ class TiffReader(TiledReader):
     ) -> tuple[SlideInfo, list[LevelSource]]:
         for index, page in enumerate(main_pages(tiff)):
             refuse_absurd_tiles(path, page)
+            if not (tiff.is_ndpi or tiff.is_stk or tiff.is_lsm):  # their lists are in ways of their own
+                refuse_contradiction(path, page, strips=index == 0)
             if index == 0 or page.keyframe.is_tiled:
                 refuse_tiles_beyond(path, np.asarray(page.dataoffsets), np.asarray(page.databytecounts))
         images = images_of(tiff)
@@ -183,7 +187,8 @@ def _info_of_tags(
     else:
         x, y = page.resolution
         pixel_size = stated_pixel_size(tiff, image) or pixel_size_from_tags(x, y, int(page.resolutionunit))
-    profile = page.tags.valueof(ICC_PROFILE_TAG)
+    found = page.tags.valueof(ICC_PROFILE_TAG)
+    profile, notes = checked_profile(bytes(found) if found else None)
     return SlideInfo(
         path=path,
         vendor="ome-tiff" if xml else "aperio" if tiff.is_svs else "tiff",
@@ -197,7 +202,8 @@ def _info_of_tags(
         compression=tag_name(page.compression),
         bounds=None,
         associated=(),
-        icc_profile=bytes(profile) if profile else None,
+        icc_profile=profile,
+        notes=notes,
         fingerprint=fingerprint_of(path),
         properties=_compressions(sources),
     )
