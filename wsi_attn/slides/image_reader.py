@@ -158,14 +158,9 @@ def _read_pillow(path: Path) -> _Picture:
             properties = {}
             if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
                 properties["exif.orientation"] = f"{orientation} (applied)"
-<<<<<<< HEAD
             pixels = _jpeg_pixels(path, image, orientation) if image.format in JPEG_FORMATS else None
             if pixels is None:
-                pixels = np.array(_over_background(ImageOps.exif_transpose(image)))
-=======
-            upright = ImageOps.exif_transpose(image)
-            pixels = _over_background(upright)
->>>>>>> bc542fb (Refuse damaged, contradictory and unusual files and tables in one line; leave damaged colour profiles out)
+                pixels = _over_background(ImageOps.exif_transpose(image))
             return _Picture(pixels, str(image.format).lower(), str(image.format), properties)
     except TileDecodeError as error:
         raise SlideUnsupportedError(f"the image is damaged: {error}; copy it again") from error
@@ -179,7 +174,6 @@ def _read_pillow(path: Path) -> _Picture:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-<<<<<<< HEAD
 def _jpeg_pixels(path: Path, image: Image.Image, orientation: int) -> UInt8Array | None:
     """Pixels of a JPEG file, decoded strictly; None where Pillow has to convert its colours.
 
@@ -194,10 +188,7 @@ def _jpeg_pixels(path: Path, image: Image.Image, orientation: int) -> UInt8Array
     return None
 
 
-def _over_background(image: Image.Image) -> Image.Image:
-=======
 def _over_background(image: Image.Image) -> UInt8Array:
->>>>>>> bc542fb (Refuse damaged, contradictory and unusual files and tables in one line; leave damaged colour profiles out)
     if "A" not in image.getbands() and "transparency" not in image.info:
         return np.array(image.convert("RGB"))
     pixels = np.empty((image.height, image.width, 3), np.uint8)
