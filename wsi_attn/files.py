@@ -51,8 +51,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for UTF-8 text."""
-    write_bytes(path, text.encode())
+    """`write_bytes` for UTF-8 text; lone surrogates, as of file names that are not UTF-8, are written as escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from wsi_attn.cli.app import app
 from wsi_attn.cli.command import HELP
 from wsi_attn.errors import ExitCode
+from wsi_attn.store.records import json_schema
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "commands.md"
@@ -122,6 +123,14 @@ def test_every_option_has_help() -> None:
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_schema_of_predictions_is_published() -> None:
+    """WSI_ATTN_UPDATE_DOCS=1 writes it."""
+    path = ROOT / "docs" / "prediction.schema.json"
+    if os.environ.get("WSI_ATTN_UPDATE_DOCS"):
+        path.write_text(json_schema())
+    assert path.read_text() == json_schema()
 
 
 def test_every_exit_code_is_documented() -> None:

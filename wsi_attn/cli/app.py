@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -117,6 +118,9 @@ def _root(
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdin, sys.stdout):  # file names that are not UTF-8 come and go as their bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     logging.getLogger().addHandler(logging.NullHandler())  # libraries' warnings come back as our errors
     code = run(sys.argv[1:])
     with contextlib.suppress(OSError, ValueError):  # a reader that has left, a stream that is closed

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.progress import BatchBar, Hidden, terminal
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
+from wsi_attn.paths import is_unicode, path_to_text, printable
 
 if TYPE_CHECKING:  # it brings numpy, a third of the time that --help takes
     from wsi_attn.data.inputs import Finder, Input
@@ -38,6 +39,7 @@ class Console:
 
     def info(self, line: str) -> None:
         """One line for people."""
+        line = printable(line)
         _log(line)
         if not self.quiet:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is where printing lives
@@ -76,7 +78,7 @@ def report(error: BaseException) -> None:
     """An error as one line on stderr, quiet or not; under --debug its traceback comes first."""
     if DEBUG["on"]:
         traceback.print_exception(error)
-    message = " ".join(str(error).split())
+    message = printable(" ".join(str(error).split()))
     _log(f"error: {message}")
     print(f"wsi-attn: error: {message}", file=sys.stderr, flush=True)  # noqa: T201
 
@@ -93,7 +95,7 @@ def open_log(path: Path) -> None:
 
 def _log(line: str) -> None:
     for path in LOG:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
 
 
@@ -103,8 +105,17 @@ def data(line: str) -> None:
 
 
 def data_json(record: Any) -> None:
-    """One JSON object as one line on stdout; NaN never leaves the program."""
-    data(json.dumps(record, ensure_ascii=False, allow_nan=False))
+    """One JSON object as one line on stdout; NaN is refused, and paths are written as `path_to_text` does."""
+    data(json.dumps(_as_unicode(record), ensure_ascii=False, allow_nan=False))
+
+
+def _as_unicode(value: Any) -> Any:
+    """The value with every string that is not valid Unicode, which only a path can be, as a `file:` URI."""
+    if isinstance(value, str):
+        return value if is_unicode(value) else path_to_text(value)
+    if isinstance(value, dict):
+        return {key: _as_unicode(item) for key, item in value.items()}
+    return [_as_unicode(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def interval(metric: dict[str, float | None]) -> str:

@@ -111,7 +111,9 @@ def predict(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Predict the label of slides, stores or images and print it; with --output, also write the predictions."""
+    """Predict the label of slides, stores or images and print it; with --output, also write for each a record of at
+    most 100 kB (STEM.prediction.json) and its maps (STEM.prediction.zarr).
+    """
     inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
     from wsi_attn.evaluate.conformal import threshold_of
     from wsi_attn.models.checkpoint import load_checkpoint

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.data.manifest import Row
-from wsi_attn.errors import MissingMppError, ModelMismatchError, SlideReadError
+from wsi_attn.errors import MissingMppError, ModelMismatchError, SlideReadError, WsiAttnError
 from wsi_attn.geometry import Mpp
 from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.mosaic import Mosaic
-from wsi_attn.slides.open import open_slide
+from wsi_attn.slides.open import open_slide, slide_exists
 from wsi_attn.slides.tile_cache import TileCache
 from wsi_attn.slides.view import View, read_region_at, read_view
 from wsi_attn.store.tile_store import TileStore
@@ -30,6 +30,22 @@ def open_source(path: Path, slide_mpp: Mpp | None = None) -> Slide:
     if (path / "zarr.json").is_file() or path.suffix == ".zarr":
         return TileStore.open(path, slide_mpp)
     return open_slide(path, slide_mpp)
+
+
+def find_slide(places: Sequence[Path], fingerprint: str) -> Path | None:
+    """The first place that holds the slide with this fingerprint, else the first one that exists.
+
+    Slides are opened only where several of the places exist. None where none of them does.
+    """
+    there = list({place.resolve(): place for place in places if slide_exists(place)}.values())
+    for place in there if len(there) > 1 else ():
+        try:
+            with open_source(place) as slide:
+                if slide.info.fingerprint == fingerprint:
+                    return place
+        except WsiAttnError:
+            continue
+    return there[0] if there else None
 
 
 def open_row(row: Row, cache: TileCache | None = None) -> Slide:

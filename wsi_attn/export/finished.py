@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
     if subject.prediction:
         digest.update(json.dumps(_identity(subject.prediction), sort_keys=True).encode())
     for file in _files_of(subject):
-        digest.update(file.name.encode())
+        digest.update(os.fsencode(file.name))
         with file.open("rb") as opened:
             while block := opened.read(BLOCK):
                 digest.update(block)

@@ -18,6 +18,7 @@ from wsi_attn import files, geojson
 from wsi_attn.export.source import Tiles, strongest
 from wsi_attn.geometry import Point
 from wsi_attn.heatmaps.colour import lookup_table
+from wsi_attn.paths import path_to_text
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
 
 ObjectType = Literal["annotation", "detection"]
@@ -126,7 +127,7 @@ def _feature(prediction: SlidePrediction, region: AttendedRegion, rank: int, obj
             "name": f"Attention {rank}",
             "classification": {"name": CLASS_NAME, "color": list(CLASS_COLOUR)},
             "measurements": {"attention": region.weight, "rank": rank, **probabilities},
-            "metadata": {"slide": prediction.slide, "label": prediction.label, **_model(prediction)},
+            "metadata": {"slide": path_to_text(prediction.slide), "label": prediction.label, **_model(prediction)},
         },
     }
 

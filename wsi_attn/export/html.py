@@ -28,6 +28,7 @@ from wsi_attn.heatmaps.contact_sheet import read_patches
 from wsi_attn.heatmaps.layer import Layer, Mode, display_values
 from wsi_attn.heatmaps.picture import FAINTEST
 from wsi_attn.heatmaps.raster import FloatArray, resample
+from wsi_attn.paths import printable
 from wsi_attn.slide import Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.view import read_view
 
@@ -92,7 +93,7 @@ def write_html(
         "mpp": list(subject.mpp) if subject.mpp else None,
         "origin": subject.origin,
     }
-    page = _page(f"{subject.slide.name} – wsi-attn", data, alpha, subject.mark)
+    page = _page(f"{printable(subject.slide.name)} – wsi-attn", data, alpha, subject.mark)
     if len(page) > MOST_BYTES:
         raise ExportError(f"The page of {subject.path} would have {len(page)} bytes; ask for a smaller --size")
     files.write_bytes(path, page)

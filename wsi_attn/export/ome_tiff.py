@@ -25,6 +25,7 @@ from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes, padded
 from wsi_attn.geometry import Frame, Mpp, Size
 from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.raster import FloatArray, halve
+from wsi_attn.paths import printable
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 
 Layout = Literal["subifd", "pages"]
@@ -205,7 +206,7 @@ def _write(
         for index, (shape, tiles) in enumerate(levels):
             extra: dict[str, Any] = {"subfiletype": 1} if index else {}
             if not index:
-                extra = {"description": description.xml(path.name).encode()}
+                extra = {"description": description.xml(printable(path.name)).encode()}
                 if layout == "subifd":
                     extra["subifds"] = len(levels) - 1
             if description.pixel:

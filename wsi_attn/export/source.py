@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.data.inputs import stores_in
-from wsi_attn.data.sources import open_images, open_source
+from wsi_attn.data.sources import find_slide, open_images, open_source
 from wsi_attn.errors import PredictionError
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Size
 from wsi_attn.heatmaps.blend import blend_tiles, tile_frame
@@ -24,11 +24,12 @@ from wsi_attn.heatmaps.layer import ATTENTION, Layer
 from wsi_attn.heatmaps.legend import NOTICE
 from wsi_attn.heatmaps.picture import Caption, caption_of, origin_of
 from wsi_attn.heatmaps.raster import FloatArray
+from wsi_attn.paths import path_to_text, printable
 from wsi_attn.provenance import software
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import Slide, name_of
 from wsi_attn.slides.open import slide_exists
-from wsi_attn.store.predictions import SUFFIX, AttendedRegion, SlidePrediction, read_prediction
+from wsi_attn.store.predictions import MAPS_SUFFIX, SUFFIX, AttendedRegion, SlidePrediction, read_prediction
 from wsi_attn.store.schema import TISSUE_VALUE, UNREADABLE_LABEL
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tissue.mask import TissueMask
@@ -125,7 +126,7 @@ class ExportSource:
         """What a legend says of it."""
         if self.prediction:
             return caption_of(self.prediction)
-        return Caption(self.slide.name, ("Scores of tiles",) if self.store else (), self.mpp)
+        return Caption(printable(self.slide.name), ("Scores of tiles",) if self.store else (), self.mpp)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -134,7 +135,7 @@ class ExportSource:
         if self.prediction:
             return {**origin_of(self.prediction), **mark}
         return {
-            "slide": str(self.slide),
+            "slide": path_to_text(self.slide),
             "fingerprint": self.fingerprint,
             "software": software(),
             "notice": NOTICE,
@@ -212,7 +213,7 @@ def prediction_source(
     images
         The images of a field of several images.
     """
-    place = slide or Path(prediction.slide)
+    place = slide or find_slide(prediction.places, prediction.fingerprint) or Path(prediction.slide)
     stem = name_of(place) if path is None else path.name.removesuffix(SUFFIX).removesuffix(".json")
     mpp = Mpp(*prediction.mpp) if prediction.mpp else None
     source = ExportSource(path or place, stem, place, prediction.fingerprint, prediction.size0, mpp)
@@ -233,6 +234,8 @@ def open_export_source(
     slide_mpp
         Pixel size of level 0 of a slide or store, µm.
     """
+    if path.name.endswith(MAPS_SUFFIX):  # the maps of a prediction stand for it
+        path = path.with_name(path.name.removesuffix(MAPS_SUFFIX) + SUFFIX)
     if path.suffix == ".json":
         return prediction_source(read_prediction(path), path, slide)
     with open_source(path, slide_mpp) as source:

@@ -17,6 +17,7 @@ from wsi_attn.errors import MissingExtraError, OutputExistsError
 from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
+from wsi_attn.paths import path_to_text
 
 ROWS_AT_ONCE = 65_536
 
@@ -44,7 +45,7 @@ def columns_of(subject: ExportSource) -> Columns:
     parts = list(_prediction_parts(subject)) if subject.prediction else [_Part(TILE, *subject.tiles())]
     boxes = np.concatenate([part.boxes for part in parts])
     count = len(boxes)
-    columns: Columns = {"slide": [str(subject.slide)] * count}
+    columns: Columns = {"slide": [path_to_text(subject.slide)] * count}
     columns["kind"] = [part.kind for part in parts for _ in part.boxes]
     columns.update({name: boxes[:, index] for index, name in enumerate(("x", "y", "width", "height"))})
     for name in dict.fromkeys(name for part in parts for name in part.numbers):
@@ -98,8 +99,8 @@ def write_parquet(subject: ExportSource, path: Path) -> int:
     count = len(columns["kind"])
     table = pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
     table = table.replace_schema_metadata({"wsi-attn": json.dumps(subject.origin)})
-    with files.replacing(path) as temporary:
-        parquet.write_table(table, temporary, row_group_size=ROWS_AT_ONCE, compression="zstd")
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        parquet.write_table(table, file, row_group_size=ROWS_AT_ONCE, compression="zstd")
     return count
 
 

@@ -23,6 +23,7 @@ from wsi_attn.heatmaps.layer import ATTENTION, DisplayValues, Layer, Mode, displ
 from wsi_attn.heatmaps.outlines import draw_outlines
 from wsi_attn.heatmaps.raster import FloatArray, resample
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Colour, Line, text_block
+from wsi_attn.paths import path_to_text, printable
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
 
 OUTLINES = 10
@@ -124,7 +125,7 @@ def caption_of(prediction: SlidePrediction, *, outlines: bool = True) -> Caption
     terms = ", ".join(f"{name} {value:.2f}" for name, value in prediction.uncertainty.items())
     lines = (answer, *([f"Uncertainty: {terms}"] if terms else []), prediction.model.get("name", "unnamed model"))
     regions = prediction.attention[:OUTLINES] if outlines else ()
-    return Caption(Path(prediction.slide).name, lines, prediction.mpp, regions)
+    return Caption(printable(Path(prediction.slide).name), lines, prediction.mpp, regions)
 
 
 def overlay(thumbnail: UInt8Array, values: FloatArray, alpha: float, colour: str) -> UInt8Array:
@@ -170,7 +171,7 @@ def to_png(image: Image.Image, prediction: SlidePrediction) -> bytes:
 def origin_of(prediction: SlidePrediction) -> dict[str, Any]:
     """What a file made of a prediction says of where it comes from."""
     return {
-        "slide": prediction.slide,
+        "slide": path_to_text(prediction.slide),
         "fingerprint": prediction.fingerprint,
         "label": prediction.label,
         "model": prediction.model,

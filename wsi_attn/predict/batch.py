@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_attn.data.inputs import Input
@@ -14,7 +14,8 @@ from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.predict.exhaustive import ATTENTION as EXHAUSTIVE
 from wsi_attn.predict.slide import PredictConfig, predict_slide
 from wsi_attn.slide import BatchProgress, Progress, Slide, no_progress
-from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction, write_prediction
+from wsi_attn.store.predictions import SUFFIX, Referral, SlidePrediction, read_prediction, write_prediction
+from wsi_attn.store.records import read_record
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,20 @@ def _predict_one(
 
 
 def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictConfig) -> SlidePrediction | None:
-    """The prediction that lies there already, if it is of the same slide, model and settings."""
+    """The prediction in `file` if it is complete and of the same slide, model and settings; None if it is incomplete.
+
+    Raises
+    ------
+    OutputExistsError : the file holds something else.
+    """
     if not file.exists():
         return None
     try:
-        found = read_prediction(file)
+        record = read_record(file)
     except PredictionError as error:
-        raise OutputExistsError(
-            f"{file} is in the way and no prediction of ours; add --overwrite to replace it"
-        ) from error
-    there = found.fingerprint, found.model["sha256"], found.mpp, found.coverage, found.mc_dropout, found.referral
+        raise OutputExistsError(f"{file} exists and is not a prediction; add --overwrite to replace it") from error
+    referral = record.referral and Referral(record.referral.by, record.referral.above)
+    there = record.fingerprint, record.model.sha256, record.mpp, record.coverage, record.mc_dropout, referral
     wanted = (
         slide.info.fingerprint,
         checkpoint.sha256,
@@ -110,11 +115,17 @@ def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictC
         config.mc_dropout,
         config.referral,
     )
-    if there != wanted or (found.mc_dropout and found.seed != config.seed):
+    if there != wanted or (record.mc_dropout and record.seed != config.seed):
         raise OutputExistsError(
             f"{file} holds a prediction of another slide, model, pixel size, coverage, dropout or referral; add "
-            "--overwrite, or name another folder"
+            "--overwrite, or choose another --output"
         )
+    try:
+        found = read_prediction(file)
+        for name in found.maps:
+            found.maps[name]  # reads it and compares its checksum
+    except PredictionError:
+        return None  # its maps are missing, damaged or of another run: an interrupted run left them
     if config.exhaustive and EXHAUSTIVE not in found.maps:
-        return None  # the same answer, with less than is asked for
-    return found
+        return None  # the same prediction with fewer maps than requested
+    return replace(found, slide=str(slide.info.path))

@@ -1,27 +1,63 @@
-"""`SlidePrediction`: what a model said of one slide, as a NumPy record and as a JSON file.
+"""`SlidePrediction`: what a model says of one slide, in memory and on disk.
 
-No torch here: heatmaps and exports consume this record. The file is `STEM.prediction.json`; it is written
-whole or not at all, and holds everything that pictures need except the slide's own pixels.
+On disk it is `STEM.prediction.json`, at most 100 kB for any slide (`records`), and `STEM.prediction.zarr` with the maps
+(`prediction_maps`). The maps are written first and the JSON last, each whole or not at all, and the JSON names the
+content of the maps, so a killed run leaves no prediction, or one that is known to be incomplete, or a complete one.
+No torch here: heatmaps and exports consume this class.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from wsi_attn import files
 from wsi_attn.errors import PredictionError
 from wsi_attn.geometry import ORIGIN, Frame, Point, Region, Size
+from wsi_attn.paths import path_to_text, printable
+from wsi_attn.store.notebook import prediction_html
+from wsi_attn.store.prediction_maps import (
+    AttentionMap,
+    StoredMaps,
+    check_replaceable,
+    read_array,
+    read_attributes,
+    write_maps,
+)
+from wsi_attn.store.record_limits import MAX_BYTES, shorten, to_text
+from wsi_attn.store.records import (
+    SCHEMA_VERSION,
+    BaseRecord,
+    GridRecord,
+    PredictionRecord,
+    RecordV1,
+    absolute,
+    decode,
+    exists,
+    read_record,
+    relative_to,
+    slide_places,
+)
 
-SCHEMA_VERSION = 1
-SUFFIX = ".prediction.json"
+__all__ = [
+    "MAPS_SUFFIX",
+    "SUFFIX",
+    "AttendedRegion",
+    "AttentionMap",
+    "Referral",
+    "SlidePrediction",
+    "maps_path",
+    "read_prediction",
+    "write_prediction",
+]
+
+SUFFIX, MAPS_SUFFIX = ".prediction.json", ".prediction.zarr"
+ATTENTION = "attention"
 
 
 @dataclass(frozen=True)
@@ -36,18 +72,6 @@ class AttendedRegion:
 
 
 @dataclass(frozen=True)
-class AttentionMap:
-    """Attention over the whole slide.
-
-    `values` is float32 (rows, columns), at least 0, summing to 1 over what was looked at, NaN where nothing
-    was; one cell spans `frame.downsample_x` by `frame.downsample_y` level-0 pixels.
-    """
-
-    frame: Frame
-    values: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class Referral:
     """The rule of what a person should look at: slides whose uncertainty `by` lies above a threshold."""
 
@@ -55,17 +79,21 @@ class Referral:
     above: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SlidePrediction:
-    """The answer for one slide.
+    """The prediction for one slide.
 
     `probabilities` sums to 1 over the model's labels; `attention` is ordered by falling weight, weights sum
-    to 1; `mpp` is the slide's own pixel size at level 0, or None; `seconds` is wall time. `maps` holds further
-    quantities over the slide, where the model has them: "evidence:LABEL" for what each place says for a label,
-    "uncertainty"; any real values, NaN where nothing was looked at. `prediction_set` holds the labels that cannot be
-    ruled out at `coverage`, likeliest first, perhaps none; both are None where no coverage was asked for. `mc_dropout`
-    counts the passes with dropout behind some terms of `uncertainty`, drawn from `seed`; `referral` is the rule of
-    `refer`. `bounds` is the slide's scanned area in level-0 pixels, None where it states none; all coordinates of a
+    to 1; `mpp` is the slide's own pixel size at level 0, or None; `seconds` is wall time. `attention_map` is the
+    attention over the whole slide. `maps` holds further quantities over the slide, where the model has them:
+    "evidence:LABEL" for what each place says for a label, "uncertainty"; any real values, NaN where nothing was looked
+    at. `prediction_set` holds the labels that cannot be ruled out at `coverage`, likeliest first, perhaps none; both
+    are None where no coverage was asked for. `mc_dropout` counts the passes with dropout behind some terms of
+    `uncertainty`, drawn from `seed`; `referral` is the rule of `refer`.
+
+    `slide` is the path of the slide: as it was given to the model, or of a prediction that was read from its file an
+    absolute path, where the slide lies now if it was found. `places` are all paths where the slide of such a prediction
+    may lie. `bounds` is the slide's scanned area in level-0 pixels, None where it states none; all coordinates of a
     prediction are level-0 pixels of the whole slide.
     """
 
@@ -91,6 +119,7 @@ class SlidePrediction:
     seed: int = 0
     referral: Referral | None = None
     bounds: Region | None = None
+    places: tuple[Path, ...] = field(default=(), compare=False)
 
     @property
     def origin(self) -> Point:
@@ -108,118 +137,171 @@ class SlidePrediction:
         return self.prediction_set is not None and len(self.prediction_set) != 1
 
     def record(self) -> dict[str, Any]:
-        """The public JSON object: one line of `predict --json`, without the map."""
+        """The JSON object that `predict --json` prints: the fields of the file, at most 100 kB, without the maps."""
+        short, complete = shorten(self._fields())
+        return {**short, **({"truncated": list(complete)} if complete else {})}
+
+    def _fields(self) -> dict[str, Any]:
+        """Every field but those of the files, none shortened."""
         return {
-            "slide": self.slide,
-            "label": self.label,
-            "probabilities": self.probabilities,
-            "uncertainty": self.uncertainty,
+            "schema_version": SCHEMA_VERSION,
+            "slide": path_to_text(self.slide),
+            "label": printable(self.label),
+            "probabilities": _printable_keys(self.probabilities),
+            "uncertainty": _printable_keys(self.uncertainty),
             "tissue_fraction": self.tissue_fraction,
             "unreadable_tiles": self.unreadable_tiles,
-            "attention": [vars(region) for region in self.attention],
-            "model": self.model,
+            "attention": [asdict(region) for region in self.attention],
+            "attention_count": len(self.attention),
+            "model": {name: printable(text) for name, text in self.model.items()},
             "mpp": list(self.mpp) if self.mpp else None,
             "seconds": self.seconds,
-            "software": self.software,
-            "warnings": list(self.warnings),
-            **self._set_record(),
+            "software": dict(self.software),
+            "warnings": [printable(warning) for warning in self.warnings],
+            **self._set_fields(),
             **({"mc_dropout": self.mc_dropout, "seed": self.seed} if self.mc_dropout else {}),
-            **({"refer": self.refer, "referral": vars(self.referral)} if self.referral else {}),
+            **({"refer": self.refer, "referral": asdict(self.referral)} if self.referral else {}),
+            "size": list(self.size0),
+            **({"bounds": list(self.bounds)} if self.bounds else {}),
+            "fingerprint": self.fingerprint,
         }
 
-    def _set_record(self) -> dict[str, Any]:
+    def _set_fields(self) -> dict[str, Any]:
         if self.prediction_set is None:
             return {}
-        return {"coverage": self.coverage, "prediction_set": list(self.prediction_set), "unsure": self.unsure}
+        labels = [printable(label) for label in self.prediction_set]
+        return {"coverage": self.coverage, "prediction_set": labels, "unsure": self.unsure}
+
+    def __repr__(self) -> str:
+        probability = self.probabilities.get(self.label)
+        share = "" if probability is None else f" ({probability:.3f})"
+        name = printable(Path(self.slide).name)
+        return f"SlidePrediction({name!r}: {self.label!r}{share}, {len(self.attention)} regions)"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: label, probabilities and a small picture of the attention."""
+        return prediction_html(self)
 
 
 def write_prediction(prediction: SlidePrediction, path: Path) -> None:
-    """Write the record and its maps as one JSON file; a map takes one line, since it may hold a million numbers."""
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        **prediction.record(),
-        "size": list(prediction.size0),
-        "bounds": list(prediction.bounds) if prediction.bounds else None,
-        "fingerprint": prediction.fingerprint,
-    }
-    parts = [json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")]
-    parts.append(f',\n "attention_map": {_map_to_json(prediction.attention_map)}')
-    if prediction.maps:
-        lines = [f"  {json.dumps(name)}: {_map_to_json(value)}" for name, value in prediction.maps.items()]
-        parts.append(',\n "maps": {\n' + ",\n".join(lines) + "\n }")
-    files.write_text(path, "".join(parts) + "\n}\n")
-
-
-def read_prediction(path: Path) -> SlidePrediction:
-    """Read what `write_prediction` wrote.
+    """Write the maps, then the record, each whole or not at all.
 
     Raises
     ------
-    PredictionError : the file is missing, is not JSON, or is no prediction of this schema.
+    OutputExistsError : something other than the maps of a prediction lies at `maps_path(path)`.
+    PredictionError : a value that a record cannot hold, such as a probability that is not a number.
     """
-    try:
-        data = json.loads(path.read_text())
-        if data["schema_version"] != SCHEMA_VERSION:
-            raise PredictionError(
-                f"Cannot read {path}: prediction schema {data['schema_version']}, this version knows {SCHEMA_VERSION}"
-            )
-        return SlidePrediction(
-            slide=data["slide"],
-            size0=Size(*data["size"]),
-            label=data["label"],
-            probabilities=data["probabilities"],
-            uncertainty=data["uncertainty"],
-            tissue_fraction=data["tissue_fraction"],
-            unreadable_tiles=data["unreadable_tiles"],
-            attention=tuple(AttendedRegion(**region) for region in data["attention"]),
-            model=data["model"],
-            mpp=tuple(data["mpp"]) if data["mpp"] else None,
-            seconds=data["seconds"],
-            software=data["software"],
-            attention_map=_map_from_json(data["attention_map"]),
-            fingerprint=data["fingerprint"],
-            warnings=tuple(data["warnings"]),
-            maps={name: _map_from_json(value) for name, value in data.get("maps", {}).items()},
-            coverage=data.get("coverage"),
-            prediction_set=tuple(data["prediction_set"]) if "prediction_set" in data else None,
-            mc_dropout=data.get("mc_dropout", 0),
-            seed=data.get("seed", 0),
-            referral=Referral(**data["referral"]) if "referral" in data else None,
-            bounds=Region(*data["bounds"]) if data.get("bounds") else None,
-        )
-    except FileNotFoundError as error:
-        raise PredictionError(f"There is no prediction at {path}; `wsi-attn predict` writes one") from error
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, PredictionError):
-            raise
-        raise PredictionError(
-            f"Cannot read {path}: not a prediction that `wsi-attn predict` wrote ({error})"
-        ) from error
-
-
-def _map_to_json(value: AttentionMap) -> str:
-    cells = [None if math.isnan(cell) else cell for cell in _six_digits(value.values).ravel().tolist()]
-    grid = {
-        "cell_width": value.frame.downsample_x,
-        "cell_height": value.frame.downsample_y,
-        "rows": value.values.shape[0],
-        "columns": value.values.shape[1],
-        "values": cells,
+    fields = prediction._fields() | {
+        "slide": path_to_text(absolute(Path(prediction.slide))),
+        "slide_relative": relative_to(Path(prediction.slide), path.parent),
     }
-    return json.dumps(grid, allow_nan=False)
+    short, complete = shorten(fields)
+    truncated = {"truncated": list(complete)} if complete else {}
+    short = {**short, **truncated}
+    check_replaceable(maps_path(path))
+    _text(short, "", path)  # refuses before anything is written
+    path.parent.mkdir(parents=True, exist_ok=True)
+    regions = None
+    if "attention" in complete:
+        regions = np.array([(r.x, r.y, r.width, r.height, r.weight) for r in prediction.attention], np.float64)
+        del complete["attention"]
+    maps = {ATTENTION: prediction.attention_map, **prediction.maps}
+    maps_id = write_maps(maps_path(path), maps, prediction.size0, prediction.fingerprint, regions, complete)
+    files.write_text(path, _text(short, maps_id, path))
 
 
-def _six_digits(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Values rounded to six significant digits, which is what float32 holds for certain."""
-    exact = values.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        digits = 5 - np.floor(np.log10(np.abs(exact)))
-    digits = np.where(np.isfinite(digits), np.clip(digits, -300, 300), 0.0)
-    up, down = 10.0 ** np.maximum(digits, 0), 10.0 ** np.maximum(-digits, 0)  # powers of ten that are exact
-    return np.asarray(np.rint(exact * up / down) / up * down)
+def maps_path(path: Path) -> Path:
+    """Where the maps of the prediction at `path` lie."""
+    stem = path.name.removesuffix(SUFFIX) if path.name.endswith(SUFFIX) else path.name.removesuffix(".json")
+    return path.with_name(f"{stem}{MAPS_SUFFIX}")
 
 
-def _map_from_json(grid: dict[str, Any]) -> AttentionMap:
-    values = np.array([np.nan if cell is None else cell for cell in grid["values"]], np.float32)
-    frame = Frame(Size(grid["columns"], grid["rows"]), grid["cell_width"], grid["cell_height"])
-    return AttentionMap(frame, values.reshape(grid["rows"], grid["columns"]))
+def read_prediction(path: Path) -> SlidePrediction:
+    """Read what `write_prediction` wrote, in any schema version.
+
+    The attention map is read at once, each of the other maps when it is asked for.
+
+    Raises
+    ------
+    PredictionError : the file is missing, is no prediction, or does not conform to its schema; the maps are missing,
+        damaged or of another run. The message names the file and the field.
+    """
+    record = read_record(path)
+    if isinstance(record, RecordV1):
+        inline = {name: _map_of(grid) for name, grid in record.maps.items()}
+        return _prediction_of(record, path, _map_of(record.attention_map), inline)
+    folder = maps_path(path)
+    attributes = read_attributes(folder, path, record.maps_id)
+    if attributes.complete:
+        whole = msgspec.to_builtins(record) | attributes.complete
+        record = decode(msgspec.json.encode(whole), PredictionRecord, path)
+    maps = StoredMaps(folder, {entry.name: entry for entry in attributes.maps})
+    if ATTENTION not in maps:
+        raise PredictionError(f"Cannot read {path}: its maps {folder} hold no {ATTENTION!r}")
+    further = StoredMaps(folder, {entry.name: entry for entry in attributes.maps if entry.name != ATTENTION})
+    regions = None
+    if attributes.regions is not None:
+        rows = read_array(folder, attributes.regions, np.dtype(np.float64)).tolist()
+        regions = tuple(AttendedRegion(int(x), int(y), int(w), int(h), weight) for x, y, w, h, weight in rows)
+    return _prediction_of(record, path, maps[ATTENTION], further, regions)
+
+
+def _prediction_of(
+    record: BaseRecord,
+    file: Path,
+    attention_map: AttentionMap,
+    maps: Mapping[str, AttentionMap],
+    regions: tuple[AttendedRegion, ...] | None = None,
+) -> SlidePrediction:
+    places = slide_places(record, file)
+    if record.referral is not None and record.referral.by not in record.uncertainty:
+        raise PredictionError(f"Cannot read {file}: field referral.by: no uncertainty {record.referral.by!r}")
+    if regions is None:
+        regions = tuple(AttendedRegion(r.x, r.y, r.width, r.height, r.weight) for r in record.attention)
+    return SlidePrediction(
+        slide=str(next(filter(exists, places), places[0])),
+        size0=Size(*record.size),
+        label=record.label,
+        probabilities=record.probabilities,
+        uncertainty=record.uncertainty,
+        tissue_fraction=record.tissue_fraction,
+        unreadable_tiles=record.unreadable_tiles,
+        attention=regions,
+        model={"name": record.model.name, "sha256": record.model.sha256},
+        mpp=record.mpp,
+        seconds=record.seconds,
+        software=record.software,
+        attention_map=attention_map,
+        fingerprint=record.fingerprint,
+        warnings=tuple(record.warnings),
+        maps=maps,
+        coverage=record.coverage,
+        prediction_set=None if record.prediction_set is None else tuple(record.prediction_set),
+        mc_dropout=record.mc_dropout,
+        seed=record.seed,
+        referral=None if record.referral is None else Referral(record.referral.by, record.referral.above),
+        bounds=Region(*record.bounds) if record.bounds else None,
+        places=places,
+    )
+
+
+def _text(record: Mapping[str, Any], maps_id: str, path: Path) -> str:
+    """The text of a record, made sure to be small and to be read back."""
+    try:
+        text = to_text({**record, "maps_id": maps_id})
+    except ValueError as error:
+        raise PredictionError(f"Cannot write {path}: {error}") from error
+    decode(text.encode(), PredictionRecord, path)
+    if len(text.encode()) + 100 > MAX_BYTES:
+        raise PredictionError(f"Cannot write {path}: the record would take more than {MAX_BYTES} bytes")
+    return text
+
+
+def _map_of(grid: GridRecord) -> AttentionMap:
+    values = np.array([np.nan if cell is None else cell for cell in grid.values], np.float32)
+    frame = Frame(Size(grid.columns, grid.rows), grid.cell_width, grid.cell_height)
+    return AttentionMap(frame, values.reshape(grid.rows, grid.columns))
+
+
+def _printable_keys(values: Mapping[str, float]) -> dict[str, float]:
+    return {printable(name): value for name, value in values.items()}

@@ -12,6 +12,7 @@ import numpy as np
 
 from wsi_attn.errors import StoreDamagedError, StoreExistsError, StoreSchemaError
 from wsi_attn.geometry import Frame
+from wsi_attn.paths import printable
 from wsi_attn.provenance import software
 from wsi_attn.scores.scores import parse_names, warm_up
 from wsi_attn.slide import Progress, Slide, SlideInfo
@@ -121,8 +122,9 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
     info = slide.info
     plans = plan_levels(slide, config)
     mask = find_tissue(slide, config, plans[0].level, progress)
+    name = printable(info.path.name)
     source = SourceInfo(
-        info.path.name, info.fingerprint, info.vendor, info.compression, info.size0, info.bounds, info.icc_profile
+        name, info.fingerprint, info.vendor, info.compression, info.size0, info.bounds, info.icc_profile
     )
     meta = StoreMeta(
         source=source,

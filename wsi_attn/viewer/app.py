@@ -26,6 +26,7 @@ from starlette.routing import Route
 from wsi_attn import assets
 from wsi_attn.errors import PredictionError, SlideNotFoundError, WsiAttnError
 from wsi_attn.geometry import ORIGIN, Mpp, Point
+from wsi_attn.paths import printable
 from wsi_attn.viewer import records
 from wsi_attn.viewer.access import AccessMiddleware
 from wsi_attn.viewer.cache import ByteCache, Pool
@@ -136,7 +137,7 @@ class Viewer:
 
     def _list(self) -> dict[str, Any]:
         found = [records.line(entry) for entry in self.collection.entries.values()]
-        return {"slides": found, "problems": [" ".join(str(problem).split()) for problem in self.collection.problems]}
+        return {"slides": found, "problems": [_one_line(problem) for problem in self.collection.problems]}
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
@@ -227,8 +228,12 @@ def _polygons(entry: Entry, origin: Point) -> tuple[list[dict[str, Any]], list[s
         try:
             found.extend(polygons_of(path, origin))
         except PredictionError as error:
-            problems.append(str(error))
+            problems.append(_one_line(error))
     return found, problems
+
+
+def _one_line(error: Exception) -> str:
+    return printable(" ".join(str(error).split()))
 
 
 @cache
@@ -250,4 +255,4 @@ async def _no_icon(_request: Request) -> Response:
 
 
 async def _explain(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": " ".join(str(error).split())}, 422, headers={"Cache-Control": "no-store"})
+    return JSONResponse({"error": _one_line(error)}, 422, headers={"Cache-Control": "no-store"})

@@ -7,17 +7,20 @@ run, so that links keep their meaning.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from wsi_attn.data.inputs import is_slide_file, is_store, series_below
+from wsi_attn.data.sources import find_slide
 from wsi_attn.errors import PredictionError, SlideNotFoundError, UsageError, WsiAttnError
 from wsi_attn.geometry import Mpp
+from wsi_attn.paths import path_from_text, printable
 from wsi_attn.slides.dicom_series import one_per_series
 from wsi_attn.slides.open import slide_exists
-from wsi_attn.store.predictions import SUFFIX, SlidePrediction, read_prediction
+from wsi_attn.store.predictions import MAPS_SUFFIX, SUFFIX
+from wsi_attn.store.records import BaseRecord, exists, read_record, slide_places
 
 POLYGONS = (".geojson",)
 SEGMENTATION = ".segmentation.geojson"
@@ -35,9 +38,9 @@ class Entry:
     path
         The slide or store; None for a prediction whose slide was not found.
     prediction
-        The prediction's file and its public record, the maps left out; None where there is none.
-    fingerprint
-        Of the slide that was predicted.
+        The prediction's file; None where there is none.
+    record
+        What that file says, the maps left out.
     polygons
         GeoJSON that belongs to it.
     """
@@ -46,8 +49,7 @@ class Entry:
     name: str
     path: Path | None
     prediction: Path | None = None
-    record: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
+    record: BaseRecord | None = None
     polygons: tuple[Path, ...] = ()
 
 
@@ -78,11 +80,11 @@ def collect(paths: Sequence[Path], mpps: Mapping[Path, Mpp] | None = None) -> Co
     problems: list[WsiAttnError] = []
     for path in predictions:
         try:
-            prediction = read_prediction(path)
+            record = read_record(path)
         except PredictionError as error:
             problems.append(error)
             continue
-        entry = _with_prediction(_slide_of(prediction, path, entries.values()), prediction, path)
+        entry = replace(_slide_of(record, path, entries.values()), prediction=path, record=record)
         entries[entry.key] = entry
     if not entries:
         if problems:
@@ -106,6 +108,8 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
     for path in paths:
         if not slide_exists(path):
             raise SlideNotFoundError(f"There is no file {path}")
+        if path.name.endswith(MAPS_SUFFIX):  # the maps of a prediction stand for it
+            path = path.with_name(path.name.removesuffix(MAPS_SUFFIX) + SUFFIX)
         is_folder = path.is_dir() and path.suffix != ".zarr" and not (path / "zarr.json").exists()
         for file in sorted(path.iterdir()) if is_folder else [path]:
             if file.name.endswith(SUFFIX):
@@ -121,39 +125,37 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
 
 
 def _entry(path: Path) -> Entry:
-    return Entry(_key(path), path.name, path)
+    return Entry(_key(path), printable(path.name), path)
 
 
 def _key(path: Path) -> str:
-    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
 
 
-def _slide_of(prediction: SlidePrediction, file: Path, entries: Iterable[Entry]) -> Entry:
-    named = [Path(prediction.slide), file.parent / prediction.slide, file.parent / Path(prediction.slide).name]
-    places = {path.resolve() for path in named}
+def _slide_of(record: BaseRecord, file: Path, entries: Iterable[Entry]) -> Entry:
+    named = slide_places(record, file)
+    places = {path.resolve() for path in named if exists(path)}
     free = [entry for entry in entries if entry.path is not None and entry.prediction is None]
     for entry in free:
         if entry.path is not None and entry.path.resolve() in places:
             return entry
     for entry in free:
-        if entry.path is not None and stem_of(entry.path) == stem_of(Path(prediction.slide)):
+        if entry.path is not None and stem_of(entry.path) == stem_of(path_from_text(record.slide)):
             return entry
-    for path in named:
-        if slide_exists(path):
-            # A second prediction of the same slide is a line of its own, addressed by its own file.
-            return replace(_entry(path), key=_key(file))
-    return Entry(_key(file), Path(prediction.slide).name, None)
-
-
-def _with_prediction(entry: Entry, prediction: SlidePrediction, path: Path) -> Entry:
-    return replace(entry, prediction=path, record=prediction.record(), fingerprint=prediction.fingerprint)
+    found = find_slide(named, record.fingerprint)
+    if found is not None:
+        # A second prediction of the same slide is a line of its own, addressed by its own file.
+        return replace(_entry(found), key=_key(file))
+    return Entry(_key(file), printable(path_from_text(record.slide).name), None)
 
 
 def _with_polygons(entries: dict[str, Entry], given: Sequence[Path]) -> dict[str, Entry]:
     only = len(entries) == 1
     found = {}
     for key, entry in entries.items():
-        files = {path.resolve(): path for path in given if only or stem_of(path) == stem_of(Path(entry.name))}
+        files = {
+            path.resolve(): path for path in given if only or stem_of(path) == stem_of(entry.path or Path(entry.name))
+        }
         for near in (entry.path, entry.prediction):
             for ending in (POLYGONS[0], SEGMENTATION) if near is not None else ():
                 if near is not None and (beside := near.parent / f"{stem_of(near)}{ending}").is_file():

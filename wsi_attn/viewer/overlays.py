@@ -28,6 +28,9 @@ FAINTEST = 0.2
 KEPT = 3
 """Predictions held in memory; the maps of a large slide take some ten megabytes."""
 
+MOST_REGIONS = 1000
+"""Regions that are drawn, the most attended ones."""
+
 COLOUR = "viridis"
 BAR_STEPS = 32
 POLYGON_COLOUR = (31, 119, 180)
@@ -63,7 +66,7 @@ def load_overlay(path: Path) -> Overlay:
 def _drawn_from(path: Path, _changed: int) -> Overlay:
     prediction = read_prediction(path)
     layers = _layers_of(prediction)
-    regions = [vars(region) for region in prediction.attention]
+    regions = [vars(region) for region in prediction.attention[:MOST_REGIONS]]
     return Overlay(layers, [_layer_record(layer) for layer in layers], regions)
 
 

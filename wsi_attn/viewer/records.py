@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from wsi_attn import __version__
 from wsi_attn.errors import PredictionError
+from wsi_attn.paths import printable
 from wsi_attn.slide import SlideInfo
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.viewer.collection import Entry
@@ -17,16 +17,15 @@ from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 def line(entry: Entry) -> dict[str, Any]:
     """A line of the list; what is not known is null or empty."""
-    probabilities = entry.record.get("probabilities", {})
-    label = entry.record.get("label")
+    record = entry.record
     return {
         "id": entry.key,
         "name": entry.name,
         "pixels": entry.path is not None,
-        "label": label,
-        "probability": probabilities.get(label),
-        "probabilities": probabilities,
-        "uncertainty": entry.record.get("uncertainty", {}),
+        "label": record.label if record else None,
+        "probability": record.probabilities.get(record.label) if record else None,
+        "probabilities": record.probabilities if record else {},
+        "uncertainty": record.uncertainty if record else {},
     }
 
 
@@ -62,12 +61,12 @@ def with_pixels(entry: Entry, slide: ViewerSlide) -> dict[str, Any]:
 def _drawn(entry: Entry, info: SlideInfo) -> tuple[Overlay | None, list[str]]:
     if entry.prediction is None:
         return None, []
-    if entry.fingerprint != info.fingerprint:
+    if entry.record is None or entry.record.fingerprint != info.fingerprint:
         return None, ["The prediction is of another file of this name: what it looked at is not drawn."]
     try:
         return load_overlay(entry.prediction), []
     except PredictionError as error:
-        return None, [str(error)]
+        return None, [printable(str(error))]
 
 
 def _level(level: TileLevel) -> dict[str, Any]:
@@ -86,15 +85,17 @@ def _level(level: TileLevel) -> dict[str, Any]:
 
 
 def _warnings(entry: Entry) -> list[str]:
-    unreadable = entry.record.get("unreadable_tiles", 0)
+    if entry.record is None:
+        return []
+    unreadable = entry.record.unreadable_tiles
     found = [f"{unreadable} tiles could not be read when this was predicted."] if unreadable else []
-    return [*found, *entry.record.get("warnings", [])]
+    return [*found, *entry.record.warnings]
 
 
 def _of_slide(info: SlideInfo, slide: ViewerSlide) -> list[list[str]]:
     is_store = isinstance(slide.slide, TileStore)
     lines = [
-        ["Store" if is_store else "Slide", info.path.name],
+        ["Store" if is_store else "Slide", printable(info.path.name)],
         ["Size", f"{info.size0.width} × {info.size0.height} px, {len(info.levels)} levels"],
         ["Pixel size", f"{info.mpp.x:g} × {info.mpp.y:g} µm ({info.mpp_source})" if info.mpp else "unknown"],
         ["Format", " · ".join(part for part in (info.vendor, info.compression, f"read by {info.reader}") if part)],
@@ -107,14 +108,13 @@ def _of_slide(info: SlideInfo, slide: ViewerSlide) -> list[list[str]]:
 
 def _of_prediction(entry: Entry) -> list[list[str]]:
     record = entry.record
-    if not record:
+    if record is None:
         return [["Viewer", f"wsi-attn {__version__}"]]
-    model = record["model"]
     return [
-        ["Model", model.get("name", "unnamed")],
-        ["Weights", model.get("sha256", "unknown")[:16]],
-        ["Predicted by", f"wsi-attn {record['software'].get('wsi-attn', '?')} in {record['seconds']:.1f} s"],
-        ["Tissue", f"{record['tissue_fraction']:.0%} of the slide"],
-        ["Prediction", Path(entry.prediction).name if entry.prediction else "unknown"],
+        ["Model", record.model.name],
+        ["Weights", record.model.sha256[:16]],
+        ["Predicted by", f"wsi-attn {record.software.get('wsi-attn', '?')} in {record.seconds:.1f} s"],
+        ["Tissue", f"{record.tissue_fraction:.0%} of the slide"],
+        ["Prediction", printable(entry.prediction.name) if entry.prediction else "unknown"],
         ["Viewer", f"wsi-attn {__version__}"],
     ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wsi_attn.errors import WsiAttnError
+from wsi_attn.paths import printable
 from wsi_attn.viewer.cache import Pool
 from wsi_attn.viewer.pyramid import TileLevel
 from wsi_attn.viewer.viewer_slide import Tile, ViewerSlide
@@ -88,7 +89,7 @@ class TileApp:
             with self.slides.use(wanted.key) as slide:
                 return _answer(slide, wanted, ViewerSlide.tile) or (404, [], b"no such tile")
         except WsiAttnError as error:
-            return 422, [(b"cache-control", b"no-store")], " ".join(str(error).split()).encode()
+            return 422, [(b"cache-control", b"no-store")], printable(" ".join(str(error).split())).encode()
 
 
 def _wanted(found: re.Match[str], scope: Scope) -> TileRequest:

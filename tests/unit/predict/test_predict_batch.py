@@ -57,7 +57,9 @@ def test_bad_paths_do_not_stop_the_rest(images: list[Path], tmp_path: Path) -> N
     assert [outcome.path for outcome in found] == paths
     assert isinstance(found[1].error, SlideNotFoundError)
     assert isinstance(found[3].error, SlideUnsupportedError)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{n}.prediction.json" for n in "abc"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{name}.prediction.{ending}" for name in "abc" for ending in ("json", "zarr")
+    ]
     assert read_prediction(found[4].file).probabilities == found[4].prediction.probabilities
 
 

@@ -18,11 +18,11 @@ def named(collection: Collection) -> dict[str, Entry]:
 def test_a_folder(cohort: Path) -> None:
     found = named(collect([cohort]))
     assert list(found) == ["first.png", "second.png", "gone.svs"]
-    assert found["first.png"].record["label"] == "dense"
-    assert found["second.png"].record == {}
+    assert found["first.png"].record.label == "dense"
+    assert found["second.png"].record is None
     assert found["second.png"].polygons == (cohort / "second.geojson",)
     assert found["gone.svs"].path is None
-    assert found["gone.svs"].record["label"] == "sparse"
+    assert found["gone.svs"].record.label == "sparse"
 
 
 def test_keys_tell_nothing_and_stay(cohort: Path) -> None:

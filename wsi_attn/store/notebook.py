@@ -1,0 +1,88 @@
+"""What notebooks show of predictions and stores: a few lines and a small picture, escaped and bounded."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.paths import printable
+
+if TYPE_CHECKING:
+    from wsi_attn.store.predictions import SlidePrediction
+
+SIDE = 320
+"""Pixels along the longer side of a picture, at most."""
+
+ROWS = 8
+"""Labels that are listed, at most."""
+
+LETTERS = 120
+"""Letters of a name that are shown, at most."""
+
+
+def prediction_html(prediction: SlidePrediction) -> str | None:
+    """Label, the likeliest labels with their probabilities, and the attention as ranks; None where that fails."""
+    try:
+        rows = [
+            ("Slide", Path(prediction.slide).name),
+            ("Label", prediction.label),
+            ("Model", prediction.model.get("name", "")),
+            ("Tissue", f"{prediction.tissue_fraction:.0%} of the slide"),
+        ]
+        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
+        rows += [(f"p({name})", f"{value:.3f}") for name, value in ranked[:ROWS]]
+        if len(ranked) > ROWS:
+            rows.append(("", f"and {len(ranked) - ROWS} further labels"))
+        return page(rows, _ranks(prediction.attention_map.values))
+    except Exception:  # a notebook falls back to the text of `repr`
+        return None
+
+
+def page(rows: Sequence[tuple[str, str]], pixels: NDArray[np.uint8] | None) -> str:
+    """A table of names and values, beside it a picture, uint8 (rows, columns, 3 or 4)."""
+    lines = "".join(
+        f"<tr><th style='text-align:left'>{_escaped(name)}</th><td style='text-align:left'>{_escaped(value)}</td></tr>"
+        for name, value in rows
+    )
+    picture = "" if pixels is None else f"<img alt='' src='data:image/png;base64,{_png(pixels)}'>"
+    return f"<div style='display:flex;gap:1em;align-items:flex-start'>{picture}<table>{lines}</table></div>"
+
+
+def _escaped(text: str) -> str:
+    text = printable(text)
+    return html.escape(text if len(text) <= LETTERS else f"{text[:LETTERS]}…")
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    scale = SIDE / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    image = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _ranks(values: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+    """Percentiles in the colours of viridis, RGBA, transparent where nothing was looked at; None without cells."""
+    import cv2
+
+    if values.ndim != 2 or values.size == 0:  # OpenCV crashes on it
+        return None
+    step = max(1, *(side // (4 * SIDE) for side in values.shape))
+    values = values[::step, ::step]
+    seen = ~np.isnan(values)
+    order = np.argsort(np.argsort(values[seen], kind="stable"), kind="stable")
+    index = np.zeros(values.shape, np.uint8)
+    index[seen] = order * 255 // max(1, len(order) - 1)
+    colours: Any = cv2.applyColorMap(index, cv2.COLORMAP_VIRIDIS)
+    return np.dstack([colours[..., ::-1], np.where(seen, 255, 0)]).astype(np.uint8)

@@ -1,0 +1,230 @@
+"""`NAME.prediction.zarr`: the dense maps of a prediction, and whatever its JSON is too small for.
+
+A Zarr v3 group that plain zarr reads::
+
+    zarr.json        attribute `wsi_attn_prediction`: schema_version, fingerprint, size, maps (name, array, shape,
+                     downsample, crc32c of each), regions, complete
+    attention, ...   float32 (rows, columns), NaN where nothing was looked at; a cell spans `downsample` level-0 pixels
+    regions          float64 (N, 5): x, y, width, height, weight of all regions, where the JSON holds a part of them
+
+The JSON names the SHA-256 of the attribute (`maps_id`), and the attribute names a checksum of each array, so a group of
+another run, a lost chunk and a changed value are noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import google_crc32c
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from wsi_attn import files
+from wsi_attn.errors import OutputExistsError, PredictionError
+from wsi_attn.geometry import Frame, Size
+from wsi_attn.store.arrays import DOCUMENT, put_array, put_group
+from wsi_attn.store.backend import FolderBackend
+from wsi_attn.store.records import SCHEMA_VERSION, Pixels, Positive
+
+ATTRIBUTE = "wsi_attn_prediction"
+REGIONS = "regions"
+CHUNK = 512
+"""Cells along a side of a chunk: a megabyte before compression."""
+
+NAME_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """A quantity over the whole slide.
+
+    `values` is float32 (rows, columns), NaN where nothing was looked at; one cell spans `frame.downsample_x` by
+    `frame.downsample_y` level-0 pixels. Attention is at least 0 and sums to 1 over what was looked at.
+    """
+
+    frame: Frame
+    values: NDArray[np.float32]
+
+
+class MapEntry(Struct, frozen=True):
+    """One array of the group: the quantity, the array's key, its shape, its cells and its checksum."""
+
+    name: str
+    array: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+    shape: tuple[Pixels, Pixels]
+    downsample: tuple[Positive, Positive]
+    crc32c: int
+
+
+class MapsAttributes(Struct, frozen=True, kw_only=True):
+    """The attribute of the group; `complete` holds whole what the JSON holds in part."""
+
+    schema_version: int
+    fingerprint: str
+    size: tuple[Pixels, Pixels]
+    maps: list[MapEntry]
+    regions: MapEntry | None = None
+    complete: dict[str, Any] = {}
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the content, which does not depend on how the JSON is laid out."""
+        text = json.dumps(msgspec.to_builtins(self), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class StoredMaps(Mapping[str, AttentionMap]):
+    """The maps of a group by name; each is read, and checked, when it is asked for.
+
+    Raises
+    ------
+    PredictionError : on reading a map that is damaged or gone.
+    """
+
+    def __init__(self, folder: Path, entries: Mapping[str, MapEntry]) -> None:
+        self.folder = folder
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> AttentionMap:
+        entry = self._entries[name]
+        values = read_array(self.folder, entry, np.dtype(np.float32))
+        rows, columns = entry.shape
+        return AttentionMap(Frame(Size(columns, rows), *entry.downsample), values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def write_maps(
+    folder: Path,
+    maps: Mapping[str, AttentionMap],
+    size0: Size,
+    fingerprint: str,
+    regions: NDArray[np.float64] | None,
+    complete: Mapping[str, Any],
+) -> str:
+    """Write the group whole, replacing one that lies there; gives its id.
+
+    Parameters
+    ----------
+    regions
+        float64 (N, 5) x, y, width, height, weight, where the JSON cannot hold all of them.
+    complete
+        Fields that the JSON holds in part.
+
+    Raises
+    ------
+    OutputExistsError : something other than the maps of a prediction lies there.
+    """
+    check_replaceable(folder)
+    taken: set[str] = {REGIONS}
+    with files.new_folder(folder) as temporary:
+        place = FolderBackend(temporary)
+        entries = [_put(place, name, _key(name, taken), value) for name, value in maps.items()]
+        region_entry = None
+        if regions is not None:
+            columns = ["x", "y", "width", "height", "weight"]
+            put_array(place, REGIONS, regions, attributes={"columns": columns})
+            region_entry = MapEntry(REGIONS, REGIONS, (len(regions), 5), (1.0, 1.0), _checksum(regions))
+        attributes = MapsAttributes(
+            schema_version=SCHEMA_VERSION,
+            fingerprint=fingerprint,
+            size=(size0.width, size0.height),
+            maps=entries,
+            regions=region_entry,
+            complete=dict(complete),
+        )
+        put_group(place, "", {ATTRIBUTE: msgspec.to_builtins(attributes)})
+    return attributes.id
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise `OutputExistsError` where a path holds something else than the maps of a prediction."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    try:
+        document = json.loads((folder / DOCUMENT).read_bytes())
+        if ATTRIBUTE in document["attributes"]:
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise OutputExistsError(f"{folder} exists and holds no maps of a prediction; move it, or choose another --output")
+
+
+def read_attributes(folder: Path, record: Path, maps_id: str) -> MapsAttributes:
+    """The attribute of a group, made sure to be that of a record's own run.
+
+    Raises
+    ------
+    PredictionError : the group is missing, is damaged, or belongs to another run.
+    """
+    cure = "run `wsi-attn predict` again"
+    try:
+        document = json.loads((folder / DOCUMENT).read_bytes())
+        found = msgspec.convert(document["attributes"][ATTRIBUTE], MapsAttributes)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PredictionError(f"Cannot read {record}: its maps {folder} are missing; move both, or {cure}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PredictionError(f"Cannot read {record}: its maps {folder} are damaged ({error}); {cure}") from error
+    if found.id != maps_id:
+        raise PredictionError(f"Cannot read {record}: the maps in {folder} are those of another run; {cure}")
+    return found
+
+
+def read_array(folder: Path, entry: MapEntry, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """One array, checked; `PredictionError` where it is damaged or gone."""
+    import zarr
+
+    try:
+        array = zarr.open_array(folder / entry.array, mode="r", zarr_format=3)
+        if array.shape != tuple(entry.shape) or array.dtype != dtype:
+            raise ValueError(f"{array.dtype} {array.shape}, not {dtype} {tuple(entry.shape)}")
+        values = np.ascontiguousarray(array[...])
+        if _checksum(values) != entry.crc32c:
+            raise ValueError("the checksum differs, a chunk is lost or changed")
+    except Exception as error:  # zarr and its codecs raise errors of many types
+        raise PredictionError(
+            f"Cannot read the map {entry.name!r} in {folder}: {error}; run `wsi-attn predict --overwrite` again"
+        ) from error
+    return values
+
+
+def _put(place: FolderBackend, name: str, key: str, value: AttentionMap) -> MapEntry:
+    values = np.ascontiguousarray(value.values, np.float32)
+    downsample = (float(value.frame.downsample_x), float(value.frame.downsample_y))
+    put_array(
+        place,
+        key,
+        values,
+        chunk=CHUNK,
+        attributes={"quantity": name, "downsample": list(downsample), "unit": "level-0 pixels per cell (x, y)"},
+        dimension_names=("y", "x"),
+    )
+    rows, columns = values.shape
+    return MapEntry(name, key, (rows, columns), downsample, _checksum(values))
+
+
+def _key(name: str, taken: set[str]) -> str:
+    """A key for the array that is a file name on every system; keys that differ only in case count as equal."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:NAME_LENGTH].strip("-.") or "map"
+    key, number = stem, 1
+    while key.lower() in taken or key.lower() in (DOCUMENT, "c"):
+        number += 1
+        key = f"{stem}-{number}"
+    taken.add(key.lower())
+    return key
+
+
+def _checksum(values: NDArray[Any]) -> int:
+    return int(google_crc32c.value(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()))

@@ -1,0 +1,89 @@
+"""Keeping the JSON of a prediction below `MAX_BYTES` for any slide, any number of labels and any names.
+
+Each field that grows with its input has a budget; what exceeds it is shortened, named in `truncated`, and kept whole in
+the group of the maps. The budgets add up to less than `MAX_BYTES`, paths of the longest kind included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+MAX_BYTES = 100_000
+"""Of a record."""
+
+REGIONS = 100
+"""Regions in a record, at most; pictures frame ten of them, pages and contact sheets show a few dozen."""
+
+TEXT_BYTES = {"label": 2_000, "model": 2_000}
+LIST_BYTES = {
+    "probabilities": 20_000,
+    "attention": 20_000,
+    "prediction_set": 8_000,
+    "warnings": 8_000,
+    "uncertainty": 4_000,
+    "software": 4_000,
+}
+"""Bytes of each field as formatted JSON."""
+
+ELLIPSIS = "…"
+
+
+def shorten(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Shorten the fields of a record that exceed their budgets.
+
+    Parameters
+    ----------
+    record
+        A prediction record as JSON values, its fields whole.
+
+    Returns
+    -------
+    The record that is small enough, and those of its fields that were shortened, whole.
+    """
+    short = dict(record)
+    short["label"] = _cut(record["label"], TEXT_BYTES["label"])
+    short["model"] = {name: _cut(text, TEXT_BYTES["model"] // 2) for name, text in record["model"].items()}
+    for name, budget in LIST_BYTES.items():
+        value = record.get(name)
+        if isinstance(value, list):
+            most = REGIONS if name == "attention" else len(value)
+            short[name] = list(_leading(value[:most], budget))
+        elif isinstance(value, dict) and _size(value) > budget:
+            likeliest = name == "probabilities"
+            items = sorted(value.items(), key=lambda item: -item[1]) if likeliest else list(value.items())
+            short[name] = dict(_leading(items, budget))
+    complete = {name: value for name, value in record.items() if short[name] != value}
+    return short, complete
+
+
+def to_text(record: Mapping[str, Any]) -> str:
+    """A record as the text of its file."""
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _leading(items: Iterable[Any], budget: int) -> Iterator[Any]:
+    """Items from the first on, while they fit."""
+    left = budget
+    for item in items:
+        left -= _size(item)
+        if left < 0:
+            return
+        yield item
+
+
+def _size(value: Any) -> int:
+    """Bytes of a value on lines of its own, at the depth where it stands in a record."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return len(text.encode("utf-8", "backslashreplace")) + 3 * (text.count("\n") + 2)
+
+
+def _cut(text: str, budget: int) -> str:
+    if _size(text) <= budget:
+        return text
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _size(text[:middle] + ELLIPSIS) <= budget else (low, middle - 1)
+    return text[:low] + ELLIPSIS
