@@ -116,7 +116,8 @@ def test_a_disk_that_takes_no_more(demo_slide: Path, tmp_path: Path) -> None:
     arguments = ["tile", str(demo_slide), "-o", str(output), "--scores", "none"]
     done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
-    (line,) = done.stderr.splitlines()
+    state, line = done.stderr.splitlines()
+    assert "cmu1_small_region.svs: failed in" in state
     assert "cmu1_small_region.svs" in line
     assert "run it again, it resumes" in line
     assert not list(output.rglob("*.tmp"))

@@ -23,9 +23,10 @@ INTRODUCTION = """# Commands and exit codes
 
 stdout carries data only: one line a slide, or with `--json` one JSON object a slide. stderr carries what people read:
 progress, warnings, errors; `--quiet` leaves errors alone. On a terminal, progress is a line that shows the input, its
-number, the phase, its steps, the time that has passed since the input was started and an estimate of the time left: of the
-phase, or of all inputs once one is finished. Without a terminal, each finished input is a line such as
-`[3/12] slide.svs: predicted in 4.2 s`. Output that is complete, from the same input and parameters, is skipped and said so; incomplete output is resumed; anything else in the
+number, the phase, its steps, the time that has passed since the input was started and an estimate of the time left: of
+the phase, or of all inputs once one is finished. Without a terminal, each finished input is a line such as
+`[3/12] slide.svs: predicted in 4.2 s`. Output that is complete, from the same input and parameters, is skipped and said
+so; incomplete output is resumed; anything else in the
 way is refused unless `--overwrite`. `wsi-attn --log-file FILE COMMAND` also appends the messages of stderr to a file.
 `-h` is short for `--help`, `-V` for `--version`.
 
