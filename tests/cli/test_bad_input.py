@@ -156,7 +156,7 @@ def test_two_slides_of_one_name(demo_slide: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_usage(demo_slide: Path, tmp_path: Path) -> None:
-    assert "--output" in wsi_attn("tile", demo_slide, code=2).error()
+    assert "--output" in wsi_attn("segment", demo_slide, "-m", "m", code=2).error()
     assert "tile size" in wsi_attn("tile", demo_slide, "-o", tmp_path, "--overlap", "300", code=2).error()
     assert "one store" in wsi_attn("tile", demo_slide, demo_slide, "-o", tmp_path / "a.zarr", code=2).error()
     assert "No input" in wsi_attn("info", "-", code=2).error()
