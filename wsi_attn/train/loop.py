@@ -266,9 +266,10 @@ def _said(state: TrainingState, epochs: int, loss: float) -> str:
     if not state.history:
         return said
     scores = {name: value for name, value in state.history[-1].items() if name.startswith("val_")}
-    return ", ".join(
-        [said, *(f"{name.removeprefix('val_').replace('_', ' ')} {value:.3f}" for name, value in scores.items())]
+    validation = ", ".join(
+        f"{name.removeprefix('val_').replace('_', ' ')} {score:.3f}" for name, score in scores.items()
     )
+    return f"{said}; validation {validation}"
 
 
 def _over_ranks(fabric: Fabric, means: dict[str, float], timing: dict[str, float]) -> dict[str, float]:
