@@ -25,7 +25,6 @@ def folder(tmp_path: Path) -> Path:
         ("Path,label, path\na.png,benign,b.png\n", ["row 1", "'path'"]),
         ('path,label,mpp\na.png,benign,"1,5"\n', ["row 2", "column mpp", "1.5"]),
         ('path,label,mpp\na.png,benign,"0,25"\n', ["row 2", "column mpp", "0.25"]),
-        ('path,label,mpp\na.png,benign,"0.25,0"\n', ["row 2", "column mpp"]),
         ("path,label,mpp\na.png,benign,nan\n", ["row 2", "column mpp"]),
     ],
 )

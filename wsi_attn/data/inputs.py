@@ -174,9 +174,10 @@ def _without_repeated_series(inputs: list[Input]) -> list[Input]:
             continue
         place = places.setdefault(series.main.resolve(), len(kept))
         if place == len(kept):
-            kept.append(replace(each, path=series.main))
+            kept.append(each)
         else:
-            kept[place] = replace(kept[place], left_out=(*kept[place].left_out, each.path))
+            left_out = (*kept[place].left_out, each.path)
+            kept[place] = replace(kept[place], left_out=left_out)
     return kept
 
 

@@ -227,11 +227,7 @@ def _mpp(where: str, text: str) -> Mpp | None:
         mpp = Mpp.parse(text)
     except ValueError as error:
         raise ManifestError(f"{where}, column mpp: {error}") from error
-    if max(mpp) == 0:  # as tables write what is not known
-        return None
-    if min(mpp) == 0:
-        raise ManifestError(f"{where}, column mpp: {text!r} is 0 along one axis")
-    return mpp
+    return mpp if min(mpp) > 0 else None  # 0 is how tables write what is not known
 
 
 def _check_labels(path: Path, rows: Sequence[Row]) -> None:

@@ -53,6 +53,7 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
         series = series_of(path)
     except PermissionError as error:
         raise SlideUnsupportedError(f"Cannot open {path}: permission denied") from error
+    given = path  # what messages name
     if series is not None:
         path = series.main
     if path.is_dir():
@@ -83,7 +84,7 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
         reasons = [reason for reason in reasons if reason != UNKNOWN_FORMAT]  # that it is a TIFF is known
     if cure := _cure(path):
         reasons = [*(reason for reason in reasons if not reason.startswith("Pillow")), cure]
-    raise SlideUnsupportedError(f"Cannot open {path}: {'; '.join(dict.fromkeys(reasons))}")
+    raise SlideUnsupportedError(f"Cannot open {given}: {'; '.join(dict.fromkeys(reasons))}")
 
 
 def slide_exists(path: Path) -> bool:

@@ -43,7 +43,7 @@ def test_missing_manifest_missing_column_and_no_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mpp", ["nan", "inf", "-1", "0.5;-1", '"0.5,0.5,0.5"'])
 def test_pixel_size_that_is_no_size(mpp: str, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="row 3: mpp"):
+    with pytest.raises(ManifestError, match="row 3, column mpp"):
         read_manifest(manifest(tmp_path, f"path,label,mpp\na.png,x,0.5\nb.png,y,{mpp}\n"))
 
 
