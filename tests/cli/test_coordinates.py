@@ -98,7 +98,7 @@ def test_geojson_from_qupath_is_counted_from_the_corner_of_the_bounds(
 def test_predictions_are_shifted_in_geojson_and_nowhere_else(
     sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (record,) = in_process(capsys, "predict", sparse, "-o", tmp_path, "--ignore-fit", "--json").json()
+    (record,) = in_process(capsys, "predict", sparse, "-o", tmp_path, "--allow-out-of-distribution", "--json").json()
     prediction = tmp_path / "sparse.prediction.json"
     in_process(capsys, "heatmap", prediction)
     in_process(capsys, "export", prediction, "--to", "geojson", "-o", tmp_path / "export.geojson")
