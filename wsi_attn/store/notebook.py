@@ -16,12 +16,16 @@ from wsi_attn.paths import printable
 
 if TYPE_CHECKING:
     from wsi_attn.store.predictions import SlidePrediction
+    from wsi_attn.store.tile_store import TileStore
 
 SIDE = 320
 """Pixels along the longer side of a picture, at most."""
 
 ROWS = 8
 """Labels that are listed, at most."""
+
+THUMBNAIL_PIXELS = 40_000_000
+"""Pixels of the coarsest level of a store that are read for its thumbnail, at most."""
 
 LETTERS = 120
 """Letters of a name that are shown, at most."""
@@ -41,6 +45,23 @@ def prediction_html(prediction: SlidePrediction) -> str | None:
         if len(ranked) > ROWS:
             rows.append(("", f"and {len(ranked) - ROWS} further labels"))
         return page(rows, _ranks(prediction.attention_map.values))
+    except Exception:  # a notebook falls back to the text of `repr`
+        return None
+
+
+def store_html(store: TileStore) -> str | None:
+    """A thumbnail from the coarsest level, sizes and grids; None where that fails."""
+    try:
+        info, level = store.info, len(store.info.levels) - 1
+        size = info.levels[level].size
+        rows = [
+            ("Store", store.path.name),
+            ("Size", f"{info.size0.width} x {info.size0.height} px, {len(info.levels)} levels"),
+            ("Pixel size", f"{info.mpp.x:g} x {info.mpp.y:g} µm" if info.mpp else "unknown"),
+            ("Tissue", f"{store.meta.tissue.fraction:.0%} of the slide"),
+        ]
+        small = size.width * size.height <= THUMBNAIL_PIXELS
+        return page(rows, store.read_region((0, 0), level, (size.width, size.height)) if small else None)
     except Exception:  # a notebook falls back to the text of `repr`
         return None
 

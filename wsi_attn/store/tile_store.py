@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, StoreDamagedError, StoreIncompleteError
 from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.paths import printable
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.store import sharding
 from wsi_attn.store.arrays import DOCUMENT, chunk_key, read_array, read_document
 from wsi_attn.store.checked_files import CheckedFiles, essential_files
 from wsi_attn.store.level_chunks import LevelChunks
+from wsi_attn.store.notebook import store_html
 from wsi_attn.store.schema import (
     COMPLETE,
     TISSUE_LABEL,
@@ -72,6 +74,16 @@ class TileStore:
         self._closed = False
         self._damage = _damage_by_level(meta.levels, (*meta.unreadable, *_gone(path, meta)))
         self.chunks = tuple(LevelChunks(self.files, index, level) for index, level in enumerate(meta.levels))
+
+    def __repr__(self) -> str:
+        size = self.info.size0
+        return (
+            f"TileStore({printable(self.path.name)!r}: {size.width} x {size.height} px, {len(self.info.levels)} levels)"
+        )
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: a thumbnail, size, pixel size and grids; None where that fails."""
+        return store_html(self)
 
     @classmethod
     def open(cls, path: Path, slide_mpp: Mpp | None = None) -> Self:

@@ -1,0 +1,408 @@
+"""The functions that `import wsi_attn` offers to notebooks and scripts: thin, on top of what the commands use.
+
+A slide is given as a path or as an open slide or store, a model by name, by folder or as a loaded checkpoint. Slides
+that a function opens itself are closed when it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from wsi_attn.data.sources import open_source
+from wsi_attn.errors import UsageError
+from wsi_attn.geometry import Mpp, Size
+from wsi_attn.models.zoo import DEFAULT, find_model, find_models
+from wsi_attn.slide import BatchProgress, Progress, Slide, no_progress
+from wsi_attn.store.predictions import SlidePrediction
+from wsi_attn.store.tile_store import TileStore
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from wsi_attn.export.run import ExportConfig, Format
+    from wsi_attn.export.source import ExportSource
+    from wsi_attn.heatmaps.layer import Mode
+    from wsi_attn.models.checkpoint import Checkpoint
+    from wsi_attn.predict.slide import PredictConfig
+    from wsi_attn.segment.slide import SegmentConfig
+    from wsi_attn.tiling.config import TileConfig
+    from wsi_attn.tissue.mask import TissueMask
+    from wsi_attn.train.config import TrainConfig
+
+__all__ = [
+    "TileStore",
+    "draw_heatmap",
+    "evaluate",
+    "export",
+    "find_tissue",
+    "load_model",
+    "open_slide",
+    "predict_slide",
+    "segment_slide",
+    "tile_slide",
+    "train",
+]
+
+PathLike: TypeAlias = str | Path
+MicronsPerPixel: TypeAlias = float | tuple[float, float]
+
+
+def open_slide(path: PathLike, *, mpp: MicronsPerPixel | None = None) -> Slide:
+    """Open a slide, an image or a store.
+
+    Parameters
+    ----------
+    path
+        The file, or the folder of a store.
+    mpp
+        Microns per pixel of level 0, one number or x and y; wins over what the file says.
+
+    Returns
+    -------
+    A context manager with `info` and `read_region(xy0, level, size)`, uint8 (height, width, 3).
+
+    Raises
+    ------
+    SlideError, StoreError : it is missing, damaged or of an unsupported format.
+    """
+    return open_source(Path(path), _mpp(mpp))
+
+
+def find_tissue(slide: PathLike | Slide, *, method: str = "otsu") -> TissueMask:
+    """Find the tissue of a slide on a low-resolution view of it, as `tile` does.
+
+    Parameters
+    ----------
+    method
+        `otsu`, `robust` or `none`, or a GeoJSON file that says where the tissue is.
+    """
+    from wsi_attn.tiling.config import TileConfig
+    from wsi_attn.tiling.prepare import find_tissue as find
+
+    with _opened(slide) as source:
+        return find(source, TileConfig(tissue=method), source.info.levels[0], no_progress)
+
+
+def tile_slide(
+    slide: PathLike | Slide,
+    output: PathLike = ".",
+    config: TileConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> TileStore:
+    """Tile a slide into a store and open the store.
+
+    A complete store of the same slide and settings is opened as it is, an unfinished one is resumed.
+
+    Parameters
+    ----------
+    output
+        The `.zarr` folder, or the folder that receives `STEM.zarr`.
+    config
+        `wsi_attn.tiling.config.TileConfig`: tile size, resolution, codec, scores.
+    overwrite
+        Replace another store that lies there.
+
+    Raises
+    ------
+    StoreExistsError : something else lies there and `overwrite` is not set.
+    """
+    from wsi_attn.tiling.config import TileConfig
+    from wsi_attn.tiling.write import tile_slide as tile
+
+    with _opened(slide) as source:
+        target = Path(output)
+        if target.suffix != ".zarr":
+            target = target / f"{source.info.name}.zarr"
+        tile(source, target, config or TileConfig(), overwrite=overwrite, progress=progress)
+        return TileStore.open(target)
+
+
+def load_model(model: PathLike = DEFAULT, *, device: str = "cpu") -> Checkpoint:
+    """Load a model.
+
+    Parameters
+    ----------
+    model
+        The name of a shipped model, the folder of a training run, or a checkpoint folder.
+    device
+        A PyTorch device: `cpu`, `cuda` or `cuda:N`.
+
+    Raises
+    ------
+    UnknownNameError, CheckpointError : there is no such model, or it is damaged.
+    """
+    from wsi_attn.models.checkpoint import load_checkpoint
+
+    return load_checkpoint(find_model(str(model)), device)
+
+
+def predict_slide(
+    slide: PathLike | Slide,
+    model: PathLike | Checkpoint = DEFAULT,
+    config: PredictConfig | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> SlidePrediction:
+    """Predict the label of a slide.
+
+    Parameters
+    ----------
+    model
+        A model of `load_model`, or its name or folder; load it once to predict many slides.
+    config
+        `wsi_attn.predict.slide.PredictConfig`: coverage, exhaustive maps, dropout.
+
+    Returns
+    -------
+    Label, probabilities, uncertainty, attended regions and maps. `wsi_attn.store.predictions.write_prediction` writes
+    the files that the command writes.
+
+    Raises
+    ------
+    ModelMismatchError, MissingMppError, TissueError : the model cannot be applied to the slide.
+    """
+    from wsi_attn.predict.slide import PredictConfig
+    from wsi_attn.predict.slide import predict_slide as predict
+
+    with _opened(slide) as source:
+        return predict(source, _loaded(model), config or PredictConfig(), progress)
+
+
+def segment_slide(
+    slide: PathLike | Slide,
+    model: PathLike | Checkpoint,
+    output: PathLike = ".",
+    config: SegmentConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Segment a slide; the label image, the polygons and the record go into the folder `output`.
+
+    Returns
+    -------
+    The record: `classes` with objects, area and share of each, and the paths `labels` and `polygons`.
+
+    Raises
+    ------
+    UsageError : the model does not segment.
+    OutputExistsError : results of another slide, model or setting lie there and `overwrite` is not set.
+    """
+    from wsi_attn.segment.slide import SegmentConfig, finished_record, output_paths
+    from wsi_attn.segment.slide import segment_slide as segment
+
+    folder, settings, checkpoint = Path(output), config or SegmentConfig(), _loaded(model)
+    with _opened(slide) as source:
+        if not overwrite:
+            paths = output_paths(source, checkpoint, folder, settings)
+            done = finished_record(paths, source, checkpoint, settings)
+            if done is not None:
+                return done
+        return segment(source, checkpoint, folder, settings, overwrite=overwrite, progress=progress)
+
+
+def train(
+    manifest: PathLike,
+    output: PathLike,
+    config: TrainConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+    **network: Any,
+) -> Checkpoint:
+    """Train a model on the rows of a manifest and load it; an interrupted run of the same settings resumes.
+
+    Parameters
+    ----------
+    manifest
+        CSV with the columns `path`, `label` and optionally `split` and `patient`.
+    output
+        The folder of the run.
+    config
+        `wsi_attn.train.config.TrainConfig`: system, epochs, learning rate, resolution; without `folds`.
+    **network
+        Options of the network, such as `coarse_factor=4`.
+
+    Raises
+    ------
+    ManifestError : the manifest cannot be used.
+    OutputExistsError : another run lies there and `overwrite` is not set.
+    """
+    from wsi_attn.models.base import SEGMENTATION
+    from wsi_attn.models.systems import task_of
+    from wsi_attn.train.config import TrainConfig
+    from wsi_attn.train.run import train as train_classifier
+    from wsi_attn.train.segmentation import train_segmentation
+
+    settings = config or TrainConfig()
+    if settings.folds:
+        raise UsageError("wsi_attn.train trains one model; run `wsi-attn train --folds` for a cross-validation")
+    run = train_segmentation if task_of(settings.system) == SEGMENTATION else train_classifier
+    run(Path(manifest), Path(output), settings, network, overwrite=overwrite, progress=progress)
+    return load_model(output)
+
+
+def evaluate(
+    model: PathLike | Checkpoint,
+    manifest: PathLike,
+    *,
+    split: str = "test",
+    seed: int = 0,
+    progress: BatchProgress = no_progress,
+) -> dict[str, Any]:
+    """Compare the predictions of a model with the labels of a manifest.
+
+    Parameters
+    ----------
+    model
+        A model; the folder of a cross-validation averages its folds.
+    split
+        `train`, `val`, `test` or `all`.
+    seed
+        Seed of the bootstrap intervals.
+
+    Returns
+    -------
+    The report of `wsi-attn evaluate --json`: each metric with `value`, `low` and `high`.
+
+    Raises
+    ------
+    ManifestError : there are no such rows, or none of them can be predicted.
+    """
+    from wsi_attn.models.base import SEGMENTATION
+    from wsi_attn.predict.cohort import evaluate_manifest
+    from wsi_attn.predict.slide import PredictConfig
+    from wsi_attn.segment.evaluation import evaluate_manifest as evaluate_segmentation
+
+    named = [_loaded(folder) for folder in find_models(str(model))] if isinstance(model, str | Path) else [model]
+    if named[0].spec.task == SEGMENTATION:
+        return evaluate_segmentation(named[0], Path(manifest), split, seed=seed, progress=progress)[0]
+    return evaluate_manifest(named, Path(manifest), split, PredictConfig(), seed=seed, progress=progress)[0]
+
+
+def draw_heatmap(
+    source: PathLike | SlidePrediction | TileStore,
+    of: str | None = None,
+    *,
+    slide: PathLike | None = None,
+    size: int = 1600,
+    mode: Mode | None = None,
+    opacity: float = 0.5,
+    colours: str = "viridis",
+) -> Image:
+    """Draw a quantity over the slide, with a legend.
+
+    Parameters
+    ----------
+    source
+        A prediction or its file, or a store.
+    of
+        `attention`, `evidence:LABEL`, `uncertainty`, `score:NAME` or `tissue`; by default the usual one.
+    slide
+        Where the slide of a prediction lies now, if it has moved.
+    size
+        Longer side of the slide in the picture, pixels.
+    mode
+        `rank` or `value`; by default ranks of attention and values of anything else.
+    opacity
+        Opacity of the highest value, 0 to 1.
+    colours
+        `viridis`, `magma`, `inferno`, `plasma` or `cividis`.
+
+    Raises
+    ------
+    UnknownNameError : there is no such quantity.
+    PredictionError : the slide is missing or is another one.
+    """
+    from wsi_attn.geometry import Frame
+    from wsi_attn.heatmaps.picture import draw_layer
+    from wsi_attn.slides.view import read_view
+
+    subject = _subject(source, slide)
+    layer = subject.layer(of)
+    downsample = max(1.0, max(subject.size0) / size)
+    frame = Frame.covering(Size(*subject.size0), downsample, downsample)
+    with subject.pixels() as pixels:
+        view = read_view(pixels, frame.downsample_x, frame.downsample_y)
+    return draw_layer(layer, subject.caption, view.pixels, frame, mode, opacity, colours)
+
+
+def export(
+    source: PathLike | SlidePrediction | Slide,
+    to: Format,
+    output: PathLike = ".",
+    config: ExportConfig | None = None,
+    *,
+    slide: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Path:
+    """Write a prediction, a store or a slide in a format of other tools.
+
+    Parameters
+    ----------
+    source
+        A prediction or its file, a store, or a slide.
+    to
+        `png`, `geojson`, `ome-tiff`, `ome-zarr`, `csv`, `parquet`, `dzi` or `html`.
+    output
+        A file that ends like the format, or a folder that receives `STEM.SUFFIX`.
+    config
+        `wsi_attn.export.run.ExportConfig`: quantity, size, colours.
+    slide
+        Where the slide of a prediction lies now, if it has moved.
+
+    Returns
+    -------
+    The path that was written, or that holds the same export already.
+
+    Raises
+    ------
+    OutputExistsError : something else lies there and `overwrite` is not set.
+    """
+    from wsi_attn.export.run import ExportConfig, export_subject, target_of
+
+    subject, settings = _subject(source, slide), config or ExportConfig()
+    target = target_of(subject, to, Path(output), settings)
+    export_subject(subject, to, target, settings, overwrite=overwrite, progress=progress)
+    return target
+
+
+def _subject(source: PathLike | SlidePrediction | Slide, slide: PathLike | None) -> ExportSource:
+    from wsi_attn.export.source import open_export_source, prediction_source
+
+    place = None if slide is None else Path(slide)
+    if isinstance(source, SlidePrediction):
+        return prediction_source(source, slide=place)
+    if isinstance(source, str | Path):
+        return open_export_source(Path(source), place)
+    return replace(open_export_source(source.info.path), mpp=source.info.mpp)
+
+
+def _loaded(model: PathLike | Checkpoint) -> Checkpoint:
+    return load_model(model) if isinstance(model, str | Path) else model
+
+
+def _mpp(mpp: MicronsPerPixel | None) -> Mpp | None:
+    if mpp is None:
+        return None
+    x, y = mpp if isinstance(mpp, tuple) else (mpp, mpp)
+    if not (0 < x < 1e4 and 0 < y < 1e4):
+        raise UsageError(f"mpp is one or two numbers of microns above 0, not {mpp}")
+    return Mpp(x, y)
+
+
+@contextmanager
+def _opened(slide: PathLike | Slide) -> Iterator[Slide]:
+    """The slide, closed at the end if it was opened here."""
+    if isinstance(slide, str | Path):
+        with open_slide(slide) as source:
+            yield source
+    else:
+        yield slide
