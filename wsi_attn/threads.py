@@ -11,7 +11,12 @@ import contextlib
 import math
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 WAIT_POLICY = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT")
 """Variables that say how idle OpenMP threads wait; where the user has set one, all are left as they are."""
@@ -65,6 +70,18 @@ def limit_threads(limit: int | None) -> None:
     elif threads < (os.cpu_count() or 1):  # otherwise the libraries count right by themselves
         for name in POOL_SIZES:
             os.environ.setdefault(name, str(threads))
+
+
+@cache
+def blas_libraries() -> ThreadpoolController:
+    """The BLAS libraries that are loaded at the first call; `.limit(limits=1)` bounds their threads for a while.
+
+    They are listed once. Listing needs the dynamic loader's lock and then the interpreter lock, and a thread that
+    imports a compiled module takes them in the other order: call this before such a thread starts.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 def available_cpus() -> int:

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region
 from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.resample import resample_area
-from wsi_attn.threads import thread_limit
+from wsi_attn.threads import blas_libraries, thread_limit
 
 BLOCK = 1024
 """Source pixels along a side of what one read decodes: 3 MB a thread, and few tiles decoded twice at its borders."""
@@ -117,7 +116,7 @@ def read_view(
 
     blocks = list(_blocks(frame, max(1, int(BLOCK / max(1.0, _ratio(slide, downsample_x, downsample_y))))))
     threads = min(workers or thread_limit(), len(blocks))
-    single = threadpool_limits(1, "blas")  # else each reader's matrix products start threads of their own
+    single = blas_libraries().limit(limits=1)  # else each reader's matrix products start threads of their own
     with single, ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         for done, damaged in enumerate(pool.map(read, blocks) if pool else map(read, blocks), 1):
             for block in damaged:

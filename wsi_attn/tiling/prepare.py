@@ -21,6 +21,7 @@ from wsi_attn.store import schema
 from wsi_attn.store.create import create_store
 from wsi_attn.store.schema import COMPLETE, WRITING, SourceInfo, StoreMeta, TissueInfo, read_meta
 from wsi_attn.store.tile_store import TileStore
+from wsi_attn.threads import blas_libraries
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.levels import LEVEL_TOLERANCE, plan_levels
 from wsi_attn.tissue.detect import VIEW_MPP, VIEW_SIDE, VIEW_SIDE_UNKNOWN, detect_tissue
@@ -147,6 +148,7 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
 
 def load_ahead(config: TileConfig) -> None:
     """Start loading the compiled scores in a thread: it takes a second, and they are wanted last."""
+    blas_libraries()  # listed before the thread imports compiled modules, since the two could deadlock
     threading.Thread(target=warm_up, args=(parse_names(config.scores),), name="load", daemon=True).start()
 
 
