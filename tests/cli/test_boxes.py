@@ -114,7 +114,7 @@ def test_one_bad_image_does_not_stop_the_others(wsi_attn: Run, manifest: Path, t
     [
         ("boxes", "20 20 500 50", "row 2: box 1 (20 20 500 50) reaches outside"),
         ("boxes", "50 20 20 50", "row 2: box 1 (50 20 20 50) is empty or inverted"),
-        ("boxes", "gone.xml", "row 2: there is no file"),
+        ("boxes", "gone.xml", "row 2: boxes file not found"),
     ],
 )
 def test_given_boxes_that_are_wrong_are_named(

@@ -41,7 +41,7 @@ def test_a_folder_of_predictions(to: str, made: Path, tmp_path: Path) -> None:
     assert Path(record["output"]) == tmp_path / WRITTEN[to]
     assert (tmp_path / WRITTEN[to]).exists()
     again = wsi_attn("export", made, "--to", to, "--output", tmp_path, "--json")
-    assert "is there already" in again.stderr
+    assert "already complete" in again.stderr
     assert again.json()[0]["state"] == "skipped"
     plain = wsi_attn("export", made, "--to", to, "--output", tmp_path, "--overwrite")
     assert plain.stdout.split("\t")[1].strip() == str(tmp_path / WRITTEN[to])
@@ -85,7 +85,7 @@ def test_annotations_or_detections(made: Path, tmp_path: Path) -> None:
 def test_most_cells_can_be_left_out_and_it_is_said(made: Path, tmp_path: Path) -> None:
     said = wsi_attn("export", made, "--to", "geojson", "-o", tmp_path, "--top", "7", "--json")
     assert said.json()[0]["features"] == 7
-    assert "left out" in said.stderr
+    assert "omitted" in said.stderr
     assert len(json.loads((tmp_path / f"{STEM}.geojson").read_text())["features"]) == 7
 
 

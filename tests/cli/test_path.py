@@ -104,11 +104,11 @@ def test_research_use_is_said_once_and_only_to_people(demo_slide: Path, tmp_path
 def test_finished_work_is_skipped_and_said_so(demo_slide: Path, store: Path, tmp_path: Path) -> None:
     before = store.stat().st_mtime_ns
     again = wsi_attn("tile", demo_slide, "--output", store)
-    assert "complete already" in again.stderr
+    assert "already complete" in again.stderr
     assert store.stat().st_mtime_ns == before
     first = wsi_attn("predict", demo_slide, "--output", tmp_path, "--json")
     second = wsi_attn("predict", demo_slide, "--output", tmp_path, "--json")
-    assert "is there already" in second.stderr
+    assert "already complete" in second.stderr
     assert first.json() == second.json()
 
 

@@ -39,7 +39,7 @@ def test_exhaustive_maps_are_added_to_a_prediction_without_them(tmp_path: Path) 
     assert ATTENTION not in read_prediction(file).maps
     wsi_attn("predict", SLIDE, "--output", tmp_path, "--exhaustive")
     assert ATTENTION in read_prediction(file).maps
-    assert "is there already" in wsi_attn("predict", SLIDE, "--output", tmp_path, "--exhaustive").stderr
+    assert "already complete" in wsi_attn("predict", SLIDE, "--output", tmp_path, "--exhaustive").stderr
 
 
 def test_without_output_nothing_is_written(
@@ -58,7 +58,7 @@ def test_heatmap_without_a_record_lies_in_the_current_folder(
     monkeypatch.chdir(tmp_path)
     (record,) = in_process(capsys, "predict", SLIDE, "--heatmap", "--json").json()
     assert [path.name for path in tmp_path.iterdir()] == [record["heatmap"]] == ["cmu1_small_region.heatmap.png"]
-    assert "complete already" in in_process(capsys, "predict", SLIDE, "--heatmap").stderr
+    assert "already complete" in in_process(capsys, "predict", SLIDE, "--heatmap").stderr
     (tmp_path / record["heatmap"]).write_text("mine")
     refused = in_process(capsys, "predict", SLIDE, "--heatmap", code=3)
     assert "--overwrite" in refused.error()

@@ -198,7 +198,7 @@ def test_a_label_in_a_store_is_found_by_readers_of_ome_zarr(
         assert key in command("verify", store, code=3).error()
         (store / key).write_bytes(content)
     assert command("segment", store, *arguments).json() == [record]
-    assert "no store" in command("segment", manifest.parent / "11.png", *arguments, code=2).error()
+    assert "not a store" in command("segment", manifest.parent / "11.png", *arguments, code=2).error()
 
 
 @pytest.mark.parametrize("moment", ["_move", "commit"])
@@ -290,7 +290,7 @@ def test_what_is_refused(command: Command, run: Path, manifest: Path, tmp_path: 
     without = ("train", manifest.parent / "none.csv", "--model", "joint-segmentation")
     assert "none.csv, row 2: no mask" in refusal(*without, code=3)
     assert "multiples of 32" in refusal("segment", manifest, "--model", run, "--tile", "64", "--overlap", "20")
-    assert "labels whole slides" in refusal("segment", manifest, "--model", "fungi")
+    assert "classifies whole slides" in refusal("segment", manifest, "--model", "fungi")
     assert "wsi-attn segment" in refusal("predict", manifest.parent / "1.png", "--model", run)
 
 

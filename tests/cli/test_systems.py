@@ -61,7 +61,7 @@ def test_evaluated_with_its_uncertainty(run: Path, manifest: Path, tmp_path: Pat
     assert "Risk over coverage" in page
     header = (tmp_path / "report" / "predictions.csv").read_text().splitlines()[0]
     assert "predictive_entropy,expected_entropy,mutual_information" in header
-    assert wsi_attn(*command).json() == [found]  # the report is there already
+    assert wsi_attn(*command).json() == [found]  # the report already complete
     assert "--overwrite" in wsi_attn(*command[:-2], "7", code=3).error()
 
 
@@ -103,7 +103,7 @@ def test_the_learned_map_is_written(run: Path, tmp_path: Path) -> None:
     first = Path(record["output"]).read_bytes()
     again = wsi_attn(*command)
     assert again.json()[0]["state"] == "skipped"
-    assert "is there already" in again.stderr
+    assert "already complete" in again.stderr
     Path(record["output"]).write_bytes(b"another")
     assert "--overwrite" in wsi_attn(*command, code=3).error()
     wsi_attn(*command, "--overwrite")

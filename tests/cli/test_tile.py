@@ -119,7 +119,7 @@ def test_a_disk_that_takes_no_more(demo_slide: Path, tmp_path: Path) -> None:
     state, line = done.stderr.splitlines()
     assert "cmu1_small_region.svs: failed in" in state
     assert "cmu1_small_region.svs" in line
-    assert "run it again, it resumes" in line
+    assert "rerun the command to resume" in line
     assert not list(output.rglob("*.tmp"))
     assert "never finished" in wsi_attn("verify", output, code=3).error()
     assert "resumed" in wsi_attn(*arguments).stdout

@@ -65,7 +65,7 @@ def test_done_is_skipped_and_anything_else_refused(demo_slide: Path, tmp_path: P
     corrected = json.loads(before[0])
     corrected["features"].pop()
     geojson.write_text(json.dumps(corrected))
-    assert "was changed" in wsi_attn(*arguments, code=3).error()
+    assert "was modified" in wsi_attn(*arguments, code=3).error()
     geojson.write_text(json.dumps(corrected["features"]))  # as QuPath saves it
     assert "saved by another program" in wsi_attn(*arguments, code=3).error()
     assert wsi_attn(*arguments, "--overwrite").json()[0]["state"] == "written"
@@ -143,7 +143,7 @@ def test_without_pixel_size(tmp_path: Path) -> None:
     result = wsi_attn("tissue", path, "--json")
     (record,) = result.json()
     assert (record["mpp"], record["area_mm2"], record["polygons"]) == (None, None, 1)
-    assert "no pixel size is known" in result.stderr
+    assert "the pixel size is unknown" in result.stderr
     for option in ("--mpp", "--min-area", "--max-hole"):
         assert "--slide-mpp" in wsi_attn("tissue", path, option, "8", code=3).error()
     (record,) = wsi_attn("tissue", path, "--slide-mpp", "2", "--mpp", "8", "--json").json()
@@ -157,7 +157,7 @@ def test_empty_and_black_slides(tmp_path: Path) -> None:
         for method in ("otsu", "robust"):
             result = wsi_attn("tissue", path, "--method", method, "--json", "-o", tmp_path / method)
             assert (result.json()[0]["tissue_fraction"], result.json()[0]["polygons"]) == (0.0, 0)
-            assert "no tissue was found" in result.stderr
+            assert "no tissue found" in result.stderr
 
 
 def test_slide_and_store_agree(demo_slide: Path, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The command line: a thin skin over the library, one file a command."""
+"""Command-line interface: a thin layer over the library with one module per command."""

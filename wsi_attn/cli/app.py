@@ -1,4 +1,4 @@
-"""The command `wsi-attn`: collects the commands, and turns every error into one line and an exit code."""
+"""The `wsi-attn` application: registers the commands and turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from wsi_attn.cli.output import LOG, open_log, report
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 from wsi_attn.files import check_output
 
-# The base class of every error in the command line. typer exports only this subclass of it, and takes both from the
-# separate package click up to typer 0.25 and from a copy inside typer afterwards, so click itself cannot be imported.
+# Base class of all command-line errors. typer exports only this subclass, from the separate package click up to
+# typer 0.25 and from a vendored copy afterwards, so click itself cannot be imported.
 COMMAND_LINE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 
 NAME = "wsi-attn"
@@ -47,7 +47,7 @@ app = typer.Typer(
     cls=Group,
     context_settings={"help_option_names": list(HELP)},
     invoke_without_command=True,
-    rich_markup_mode=None,  # plain help answers in half the time
+    rich_markup_mode=None,  # Plain help takes half the time.
     pretty_exceptions_enable=False,
 )
 app.command("info", cls=Command)(info.info)
@@ -73,7 +73,7 @@ def _show_version(value: bool) -> None:
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Take defaults of options from a TOML file."""
+    """Read option defaults from a TOML file."""
     if path is not None:
         from wsi_attn.cli.config import read_config
 
@@ -99,7 +99,7 @@ def _root(
         Path | None,
         typer.Option(
             "--config",
-            help="TOML file of defaults: one table for each command, whose keys are names of options.",
+            help="TOML file with option defaults: one table per command, with option names as keys.",
             callback=_read_config,
             is_eager=True,
         ),
@@ -107,7 +107,7 @@ def _root(
     log_file: Annotated[
         Path | None,
         typer.Option(
-            "--log-file", help="Also append the messages of stderr to this file, with the time.", callback=_open_log
+            "--log-file", help="Also append the messages on stderr to this file, with timestamps.", callback=_open_log
         ),
     ] = None,
 ) -> None:
@@ -118,29 +118,29 @@ def _root(
 
 def main() -> None:
     """Entry point of the console script."""
-    for stream in (sys.stdin, sys.stdout):  # file names that are not UTF-8 come and go as their bytes
+    for stream in (sys.stdin, sys.stdout):  # Round-trips file names that are not UTF-8.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
-    logging.getLogger().addHandler(logging.NullHandler())  # libraries' warnings come back as our errors
+    logging.getLogger().addHandler(logging.NullHandler())  # Silences log records of libraries.
     code = run(sys.argv[1:])
-    with contextlib.suppress(OSError, ValueError):  # a reader that has left, a stream that is closed
+    with contextlib.suppress(OSError, ValueError):  # A closed pipe or stream.
         sys.stdout.flush()
         sys.stderr.flush()
-    # Everything is written and closed by now; taking the interpreter apart would cost another tenth of a second.
+    # Everything is written and closed; interpreter shutdown would take another tenth of a second.
     os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and give its exit code."""
+    """Run one command line and return its exit code."""
     DEBUG["on"] = False
     try:
         result = app(arguments, prog_name=NAME, standalone_mode=False)
-        if result == ExitCode.INTERRUPTED:  # Typer takes Ctrl-C for itself and says nothing
+        if result == ExitCode.INTERRUPTED:  # Typer handles Ctrl-C silently.
             print("wsi-attn: interrupted", file=sys.stderr)  # noqa: T201
         return int(result) if isinstance(result, int) else ExitCode.DONE
     except typer.Exit as finished:
         return finished.exit_code
-    except SystemExit as finished:  # from Typer, after it has answered the completion of a shell
+    except SystemExit as finished:  # Raised by Typer after shell completion.
         return finished.code if isinstance(finished.code, int) else ExitCode.DONE
     except (KeyboardInterrupt, typer.Abort):
         print("wsi-attn: interrupted", file=sys.stderr)  # noqa: T201
@@ -152,7 +152,7 @@ def run(arguments: list[str]) -> int:
         report(error)
         return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left; nobody to tell
+        sys.stderr.close()  # The reader closed the pipe.
         return ExitCode.DONE
     except Exception as error:
         return _unexpected(error)
@@ -164,5 +164,6 @@ def _unexpected(error: Exception) -> int:
         return ExitCode.INVALID_INPUT
     if DEBUG["on"]:
         raise error
-    print(f"wsi-attn: unexpected {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)  # noqa: T201
+    message = f"unexpected {type(error).__name__}: {error}; rerun with --debug for the traceback"
+    print(f"wsi-attn: {message}", file=sys.stderr)  # noqa: T201
     return ExitCode.UNEXPECTED

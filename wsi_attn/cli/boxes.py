@@ -1,4 +1,4 @@
-"""`wsi-attn boxes`: boxes that nobody drew, as a manifest's column and as pictures to check them."""
+"""`wsi-attn boxes`: automatic boxes as a manifest column, with images to check them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsi_attn.cli.options import Debug, Device, Json, Output, Overwrite, Quiet, 
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, UsageError, WsiAttnError
 
-if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
+if TYPE_CHECKING:  # These import numpy, which only the command needs.
     from wsi_attn.data.boxes import FoundBoxes
     from wsi_attn.data.manifest import Row
     from wsi_attn.slide import Slide
@@ -25,14 +25,22 @@ if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs i
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="MANIFEST|IMAGE", help="A manifest (.csv), or images and folders of them; - reads a list from stdin."
+        metavar="MANIFEST|IMAGE",
+        help="One manifest (.csv), or images and folders of images; - reads a list of paths from stdin.",
     ),
 ]
 Method = Annotated[
-    Literal["saliency", "segmentation"], typer.Option("--method", help="How boxes are found: saliency or segmentation.")
+    Literal["saliency", "segmentation"],
+    typer.Option("--method", help="Box method: saliency, or segmentation with --model."),
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", metavar="FOLDER", help="Model of --method segmentation, from train.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="FOLDER",
+        help="Segmentation model for --method segmentation: a run or checkpoint folder.",
+    ),
 ]
 
 TABLE, RECORD, PICTURES = "boxes.csv", "boxes.json", "pictures"
@@ -51,8 +59,8 @@ def boxes(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find boxes around what stands out on each image: FOLDER/boxes.csv, which is a manifest with the column boxes,
-    and FOLDER/pictures, with what was found in orange and what the manifest gives in green.
+    """Find boxes around salient regions of each image. Writes FOLDER/boxes.csv, a manifest with a column boxes, and
+    FOLDER/pictures, which shows found boxes in orange and those of the manifest in green.
     """
     find = _finder(method, model, device)
     rows, problems = _rows(inputs)
@@ -62,7 +70,7 @@ def boxes(
         console.fail(problem)
     records = None if overwrite else _finished(output, made_of)
     if records is not None:
-        console.info(f"{output / TABLE} is there already; --overwrite finds boxes anew")
+        console.info(f"{output / TABLE} is already complete; use --overwrite to find boxes again")
     else:
         records = []
         with console.progress("boxes") as progress:
@@ -76,13 +84,15 @@ def boxes(
         if records:
             files.write_text(output / TABLE, _table(records))
             console.info(f"table: {output / TABLE}, pictures: {output / PICTURES}")
-        if not console.failures:  # incomplete results are computed again
+        if not console.failures:  # Incomplete results are recomputed.
             files.write_json(output / RECORD, {"made_of": made_of, "records": records})
     for record in records:
         data_json(record) if json else data(_line(record))
     measured = [record["iou"] for record in records if record["iou"] is not None]
     if measured:
-        console.info(f"mean overlap with given boxes: {sum(measured) / len(measured):.3f} on {len(measured)} images")
+        console.info(
+            f"mean IoU with the boxes of the manifest: {sum(measured) / len(measured):.3f} on {len(measured)} images"
+        )
     raise typer.Exit(console.exit_code())
 
 
@@ -91,18 +101,18 @@ def _finder(method: str, model: str, device: str) -> Callable[[Slide], FoundBoxe
         from wsi_attn.data.boxes import salient_boxes
 
         return salient_boxes
-    from wsi_attn.segment.boxes import box_finder  # and with it torch
+    from wsi_attn.segment.boxes import box_finder  # Imports torch.
 
     return box_finder(method, model, resolve_device(device))
 
 
 def _rows(arguments: list[str]) -> tuple[list[Row], list[WsiAttnError]]:
-    """Rows of one manifest with all its columns, or one row for each image; and inputs that cannot be used."""
+    """Return the rows of the manifest, or one row per image, and the errors of unusable inputs."""
     from wsi_attn.data.manifest import Row, read_manifest
 
     if arguments[0].lower().endswith(".csv"):
         if len(arguments) > 1:
-            raise UsageError("Name one manifest, or images; not both, and not several manifests")
+            raise UsageError("boxes takes either one manifest or images, not both and not several manifests")
         return read_manifest(Path(arguments[0]), need_label=False), []
     rows: list[Row] = []
     problems: list[WsiAttnError] = []
@@ -115,7 +125,7 @@ def _rows(arguments: list[str]) -> tuple[list[Row], list[WsiAttnError]]:
 
 
 def _input(row: Row) -> list[Any]:
-    """What a row's boxes depend on: its images, of files their size and time, and the regions it gives."""
+    """Return what the boxes of a row depend on: images with size and modification time, and annotated regions."""
     images = []
     for path in row.paths:
         file = path / "zarr.json" if path.is_dir() else path
@@ -125,7 +135,7 @@ def _input(row: Row) -> list[Any]:
 
 
 def _finished(output: Path, made_of: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """What an earlier run found of the same input; None where there is nothing, an error where it is another's."""
+    """Return the records of an earlier run with the same input; None if the folder is empty, an error if it differs."""
     if not output.exists() or not any(output.iterdir()):
         return None
     try:
@@ -135,13 +145,13 @@ def _finished(output: Path, made_of: dict[str, Any]) -> list[dict[str, Any]] | N
         same, records = False, []
     if not same:
         raise OutputExistsError(
-            f"{output} holds something else, or boxes of other images; name another folder or add --overwrite"
+            f"{output} contains something else or boxes of other images; use --overwrite or another --output"
         )
     return list(records)
 
 
 def _find(row: Row, find: Callable[[Slide], FoundBoxes], output: Path) -> dict[str, Any]:
-    """Boxes of one row, with a picture; and how well they meet given ones."""
+    """Find the boxes of one row, draw them, and measure the IoU with annotated boxes."""
     from wsi_attn.data.annotations import box_mask
     from wsi_attn.data.boxes import as_text, draw_boxes, given_boxes, overlap, overview
     from wsi_attn.data.sources import open_row

@@ -1,4 +1,4 @@
-"""What all commands share: help in sections without Rich, short usage, and options that name no URL as output."""
+"""Base classes of all commands: help in sections without Rich, short usage errors, and refusal of URLs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ HELP = ("-h", "--help")
 
 
 class Command(TyperCommand):
-    """A command that refuses URLs in options, with one section of `--help` for each `rich_help_panel`.
+    """Command that refuses URLs in options and has one section of `--help` per `rich_help_panel`.
 
-    Sections stand in the order in which the panels first occur.
+    Sections are in order of first occurrence.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -32,7 +32,7 @@ class Command(TyperCommand):
         return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The usage line without the braces that some versions of Typer put around arguments."""
+        """Return the usage line without the braces that some versions of Typer put around arguments."""
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -62,7 +62,7 @@ class Group(TyperGroup):
 
 
 def check_paths(parameters: list[Any], values: dict[str, Any]) -> None:
-    """Refuse URLs as values of options, and of arguments that are one path; lists of inputs are checked one by one."""
+    """Refuse URLs in options and single-path arguments; lists of inputs are checked individually."""
     for parameter in parameters:
         value = values.get(parameter.name)
         if isinstance(value, Path) or (parameter.param_type_name == "option" and "://" in str(value)):
@@ -70,7 +70,7 @@ def check_paths(parameters: list[Any], values: dict[str, Any]) -> None:
 
 
 def usage_of(error: Any) -> str:
-    """An error of the command line as one line: what is wrong, the usage, and where help is."""
+    """Format a command-line error as one line: the problem, the usage and the help command."""
     message = " ".join(str(error.format_message()).split())
     context = getattr(error, "ctx", None)
     if context is None:

@@ -1,4 +1,4 @@
-"""The file of `--config`: TOML with one table for each command, whose keys are option names without the dashes."""
+"""Reader of `--config` files: TOML with one table per command and option names without dashes as keys."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from wsi_attn.registry import unknown_name
 
 KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
-    int: ((int,), "a whole number"),
+    int: ((int,), "an integer"),
     float: ((int, float), "a number"),
     str: ((str,), "text in quotes"),
     Path: ((str,), "a path in quotes"),
 }
-"""For each type of an option: types of TOML that are accepted, and how a message names them."""
+"""Accepted TOML types of each option type, and their name in messages."""
 
 
 def read_config(path: Path, root: Any) -> dict[str, Any]:
-    """Read defaults of commands.
+    """Read the option defaults of commands.
 
     Parameters
     ----------
     path
         The TOML file.
     root
-        The group of all commands.
+        The root command group.
 
     Returns
     -------
-    The `default_map` of the root's context: values by the names of commands and of their parameters.
+    The `default_map` of the root context: values by command name and parameter name.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def _group(where: str, tables: dict[str, Any], group: Any) -> dict[str, Any]:
         if command is None:
             raise UsageError(f"{where}: {unknown_name('command', name, group.commands)}")
         if not isinstance(table, dict):
-            raise UsageError(f"{where}: {name} is a command and takes a table: write [{name}] and its options below")
+            raise UsageError(f"{where}: {name} is a command and needs a table: write [{name}], followed by its options")
         inner = f"{where}, [{name}]"
         found[name] = _group(inner, table, command) if hasattr(command, "commands") else _options(inner, table, command)
     return found
@@ -80,7 +80,7 @@ def _options(where: str, table: dict[str, Any], command: Any) -> dict[str, Any]:
 
 
 def _problem(value: Any, hint: Any) -> str:
-    """What an option takes, where a value is nothing of the kind; empty where it is."""
+    """Return the accepted type of an option if the value does not have it, otherwise an empty string."""
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) is list:

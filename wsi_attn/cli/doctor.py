@@ -1,4 +1,4 @@
-"""`wsi-attn doctor`: whether the installation and the machine are ready."""
+"""`wsi-attn doctor`: check the installation and the machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from wsi_attn.errors import ExitCode
 def doctor(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """Check Python, packages, CPU, GPU, fonts, caches, OpenSlide, shipped weights, folders and disk.
 
-    Each check is PASS, WARN (slow or limited) or FAIL (commands do not work), the last two with the fix. The exit code
-    is 3 if a check is FAIL.
+    Each check is PASS, WARN (slow or limited) or FAIL (commands do not work); WARN and FAIL come with a fix. The exit
+    code is 3 if any check is FAIL.
     """
     from wsi_attn.doctor.check import Status
     from wsi_attn.doctor.run import run_checks

@@ -1,4 +1,4 @@
-"""`wsi-attn evaluate`: metrics of a model on one split of a manifest, each with its interval."""
+"""`wsi-attn evaluate`: metrics of a model on one split of a manifest, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from wsi_attn.models.zoo import find_models
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="A training run, a run of folds, a checkpoint folder, or a shipped model's name."
+        metavar="RUN", help="Run folder (with or without folds), checkpoint folder, or name of a shipped model."
     ),
 ]
-Manifest = Annotated[Path, typer.Argument(help="CSV with path, label and split.")]
-Split = Annotated[str, typer.Option("--split", help="train, val, test, or all rows with `all`.")]
+Manifest = Annotated[Path, typer.Argument(help="CSV manifest with the columns path, label and split.")]
+Split = Annotated[str, typer.Option("--split", help="Rows to evaluate: train, val, test or all.")]
 Sensitivity = Annotated[
     float | None,
-    typer.Option("--sensitivity", help="Call --positive so readily that this share of it was found in validation."),
+    typer.Option(
+        "--sensitivity",
+        help="Target sensitivity of --positive, above 0 and at most 1; the threshold comes from the validation set.",
+    ),
 ]
-Positive = Annotated[
-    str | None, typer.Option("--positive", metavar="LABEL", help="The label that --sensitivity is of.")
-]
+Positive = Annotated[str | None, typer.Option("--positive", metavar="LABEL", help="Positive label for --sensitivity.")]
 Report = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FOLDER", help="Write report.html, report.json and predictions.csv here."),
+    typer.Option("--report", metavar="FOLDER", help="Folder for report.html, report.json and predictions.csv."),
 ]
 
 
@@ -52,9 +53,9 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Compare a model's answers with the labels of a manifest; intervals resample patients."""
+    """Evaluate the predictions of a model against the labels of a manifest; confidence intervals resample patients."""
     if (sensitivity is None) != (positive is None):
-        raise UsageError("--sensitivity and --positive belong together: give both, or neither")
+        raise UsageError("--sensitivity and --positive must be used together")
     folders = find_models(model)
     from wsi_attn.models.checkpoint import load_checkpoint
     from wsi_attn.predict.evaluation import Evaluation, evaluate_into
@@ -76,7 +77,7 @@ def evaluate(
 
 
 def as_text(report: Mapping[str, Any]) -> Iterator[str]:
-    """One line a metric: name, value, interval."""
+    """Yield one line per metric: name, value, interval."""
     yield f"n\t{report['n']}\tgroups\t{report['groups']}\tsplit\t{report['split']}"
     yield from _lines(report, "")
 

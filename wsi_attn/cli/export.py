@@ -1,4 +1,4 @@
-"""`wsi-attn export`: predictions and stores in the formats of other tools."""
+"""`wsi-attn export`: convert predictions and stores to formats of other tools."""
 
 from __future__ import annotations
 
@@ -19,46 +19,57 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="PREDICTION|STORE|RUN",
-        help="Files that predict wrote, stores, folders of either, or for attention-map runs; - reads stdin.",
+        help="Predictions (STEM.prediction.json), stores, folders of either, or run folders for attention-map; "
+        "- reads a list of paths from stdin.",
     ),
 ]
 Target = Annotated[
-    Path, typer.Option("--output", "-o", help="A file that ends like the format, or a folder for STEM.FORMAT.")
+    Path, typer.Option("--output", "-o", help="Output file with the suffix of the format, or a folder for STEM.FORMAT.")
 ]
 To = Annotated[
     Literal["png", "geojson", "ome-tiff", "ome-zarr", "csv", "parquet", "dzi", "html", "attention-map"],
-    typer.Option("--to", help="Format; attention-map takes runs or checkpoints of global-spatial."),
+    typer.Option("--to", help="Output format; attention-map needs run or checkpoint folders of global-spatial models."),
 ]
 Of = Annotated[
     list[str] | None,
     typer.Option(
         "--of",
         metavar="QUANTITY",
-        help="attention, evidence:LABEL, uncertainty, score:NAME, tissue, or slide for no colours; html takes several.",
+        help="Quantity to export: attention, evidence:LABEL, uncertainty, score:NAME, tissue, or slide for no overlay. "
+        "Repeat it for several layers in html.",
     ),
 ]
-SlidePath = Annotated[Path | None, typer.Option("--slide", help="Where the slide lies now, if it has moved.")]
-Grid = Annotated[str, typer.Option("--grid", help="Grid of a store whose scores are shown.")]
+SlidePath = Annotated[Path | None, typer.Option("--slide", help="Path of the slide if it has moved.")]
+Grid = Annotated[str, typer.Option("--grid", help="Grid of a store whose scores are exported.")]
 Mode = Annotated[
     Literal["rank", "value"] | None,
-    typer.Option("--as", help="rank: percentile within the slide; value: numbers. Attention is ranked by default."),
+    typer.Option(
+        "--as",
+        help="Colour scale: rank (percentile within the slide) or value. Default: rank for attention, else value.",
+    ),
 ]
-Colours = Annotated[str, typer.Option("--colours", help="viridis, magma, inferno, plasma or cividis.")]
-Opacity = Annotated[float, typer.Option("--opacity", min=0, max=1, help="Opacity of the highest value.")]
-Size = Annotated[int | None, typer.Option("--size", min=64, max=200_000, help="Longer side of pictures, pixels.")]
+Colours = Annotated[str, typer.Option("--colours", help="Colour map: viridis, magma, inferno, plasma or cividis.")]
+Opacity = Annotated[float, typer.Option("--opacity", min=0, max=1, help="Opacity of the highest value, 0 to 1.")]
+Size = Annotated[int | None, typer.Option("--size", min=64, max=200_000, help="Longer side of images in pixels.")]
 Downsample = Annotated[
-    float | None, typer.Option("--downsample", min=1, help="Level-0 pixels per pixel of pictures, instead of --size.")
+    float | None, typer.Option("--downsample", min=1, help="Level-0 pixels per image pixel, instead of --size.")
 ]
 Top = Annotated[
     int | None,
-    typer.Option("--top", min=0, help="html: patches; geojson: only so many of the highest cells or tiles."),
+    typer.Option(
+        "--top", min=0, help="Number of patches in html; maximum number of the highest cells or tiles in geojson."
+    ),
 ]
-Annotations = Annotated[bool, typer.Option("--as-annotations", help="geojson: annotations instead of detections.")]
-Values = Annotated[bool, typer.Option("--values", help="ome-tiff: numbers as float32 with NaN instead of colours.")]
-Transparent = Annotated[bool, typer.Option("--transparent", help="png: colours alone, without slide and legend.")]
+Annotations = Annotated[
+    bool, typer.Option("--as-annotations", help="geojson: write annotations instead of detections.")
+]
+Values = Annotated[bool, typer.Option("--values", help="ome-tiff: write float32 values with NaN instead of colours.")]
+Transparent = Annotated[
+    bool, typer.Option("--transparent", help="png: draw only the overlay, without slide and legend.")
+]
 Pyramid = Annotated[
     Literal["subifd", "pages"],
-    typer.Option("--pyramid", help="ome-tiff: subifd for Bio-Formats and QuPath, pages for OpenSlide."),
+    typer.Option("--pyramid", help="ome-tiff: pyramid layout, subifd (Bio-Formats, QuPath) or pages (OpenSlide)."),
 ]
 
 
@@ -85,8 +96,8 @@ def export(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write predictions and stores as PNG, GeoJSON, OME-TIFF, OME-Zarr, CSV, Parquet, DeepZoom or one HTML file, and
-    the map that a global-spatial model learned.
+    """Export predictions and stores as PNG, GeoJSON, OME-TIFF, OME-Zarr, CSV, Parquet, DeepZoom or one HTML file,
+    and the learned map of global-spatial models.
     """
     if to == "attention-map":
         models = expand(inputs, lambda folder: [folder], "run")
@@ -96,9 +107,9 @@ def export(
 
     found = expand(inputs, results_in, "prediction and no store")
     if slide and len(found) > 1:
-        raise UsageError(f"--slide names one slide and {len(found)} inputs were given")
+        raise UsageError(f"--slide applies to a single input, but {len(found)} were given")
     if size and downsample:
-        raise UsageError("--size and --downsample say the same thing; give one")
+        raise UsageError("--size and --downsample are mutually exclusive")
     config = ExportConfig(
         tuple(of or ()),
         show,
@@ -131,19 +142,19 @@ def export(
                 console.fail(ExportError(f"Cannot export {path} into {output}: {error.strerror or error}"))
                 continue
             if record["state"] == "skipped":
-                console.info(f"{target} is there already; --overwrite writes it anew")
+                console.info(f"{target} is already complete; use --overwrite to export again")
             if record.get("features_left_out"):
                 console.info(
-                    f"{path}: {record['features']} features written, {record['features_left_out']} lower ones left out"
+                    f"{path}: {record['features']} features written, {record['features_left_out']} lower ones omitted"
                 )
             if record.get("unreadable_tiles"):
-                console.info(f"warning: {path}: {record['unreadable_tiles']} tiles could not be decoded; they are grey")
+                console.info(f"warning: {path}: {record['unreadable_tiles']} tiles could not be decoded and are grey")
             data_json(record) if json else data(f"{path}\t{target}")
     raise typer.Exit(console.exit_code())
 
 
 def _attention_maps(models: list[Input], output: Path, console: Console, *, overwrite: bool, json: bool) -> ExitCode:
-    """The learned maps of runs or checkpoints, each as two pictures in the folder `output`."""
+    """Export the learned maps of runs or checkpoints, each as two images in the folder `output`."""
     from wsi_attn.export.attention_map import export_attention_map
 
     console.total = len(models)
@@ -158,6 +169,6 @@ def _attention_maps(models: list[Input], output: Path, console: Console, *, over
                 console.fail(error)
                 continue
             if record["state"] == "skipped":
-                console.info(f"{record['output']} is there already; --overwrite writes it anew")
+                console.info(f"{record['output']} is already complete; use --overwrite to export again")
             data_json(record) if json else data(f"{model}\t{record['output']}\t{record['overlay']}")
     return console.exit_code()

@@ -1,4 +1,4 @@
-"""`wsi-attn heatmap`: the picture of a prediction or of a store's scores, and regions for QuPath."""
+"""`wsi-attn heatmap`: draw predictions or tile scores, and write attended regions for QuPath."""
 
 from __future__ import annotations
 
@@ -15,33 +15,45 @@ from wsi_attn.errors import ExportError, UsageError, WsiAttnError
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="PREDICTION|STORE", help="Files that predict wrote, stores, or folders of either; - reads stdin."
+        metavar="PREDICTION|STORE",
+        help="Predictions (STEM.prediction.json), stores, or folders of either; - reads a list from stdin.",
     ),
 ]
-Folder = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder for the pictures; beside the input by default.")
-]
+Folder = Annotated[Path | None, typer.Option("--output", "-o", help="Output folder; by default that of the input.")]
 Of = Annotated[
     str | None,
     typer.Option(
-        "--of", metavar="QUANTITY", help="attention, evidence:LABEL, uncertainty, score:NAME or tissue, where it is."
+        "--of",
+        metavar="QUANTITY",
+        help="Quantity to draw: attention, evidence:LABEL, uncertainty, score:NAME or tissue.",
     ),
 ]
-SlidePath = Annotated[Path | None, typer.Option("--slide", help="Where the slide lies now, if it has moved.")]
-Grid = Annotated[str, typer.Option("--grid", help="Grid of a store whose scores are shown.")]
-Size = Annotated[
-    int, typer.Option("--size", min=64, max=20000, help="Longer side of the slide in the picture, pixels.")
-]
+SlidePath = Annotated[Path | None, typer.Option("--slide", help="Path of the slide if it has moved.")]
+Grid = Annotated[str, typer.Option("--grid", help="Grid of a store whose scores are drawn.")]
+Size = Annotated[int, typer.Option("--size", min=64, max=20000, help="Longer side of the slide in the image, pixels.")]
 Mode = Annotated[
     Literal["rank", "value"] | None,
     typer.Option(
-        "--as", "--show", help="rank: percentile within the slide; value: numbers. Attention is ranked by default."
+        "--as",
+        "--show",
+        help="Colour scale: rank (percentile within the slide) or value. Default: rank for attention, else value.",
     ),
 ]
-Alpha = Annotated[float, typer.Option("--opacity", "--alpha", min=0, max=1, help="Opacity of the highest value.")]
-Colour = Annotated[str, typer.Option("--colours", "--colour-map", help="viridis, magma, inferno, plasma or cividis.")]
+Alpha = Annotated[
+    float, typer.Option("--opacity", "--alpha", min=0, max=1, help="Opacity of the highest value, 0 to 1.")
+]
+Colour = Annotated[
+    str, typer.Option("--colours", "--colour-map", help="Colour map: viridis, magma, inferno, plasma or cividis.")
+]
 Sheet = Annotated[
-    int, typer.Option("--contact-sheet", metavar="K", min=0, max=400, help="Also show the K highest places on a sheet.")
+    int,
+    typer.Option(
+        "--contact-sheet",
+        metavar="K",
+        min=0,
+        max=400,
+        help="Also draw a contact sheet of the K highest regions; 0 draws none.",
+    ),
 ]
 
 
@@ -62,13 +74,13 @@ def heatmap(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw what predictions looked at, or what tiles of stores score, as PNG; regions of predictions as GeoJSON too."""
+    """Draw predictions or tile scores as PNG; for predictions, also write the attended regions as GeoJSON."""
     from wsi_attn.export.heatmap import HeatmapConfig, draw_heatmap, heatmap_of
     from wsi_attn.export.source import open_export_source, results_in
 
     found = expand(inputs, results_in, "prediction and no store")
     if slide and len(found) > 1:
-        raise UsageError(f"--slide names one slide and {len(found)} inputs were given")
+        raise UsageError(f"--slide applies to a single input, but {len(found)} were given")
     config = HeatmapConfig(of, show, colour_map, alpha, size, contact_sheet)
     console = Console(quiet=quiet, total=len(found))
     reservations = files.Reservations()
@@ -90,7 +102,7 @@ def heatmap(
                 console.fail(ExportError(f"Cannot draw {path}: {error.strerror or error}"))
                 continue
             if made.state == "skipped":
-                console.info(f"{made.heatmap} is complete already; add --overwrite to draw it again")
+                console.info(f"{made.heatmap} is already complete; use --overwrite to draw it again")
             record = {"slide": str(made.slide), **made.files()}
             data_json({**record, "state": made.state}) if json else data("\t".join(record.values()))
     raise typer.Exit(console.exit_code())

@@ -36,14 +36,14 @@ def info(
 
 @dataclass(frozen=True)
 class LevelTiles:
-    """How the tiles of one level are stored; `reason` says why they cannot be copied, empty where they can."""
+    """Storage of the tiles of one level; `reason` states why they cannot be copied and is empty if they can."""
 
     compression: str
     reason: str
 
 
 def tiles_of(slide: Slide, level: int) -> LevelTiles:
-    """Compression of a level, and whether its tiles can be copied into a store without decoding."""
+    """Return the compression of a level and whether its tiles can be copied into a store without decoding."""
     compression = slide.info.properties.get(f"tiff.level[{level}].compression", slide.info.compression)
     try:
         slide.encoded_tiles(level)
@@ -53,7 +53,7 @@ def tiles_of(slide: Slide, level: int) -> LevelTiles:
 
 
 def as_record(info: SlideInfo, tiles: Sequence[LevelTiles]) -> dict[str, Any]:
-    """The JSON object of one slide."""
+    """Return the JSON object of one slide."""
     return {
         "slide": str(info.path),
         "vendor": info.vendor,
@@ -88,7 +88,7 @@ def as_record(info: SlideInfo, tiles: Sequence[LevelTiles]) -> dict[str, Any]:
 
 
 def as_text(info: SlideInfo, tiles: Sequence[LevelTiles]) -> str:
-    """A few lines for people."""
+    """Return the human-readable summary."""
     mpp = f"{info.mpp.x:g} x {info.mpp.y:g} µm/px ({info.mpp_source})" if info.mpp else f"unknown: {info.mpp_note}"
     lines = [
         str(info.path),
@@ -98,7 +98,7 @@ def as_text(info: SlideInfo, tiles: Sequence[LevelTiles]) -> str:
     lines += [
         f"  level {index}: {level.size.width} x {level.size.height}, downsample {level.downsample_x:g}, "
         f"tiles {level.tile_size.width} x {level.tile_size.height} {stored.compression}, "
-        + (f"decoded when tiled: {stored.reason}" if stored.reason else "copied as they are when tiled")
+        + (f"decoded when tiled: {stored.reason}" if stored.reason else "copied without decoding when tiled")
         for index, (level, stored) in enumerate(zip(info.levels, tiles, strict=True))
     ]
     if info.objective_power:

@@ -1,4 +1,4 @@
-"""`wsi-attn models`: what ships with the package, its cards, and making it anew."""
+"""`wsi-attn models`: list the shipped models, show their cards, and rebuild them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from wsi_attn.cli.command import Command, Group
 from wsi_attn.cli.options import Debug, Json, Output, Quiet, Threads
 from wsi_attn.cli.output import Console, data, data_json
 
-app = typer.Typer(cls=Group, help="List the shipped models, show a card, or train one again.", rich_markup_mode=None)
+app = typer.Typer(
+    cls=Group, help="List the shipped models, show a model card, or rebuild a model.", rich_markup_mode=None
+)
 
-Name = Annotated[str, typer.Argument(help="A shipped model's name, a run or a checkpoint folder.")]
+Name = Annotated[str, typer.Argument(help="Name of a shipped model, a run folder or a checkpoint folder.")]
 Recipe = Annotated[str, typer.Argument(help="Name of a shipped model.")]
-Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets, with segment/ and classify/ in it.")]
+Data = Annotated[Path, typer.Option("--data", help="Data set folder with the subfolders segment/ and classify/.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -46,7 +48,7 @@ def list_models(json: Json = False) -> None:
 
 @app.command("show", cls=Command)
 def show(name: Name) -> None:
-    """Print a model's card."""
+    """Print a model card."""
     from wsi_attn.models.zoo import find_model
 
     data((find_model(name) / "card.md").read_text().rstrip())
@@ -56,11 +58,11 @@ def show(name: Name) -> None:
 def build(
     name: Recipe, data_folder: Data, output: Output, threads: Threads = None, quiet: Quiet = False, debug: Debug = False
 ) -> None:
-    """Make a shipped model anew: assemble its fields, train, evaluate against the baseline, write the card."""
+    """Rebuild a shipped model: assemble its fields, train, evaluate against the baseline, write the card."""
     from wsi_attn.recipes.build import build as build_model
 
     console = Console(quiet=quiet)
-    command = f"wsi-attn models build {name} --data DATA --output OUTPUT"  # where they lie is nobody's business
+    command = f"wsi-attn models build {name} --data DATA --output OUTPUT"  # Local paths stay out of the card.
     with console.progress(name) as progress:
         folder = build_model(name, data_folder, output, command=command, say=console.info, progress=progress)
     data(str(folder))

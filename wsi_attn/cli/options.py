@@ -1,4 +1,4 @@
-"""Options that several commands share, each spelled once."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_attn.geometry import Mpp
 from wsi_attn.threads import limit_threads
 
 DEBUG = {"on": False}
-"""Whether tracebacks are shown; set by the option, read where errors end."""
+"""Whether tracebacks are shown; set by `--debug`, read by the error handlers."""
 
 
 def _debug(value: bool) -> bool:
@@ -22,12 +22,12 @@ def _debug(value: bool) -> bool:
 
 
 def _limit_threads(limit: int | None) -> int | None:
-    limit_threads(limit)  # here, before a command imports the libraries that read their limits when they are loaded
+    limit_threads(limit)  # Set before a command imports libraries that read their limits at import.
     return limit
 
 
 def starting(*values: str) -> Callable[[str], list[str]]:
-    """Shell completion of an option with these values; other values are accepted, too."""
+    """Return a shell completion with these values; other values are accepted as well."""
 
     def complete(incomplete: str) -> list[str]:
         return [value for value in values if value.startswith(incomplete)]
@@ -36,7 +36,7 @@ def starting(*values: str) -> Callable[[str], list[str]]:
 
 
 def shipped_models(incomplete: str) -> list[str]:
-    """Shell completion of the shipped models' names."""
+    """Complete the names of shipped models."""
     from wsi_attn.models import zoo
 
     return starting(*zoo.shipped_models())(incomplete)
@@ -46,14 +46,14 @@ Slides = Annotated[
     list[str],
     typer.Argument(
         metavar="SLIDE",
-        help="Slides, images or stores; folders of them; manifests (.csv) with a column path; - reads a list of these "
-        "from stdin.",
+        help="Slides, images, stores, folders of these, or manifests (.csv) with a column path; "
+        "- reads a list of paths from stdin.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_debug)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output that is in the way.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors to stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line to stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", callback=_debug)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -62,14 +62,17 @@ Threads = Annotated[
         metavar="N",
         min=1,
         callback=_limit_threads,
-        help="Most threads of each kind: reading, decoding, computing; by default as many as CPUs may be used.",
+        help="Maximum number of threads for each of reading, decoding and computing; by default the available CPUs.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 McDropout = Annotated[
     int,
     typer.Option(
-        "--mc-dropout", metavar="N", min=0, help="Passes with dropout that uncertainty is drawn from; 0 is none."
+        "--mc-dropout",
+        metavar="N",
+        min=0,
+        help="Number of Monte-Carlo dropout passes for uncertainty; 0 disables them.",
     ),
 ]
 Device = Annotated[
@@ -77,25 +80,24 @@ Device = Annotated[
     typer.Option(
         "--device",
         "--gpus",
-        help="auto, cpu, cuda or cuda:N. A number N alone means cuda:N, or cpu where there is no CUDA device; -1 means "
-        "cpu.",
+        help="auto, cpu, cuda or cuda:N. auto uses CUDA if available. A number N means cuda:N, or cpu without a CUDA "
+        "device; -1 means cpu.",
         autocompletion=starting("auto", "cpu", "cuda"),
     ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Output folder.")]
 SlideMpp = Annotated[
     str | None,
     typer.Option(
         "--slide-mpp",
         metavar="X[,Y]",
-        help="Pixel size of level 0, µm; wins over the slide's own. A pixel size in a manifest (column mpp) wins over "
-        "both.",
+        help="Pixel size of level 0 in µm/px; overrides that of the file. The column mpp of a manifest overrides both.",
     ),
 ]
 
 
 def parse_slide_mpp(text: str | None) -> Mpp | None:
-    """The value of --slide-mpp: one number for both axes, or two."""
+    """Parse --slide-mpp: one number for both axes, or two."""
     if text is None:
         return None
     try:
@@ -108,13 +110,13 @@ def parse_slide_mpp(text: str | None) -> Mpp | None:
 
 
 def resolve_device(device: str) -> str:
-    """The device to run on.
+    """Return the device to run on.
 
-    `auto` means CUDA where there is a CUDA device, else the CPU; so does a number, which selects a CUDA device.
+    `auto` is CUDA if available, otherwise the CPU; a number selects a CUDA device, or the CPU without CUDA.
 
     Raises
     ------
-    UsageError : there is no such device.
+    UsageError : the device does not exist.
     """
     import torch
 
@@ -129,7 +131,7 @@ def resolve_device(device: str) -> str:
     except RuntimeError as error:
         raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, not {device!r}") from error
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices here")
+        raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices")
     if wanted.type not in ("cpu", "cuda"):
         raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, not {device!r}")
     return device

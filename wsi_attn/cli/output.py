@@ -1,4 +1,4 @@
-"""Talking to people on stderr and handing data to programs on stdout."""
+"""Messages on stderr and data on stdout."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from wsi_attn.cli.progress import BatchBar, Hidden, terminal
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 from wsi_attn.paths import is_unicode, path_to_text, printable
 
-if TYPE_CHECKING:  # it brings numpy, a third of the time that --help takes
+if TYPE_CHECKING:  # Imports numpy, a third of the time of --help.
     from wsi_attn.data.inputs import Finder, Input
     from wsi_attn.slide import SlideInfo
 
 LOG: list[Path] = []
-"""The file of --log-file, if there is one: what stderr says is said there too, with the time, also when quiet."""
+"""The file of --log-file, if any; it receives all messages with timestamps, also with --quiet."""
 
 PENDING: list[str] = []
-"""Messages about the inputs, which the next `Console` says."""
+"""Messages about the inputs, printed by the next `Console`."""
 
 
 class Console:
-    """What a command says: lines and progress on stderr, nothing when quiet; failures are counted."""
+    """Messages and progress of a command on stderr, silent if quiet; collects failures."""
 
     def __init__(self, *, quiet: bool, total: int = 1) -> None:
         self.quiet = quiet
@@ -38,19 +38,19 @@ class Console:
             self.info(PENDING.pop(0))
 
     def info(self, line: str) -> None:
-        """One line for people."""
+        """Print one line to stderr."""
         line = printable(line)
         _log(line)
         if not self.quiet:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is where printing lives
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
 
     def fail(self, error: WsiAttnError) -> None:
-        """Report a failed input and go on."""
+        """Report a failed input."""
         self.failures.append(error)
         report(error)
 
     def exit_code(self) -> ExitCode:
-        """0, or that of the only input, or 4 where some of several inputs failed."""
+        """Return 0, the code of the failures if all inputs failed, or 4 if some failed."""
         if not self.failures:
             return ExitCode.DONE
         if len(self.failures) == self.total:
@@ -60,12 +60,12 @@ class Console:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[BatchBar]:
-        """Progress of the command: a live line on a terminal, one line per finished input elsewhere.
+        """Show the progress of the command: a live line on a terminal, one line per finished input elsewhere.
 
         Parameters
         ----------
         label
-            What is shown outside of any input.
+            Text shown outside of any input.
         """
         if self.quiet or not sys.stderr.isatty():
             yield BatchBar(label, Hidden(), self.info)
@@ -75,7 +75,7 @@ class Console:
 
 
 def report(error: BaseException) -> None:
-    """An error as one line on stderr, quiet or not; under --debug its traceback comes first."""
+    """Print an error as one line to stderr, even if quiet; with --debug preceded by its traceback."""
     if DEBUG["on"]:
         traceback.print_exception(error)
     message = printable(" ".join(str(error).split()))
@@ -84,7 +84,7 @@ def report(error: BaseException) -> None:
 
 
 def open_log(path: Path) -> None:
-    """Make `path` the log; `UsageError` where it cannot be written."""
+    """Open the log file; raises `UsageError` if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()
@@ -100,17 +100,17 @@ def _log(line: str) -> None:
 
 
 def data(line: str) -> None:
-    """One line of data on stdout."""
+    """Print one line of data to stdout."""
     print(line, flush=True)  # noqa: T201
 
 
 def data_json(record: Any) -> None:
-    """One JSON object as one line on stdout; NaN is refused, and paths are written as `path_to_text` does."""
+    """Print one JSON object as one line to stdout; NaN is refused, and paths are written as by `path_to_text`."""
     data(json.dumps(_as_unicode(record), ensure_ascii=False, allow_nan=False))
 
 
 def _as_unicode(value: Any) -> Any:
-    """The value with every string that is not valid Unicode, which only a path can be, as a `file:` URI."""
+    """Replace every string that is not valid Unicode (only paths can be) by a `file:` URI."""
     if isinstance(value, str):
         return value if is_unicode(value) else path_to_text(value)
     if isinstance(value, dict):
@@ -119,30 +119,30 @@ def _as_unicode(value: Any) -> Any:
 
 
 def interval(metric: dict[str, float | None]) -> str:
-    """Value, low and high of a metric as columns; - for what is not defined."""
+    """Format value, low and high of a metric as columns; - if undefined."""
     return "\t".join("-" if metric[key] is None else f"{metric[key]:.3f}" for key in ("value", "low", "high"))
 
 
 def warn_about(console: Console, path: Path, info: SlideInfo) -> None:
-    """Say what is doubtful about a slide."""
+    """Print the warnings about a slide."""
     for warning in info.warnings:
         console.info(f"warning: {path}: {warning}")
 
 
 def expand(arguments: list[str], find: Finder | None = None, what: str = "slide, image or store") -> list[Input]:
-    """The inputs that the arguments of a command stand for, see `data.inputs.expand`.
+    """Expand the arguments of a command to inputs; see `data.inputs.expand`.
 
     Raises
     ------
-    UsageError : there is none.
+    UsageError : there is no input.
     """
     from wsi_attn.data import inputs
 
     found = inputs.expand(arguments, sys.stdin.buffer.read, find or inputs.slides_in, what)
     if not found:
-        raise UsageError("No input was given: name files or folders, or send a list of paths to stdin and write -")
+        raise UsageError("no input: give files or folders, or - to read a list of paths from stdin")
     PENDING.extend(
-        f"{each.path} stands for its DICOM series; also given as {', '.join(map(str, each.left_out))}"
+        f"{each.path} represents its DICOM series; also given as {', '.join(map(str, each.left_out))}"
         for each in found
         if each.left_out
     )

@@ -1,4 +1,4 @@
-"""`wsi-attn predict`: a label for each slide, and where the model looked."""
+"""`wsi-attn predict`: predict slide labels and attention."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 Folder = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="Folder for the predictions, STEM.prediction.json; without it nothing is written."
+        "--output", "-o", help="Folder for the predictions (STEM.prediction.json); without it, nothing is written."
     ),
 ]
 Heatmap = Annotated[
     bool,
     typer.Option(
         "--heatmap",
-        help="Also draw where the model looked: STEM.heatmap.png in --output, or else in the current folder.",
+        help="Also draw the attention as STEM.heatmap.png in --output, or in the current folder without --output.",
     ),
 ]
 Model = Annotated[
@@ -52,7 +52,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A shipped model's name, a run or a checkpoint folder.",
+        help="Name of a shipped model, a run folder or a checkpoint folder.",
         autocompletion=shipped_models,
     ),
 ]
@@ -67,25 +67,28 @@ AllowOutOfDistribution = Annotated[
 Coverage = Annotated[
     float | None,
     typer.Option(
-        "--coverage", help="Also give the set of labels that holds the true one this often: 0.8, 0.9 or 0.95."
+        "--coverage",
+        help="Also predict a label set that contains the true label with this probability: 0.8, 0.9 or 0.95.",
     ),
 ]
 Exhaustive = Annotated[
     bool,
     typer.Option(
         "--exhaustive",
-        help="Also read every tissue tile at high resolution, for a heatmap that leaves nothing out; takes far longer.",
+        help="Also score every tissue tile at high resolution, for complete heatmaps; takes much longer.",
     ),
 ]
 
 ReferAbove = Annotated[
-    float | None, typer.Option("--refer-above", help="Refer slides to a person whose uncertainty lies above this.")
+    float | None,
+    typer.Option("--refer-above", help="Refer slides to an expert if the uncertainty exceeds this threshold."),
 ]
 ReferBy = Annotated[
     str,
     typer.Option(
         "--refer-by",
-        help="entropy or margin; with --mc-dropout also predictive_entropy, expected_entropy or mutual_information.",
+        help="Uncertainty for --refer-above: entropy or margin; with --mc-dropout also predictive_entropy, "
+        "expected_entropy or mutual_information.",
         autocompletion=starting("entropy", "margin", "predictive_entropy", "expected_entropy", "mutual_information"),
     ),
 ]
@@ -125,7 +128,7 @@ def predict(
     check_referral(referral, (*PLAIN_TERMS, *(DROPOUT_TERMS if mc_dropout else ())))
     checkpoint = load_checkpoint(folder, resolve_device(device))
     if coverage is not None:
-        threshold_of(checkpoint.spec.calibration, coverage, checkpoint.name)  # refused before any slide is opened
+        threshold_of(checkpoint.spec.calibration, coverage, checkpoint.name)  # Fail before any slide is opened.
     console = Console(quiet=quiet, total=len(inputs))
     console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = PredictConfig(
@@ -150,10 +153,10 @@ def predict(
                 console.info(f"warning: {warning}")
             if found.unreadable_tiles:
                 console.info(
-                    f"warning: {found.slide}: {found.unreadable_tiles} tiles could not be decoded and were left out"
+                    f"warning: {found.slide}: {found.unreadable_tiles} tiles could not be decoded and were excluded"
                 )
             if outcome.state == "skipped":
-                console.info(f"{outcome.file} is there already; --overwrite predicts anew")
+                console.info(f"{outcome.file} is already complete; use --overwrite to predict again")
             record = found.record()
             if heatmap:
                 target = output or Path()
@@ -164,7 +167,7 @@ def predict(
                 except OSError as error:
                     console.fail(ExportError(f"Cannot draw the heatmap of {found.slide}: {error.strerror or error}"))
                 else:
-                    skipped = " is complete already; add --overwrite to draw it again"
+                    skipped = " is already complete; use --overwrite to draw it again"
                     console.info(f"heatmap: {drawn.heatmap}{skipped if drawn.state == 'skipped' else ''}")
                     record["heatmap"] = str(drawn.heatmap)
             data_json(record) if json else data(as_line(found, outcome.file))
@@ -181,7 +184,7 @@ def _draw(
     *,
     overwrite: bool,
 ) -> HeatmapFiles:
-    """Draw the heatmap of one prediction as `wsi-attn heatmap` does by default, without regions."""
+    """Draw the heatmap of one prediction with the defaults of `wsi-attn heatmap`, without regions."""
     from wsi_attn.export.heatmap import HeatmapConfig, draw_heatmap, heatmap_of
     from wsi_attn.export.source import prediction_source
 
@@ -193,8 +196,8 @@ def _draw(
 
 
 def as_line(found: SlidePrediction, file: Path | None) -> str:
-    """Slide, label, probability and file, or - where no file is written; with a coverage also the prediction set and
-    whether it is unsure; with a rule of referral also whether the slide is referred.
+    """Format slide, label, probability and file (- if none is written); with a coverage also the prediction set and
+    whether it is unsure; with a referral rule also whether the slide is referred.
     """
     line = f"{found.slide}\t{found.label}\t{found.probabilities[found.label]:.3f}\t{file or '-'}"
     if found.prediction_set is not None:
@@ -205,10 +208,10 @@ def as_line(found: SlidePrediction, file: Path | None) -> str:
 
 
 def peak_memory_mb() -> float | None:
-    """Largest resident size of this process so far; None where the system does not tell."""
+    """Return the peak resident memory of this process in MB; None if the system does not report it."""
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:  # On Windows.
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

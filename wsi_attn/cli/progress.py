@@ -1,4 +1,4 @@
-"""The progress of a command: a live line on a terminal, one line per finished input elsewhere."""
+"""Progress of a command: a live line on a terminal, one line per finished input elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAILED, SKIPPED = "failed", "skipped"
 
 
 class _View(Protocol):
-    """Where progress is shown."""
+    """Display of progress."""
 
     def show(self, input_name: str, phase: str, done: int, total: int, left: str) -> None:
         """Show the state of the current input."""
@@ -42,7 +42,7 @@ class BarItem:
         self._view.show(self._name, what, done, total, self._left(done, total))
 
     def _left(self, done: int, total: int) -> str:
-        """Time left: of all inputs where one is finished, else of this phase; empty where neither is known."""
+        """Return the time left for all inputs if one is finished, otherwise for this phase; empty if unknown."""
         if (seconds := self._left_in_all()) is not None:
             return f"about {as_time(seconds)} left in all"
         steps = done - self._first
@@ -57,11 +57,11 @@ class BatchBar:
     Parameters
     ----------
     label
-        What is shown outside of any input.
+        Text shown outside of any input.
     view
-        Where progress is shown.
+        Display.
     finished
-        Told a line about each finished input.
+        Receives one line per finished input.
     """
 
     def __init__(self, label: str, view: _View, finished: Callable[[str], None]) -> None:
@@ -119,13 +119,13 @@ class Terminal:
         """See `_View.show`."""
         if input_name != self._shown:
             self._shown = input_name
-            self._bar.reset(self._task)  # the time that has passed is that of the input
+            self._bar.reset(self._task)  # The elapsed time is that of the input.
         self._bar.update(self._task, completed=done, total=total, description=phase, input=input_name, left=left)
 
 
 @contextmanager
 def terminal() -> Iterator[Terminal]:
-    """A live line while the block runs; what is printed meanwhile appears above it."""
+    """Show a live line while the block runs; output printed meanwhile appears above it."""
     from rich import progress
     from rich.console import Console
 
@@ -143,13 +143,13 @@ def terminal() -> Iterator[Terminal]:
         console=Console(stderr=True, soft_wrap=True),
         transient=True,
         refresh_per_second=REFRESHES_PER_SECOND,
-        redirect_stdout=sys.stdout.isatty(),  # stdout in a pipe or a file is data, and not drawn
+        redirect_stdout=sys.stdout.isatty(),  # Redirected stdout is data and must stay unchanged.
     ) as bar:
         yield Terminal(bar)
 
 
 def as_time(seconds: float) -> str:
-    """Seconds as 0:05 or 1:02:03."""
+    """Format seconds as 0:05 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""`wsi-attn segment`: a class for every pixel of a slide, as a label image and as polygons."""
+"""`wsi-attn segment`: segment slides into label images and polygons."""
 
 from __future__ import annotations
 
@@ -25,21 +25,31 @@ from wsi_attn.cli.predict import peak_memory_mb
 from wsi_attn.models.zoo import find_model
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="A run or checkpoint folder of `train --model joint-segmentation`.")
+    str, typer.Option("--model", "-m", help="Run or checkpoint folder of `train --model joint-segmentation`.")
 ]
 IntoStore = Annotated[
-    bool, typer.Option("--into-store", help="Write the labels into the store that is segmented, named like the model.")
+    bool, typer.Option("--into-store", help="Write the labels into the segmented store, under the name of the model.")
 ]
 Tile = Annotated[
     int | None,
-    typer.Option("--tile", min=32, help="Side of a tile at the model's resolution; by default that of its training."),
+    typer.Option(
+        "--tile",
+        min=32,
+        help="Tile side in pixels at the model's resolution, a multiple of 32; by default that of the training crops.",
+    ),
 ]
 Overlap = Annotated[
-    int | None, typer.Option("--overlap", min=0, help="Pixels that tiles share; by default a quarter of a tile.")
+    int | None,
+    typer.Option(
+        "--overlap", min=0, help="Overlap of tiles in pixels, a multiple of 32; by default a quarter of a tile."
+    ),
 ]
-Annotations = Annotated[bool, typer.Option("--as-annotations", help="Polygons as annotations, not detections.")]
+Annotations = Annotated[
+    bool, typer.Option("--as-annotations", help="Write polygons as annotations instead of detections.")
+]
 Simplify = Annotated[
-    float, typer.Option("--simplify", min=0, help="Level-0 pixels that outlines may move to have fewer corners.")
+    float,
+    typer.Option("--simplify", min=0, help="Tolerance of outline simplification in level-0 pixels; 0 disables it."),
 ]
 
 
@@ -60,8 +70,8 @@ def segment(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Give every pixel of slides, stores or images a class: an OME-Zarr label image, GeoJSON polygons and a record
-    of areas for each, in --output.
+    """Segment slides, stores or images and write an OME-Zarr label image, GeoJSON polygons and a record of areas for
+    each to --output.
     """
     inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
     from wsi_attn.models.checkpoint import load_checkpoint
@@ -72,7 +82,7 @@ def segment(
 
     checkpoint = load_checkpoint(folder, resolve_device(device))
     side = tile or segmenter(checkpoint).config.crop
-    Windows(side, side, default_overlap(side) if overlap is None else overlap)  # refused before any slide is opened
+    Windows(side, side, default_overlap(side) if overlap is None else overlap)  # Fail before any slide is opened.
     console = Console(quiet=quiet, total=len(inputs))
     console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = SegmentConfig(tile, overlap, into_store, annotations, simplify)
@@ -86,9 +96,9 @@ def segment(
                 continue
             found = outcome.record
             if outcome.state == "skipped":
-                console.info(f"{found['labels']} is there already; --overwrite segments anew")
+                console.info(f"{found['labels']} is already complete; use --overwrite to segment again")
             if found["unreadable_places"]:
-                console.info(f"warning: {found['slide']}: {found['unreadable_places']} places could not be decoded")
+                console.info(f"warning: {found['slide']}: {found['unreadable_places']} regions could not be decoded")
             data_json(found) if json else data(as_line(found))
     if peak := peak_memory_mb():
         console.info(f"peak memory {peak:.0f} MB")
@@ -96,7 +106,7 @@ def segment(
 
 
 def as_line(record: Mapping[str, Any]) -> str:
-    """Slide, then for each class its name, share of the tissue and number of objects, then the label image."""
+    """Format the slide, then name, tissue share and number of objects of each class, then the label image."""
     classes = "\t".join(
         f"{name}\t{found['share']:.4f}\t{found['objects']}" for name, found in record["classes"].items()
     )

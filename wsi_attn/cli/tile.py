@@ -1,4 +1,4 @@
-"""`wsi-attn tile`: slides into sharded OME-Zarr stores."""
+"""`wsi-attn tile`: convert slides to sharded OME-Zarr stores."""
 
 from __future__ import annotations
 
@@ -22,36 +22,40 @@ Store = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="A store NAME.zarr, or a folder that receives STEM.zarr; the current folder by default.",
+        help="Output store NAME.zarr, or a folder for STEM.zarr; the current folder by default.",
         show_default=False,
     ),
 ]
-TileSize = Annotated[int, typer.Option("--tile-size", "--patch-size", help="Side of a tile in pixels.")]
-Overlap = Annotated[int, typer.Option("--overlap", help="Pixels that neighbouring tiles share.")]
+TileSize = Annotated[int, typer.Option("--tile-size", "--patch-size", help="Tile side in pixels.")]
+Overlap = Annotated[int, typer.Option("--overlap", help="Overlap of neighbouring tiles in pixels.")]
 Mpp = Annotated[
-    float | None, typer.Option("--mpp", help="Resolution wanted, µm/px; the slide's own pixels by default.")
+    float | None, typer.Option("--mpp", help="Resolution of the store in µm/px; the resolution of level 0 by default.")
 ]
-MinTissue = Annotated[float, typer.Option("--min-tissue", help="Least tissue of a tile in the grid, 0 to 1.")]
+MinTissue = Annotated[
+    float, typer.Option("--min-tissue", help="Minimum tissue share of the tiles in the grid, 0 to 1.")
+]
 Background = Annotated[
-    Literal["keep", "skip"], typer.Option("--background", help="keep, or skip to leave out chunks without tissue.")
+    Literal["keep", "skip"],
+    typer.Option("--background", help="Chunks without tissue: keep, or skip to leave them out."),
 ]
 Tissue = Annotated[
     str,
     typer.Option(
         "--tissue",
-        help="otsu, robust, none for the whole slide, a GeoJSON file in level-0 pixels, or a folder of STEM.geojson.",
+        help="Tissue detection: otsu, robust, none (whole slide), a GeoJSON file, or a folder of STEM.geojson files.",
         autocompletion=starting("otsu", "robust", "none"),
     ),
 ]
 Codec = Annotated[
     Literal["auto", "passthrough", "zstd", "jpeg"],
     typer.Option(
-        "--codec", help="auto, passthrough (copies the slide's JPEG tiles or refuses), zstd (lossless), or jpeg."
+        "--codec",
+        help="Codec: auto, passthrough (copy the encoded tiles of the slide or fail), zstd (lossless) or jpeg.",
     ),
 ]
-Quality = Annotated[int, typer.Option("--quality", help="Of --codec jpeg, 1 to 100.")]
-Grid = Annotated[str, typer.Option("--grid", help="Name of the grid; another one is added to a store that is there.")]
-Scores = Annotated[str, typer.Option("--scores", help="all, none, or names joined by commas.")]
+Quality = Annotated[int, typer.Option("--quality", help="Quality of --codec jpeg, 1 to 100.")]
+Grid = Annotated[str, typer.Option("--grid", help="Name of the grid; a new name adds a grid to an existing store.")]
+Scores = Annotated[str, typer.Option("--scores", help="Tile scores: all, none, or comma-separated names.")]
 
 
 def tile(
@@ -74,17 +78,18 @@ def tile(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Tile slides into Zarr: pixels, tissue mask, a grid of tiles and their scores."""
+    """Convert slides to Zarr stores with pixels, tissue mask, a grid of tiles and tile scores."""
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tiling.write import tile_slide
 
     inputs, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
     one = output.suffix == ".zarr"
     if one and len(inputs) > 1:
-        raise UsageError(f"{output} is one store and {len(inputs)} slides were given; name a folder")
+        raise UsageError(f"{output} is a single store, but {len(inputs)} slides were given; use a folder as --output")
     if Path(tissue).is_file() and len(inputs) > 1:
         raise UsageError(
-            f"--tissue {tissue} is of one slide and {len(inputs)} were given; name a folder of STEM.geojson"
+            f"--tissue {tissue} is a single file, but {len(inputs)} slides were given; "
+            "use a folder of STEM.geojson files"
         )
     method = "otsu" if Path(tissue).is_dir() else tissue
     config = TileConfig(tile_size, overlap, mpp, min_tissue, background, method, codec, quality, grid, scores)
@@ -106,7 +111,7 @@ def tile(
             except OSError as error:
                 console.fail(
                     StoreError(
-                        f"Cannot tile {path} into {output}: {error.strerror}; mend that and run it again, it resumes"
+                        f"Cannot tile {path} into {output}: {error.strerror}; fix it and rerun the command to resume"
                     )
                 )
                 continue
@@ -120,40 +125,38 @@ def tile(
 
 
 def _report(console: Console, path: Path, info: SlideInfo, summary: TileSummary, *, explain: bool) -> None:
-    """Lines about one store; `explain` says why tiles were not copied."""
+    """Print messages about one store; `explain` adds why tiles were not copied."""
     if summary.state == "skipped":
-        console.info(f"{summary.path} is complete already; --overwrite tiles anew")
+        console.info(f"{summary.path} is already complete; use --overwrite to tile again")
     for reason in dict.fromkeys(
         pixels.reason for pixels in summary.pixels if pixels.origin in ("copied", "resampled") and explain
     ):
-        console.info(f"{path}: decoded and compressed anew as {summary.pixels[0].codec}, not passed through: {reason}")
+        console.info(f"{path}: decoded and recompressed as {summary.pixels[0].codec}, not copied: {reason}")
     for level, pixels in enumerate(summary.pixels):
         if pixels.origin == "passthrough" and pixels.reason:
             console.info(f"{path}: level {level}: {pixels.reason}")
     if summary.unreadable_tiles:
-        console.info(
-            f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded; they are masked, not white"
-        )
+        console.info(f"warning: {path}: {summary.unreadable_tiles} tiles could not be decoded and are masked")
     if summary.tiles == 0:
-        console.info(f"warning: {path}: no tissue was found, the grid is empty; --tissue none takes the whole slide")
+        console.info(f"warning: {path}: no tissue found, the grid is empty; use --tissue none for the whole slide")
     warn_about(console, path, info)
     if info.mpp is None:
-        console.info(f"warning: {path}: no pixel size is recorded ({info.mpp_note}); --slide-mpp gives one")
+        console.info(f"warning: {path}: unknown pixel size ({info.mpp_note}); set it with --slide-mpp")
 
 
 def _tissue_of(tissue: str, name: str) -> str:
-    """The method, or the file of one slide where a folder is named."""
+    """Return the method, or the file of one slide if `tissue` is a folder."""
     folder = Path(tissue)
     if not folder.is_dir():
         return tissue
     for suffix in (".tissue.geojson", ".geojson"):
         if (folder / f"{name}{suffix}").is_file():
             return str(folder / f"{name}{suffix}")
-    raise TissueError(f"{folder} has no {name}.tissue.geojson and no {name}.geojson")
+    raise TissueError(f"{folder} contains neither {name}.tissue.geojson nor {name}.geojson")
 
 
 def as_record(path: Path, summary: Any) -> dict[str, Any]:
-    """The JSON object of one store."""
+    """Return the JSON object of one store."""
     record = {key: value for key, value in vars(summary).items() if key not in ("name", "path", "pixels")}
     record["pixels"] = [pixels._asdict() for pixels in summary.pixels]
     return {"slide": str(path), "store": str(summary.path), **record}

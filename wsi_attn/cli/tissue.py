@@ -1,4 +1,4 @@
-"""`wsi-attn tissue`: where tissue is, as outlines for QuPath and as a picture."""
+"""`wsi-attn tissue`: detect tissue, as outlines for QuPath and as an image."""
 
 from __future__ import annotations
 
@@ -13,36 +13,44 @@ from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
 
-if TYPE_CHECKING:  # numpy comes with these, and only the command itself needs it
+if TYPE_CHECKING:  # These import numpy, which only the command needs.
     from wsi_attn.slide import Progress, Slide
     from wsi_attn.slides.view import View
     from wsi_attn.tissue.mask import TissueMask
 
 Folder = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Folder for STEM.tissue.geojson and STEM.tissue.png; without it none."),
+    typer.Option(
+        "--output", "-o", help="Folder for STEM.tissue.geojson and STEM.tissue.png; without it, nothing is written."
+    ),
 ]
 Method = Annotated[
     Literal["otsu", "robust", "none"],
-    typer.Option("--method", help="otsu; robust, which copes with ink, padding and pale stain; none for the whole."),
+    typer.Option(
+        "--method", help="Detection method: otsu, robust (handles ink, padding and pale stain) or none (whole image)."
+    ),
 ]
 ViewMpp = Annotated[
-    float | None, typer.Option("--mpp", help="µm/px at which tissue is looked for; 8 by default, coarser if large.")
+    float | None,
+    typer.Option("--mpp", help="Resolution of the detection in µm/px; by default 8, coarser for large slides."),
 ]
 MinArea = Annotated[
     float | None,
-    typer.Option("--min-area", min=0, metavar="UM2", help="Smaller pieces are dropped, µm²; 2500 by default."),
+    typer.Option("--min-area", min=0, metavar="UM2", help="Minimum area of a tissue piece in µm²; 2500 by default."),
 ]
 MaxHole = Annotated[
     float | None,
-    typer.Option("--max-hole", min=0, metavar="UM2", help="Smaller holes are filled, µm²; 10000 by default."),
+    typer.Option(
+        "--max-hole", min=0, metavar="UM2", help="Maximum area of holes that are filled, µm²; 10000 by default."
+    ),
 ]
 Simplify = Annotated[
-    float, typer.Option("--simplify", min=0, help="Level-0 pixels that outlines may move to have fewer corners.")
+    float,
+    typer.Option("--simplify", min=0, help="Tolerance of outline simplification in level-0 pixels; 0 disables it."),
 ]
 
 LARGEST_VIEW = 20_000
-"""Longer side of the view, pixels: 1.2 GB for a square slide."""
+"""Maximum longer side of the view, pixels: 1.2 GB for a square slide."""
 
 
 def tissue(
@@ -60,7 +68,7 @@ def tissue(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find where tissue is on slides, stores or images, and write its outlines for QuPath and a picture."""
+    """Detect the tissue of slides, stores or images; with --output, write outlines for QuPath and an image."""
     from wsi_attn.tissue.detect import METHODS, detect_tissue
 
     METHODS.get(method)
@@ -81,7 +89,7 @@ def tissue(
                     made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
                     if targets and not overwrite and (done := _finished(*targets, made_of)):
                         record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
-                        console.info(f"{targets[0]} is there already; --overwrite finds tissue anew")
+                        console.info(f"{targets[0]} is already complete; use --overwrite to detect tissue again")
                     else:
                         view = _view(slide, path, mpp, item)
                         item(0, 1, "finding tissue")
@@ -118,7 +126,7 @@ def tissue(
 def _targets(
     output: Path | None, slide: Slide, path: Path, reservations: files.Reservations
 ) -> tuple[Path, Path] | None:
-    """The outlines and the picture to write, if any; an error where another input of this run has the same name."""
+    """Return the outline and image files, if any; raises if another input of this run has the same name."""
     if output is None:
         return None
     outlines = output / f"{slide.info.name}.tissue.geojson"
@@ -132,12 +140,12 @@ def _names(targets: tuple[Path, Path] | None) -> dict[str, str | None]:
 
 
 def _finished(outlines: Path, png: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
-    """What an earlier run found, where it is all there, of the same slide and parameters, and nobody changed it."""
+    """Return the result of an earlier run if it is complete, unchanged and of the same slide and parameters."""
     from wsi_attn.tissue.polygons import features_digest
 
     if not outlines.exists():
         if png.exists():
-            raise OutputExistsError(f"{png} is in the way; add --overwrite, or name another folder")
+            raise OutputExistsError(f"{png} exists without its outlines; use --overwrite or another --output")
         return None
     try:
         document = json_module.loads(outlines.read_bytes())
@@ -147,12 +155,12 @@ def _finished(outlines: Path, png: Path, made_of: dict[str, Any]) -> dict[str, A
         found: dict[str, Any] = origin["found"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputExistsError(
-            f"{outlines} is in the way and was not written by this command, or was saved by another program since; "
-            "add --overwrite to lose it, or name another folder"
+            f"{outlines} exists, but was not written by this command or was saved by another program; "
+            "use --overwrite to replace it, or another --output"
         ) from error
     if changed or not same:
-        what = "was changed since it was written" if changed else "is of another slide or other parameters"
-        raise OutputExistsError(f"{outlines} {what}; add --overwrite to lose it, or name another folder")
+        what = "was modified after it was written" if changed else "belongs to another slide or other parameters"
+        raise OutputExistsError(f"{outlines} {what}; use --overwrite to replace it, or another --output")
     return found if png.exists() else None
 
 
@@ -163,19 +171,19 @@ def _view(slide: Slide, path: Path, mpp: float | None, progress: Progress) -> Vi
     from wsi_attn.tissue.detect import view_downsamples
 
     info = slide.info
-    if mpp is None:  # as `tile` looks for it, so that both find the same
+    if mpp is None:  # As in `tile`, so that both find the same tissue.
         factors = tiling_downsamples(slide, info.levels[0], TileConfig().tile_size)
     else:
         factors = view_downsamples(info.mpp, mpp)
         side = max(info.size0.width / factors[0], info.size0.height / factors[1])
         if side > LARGEST_VIEW:
             raise TissueError(
-                f"Cannot look at {path} at {mpp:g} µm/px: that is {side:.0f} pixels a side, {LARGEST_VIEW} are the "
-                "most; choose a larger --mpp"
+                f"Cannot read {path} at {mpp:g} µm/px: {side:.0f} px on the longer side exceed the limit of "
+                f"{LARGEST_VIEW} px; use a larger --mpp"
             )
     view = read_view(slide, *factors, progress=progress)
     if not view.readable.any():
-        raise TissueError(f"Nothing of {path} can be decoded; whether there is tissue is not known")
+        raise TissueError(f"No pixel of {path} can be decoded, so tissue cannot be detected")
     return view
 
 
@@ -187,7 +195,7 @@ def _write(
     made_of: dict[str, Any],
     simplify: float,
 ) -> dict[str, Any]:
-    """Write both files, the picture first, and say what they hold."""
+    """Write both files, the image first, and return their contents."""
     from wsi_attn.provenance import software
     from wsi_attn.tissue.picture import draw_tissue
     from wsi_attn.tissue.polygons import features_digest, tissue_to_geojson
@@ -226,14 +234,15 @@ def _warn(console: Console, record: dict[str, Any]) -> None:
     path = record["slide"]
     if record["unreadable_fraction"]:
         console.info(
-            f"warning: {path}: {record['unreadable_fraction']:.1%} could not be decoded; that is no tissue, nor glass"
+            f"warning: {path}: {record['unreadable_fraction']:.1%} could not be decoded "
+            "and counts neither as tissue nor as background"
         )
     if not record["polygons"]:
         console.info(
-            f"warning: {path}: no tissue was found; --method robust finds paler stain, none takes the whole slide"
+            f"warning: {path}: no tissue found; try --method robust for pale stain, or none for the whole slide"
         )
     if record["mpp"] is None:
-        console.info(f"warning: {path}: no pixel size is known, so there is no area in mm²; --slide-mpp gives one")
+        console.info(f"warning: {path}: no area in mm² because the pixel size is unknown; set it with --slide-mpp")
 
 
 def _line(record: dict[str, Any]) -> str:

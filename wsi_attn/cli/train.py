@@ -1,4 +1,4 @@
-"""`wsi-attn train`: a model from a manifest."""
+"""`wsi-attn train`: train a model from a manifest."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def train(
         device=resolve_device(device),
         precision=precision,
     )
-    first = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun started, one talks
+    first = os.environ.get("RANK", "0") == "0"  # Only the first process of torchrun prints.
     if not first:
         LOG.clear()
     console = Console(quiet=quiet or not first)
@@ -217,7 +217,7 @@ def report(summary: Any, console: Console, *, json: bool) -> None:
     """Print the checkpoint paths to stderr and the metrics to stdout."""
     checkpoints = [folder / "checkpoint" for folder in getattr(summary, "folds", [summary.run])]
     if summary.state == "skipped":
-        console.info(f"{summary.run} is already complete, skipped; --overwrite trains again")
+        console.info(f"{summary.run} is already complete; use --overwrite to train again")
     for checkpoint in checkpoints:
         console.info(f"checkpoint: {checkpoint}")
     place = {"checkpoint": str(checkpoints[0])} if len(checkpoints) == 1 else {"checkpoints": [*map(str, checkpoints)]}

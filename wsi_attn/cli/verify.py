@@ -1,4 +1,4 @@
-"""`wsi-attn verify`: check that stores still are what was written."""
+"""`wsi-attn verify`: check the integrity of stores."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from wsi_attn.errors import StoreError, WsiAttnError
 
 Stores = Annotated[
     list[str],
-    typer.Argument(metavar="STORE", help="Stores, folders of stores or manifests (.csv); - reads a list from stdin."),
+    typer.Argument(
+        metavar="STORE", help="Stores, folders of stores or manifests (.csv); - reads a list of paths from stdin."
+    ),
 ]
-Fast = Annotated[bool, typer.Option("--fast", help="Compare sizes and checksums only; do not decode pixels.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Check only sizes and checksums; do not decode pixels.")]
 
 
 def verify(
@@ -25,7 +27,7 @@ def verify(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Read every file of stores again and report what is missing, added or damaged."""
+    """Check every file of stores and report missing, foreign and damaged files."""
     from wsi_attn.data.inputs import stores_in
     from wsi_attn.store.verify import verify_store
 

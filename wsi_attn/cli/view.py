@@ -1,4 +1,4 @@
-"""`wsi-attn view`: slides and what was predicted of them, in the browser of this machine."""
+"""`wsi-attn view`: show slides and predictions in a local browser."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH",
-        help="Slides, stores, predictions or GeoJSON files, folders of them, or manifests (.csv); - reads a list of "
-        "these from stdin.",
+        help="Slides, stores, predictions, GeoJSON files, folders of these, or manifests (.csv); - reads a list of "
+        "paths from stdin.",
     ),
 ]
 Host = Annotated[
-    str, typer.Option("--host", help="Address to listen on; one that others can reach makes a token necessary.")
+    str, typer.Option("--host", help="Address to listen on; an address that other machines can reach requires a token.")
 ]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 selects a free port.")]
 Token = Annotated[
-    bool, typer.Option("--token", help="Ask for a token on this machine too: for machines of several users.")
+    bool, typer.Option("--token", help="Require a token also for local access, for machines with several users.")
 ]
 Open = Annotated[
     bool | None,
-    typer.Option("--open/--no-open", help="Open the browser, or not; by default where stdout is a terminal."),
+    typer.Option("--open/--no-open", help="Open a browser or not; by default only if stdout is a terminal."),
 ]
 
 
@@ -42,7 +42,7 @@ def view(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show slides, heatmaps and outlines in a browser; prints the address when it answers, ends with Ctrl-C."""
+    """Show slides, heatmaps and outlines in a browser. Prints the address once the server runs; Ctrl-C stops it."""
     from wsi_attn.viewer.collection import collect
     from wsi_attn.viewer.serve import serve
 
@@ -58,7 +58,7 @@ def view(
 
     def ready(address: str) -> None:
         data(address)
-        console.info(f"{len(collection.entries)} slides; Ctrl-C ends the viewer")
+        console.info(f"{len(collection.entries)} slides; press Ctrl-C to stop")
         if sys.stdout.isatty() if open_browser is None else open_browser:
             import webbrowser
 

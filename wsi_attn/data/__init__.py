@@ -1,1 +1,1 @@
-"""From files to bags: manifests, splits, sources of patches, augmentation."""
+"""Data loading: manifests, splits, patch sources, augmentation and bags."""

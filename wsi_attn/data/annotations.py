@@ -1,6 +1,6 @@
-"""Where the finding is: the boxes, polygons or mask that a manifest's row gives, as a raster of the whole slide.
+"""Annotated regions of a manifest row (boxes, polygons or a mask) as a raster of the whole slide.
 
-Training checks them and does not learn from them; they are what attention is judged against.
+Training only validates them, unless attention guidance uses them; evaluation compares attention with them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from wsi_attn.tissue.polygons import Regions, read_regions
 from wsi_attn.tissue.rings import Polygon, fill_polygons
 
 MAX_XML_BYTES = 4 << 20
-"""Largest VOC file; annotations of one image are kilobytes."""
+"""Maximum size of a VOC file; the annotations of one image take kilobytes."""
 
 XML_DECLARATIONS = re.compile(rb"<!\s*(DOCTYPE|ENTITY)|\x00", re.IGNORECASE)
-"""What a VOC file has no need of and an attack has: entities, and encodings that would hide them."""
+"""Markup that VOC files do not need but attacks use: entities, and encodings that would hide them."""
 
 VOC_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -44,28 +44,28 @@ def region_mask(
     shape: tuple[int, int],
     origin: Point = ORIGIN,
 ) -> NDArray[np.bool_] | None:
-    """The marked regions of a row on a raster that spans the whole slide.
+    """Return the annotated regions of a row on a raster of the whole slide.
 
     Parameters
     ----------
     row
-        Its `boxes` or else its `mask` is used.
+        Its `boxes` are used if present, otherwise its `mask`.
     size0
         Width and height of the slide, level-0 pixels.
     shape
-        Rows and columns of the raster; its pixels need be neither square nor a whole number of level-0 pixels.
+        Rows and columns of the raster; pixels need not be square or an integral number of level-0 pixels.
     origin
-        Corner of the slide's bounds, where the coordinates of GeoJSON begin.
+        Corner of the slide's bounds, the origin of GeoJSON coordinates.
 
     Returns
     -------
-    bool (rows, columns), True where any part of a pixel lies in a box, or any pixel of the mask that is not 0; of a
-    polygon where the pixel's middle or a corner of the outline does. None where the row marks nothing.
+    bool (rows, columns), True for pixels that overlap a box or a nonzero pixel of the mask, and for pixels whose centre
+    lies in a polygon or that contain a vertex of its outline. None if the row has no annotation.
 
     Raises
     ------
-    ManifestError : boxes that are empty, inverted, or reach outside the image; a file that cannot be read or holds
-        no annotation of this image; a mask of another shape than the image. The message names the row, and the file.
+    ManifestError : boxes that are empty, inverted, or outside the image; a file that cannot be read or has no
+        annotation of this image; a mask whose shape differs from the image. The message names the row and the file.
     """
     if row.boxes:
         if row.boxes.lower().endswith((".json", ".geojson")) and not _is_coco(row):
@@ -73,13 +73,13 @@ def region_mask(
         return box_mask(_boxes(row, size0), size0, shape)
     if row.mask is None:
         return None
-    if row.mask.suffix.lower() in (".json", ".geojson"):  # drawn, as segmentation takes it
+    if row.mask.suffix.lower() in (".json", ".geojson"):  # Polygons, as for segmentation.
         return _polygon_mask(replace(row, boxes=str(row.mask)), size0, shape, origin)
     return _image_mask(row, row.mask, size0, shape)
 
 
 def check_regions(row: Row, size0: Size, origin: Point = ORIGIN) -> None:
-    """Make sure that the boxes of a row, if it has any, lie on the slide; raises as `region_mask`."""
+    """Check that the boxes of a row, if any, lie on the slide; raises like `region_mask`."""
     if row.boxes:
         region_mask(row, size0, (1, 1), origin)
 
@@ -105,7 +105,7 @@ def _boxes(row: Row, size0: Size) -> list[Box]:
 
 
 def box_mask(boxes: Sequence[Box], size0: Size, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The union of boxes on a raster (rows, columns) of the whole slide; pixels that a box touches count."""
+    """Return the union of boxes on a raster (rows, columns) of the whole slide; pixels that a box touches count."""
     mask = np.zeros(shape, np.bool_)
     scale_y, scale_x = shape[0] / size0.height, shape[1] / size0.width
     for x1, y1, x2, y2 in boxes:
@@ -134,7 +134,7 @@ def _polygon_mask(row: Row, size0: Size, shape: tuple[int, int], origin: Point) 
 def _corner_mask(
     polygons: tuple[Polygon, ...], downsample: tuple[float, float], shape: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """Pixels with a corner of an outline in them, without which a region smaller than a pixel would be lost."""
+    """Return the pixels that contain a vertex of an outline, so that regions smaller than a pixel are kept."""
     mask = np.zeros(shape, np.bool_)
     for polygon in polygons:
         columns, rows = np.floor(polygon.exterior / downsample).astype(np.int64).T
@@ -149,9 +149,10 @@ def _image_mask(row: Row, path: Path, size0: Size, shape: tuple[int, int]) -> ND
     except (SlideError, OSError) as error:
         raise ManifestError(f"{where} cannot be read: {error}") from error
     rows, columns = marked.shape
-    if abs(rows * size0.width - columns * size0.height) > max(size0):  # within a pixel of the same shape
+    if abs(rows * size0.width - columns * size0.height) > max(size0):  # Same aspect ratio to within a pixel.
         raise ManifestError(
-            f"{where} is {columns} x {rows} px and the image {size0.width} x {size0.height}: it is no mask of the whole"
+            f"{where} is {columns} x {rows} px but the image is {size0.width} x {size0.height}"
+            ": a mask must cover the whole image"
         )
     ys, xs = np.nonzero(marked)
     mask = np.zeros(shape, np.bool_)
@@ -160,15 +161,15 @@ def _image_mask(row: Row, path: Path, size0: Size, shape: tuple[int, int]) -> ND
     for y in (first[0], last[0]):
         for x in (first[1], last[1]):
             mask[y, x] = True
-    if shape[0] > 2 * rows or shape[1] > 2 * columns:  # a raster finer than the mask has pixels between the corners
+    if shape[0] > 2 * rows or shape[1] > 2 * columns:  # A raster finer than the mask has pixels between the corners.
         enlarged = cv2.resize(marked.view(np.uint8), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
         mask |= enlarged.view(np.bool_)
     return mask
 
 
 def _mask_pixels(path: Path) -> NDArray[np.bool_]:
-    """Pixels of a mask that are not 0; of any depth, since instance masks count beyond 255."""
-    image_size(path)  # refuses what is no image, in words
+    """Return the nonzero pixels of a mask of any bit depth, because instance masks exceed 255."""
+    image_size(path)  # Raises a readable error for files that are not images.
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         with open_slide(path) as slide:
@@ -177,20 +178,20 @@ def _mask_pixels(path: Path) -> NDArray[np.bool_]:
 
 
 def _voc_boxes(row: Row, size0: Size) -> list[Box]:
-    """Boxes of a Pascal VOC file.
+    """Read the boxes of a Pascal VOC file.
 
-    Read with the standard library's parser, after a check that there is nothing in the file that could make it expand:
-    no document type, no entity, no encoding in which these would hide, and no more than `MAX_XML_BYTES`.
+    The standard library's parser reads the file after a check that it cannot expand: no document type, no
+    entities, no encoding that could hide them, and at most `MAX_XML_BYTES` bytes.
     """
     where = f"row {row.number}, {row.boxes}"
     data = Path(row.boxes).read_bytes()
     if len(data) > MAX_XML_BYTES or XML_DECLARATIONS.search(data):
-        raise ManifestError(f"{where}: no VOC file: larger than 4 MB, not UTF-8, or with a document type")
+        raise ManifestError(f"{where}: not an accepted VOC file: larger than 4 MB, not UTF-8, or with a document type")
     try:
         root = ElementTree.fromstring(data)  # noqa: S314 - checked above
     except ElementTree.ParseError as error:
         raise ManifestError(f"{where}: not XML: {error}") from error
-    except (LookupError, ValueError) as error:  # an encoding that there is not
+    except (LookupError, ValueError) as error:  # Unknown encoding.
         raise ManifestError(f"{where}, line 1: not XML in UTF-8: {error}") from error
     lines = [data.count(b"\n", 0, found.start()) + 1 for found in re.finditer(rb"<bndbox\b", data)]
     _check_frame(where, row, root.findtext("size/width"), root.findtext("size/height"), size0)
@@ -221,13 +222,13 @@ def _is_coco(row: Row) -> bool:
 
 
 def _coco_boxes(row: Row, size0: Size) -> list[Box]:
-    """Boxes of this image in a COCO file, found by file name; `bbox` is x, y, width, height."""
+    """Read the boxes of an image, found by file name, in a COCO file; `bbox` is x, y, width, height."""
     where = f"row {row.number}, {row.boxes}"
     document = _json(row)
     try:
         named = [image for image in document["images"] if Path(image["file_name"]).name == row.path.name]
         if not named:
-            raise ManifestError(f"{where}: names no image {row.path.name}")
+            raise ManifestError(f"{where}: has no entry for the image {row.path.name}")
         for image in named:
             _check_frame(where, row, image.get("width"), image.get("height"), size0)
         wanted = [image["id"] for image in named]
@@ -240,13 +241,13 @@ def _coco_boxes(row: Row, size0: Size) -> list[Box]:
 
 
 def _check_frame(where: str, row: Row, width: Any, height: Any, size0: Size) -> None:
-    """Refuse boxes that are drawn on a copy of another size; what does not say its size, or says 0, is believed."""
+    """Refuse boxes drawn on a copy of another size; annotations without a size, or with size 0, are accepted."""
     try:
         said = round(float(width or 0)), round(float(height or 0))
     except (TypeError, ValueError) as error:
-        raise ManifestError(f"{where}: {width!r} x {height!r} is no size of an image") from error
+        raise ManifestError(f"{where}: {width!r} x {height!r} is not a valid image size") from error
     if min(said) > 0 and said != tuple(size0):
         raise ManifestError(
-            f"{where}: the boxes are drawn on an image of {said[0]} x {said[1]} px, and {row.path} is {size0.width} x "
-            f"{size0.height} px: give them in its level-0 pixels"
+            f"{where}: the boxes belong to an image of {said[0]} x {said[1]} px, but {row.path} is {size0.width} x "
+            f"{size0.height} px: convert them to its level-0 pixels"
         )

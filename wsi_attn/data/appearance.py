@@ -1,8 +1,8 @@
-"""Whether an input looks like what a model was trained on: colour of its tissue against the training set's.
+"""Out-of-distribution check: tissue colour of an input compared with that of the training set.
 
 Four numbers describe an input: two log-ratios of the mean optical densities (which dye), the log of their sum (how
-much of it) and the log of the deviation of density (contrast). A model stores the mean and covariance over its
-training inputs, and answers only within a little more than the Mahalanobis distance that covers 99 % of them.
+much of it) and the log of the deviation of density (contrast). A model stores their mean and covariance over its
+training inputs, and accepts inputs up to slightly more than the Mahalanobis distance that covers 99 % of them.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ COVERED, MARGIN = 0.99, 1.15
 """The limit is the distance that covers this share of the training inputs, times the margin."""
 
 DOUBTFUL = 0.8
-"""From this share of the limit on an input is answered with a warning."""
+"""Inputs beyond this share of the limit are predicted with a warning."""
 
 MIN_DEVIATION = 0.05
-"""Least deviation of a number, in its natural log: training sets of one laboratory are not the world."""
+"""Minimum standard deviation of each number (natural log), because one laboratory underestimates the variation."""
 
 MIN_LIMIT = 1.0
-"""Least limit: training inputs that are all alike say nothing of how far is too far."""
+"""Minimum limit, for training inputs that are nearly identical."""
 
 SAMPLE = 2_000_000
-"""Pixels of a view that are looked at, on a lattice: enough for four means, whatever the size of the slide."""
+"""Maximum number of sampled pixels, on a lattice; enough for four means at any slide size."""
 
 
 def describe_appearance(pixels: UInt8Array, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Colour of an input.
+    """Describe the tissue colour of an input.
 
     Parameters
     ----------
     pixels
         uint8 (rows, columns, 3), the coarse view.
     mask
-        bool (rows, columns), pixels that count; all of them where none is set.
+        bool (rows, columns), pixels to use; all if none is set.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def describe_appearance(pixels: UInt8Array, mask: NDArray[np.bool_]) -> NDArray[
 
 
 def fit_appearance(descriptions: Sequence[NDArray[np.float64]]) -> dict[str, list[float] | float]:
-    """Mean, precision (row by row) and limit of the training inputs, as JSON values."""
+    """Return mean, precision (row-major) and limit of the training inputs as JSON values."""
     samples = np.stack(descriptions)
     mean = np.asarray(samples.mean(axis=0), np.float64)
     covariance = np.cov(samples, rowvar=False) if len(samples) > 1 else np.zeros((samples.shape[1],) * 2)
@@ -69,7 +69,7 @@ def fit_appearance(descriptions: Sequence[NDArray[np.float64]]) -> dict[str, lis
 
 
 def appearance_distance(description: NDArray[np.float64], appearance: Mapping[str, list[float] | float]) -> float:
-    """Distance of an input from the training set, in units of the limit: above 1 it does not fit."""
+    """Return the distance of an input from the training set in units of the limit; above 1 is out of distribution."""
     mean = np.asarray(appearance["mean"])
     precision = np.asarray(appearance["precision"]).reshape(len(mean), len(mean))
     return _distance(description, mean, precision) / float(np.asarray(appearance["limit"]))

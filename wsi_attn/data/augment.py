@@ -1,4 +1,4 @@
-"""Augmentation that a coarse view and the patches read later share: a cut, one of eight symmetries, a colour change."""
+"""Augmentation shared by a coarse view and its patches: crop, one of eight symmetries, colour change."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from wsi_attn.slide import UInt8Array
 
 @dataclass(frozen=True)
 class Symmetry:
-    """Transpose (or not), then flip columns (or not), then flip rows (or not): the eight symmetries of a square."""
+    """One of the eight symmetries of a square: optional transpose, then column flip, then row flip."""
 
     transpose: bool
     flip_x: bool
     flip_y: bool
 
     def apply(self, pixels: UInt8Array) -> UInt8Array:
-        """The image (..., rows, columns, channels) after the symmetry."""
+        """Apply the symmetry to an image (..., rows, columns, channels)."""
         if self.transpose:
             pixels = pixels.swapaxes(-3, -2)
         if self.flip_x:
@@ -31,11 +31,11 @@ class Symmetry:
         return np.ascontiguousarray(pixels)
 
     def extent(self, extent: tuple[int, int]) -> tuple[int, int]:
-        """Width and height after the symmetry."""
+        """Return width and height after the symmetry."""
         return (extent[1], extent[0]) if self.transpose else extent
 
     def source_xy(self, xy: NDArray[np.int64], size: int, extent: tuple[int, int]) -> NDArray[np.int64]:
-        """Corners in the original of squares at `xy` of the transformed image; `extent` is the original's."""
+        """Map corners `xy` of squares in the transformed image to the original, whose size is `extent`."""
         width, height = self.extent(extent)
         x = width - size - xy[:, 0] if self.flip_x else xy[:, 0]
         y = height - size - xy[:, 1] if self.flip_y else xy[:, 1]
@@ -50,7 +50,7 @@ class ColourChange:
     offset: NDArray[np.float32]
 
     def apply(self, pixels: UInt8Array) -> UInt8Array:
-        """uint8 (..., 3) to the same shape."""
+        """Apply the change to uint8 (..., 3) pixels; the shape is kept."""
         if pixels.size == 0:
             return pixels
         shift = 255 - self.matrix @ np.full(3, 255, np.float32) + self.offset
@@ -60,13 +60,13 @@ class ColourChange:
 
 
 def random_symmetry(generator: np.random.Generator) -> Symmetry:
-    """One of the eight, equally likely."""
+    """Draw one of the eight symmetries uniformly."""
     transpose, flip_x, flip_y = (bool(bit) for bit in generator.integers(0, 2, 3))
     return Symmetry(transpose, flip_x, flip_y)
 
 
 def random_colour(generator: np.random.Generator, strength: float) -> ColourChange:
-    """A random change; `strength` 0 changes nothing, 1 varies the density of each channel by about a third."""
+    """Draw a random change; `strength` 0 is the identity, 1 varies the density of each channel by about a third."""
     gains = np.exp(generator.normal(0, 0.15 * strength, 3) + generator.normal(0, 0.2 * strength))
     mixing = generator.normal(0, 0.05 * strength, (3, 3))
     np.fill_diagonal(mixing, 0)
@@ -78,14 +78,14 @@ def random_colour(generator: np.random.Generator, strength: float) -> ColourChan
 
 
 def random_span(extent: int, most: float, generator: np.random.Generator) -> slice:
-    """A random part of `extent` that leaves at most the share `most` of it away, and one pixel at least."""
+    """Draw a random span of `extent` that omits at most the share `most` and keeps at least one pixel."""
     kept = max(1, round(extent * (1 - generator.uniform(0, most))))
     start = int(generator.integers(0, extent - kept + 1))
     return slice(start, start + kept)
 
 
 class CroppedPatches:
-    """A patch source of which only a window is seen, whose corner is `xy`."""
+    """Patch source restricted to a window whose top-left corner is `xy`."""
 
     def __init__(self, source: PatchSource, xy: tuple[int, int]) -> None:
         self.source = source
@@ -97,7 +97,7 @@ class CroppedPatches:
 
 
 class AugmentedPatches:
-    """A patch source seen through one symmetry and one colour change."""
+    """Patch source with one symmetry and one colour change applied."""
 
     def __init__(
         self, source: PatchSource, extent: tuple[int, int], symmetry: Symmetry, colour: ColourChange | None
@@ -109,7 +109,7 @@ class AugmentedPatches:
         self.extent = symmetry.extent(extent)
 
     def view(self, pixels: UInt8Array) -> UInt8Array:
-        """The coarse view as the network sees it."""
+        """Return the transformed coarse view."""
         seen = self.symmetry.apply(pixels)
         return self.colour.apply(seen) if self.colour else seen
 

@@ -1,4 +1,4 @@
-"""Bags: one slide's coarse view, the cells that may be looked at, the source of its patches; and batches of bags."""
+"""Bags (coarse view, valid cells and patch source of one slide) and batches of bags."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from wsi_attn.tissue.detect import detect_tissue
 from wsi_attn.tissue.polygons import tissue_from_geojson
 
 MIN_CELL_TISSUE = 0.1
-"""A cell of the attention map may be looked at where at least this share of it is tissue."""
+"""Minimum tissue share of a valid attention cell."""
 
 LEAST_PRIOR = 0.01
-"""Least prior of a cell that may be looked at: what tiles are scored by must not forbid what the network finds."""
+"""Minimum prior of a valid cell, so that tile scores cannot veto the network."""
 
 TISSUE_PIXELS = 8_000_000
-"""Largest view that tissue is looked for on; 16 µm/px for the largest slide that fits a scanner."""
+"""Maximum pixels of the view for tissue detection; 16 µm/px for the largest slide that fits a scanner."""
 
 
 @dataclass(frozen=True)
 class Bag:
-    """One slide as a network sees it.
+    """One slide as network input.
 
     `view` is uint8 (rows, columns, 3), coarse; `tissue` bool of the same shape; `extent` width and height in
     high-resolution pixels; `unreadable` level-0 regions of the coarse view that could not be decoded; `weights` the
-    prior of each coarse pixel (see `data.prior`), bool, or uint8 in 1/255; None weighs all alike; `lesion` bool, where
-    the finding is; None where that is not known.
+    prior of each coarse pixel (see `data.prior`), bool, or uint8 in 1/255; None for equal weights; `lesion` bool, the
+    annotated finding; None if unknown.
     """
 
     view: UInt8Array
@@ -59,10 +59,10 @@ class Bag:
     lesion: NDArray[np.bool_] | None = None
 
     def random_crop(self, generator: np.random.Generator, most: float, coarse_factor: int) -> Bag:
-        """A random window of the slide, each side shorter by at most the share `most`; all of it where the window
-        would hold no tissue.
+        """Crop to a random window, each side shorter by at most the share `most`; the whole slide if the window
+        has no tissue.
 
-        `coarse_factor` is the high-resolution pixels per coarse pixel, along a side.
+            `coarse_factor` is the number of high-resolution pixels per coarse pixel along a side.
         """
         rows, columns = (random_span(extent, most, generator) for extent in self.tissue.shape)
         if not self.tissue[rows, columns].any():
@@ -77,7 +77,7 @@ class Bag:
         return Bag(view, tissue, (width, height), source, self.unreadable, weights, lesion)
 
     def augmented(self, generator: np.random.Generator, colour: float, *, turn: bool = True) -> Bag:
-        """The same slide in another colour, and unless it may not `turn` in another orientation."""
+        """Return the slide with a random colour change and, if `turn`, a random orientation."""
         change = random_colour(generator, colour) if colour > 0 else None
         symmetry = random_symmetry(generator) if turn else Symmetry(False, False, False)
         source = AugmentedPatches(self.source, self.extent, symmetry, change)
@@ -97,21 +97,21 @@ def make_bag(
     regions: Path | None = None,
     prior: str = "none",
 ) -> Bag:
-    """Read a slide's coarse view and find its tissue.
+    """Read the coarse view of a slide and detect its tissue.
 
     Parameters
     ----------
     tissue
-        Method of detection; "none" takes the whole image.
+        Detection method; "none" uses the whole image.
     regions
-        GeoJSON of boxes and polygons, drawn in QuPath say, that take the place of detection: nothing outside of them
-        is looked at.
+        GeoJSON file of boxes and polygons, for example from QuPath, that replaces detection: everything outside them
+        is ignored.
     prior
         One of `data.prior.PRIORS`.
 
     Raises
     ------
-    TissueError : the regions cannot be read, or none of them lies on the slide.
+    TissueError : the regions cannot be read, or none overlaps the slide.
     """
     view = patches.coarse_view(progress)
     progress(0, 1, "finding tissue")
@@ -130,13 +130,13 @@ def make_bag(
 
 
 def _find_tissue(view: View, mpp: Mpp | None, method: str) -> NDArray[np.bool_]:
-    """Tissue of a view, found on a reduced copy where the view is large: a mask needs no fine detail."""
+    """Detect the tissue of a view; a large view is reduced first because the mask needs no fine detail."""
     factor = max(1, math.ceil(math.sqrt(view.readable.size / TISSUE_PIXELS)))
     if factor == 1:
         return detect_tissue(view.pixels, view.frame, mpp, readable=view.readable, method=method).mask
     frame = view.frame
     size = Size(-(-frame.size.width // factor), -(-frame.size.height // factor))
-    # Not exactly `factor` where it does not divide the view: the reduced frame spans just what the view spans.
+    # Not exactly `factor` if it does not divide the view: the reduced frame covers exactly the extent of the view.
     reduced = Frame(
         size, frame.downsample_x * frame.size.width / size.width, frame.downsample_y * frame.size.height / size.height
     )
@@ -148,10 +148,10 @@ def _find_tissue(view: View, mpp: Mpp | None, method: str) -> NDArray[np.bool_]:
 
 
 def valid_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
-    """Cells of `stride` by `stride` coarse pixels that hold enough tissue.
+    """Return the cells of `stride` by `stride` coarse pixels with enough tissue.
 
-    bool (ceil(rows/stride), ceil(columns/stride)). The share is of the part of the cell inside the image. Where tissue
-    exists but no cell holds enough, those that hold any count.
+    bool (ceil(rows/stride), ceil(columns/stride)). The share refers to the part of the cell inside the image. If
+    there is tissue but no cell has enough, all cells with any tissue are valid.
     """
     share = cell_means(tissue, stride)
     enough = share >= MIN_CELL_TISSUE
@@ -159,7 +159,9 @@ def valid_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
 
 
 def cell_means(raster: NDArray[np.bool_] | UInt8Array, stride: int) -> NDArray[np.float64]:
-    """Mean of a raster over the part of each cell inside the image: (ceil(rows/stride), ceil(columns/stride))."""
+    """Return the mean of a raster over the part of each cell inside the image: (ceil(rows/stride),
+    ceil(columns/stride)).
+    """
     rows, columns = raster.shape
     height, width = -(-rows // stride), -(-columns // stride)
     padded = np.zeros((height * stride, width * stride), raster.dtype)
@@ -169,12 +171,12 @@ def cell_means(raster: NDArray[np.bool_] | UInt8Array, stride: int) -> NDArray[n
 
 
 def cell_areas(shape: tuple[int, ...], stride: int) -> NDArray[np.int64]:
-    """Pixels of each cell that lie inside a raster (rows, columns): (ceil(rows/stride), ceil(columns/stride))."""
+    """Return the pixels of each cell inside a raster (rows, columns): (ceil(rows/stride), ceil(columns/stride))."""
     return np.outer(_inside(shape[0], stride), _inside(shape[1], stride))
 
 
 def prior_cells(bag: Bag, stride: int) -> NDArray[np.float32]:
-    """Prior of each cell, float32 (h, w): `LEAST_PRIOR` to 1; 1 everywhere where the bag has no weights."""
+    """Return the prior of each cell, float32 (h, w), `LEAST_PRIOR` to 1; all 1 if the bag has no weights."""
     if bag.weights is None:
         return np.ones([-(-extent // stride) for extent in bag.tissue.shape], np.float32)
     means = cell_means(bag.weights, stride) / (1 if bag.weights.dtype == np.bool_ else 255)
@@ -182,16 +184,16 @@ def prior_cells(bag: Bag, stride: int) -> NDArray[np.float32]:
 
 
 def _inside(extent: int, stride: int) -> NDArray[np.int64]:
-    """Pixels of each cell along one axis that lie inside the image."""
+    """Return the pixels of each cell along one axis inside the image."""
     return np.minimum(stride, extent - stride * np.arange(-(-extent // stride)))
 
 
 def collate(bags: Sequence[Bag], stride: int, generator: torch.Generator | None = None) -> BagBatch:
-    """A batch of bags, padded to the largest; `stride` is that of the coarse network."""
+    """Collate bags, padded to the largest; `stride` is that of the coarse network."""
     height = max(bag.view.shape[0] for bag in bags)
     width = max(bag.view.shape[1] for bag in bags)
     if len(bags) == 1:
-        coarse = bags[0].view[None]  # a slide's view is large: no copy
+        coarse = bags[0].view[None]  # The view of a slide is large; avoid a copy.
     else:
         coarse = np.full((len(bags), height, width, 3), BACKGROUND, np.uint8)
         for index, bag in enumerate(bags):
@@ -216,6 +218,6 @@ def collate(bags: Sequence[Bag], stride: int, generator: torch.Generator | None 
 
 
 def _padded_sizes(bags: Sequence[Bag]) -> torch.Tensor | None:
-    """int64 (B, 2), width and height of the views; None where all are of one size."""
+    """Return width and height of the views, int64 (B, 2); None if all sizes are equal."""
     sizes = [(bag.view.shape[1], bag.view.shape[0]) for bag in bags]
     return torch.tensor(sizes, dtype=torch.int64) if len(set(sizes)) > 1 else None

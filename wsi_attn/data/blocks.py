@@ -1,4 +1,4 @@
-"""A slide whose decoded blocks are kept while memory allows, for passes that come back to the same places."""
+"""Slide with a cache of decoded blocks, for repeated passes over the same regions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from wsi_attn.slide import BACKGROUND, EncodedTiles, Slide, SlideInfo, UInt8Arra
 from wsi_attn.slides.tile_cache import TileCache
 
 BLOCK = 512
-"""Side of a kept block in pixels of its level: 0.75 MB, a few tiles of most slides."""
+"""Side of a cached block in pixels of its level: 0.75 MB, a few tiles of most slides."""
 
 
 class CachedSlide:
-    """A slide read block by block through a cache that slides may share; gives the pixels that the slide gives.
+    """Slide read block by block through a cache that several slides can share; pixels are unchanged.
 
     Parameters
     ----------
     slide
-        Read from, and closed with this.
+        Underlying slide; closed together with this one.
     cache
-        Where blocks are kept.
+        Block cache.
     key
-        Tells this slide's blocks from those of others.
+        Identifies the blocks of this slide in the cache.
     """
 
     def __init__(self, slide: Slide, cache: TileCache, key: Hashable) -> None:
@@ -40,9 +40,9 @@ class CachedSlide:
         return self.slide.info
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
-        """Pixels of one region; see `Slide.read_region`."""
+        """Read the pixels of one region; see `Slide.read_region`."""
         if not 0 <= level < len(self.info.levels) or min(size) <= 0:
-            return self.slide.read_region(xy0, level, size)  # which says what is wrong
+            return self.slide.read_region(xy0, level, size)  # The slide raises the descriptive error.
         frame = self.info.levels[level]
         wanted = Region(round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y), *size)
         inside = wanted.intersection(Region(0, 0, *frame.size))
@@ -53,7 +53,7 @@ class CachedSlide:
             for top in range(inside.y // BLOCK * BLOCK, inside.y1, BLOCK):
                 for left in range(inside.x // BLOCK * BLOCK, inside.x1, BLOCK):
                     self._paste(pixels, wanted, level, Region(left, top, BLOCK, BLOCK))
-        except SlideReadError:  # the damage may lie in a block but outside the region
+        except SlideReadError:  # The damage may lie in a block but outside the region.
             return self.slide.read_region(xy0, level, size)
         return pixels
 
@@ -90,5 +90,5 @@ class CachedSlide:
 
 
 def uncached(slide: Slide) -> Slide:
-    """The slide behind its cache, or the slide itself where there is none."""
+    """Return the slide behind the cache, or the slide itself if it has no cache."""
     return slide.slide if isinstance(slide, CachedSlide) else slide

@@ -1,4 +1,4 @@
-"""Boxes around what stands out or what a mask shows; how well they meet given ones; a picture to check them."""
+"""Boxes from saliency or masks, their overlap with annotated boxes, and images to check them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.slides.view import View, read_view
 
 VIEW_SIDE = 256
-"""Longer side at most of the view that boxes are found on, pixels."""
+"""Maximum longer side of the view on which boxes are found, pixels."""
 
 PADDING = 0.05
-"""Share of a box's side that is added on each side."""
+"""Padding on each side as a share of the side of the box."""
 
 LEAST_WEIGHT = 0.5
-"""Parts of a mask that weigh less than this share of the heaviest are taken for noise."""
+"""Components of a mask below this share of the largest weight are treated as noise."""
 
 LEAST_AREA, MOST_AREA = 0.01, 0.9
-"""Share of the image: boxes that cover less or more together say nothing, and the image gets none."""
+"""Limits of the image share covered by all boxes; outside them the image gets no boxes."""
 
 PICTURE_SIDE = 800
-"""Longer side of a picture at most, pixels."""
+"""Maximum longer side of a drawn image, pixels."""
 
 GIVEN_COLOUR, FOUND_COLOUR = (0, 158, 115), (213, 94, 0)
-"""Green and orange, told apart by everyone (Okabe and Ito)."""
+"""Green and orange of the colour-blind-safe palette of Okabe and Ito."""
 
 
 class Box(NamedTuple):
-    """Left, top, right, bottom in whole level-0 pixels, the ends excluded."""
+    """Left, top, right, bottom in integer level-0 pixels, right and bottom excluded."""
 
     x1: int
     y1: int
@@ -48,14 +48,14 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundBoxes:
-    """What was found on one image.
+    """Boxes found on one image.
 
     Attributes
     ----------
     boxes
-        By weight, the heaviest first; empty where nothing convinces.
+        Sorted by decreasing weight; empty if no box passes the limits.
     scores
-        Mean saliency, or probability of an object, inside each box minus that outside of all, -1 to 1.
+        Mean saliency, or probability of an object, inside each box minus that outside all boxes, -1 to 1.
     """
 
     boxes: tuple[Box, ...]
@@ -63,13 +63,13 @@ class FoundBoxes:
 
 
 def overview(slide: Slide) -> View:
-    """The whole slide, at most `VIEW_SIDE` wide and high."""
+    """Read the whole slide, at most `VIEW_SIDE` pixels wide and high."""
     factor = max(1.0, max(slide.info.size0) / VIEW_SIDE)
     return read_view(slide, factor, factor, workers=1)
 
 
 def salient_boxes(slide: Slide) -> FoundBoxes:
-    """Boxes around what stands out on a view of the whole slide (see `data.saliency`)."""
+    """Return boxes around salient regions of a view of the whole slide (see `data.saliency`)."""
     salience = saliency(overview(slide).pixels)
     return boxes_from(salience, salient_mask(salience), slide.info.size0)
 
@@ -77,18 +77,18 @@ def salient_boxes(slide: Slide) -> FoundBoxes:
 def boxes_from(
     salience: NDArray[np.float32], mask: NDArray[np.bool_], size0: Size, least: float = LEAST_AREA
 ) -> FoundBoxes:
-    """Boxes around the heavy parts of a mask, unless they cover too little or too much of the image.
+    """Return boxes around the heavy components of a mask, unless they cover too little or too much of the image.
 
     Parameters
     ----------
     salience
-        float32 (rows, columns), 0 to 1, a raster of the whole slide; weighs the parts and scores the boxes.
+        float32 (rows, columns), 0 to 1, a raster of the whole slide; weights the components and scores the boxes.
     mask
-        bool (rows, columns), what of it is an object.
+        bool (rows, columns), object pixels.
     size0
         Width and height of the slide.
     least
-        Share of the image that the boxes must cover together.
+        Minimum share of the image that the boxes must cover together.
     """
     boxes = boxes_of_mask(mask, size0, salience)
     inside = box_mask(boxes, size0, salience.shape)
@@ -106,7 +106,7 @@ def boxes_of_mask(
     padding: float = PADDING,
     least: float = LEAST_WEIGHT,
 ) -> list[Box]:
-    """A box around each 8-connected part of a mask that is heavy enough, the heaviest first.
+    """Return a box around each 8-connected component of a mask with enough weight, by decreasing weight.
 
     Parameters
     ----------
@@ -115,11 +115,11 @@ def boxes_of_mask(
     size0
         Width and height of the slide.
     weight
-        float32 (rows, columns), what each pixel weighs; all alike by default.
+        float32 (rows, columns), weight of each pixel; equal by default.
     padding
-        Share of the box's side that is added on each side; boxes are cut at the edge of the slide.
+        Padding on each side as a share of the side of the box; boxes are clipped to the slide.
     least
-        Least weight of a part, as a share of the heaviest.
+        Minimum weight of a component as a share of the largest.
     """
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     weights = np.bincount(labels.ravel(), None if weight is None else weight.ravel(), count)[1:]
@@ -140,32 +140,33 @@ def boxes_of_mask(
 
 
 def given_boxes(row: Row, size0: Size, shape: tuple[int, ...], origin: Point = ORIGIN) -> NDArray[np.bool_] | None:
-    """The boxes of a manifest's row on a raster (rows, columns), of outlines and masks the boxes around their parts.
+    """Return the boxes of a manifest row on a raster (rows, columns); for outlines and masks, boxes around their
+    components.
 
-    None where the row marks nothing; errors as `region_mask`.
+    None if the row has no annotation; raises like `region_mask`.
     """
     region = region_mask(row, size0, (shape[0], shape[1]), origin)
     if region is None or (row.boxes and not row.boxes.lower().endswith((".json", ".geojson"))):
-        return region  # boxes already
+        return region  # Already boxes.
     return box_mask(boxes_of_mask(region, size0, padding=0, least=0), size0, shape)
 
 
 def overlap(found: NDArray[np.bool_], given: NDArray[np.bool_]) -> float:
-    """Intersection over union of two regions; 0 where both are empty."""
+    """Return the intersection over union of two regions; 0 if both are empty."""
     union = int((found | given).sum())
     return int((found & given).sum()) / union if union else 0.0
 
 
 def as_text(boxes: Sequence[Box]) -> str:
-    """Boxes as a manifest's column has them."""
+    """Format boxes for the `boxes` column of a manifest."""
     return "; ".join(" ".join(map(str, box)) for box in boxes)
 
 
 def draw_boxes(slide: Slide, boxes: Sequence[Box], given: NDArray[np.bool_] | None) -> bytes:
-    """A PNG of the slide with the boxes found in orange and the regions given, bool (rows, columns), in green."""
+    """Draw a PNG of the slide with found boxes in orange and annotated regions, bool (rows, columns), in green."""
     factor = max(max(slide.info.size0) / PICTURE_SIDE, 1e-3)
     view = read_view(slide, max(1.0, factor), max(1.0, factor), workers=1)
-    enlarged = max(1, math.ceil(PICTURE_SIDE / 2 / max(view.pixels.shape)))  # small images are shown larger
+    enlarged = max(1, math.ceil(PICTURE_SIDE / 2 / max(view.pixels.shape)))  # Small images are enlarged.
     picture: UInt8Array = np.ascontiguousarray(view.pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1))
     height, width = picture.shape[:2]
     if given is not None:

@@ -1,6 +1,6 @@
-"""Inputs of a command: slides, stores and images, given one by one, as folders, as manifests, or as a list on stdin.
+"""Inputs of a command: slides, stores and images, as single paths, folders, manifests, or a list on stdin.
 
-`expand` is the only place that decides what an argument stands for.
+`expand` is the only place that interprets command-line arguments.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".dcm", ".czi"}
     | {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 )
-"""Files of a folder that count as slides or images; a file that is named itself may have any suffix."""
+"""Suffixes of slides and images in a folder; a file given by name may have any suffix."""
 
 OWN_PICTURES = (".heatmap.png", ".patches.png", ".tissue.png", ".legend.png", ".overlay.png")
-"""Pictures that wsi-attn draws, which often lie beside the slides that they show."""
+"""Suffixes of images that wsi-attn draws, often beside the slides."""
 
 STDIN = "-"
 MANIFEST = ".csv"
 
 Finder = Callable[[Path], list[Path]]
-"""The inputs that a folder stands for, sorted; none where it holds none."""
+"""Returns the sorted inputs in a folder."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Input:
     Attributes
     ----------
     path
-        The slide, store or image; of several images that form one field, the first.
+        The slide, store or image; the first image of a field of several.
     mpp
-        Pixel size of level 0 that a manifest gives, µm.
+        Pixel size of level 0 from a manifest, µm.
     images
-        The images of one field, in order; empty for a single file.
+        Images of one field, in order; empty for a single file.
     left_out
-        Further paths that were given for the same DICOM series.
+        Further paths given for the same DICOM series.
     problem
-        Why the input cannot be used: a row of a manifest that names no file, a folder without slides, a URL.
+        Reason why the input cannot be used: a manifest row whose file is missing, a folder without slides, a URL.
     """
 
     path: Path
@@ -60,16 +60,18 @@ class Input:
     left_out: tuple[Path, ...] = ()
 
     def located(self) -> Path:
-        """The one path of the input.
+        """Return the single path of the input.
 
         Raises
         ------
-        WsiAttnError : `problem`, or the input is a field of several images.
+        WsiAttnError : the input has a `problem`, or is a field of several images.
         """
         if self.problem is not None:
             raise self.problem
         if len(self.images) > 1:
-            raise ManifestError(f"{self.path} is one of {len(self.images)} images of a field; name a single image")
+            raise ManifestError(
+                f"{self.path} belongs to a field of {len(self.images)} images; this command takes single images"
+            )
         return self.path
 
     def open(self, slide_mpp: Mpp | None = None) -> Slide:
@@ -78,11 +80,11 @@ class Input:
         Parameters
         ----------
         slide_mpp
-            Pixel size of level 0, µm, for inputs without a pixel size in a manifest; wins over the file's own.
+            Pixel size of level 0, µm, for inputs without one in a manifest; overrides that of the file.
 
         Raises
         ------
-        WsiAttnError : `problem`, or the errors of `open_source`.
+        WsiAttnError : the input has a `problem`, or `open_source` fails.
         """
         mpp = self.mpp or slide_mpp
         if self.problem is None and len(self.images) > 1:
@@ -91,9 +93,9 @@ class Input:
 
 
 def slides_in(folder: Path) -> list[Path]:
-    """Slides, images and stores of a folder, sorted by name; of its subfolders only those that are DICOM series.
+    """Return slides, images and stores in a folder, sorted by name, and DICOM series in its subfolders.
 
-    A store is left out where a slide of the same name lies beside it: both show the same slide.
+    A store beside a slide of the same name is omitted, because both show the same slide.
     """
     files = sorted(folder.iterdir())
     slides = one_per_series([*(file for file in files if is_slide_file(file)), *series_below(folder)])
@@ -102,7 +104,7 @@ def slides_in(folder: Path) -> list[Path]:
 
 
 def series_below(folder: Path) -> list[Path]:
-    """The DICOM series in the subfolders of a folder, each by the file of its largest level, sorted."""
+    """Return the DICOM series in subfolders, sorted, each as the file of its largest level."""
     found = []
     for subfolder in sorted(folder.iterdir()):
         if subfolder.is_dir() and not subfolder.name.startswith(".") and not (subfolder / "zarr.json").exists():
@@ -112,18 +114,18 @@ def series_below(folder: Path) -> list[Path]:
 
 
 def stores_in(folder: Path) -> list[Path]:
-    """Stores of a folder, sorted by name; subfolders are not searched."""
+    """Return the stores in a folder, sorted by name; subfolders are not searched."""
     return [file for file in sorted(folder.iterdir()) if is_store(file)]
 
 
 def is_slide_file(path: Path) -> bool:
-    """Whether a file of a folder counts as a slide or image: by its suffix, hidden files and own pictures excepted."""
+    """Return whether a file has a slide or image suffix, is not hidden and was not drawn by wsi-attn."""
     known = path.suffix.lower() in SLIDE_SUFFIXES and not path.name.endswith(OWN_PICTURES)
     return known and not path.name.startswith(".") and path.is_file()
 
 
 def is_store(path: Path) -> bool:
-    """Whether a path is a store of tiles, complete or not."""
+    """Return whether a path is a store, complete or incomplete."""
     if path.name.startswith(".") or not (path / "zarr.json").is_file():
         return False
     try:
@@ -136,7 +138,7 @@ def is_store(path: Path) -> bool:
 def expand(
     arguments: Iterable[str], stdin: Callable[[], bytes], find: Finder = slides_in, what: str = "slide, image or store"
 ) -> list[Input]:
-    """The inputs that arguments of the command line stand for.
+    """Expand command-line arguments to inputs.
 
     Parameters
     ----------
@@ -146,14 +148,14 @@ def expand(
     stdin
         Reads the list; called at most once.
     find
-        What a folder that is no store stands for.
+        Returns the inputs in a folder that is not a store.
     what
-        What `find` looks for, for the message of a folder that holds none.
+        Description of what `find` looks for, for error messages.
 
     Returns
     -------
-    Inputs in order, a DICOM series once. What cannot be used is an input with a `problem`, so that it does not stop
-    the others.
+    Inputs in order, each DICOM series once. An unusable argument becomes an input with a `problem`, so that it
+    does not stop the others.
     """
     inputs: list[Input] = []
     for argument in arguments:
@@ -182,9 +184,9 @@ def _without_repeated_series(inputs: list[Input]) -> list[Input]:
 
 
 def read_list(data: bytes) -> list[str]:
-    """Paths of a list: one a line, or separated by NUL as `find -print0` writes them; a byte-order mark is skipped."""
+    """Split a list of paths, one per line or separated by NUL as by `find -print0`; a byte-order mark is skipped."""
     encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    text = data.decode(encoding, "surrogateescape")  # as Python decodes the names of files
+    text = data.decode(encoding, "surrogateescape")  # As Python decodes file names.
     if "\0" in text:
         return [name for name in text.split("\0") if name.strip()]
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -207,7 +209,7 @@ def _expand_one(name: str, find: Finder, what: str) -> list[Input]:
         if path.is_dir() and not (path / "zarr.json").exists() and path.suffix != ".zarr":
             found = find(path)
             if not found:
-                raise SlideNotFoundError(f"There is no {what} in the folder {path}")
+                raise SlideNotFoundError(f"no {what} in the folder {path}")
             return [Input(file) for file in found]
     except WsiAttnError as error:
         return [Input(path, problem=error)]

@@ -1,7 +1,7 @@
-"""Bags of slides whose coarse view is too large to be held: it is read block by block, where there is tissue.
+"""Bags of slides whose coarse view does not fit in memory; it is read block by block where there is tissue.
 
-Tissue is looked for on a view of at most `TISSUE_PIXELS`, taken from the level of the pyramid that suffices for it.
-What is held then is that view's mask and a few numbers for each attention cell, never the coarse view.
+Tissue is detected on a view of at most `TISSUE_PIXELS` pixels from a suitable pyramid level. Only the mask of that view
+and a few numbers per attention cell are kept in memory, never the coarse view.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from wsi_attn.tissue.mask import raster_coverage
 from wsi_attn.tissue.polygons import tissue_from_geojson
 
 SAMPLE_BLOCKS, SAMPLE_SIDE = 32, 256
-"""Blocks of the coarse view, and their side in its pixels, that colours are judged by: two million pixels."""
+"""Number and side, in pixels of the coarse view, of the blocks sampled for colour: two million pixels."""
 
 PART = 512
-"""Side, in pixels of the coarse view, of what one thread reads at a time."""
+"""Side, in pixels of the coarse view, of the part that one thread reads at once."""
 
 
 class BlockView:
-    """The coarse view of a slide, read where it is looked at: of an array, it has the shape and gives slices.
+    """Lazily read coarse view of a slide with the `shape` and slicing of an array.
 
     Attributes
     ----------
     shape
         (1, 3, H, W).
     damaged
-        Regions in pixels of the view, met so far, that could not be decoded and read as background.
+        Regions in pixels of the view found so far that could not be decoded; they read as background.
     """
 
     def __init__(self, patches: SlidePatches) -> None:
@@ -60,7 +60,7 @@ class BlockView:
         return 1
 
     def __getitem__(self, where: tuple[slice, ...]) -> torch.Tensor:
-        """`view[:, :, rows, columns]`, uint8 (1, 3, rows, columns); all of it for `view[:, :]`."""
+        """Return `view[:, :, rows, columns]`, uint8 (1, 3, rows, columns); `view[:, :]` is the whole view."""
         height, width = self.shape[2:]
         rows, columns = where[2:] or (slice(None), slice(None))
         top, bottom, _ = rows.indices(height)
@@ -69,7 +69,7 @@ class BlockView:
         return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
     def read(self, region: Region) -> UInt8Array:
-        """Pixels of a region inside the view, uint8 (height, width, 3); parts of it are read in parallel."""
+        """Read a region of the view in parallel parts, uint8 (height, width, 3)."""
         pixels = np.empty((region.height, region.width, 3), np.uint8)
 
         def read(part: Region) -> list[Region]:
@@ -90,10 +90,10 @@ class BlockView:
 
 @dataclass(frozen=True)
 class LargeBag:
-    """One large slide as a network sees it.
+    """One large slide as network input.
 
-    `valid` is bool (h, w), cells of `stride` coarse pixels that may be looked at; `prior` float32 (h, w) or None;
-    `tissue` bool (rows, columns) over `frame`, the view that tissue was looked for on; `unreadable` its level-0 regions
+    `valid` is bool (h, w), valid cells of `stride` coarse pixels; `prior` float32 (h, w) or None;
+    `tissue` bool (rows, columns) over `frame`, the view used for tissue detection; `unreadable` its level-0 regions
     that could not be decoded.
     """
 
@@ -107,9 +107,9 @@ class LargeBag:
     unreadable: tuple[Region, ...]
 
     def batch(self) -> BagBatch:
-        """A batch of this slide alone."""
+        """Return a batch that contains only this slide."""
         return BagBatch(
-            coarse=cast(torch.Tensor, self.view),  # networks take its shape and slices of it
+            coarse=cast(torch.Tensor, self.view),  # Networks use only its shape and slices.
             valid=torch.from_numpy(self.valid)[None],
             extent=torch.tensor([self.patches.extent], dtype=torch.int64),
             sources=(self.patches,),
@@ -117,7 +117,7 @@ class LargeBag:
         )
 
     def without_damage(self) -> LargeBag | None:
-        """The same without the cells that touch what could not be decoded; None where none does."""
+        """Return a copy without the cells that touch unreadable regions; None if no cell does."""
         damaged = np.zeros_like(self.valid)
         for part in self.view.damaged:
             damaged[
@@ -127,7 +127,7 @@ class LargeBag:
         return None if (left == self.valid).all() else replace(self, valid=left)
 
     def sample(self) -> tuple[UInt8Array, NDArray[np.bool_]]:
-        """Coarse pixels of blocks all over the tissue, uint8 (1, n, 3), and which of them are tissue, bool (1, n)."""
+        """Sample coarse pixels across the tissue, uint8 (1, n, 3), with their tissue mask, bool (1, n)."""
         height, width = self.view.shape[2:]
         cells = np.argwhere(self.valid)  # (n, 2), row and column
         chosen = cells[np.linspace(0, len(cells) - 1, min(SAMPLE_BLOCKS, len(cells))).astype(int)]
@@ -143,7 +143,7 @@ class LargeBag:
 
 
 def is_large(patches: SlidePatches) -> bool:
-    """Whether a slide's coarse view has more than `TISSUE_PIXELS` pixels."""
+    """Return whether the coarse view of a slide has more than `TISSUE_PIXELS` pixels."""
     width, height = patches.extent
     return width * height > TISSUE_PIXELS * patches.coarse_factor**2
 
@@ -156,12 +156,12 @@ def make_large_bag(
     regions: Path | None = None,
     prior: str = "none",
 ) -> LargeBag:
-    """Find the tissue of a large slide; parameters and errors as of `data.bags.make_bag`.
+    """Detect the tissue of a large slide; parameters and errors are those of `data.bags.make_bag`.
 
     Parameters
     ----------
     stride
-        Coarse pixels along a cell.
+        Side of a cell in coarse pixels.
     """
     view = BlockView(patches)
     factor = math.ceil(math.sqrt(math.prod(view.frame.size) / TISSUE_PIXELS))
@@ -204,7 +204,7 @@ def make_large_bag(
 
 
 def _cells0(frame: Frame, stride: int, height: int, width: int) -> NDArray[np.float64]:
-    """Cells in reading order as level-0 regions, (h * w, 4)."""
+    """Return the cells in row-major order as level-0 regions, (h * w, 4)."""
     extent = stride * frame.downsample_x, stride * frame.downsample_y
     rows, columns = np.mgrid[:height, :width].reshape(2, -1)
     sides = np.broadcast_to(extent, (len(rows), 2))

@@ -1,4 +1,4 @@
-"""Reading a cohort table: a CSV with a path and a label for every slide, by any of the field's column names."""
+"""Manifests: CSV files with a path and a label per slide, with common alternative column names."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ ALIASES = {
     "mask": ("mask", "mask_path"),
 }
 BOX_FILES = (".xml", ".json", ".geojson")
-"""What ends the name of a file of boxes; any other text is the boxes themselves."""
+"""Suffixes of box files; any other text contains the boxes themselves."""
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One slide of a manifest; `patient` is the path where no column names one, `split` empty where none is given.
+    """One row of a manifest; `patient` is the path if there is no patient column, `split` is empty if not given.
 
     Attributes
     ----------
     path
-        The slide; of several images that make one field, the first.
+        The slide; the first image of a field of several.
     regions
-        GeoJSON of the boxes and polygons, in level-0 pixels, outside of which nothing is looked at.
+        GeoJSON file of boxes and polygons in level-0 pixels; everything outside them is ignored.
     boxes
-        Where the finding is: `x1 y1 x2 y2` in level-0 pixels, several separated by `;`, or the path of a file of them
-        (see `data.annotations`); empty where nothing is said.
+        Location of the finding: `x1 y1 x2 y2` in level-0 pixels, several separated by `;`, or the path of a box file
+        (see `data.annotations`); empty if not given.
     mask
-        The same as an image, not 0 where the finding is.
+        Location of the finding as an image, nonzero inside.
     paths
-        All images of the row: just `path`, or those that are laid out as one field.
+        All images of the row: only `path`, or the images of a field.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class Row:
 
 
 def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
-    """Read and check a manifest.
+    """Read and validate a manifest.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
 
     Raises
     ------
-    ManifestError : missing file, column, label or image, a split that is none, boxes that are no boxes, one patient
-        in two splits, one image with two labels, a column twice. The message names the file and the row, counted as a
-        spreadsheet does, the header being row 1.
+    ManifestError : missing file, column, label or image; invalid split or boxes; a patient in two splits; an image
+        with two labels; a repeated column. The message names the file and the row as a spreadsheet counts it, with
+        the header as row 1.
     """
     rows = [_row(path, number, values, need_label=need_label) for number, values in _read(path, need_label=need_label)]
     _check_leakage(path, rows)
@@ -90,11 +90,11 @@ def read_slides(path: Path) -> list[Row | ManifestError]:
 
     Returns
     -------
-    For each row what it names, or the error why its slide cannot be read, so that it does not stop the others.
+    For each row its slide, or the error that makes it unusable, so that it does not stop the others.
 
     Raises
     ------
-    ManifestError : the file is missing, is no CSV in UTF-8, or has no column for the path or no rows.
+    ManifestError : the file is missing, is not a UTF-8 CSV file, or has no path column or no rows.
     """
     rows: list[Row | ManifestError] = []
     for number, values in _read(path, need_label=False):
@@ -107,9 +107,9 @@ def read_slides(path: Path) -> list[Row | ManifestError]:
 
 
 def _read(path: Path, *, need_label: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    """Every row: its number, the header being 1, and its cells by the names of `ALIASES`."""
+    """Yield the number of each row (the header is 1) and its cells by the names in `ALIASES`."""
     if not path.is_file():
-        raise ManifestError(f"There is no manifest {path}")
+        raise ManifestError(f"no manifest at {path}")
     number = 1
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -118,7 +118,7 @@ def _read(path: Path, *, need_label: bool) -> Iterator[tuple[int, dict[str, str]
             for number, record in enumerate(reader, 2):
                 yield number, {name: (record[column] or "").strip() for name, column in columns.items()}
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"Cannot read {path}: not a CSV in UTF-8 ({error})") from error
+        raise ManifestError(f"Cannot read {path}: not a UTF-8 CSV file ({error})") from error
     if number == 1:
         raise ManifestError(f"{path} has no rows")
 
@@ -127,7 +127,7 @@ def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str
     repeated = [name for name, count in Counter(column.strip().lower() for column in header).items() if count > 1]
     for name in repeated:
         if any(name in aliases for aliases in ALIASES.values()):
-            raise ManifestError(f"{path}, row 1: the column {name!r} is there twice; keep one")
+            raise ManifestError(f"{path}, row 1: the column {name!r} occurs twice; keep one")
     by_lower = {column.strip().lower(): column for column in reversed(header)}
     columns = {
         name: next((by_lower[alias] for alias in aliases if alias in by_lower), "") for name, aliases in ALIASES.items()
@@ -149,7 +149,7 @@ def _row(manifest: Path, number: int, values: Mapping[str, str], *, need_label: 
     images = _images(where, manifest.parent, values["path"])
     split = values.get("split", "").lower()
     if split and split not in SPLITS:
-        raise ManifestError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
+        raise ManifestError(f"{where}: split {split!r} is not one of {', '.join(SPLITS)}")
     return Row(
         path=images[0],
         label=values.get("label", ""),
@@ -165,33 +165,33 @@ def _row(manifest: Path, number: int, values: Mapping[str, str], *, need_label: 
 
 
 def _images(where: str, folder: Path, text: str) -> tuple[Path, ...]:
-    """The image of a row, or several that are separated by `;`."""
-    if slide_exists(folder / text):  # a name may hold a semicolon
+    """Return the image of a row, or several separated by `;`."""
+    if slide_exists(folder / text):  # A file name may contain a semicolon.
         return (folder / text,)
     images = tuple(folder / part.strip() for part in text.split(";"))
     for image in images:
         if image == folder:
-            raise ManifestError(f"{where}: an empty name among the images {text!r}")
+            raise ManifestError(f"{where}: {text!r} contains an empty file name")
         if not slide_exists(image):
-            raise ManifestError(f"{where}: there is no file {image}")
+            raise ManifestError(f"{where}: file not found: {image}")
         if image.is_dir() and len(images) > 1:
             raise ManifestError(
-                f"{where}: {image} is a folder or store, and a row with several images takes image files only; give "
-                "the store a row of its own"
+                f"{where}: {image} is a folder or store, but a row with several images accepts only image files; use "
+                "a separate row for the store"
             )
     if len(set(images)) < len(images):
-        raise ManifestError(f"{where}: an image is named twice in {text!r}")
+        raise ManifestError(f"{where}: {text!r} contains an image twice")
     return images
 
 
 def _file(where: str, folder: Path, text: str, what: str) -> Path | None:
     if text and not (folder / text).is_file():
-        raise ManifestError(f"{where}: there is no file {folder / text} of {what}")
+        raise ManifestError(f"{where}: {what} file not found: {folder / text}")
     return folder / text if text else None
 
 
 def _boxes(where: str, folder: Path, text: str) -> str:
-    """The text of the column, checked; a file's name becomes its path."""
+    """Validate the text of the column; a file name becomes a path."""
     if text.lower().endswith(BOX_FILES):
         return str(_file(where, folder, text, "boxes"))
     parse_boxes(where, text)
@@ -199,11 +199,11 @@ def _boxes(where: str, folder: Path, text: str) -> str:
 
 
 def parse_boxes(where: str, text: str) -> list[tuple[float, float, float, float]]:
-    """Boxes `x1 y1 x2 y2`, several separated by `;`.
+    """Parse boxes `x1 y1 x2 y2`, several separated by `;`.
 
     Raises
     ------
-    ManifestError : not four finite numbers, or an empty or inverted box; the message begins with `where`.
+    ManifestError : not four finite numbers, or an empty or inverted box; the message starts with `where`.
     """
     boxes = []
     for number, part in enumerate(filter(None, map(str.strip, text.split(";"))), 1):
@@ -215,7 +215,7 @@ def parse_boxes(where: str, text: str) -> list[tuple[float, float, float, float]
             raise ManifestError(f"{where}: box {number} ({part}) is not four numbers x1 y1 x2 y2 in pixels")
         x1, y1, x2, y2 = sides
         if x1 >= x2 or y1 >= y2:
-            raise ManifestError(f"{where}: box {number} ({part}) is empty or inverted: x1 < x2 and y1 < y2 are needed")
+            raise ManifestError(f"{where}: box {number} ({part}) is empty or inverted; a box needs x1 < x2 and y1 < y2")
         boxes.append((x1, y1, x2, y2))
     return boxes
 
@@ -227,11 +227,11 @@ def _mpp(where: str, text: str) -> Mpp | None:
         mpp = Mpp.parse(text)
     except ValueError as error:
         raise ManifestError(f"{where}, column mpp: {error}") from error
-    return mpp if min(mpp) > 0 else None  # 0 is how tables write what is not known
+    return mpp if min(mpp) > 0 else None  # Tables often write 0 for unknown values.
 
 
 def _check_labels(path: Path, rows: Sequence[Row]) -> None:
-    """Refuse one image, or one region of it, with two labels."""
+    """Refuse an image, or a region of it, with two labels."""
     seen: dict[tuple[tuple[Path, ...], Path | None], Row] = {}
     for row in rows:
         first = seen.setdefault((tuple(image.resolve() for image in row.paths), row.regions), row)
@@ -248,7 +248,10 @@ def _check_leakage(path: Path, rows: Sequence[Row]) -> None:
         files = [("file", str(image.resolve())) for image in row.paths]
         for what, name in [("patient", row.patient), *files]:
             first = seen.setdefault((what, name), row)
-            before, now = first.split or "train", row.split or "train"  # rows without a split count as training
+            before, now = (
+                first.split or "train",
+                row.split or "train",
+            )  # Rows without a split belong to the training set.
             if before != now:
                 raise ManifestError(
                     f"{path}: {what} {name!r} is in {before} (row {first.number}) and in {now} "

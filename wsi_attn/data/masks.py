@@ -1,10 +1,10 @@
-"""What segmentation learns from: a class for every pixel of a row, from a mask image or from annotations.
+"""Segmentation labels: a class for every pixel of a row, from a mask image or from annotations.
 
-A mask image covers the whole slide. With two classes whatever is not 0 is the second one, so that binary masks and
-instance masks (8 or 16 bits, a number for each object) need no conversion; with more classes a pixel holds the number
-of its class, or the value that `--classes` gives it. A GeoJSON file as QuPath writes it holds polygons whose
-classifications are class names; what no polygon covers is background, what a polygon classified as `Ignore` covers has
-no label, nor has what lies outside the row's `regions`.
+A mask image covers the whole slide. With two classes every nonzero value is the second class, so that binary masks and
+instance masks (8 or 16 bits, one number per object) need no conversion; with more classes the pixel value is the index
+of the class, or the value set by `--classes`. A GeoJSON file as exported by QuPath has polygons whose
+classifications are class names; uncovered pixels are background; pixels under a polygon classified as `Ignore` and
+pixels outside the row's `regions` have no label.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from wsi_attn.tissue.polygons import classified_polygons, read_regions
 from wsi_attn.tissue.rings import Polygon, fill_polygons
 
 UNLABELLED = 255
-"""Value of a pixel without a label, in arrays of classes; so there are at most 255 classes."""
+"""Class value of unlabelled pixels; there are at most 255 classes."""
 
 DEFAULT_NAMES = ("background", "foreground")
 IGNORE = "ignore"
-"""Beginning of the class names, in any case, whose polygons take the label away: QuPath's own `Ignore*`."""
+"""Case-insensitive prefix of class names whose polygons remove the label, as QuPath's `Ignore*`."""
 
 GEOJSON = (".geojson", ".json")
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Names of the classes, the background first, and the value of each in a mask image.
+    """Class names, background first, and the value of each in a mask image.
 
-    Without `values` there are two classes and all values but 0 mean the second, or the value is the class's number.
+    Without `values`, every nonzero value is the second of two classes, or the value is the index of the class.
     """
 
     names: tuple[str, ...]
@@ -49,12 +49,12 @@ class Classes:
 
     @property
     def counts_objects(self) -> bool:
-        """Whether values of a mask image number objects rather than classes."""
+        """Return whether values of a mask image are object numbers rather than classes."""
         return not self.values and len(self.names) == 2
 
 
 class Window(NamedTuple):
-    """A raster over a part of a slide: its corner in level-0 pixels, its size, level-0 pixels per pixel."""
+    """Raster over a part of a slide: corner in level-0 pixels, size, and level-0 pixels per pixel."""
 
     x0: float
     y0: float
@@ -65,33 +65,35 @@ class Window(NamedTuple):
 
 
 class Mask(Protocol):
-    """The labels of one row."""
+    """Labels of one row."""
 
     def read(self, window: Window) -> UInt8Array:
-        """Class of each pixel's middle, uint8 (height, width); `UNLABELLED` outside the slide and where none is."""
+        """Read the class at each pixel centre, uint8 (height, width); `UNLABELLED` outside the slide and
+        without a label.
+        """
         ...
 
     def objects(self, window: Window) -> NDArray[np.int32] | None:
-        """Number of the object of each pixel, int32 (height, width), 0 for none.
+        """Read the object number of each pixel, int32 (height, width), 0 for none.
 
-        None where objects are not told apart, so that connected pixels of a class are one.
+        None if objects are not distinguished; connected pixels of a class then form one object.
         """
         ...
 
     def place(self, generator: np.random.Generator) -> tuple[float, float] | None:
-        """A random labelled place that is not background, level-0 pixels; None where there is none."""
+        """Draw a random labelled foreground location in level-0 pixels; None if there is none."""
         ...
 
 
 class ImageMask:
-    """Labels in an image over the whole slide.
+    """Labels from an image of the whole slide.
 
     Parameters
     ----------
     classes
         uint8 (rows, columns).
     numbers
-        int32 (rows, columns), objects, or None.
+        int32 (rows, columns), object numbers, or None.
     size0
         Width and height of the slide.
     """
@@ -112,7 +114,7 @@ class ImageMask:
         return np.where(inside, self._numbers[np.ix_(rows, columns)], 0).astype(np.int32)
 
     def place(self, generator: np.random.Generator) -> tuple[float, float] | None:
-        """See `Mask.place`; every class is as likely as any other."""
+        """See `Mask.place`; all classes are equally likely."""
         present = np.bincount(self._classes.ravel(), minlength=UNLABELLED + 1)[1:UNLABELLED].nonzero()[0] + 1
         if not len(present):
             return None
@@ -129,7 +131,7 @@ class ImageMask:
         return float(self._classes.shape[0] / self._size0.height)
 
     def _places(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows and columns of the mask under the pixels' middles, and which lie inside."""
+        """Return rows and columns of the mask at the pixel centres, and which lie inside."""
         x = np.floor((window.x0 + (np.arange(window.width) + 0.5) * window.downsample_x) * self._scale_x)
         y = np.floor((window.y0 + (np.arange(window.height) + 0.5) * window.downsample_y) * self._scale_y)
         height, width = self._classes.shape
@@ -139,14 +141,14 @@ class ImageMask:
 
 
 class PolygonMask:
-    """Labels drawn as polygons over a slide; where they overlap, the class named later counts.
+    """Labels from polygons; where they overlap, the later class wins.
 
     Parameters
     ----------
     polygons
-        Of each class, the background's first.
+        Polygons of each class, background first.
     ignored
-        Whose label is taken away, whatever they lie on.
+        Polygons that remove the label of all pixels they cover.
     size0
         Width and height of the slide.
     """
@@ -169,14 +171,14 @@ class PolygonMask:
         return classes
 
     def objects(self, window: Window) -> NDArray[np.int32] | None:
-        """See `Mask.objects`: one object for each polygon."""
+        """See `Mask.objects`; each polygon is one object."""
         numbers = np.zeros((window.height, window.width), np.int32)
         for number, polygon in enumerate((polygon for part in self._polygons[1:] for polygon in part), 1):
             numbers[_filled([polygon], window)] = number
         return numbers
 
     def place(self, generator: np.random.Generator) -> tuple[float, float] | None:
-        """See `Mask.place`: in the bounding box of a polygon; every class is as likely as any other."""
+        """See `Mask.place`; the location lies in the bounding box of a polygon, and all classes are equally likely."""
         present = [polygons for polygons in self._polygons[1:] if polygons]
         if not present:
             return None
@@ -187,7 +189,7 @@ class PolygonMask:
 
 
 class RegionMask:
-    """Labels of another mask inside of regions alone."""
+    """Labels of another mask, restricted to regions."""
 
     def __init__(self, mask: Mask, regions: Sequence[Polygon]) -> None:
         self._mask, self._regions = mask, regions
@@ -199,39 +201,39 @@ class RegionMask:
         return classes
 
     def objects(self, window: Window) -> NDArray[np.int32] | None:
-        """See `Mask.objects`; whole ones, of which only what has a label is compared."""
+        """See `Mask.objects`; objects are whole, but only their labelled pixels are compared."""
         return self._mask.objects(window)
 
     def place(self, generator: np.random.Generator) -> tuple[float, float] | None:
-        """See `Mask.place`: of the mask, inside the regions or not."""
+        """See `Mask.place`; the location may lie outside the regions."""
         return self._mask.place(generator)
 
 
 def parse_classes(text: str) -> Classes:
-    """Classes from `--classes`: names with commas between, the background first, each with `=VALUE` or none.
+    """Parse `--classes`: comma-separated names, background first, all with `=VALUE` or none.
 
     Raises
     ------
-    UsageError : fewer than two names, one twice, or values that are no whole numbers, or not of all.
+    UsageError : fewer than two names, a repeated name, or values that are missing, repeated or not integers.
     """
     parts = [part.strip().partition("=") for part in text.split(",")]
     names = tuple(name.strip() for name, _, _ in parts)
     if len(names) < 2 or len(set(names)) < len(names) or not all(names) or len(names) > UNLABELLED:
-        raise UsageError(f"--classes takes two names at least, each once, the background first, not {text!r}")
+        raise UsageError(f"--classes takes at least two different names, background first, not {text!r}")
     given = [value.strip() for _, equals, value in parts if equals]
     if not given:
         return Classes(names)
     if len(given) < len(names) or not all(value.isdecimal() for value in given) or len(set(given)) < len(given):
-        raise UsageError(f"--classes {text!r}: give every name its own whole number, as in background=0,cell=255")
+        raise UsageError(f"--classes {text!r}: every name needs its own integer value, as in background=0,cell=255")
     return Classes(names, tuple(int(value) for value in given))
 
 
 def found_classes(rows: Sequence[Row]) -> Classes:
-    """The classes that annotations name, sorted, after the background; `DEFAULT_NAMES` where all masks are images.
+    """Return background and the sorted classes of the annotations; `DEFAULT_NAMES` if all masks are images.
 
     Raises
     ------
-    ManifestError : a file of annotations cannot be read.
+    ManifestError : an annotation file cannot be read.
     """
     drawn = [row for row in rows if row.mask is not None and is_drawn(row.mask)]
     names = {name for row in drawn for name, polygons in _annotations(row) if polygons and not _is_ignored(name)}
@@ -240,20 +242,20 @@ def found_classes(rows: Sequence[Row]) -> Classes:
 
 
 def is_drawn(path: Path) -> bool:
-    """Whether a mask is a file of annotations, not an image."""
+    """Return whether a mask is an annotation file and not an image."""
     return path.suffix.lower() in GEOJSON
 
 
 def open_mask(row: Row, classes: Classes, size0: Size, origin: Point = ORIGIN) -> Mask:
-    """The labels of a row; `origin` is the corner of the slide's bounds, where the coordinates of GeoJSON begin.
+    """Open the labels of a row; `origin` is the corner of the slide's bounds, the origin of GeoJSON coordinates.
 
     Raises
     ------
-    ManifestError : the row has no mask, it cannot be read, is of another shape than the slide, or holds a class that is
-        not known; the message names the row and the file.
+    ManifestError : the mask is missing, cannot be read, differs in shape from the slide, or contains an unknown
+        class; the message names the row and the file.
     """
     if row.mask is None:
-        raise ManifestError(f"row {row.number}: there is no mask, column `mask`")
+        raise ManifestError(f"row {row.number}: the column `mask` is missing or empty")
     mask = (
         _drawn_mask(row, classes, size0, origin) if is_drawn(row.mask) else _image_mask(row, row.mask, classes, size0)
     )
@@ -264,9 +266,10 @@ def _image_mask(row: Row, path: Path, classes: Classes, size0: Size) -> ImageMas
     where = f"row {row.number}: mask {path}"
     values = _values(path, where)
     rows, columns = values.shape
-    if abs(rows * size0.width - columns * size0.height) > max(size0):  # within a pixel of the same shape
+    if abs(rows * size0.width - columns * size0.height) > max(size0):  # Same aspect ratio to within a pixel.
         raise ManifestError(
-            f"{where} is {columns} x {rows} px and the image {size0.width} x {size0.height}: it is no mask of the whole"
+            f"{where} is {columns} x {rows} px but the image is {size0.width} x {size0.height}"
+            ": a mask must cover the whole image"
         )
     if classes.counts_objects:
         several = values.max(initial=0) > values[values > 0].min(initial=np.iinfo(values.dtype).max)
@@ -280,7 +283,7 @@ def _image_mask(row: Row, path: Path, classes: Classes, size0: Size) -> ImageMas
     if (found == UNLABELLED).any():
         strange = sorted(set(values[found == UNLABELLED].ravel().tolist()))
         raise ManifestError(
-            f"{where} holds the values {strange[:5]}, which no class has; known are "
+            f"{where} has the values {strange[:5]}, which belong to no class; the classes are "
             f"{', '.join(f'{name}={value}' for name, value in zip(classes.names, wanted, strict=True))} (--classes)"
         )
     return ImageMask(found, None, size0)
@@ -299,7 +302,7 @@ def _drawn_mask(row: Row, classes: Classes, size0: Size, origin: Point) -> Polyg
             by_class[1] += polygons
         elif polygons:
             raise ManifestError(
-                f"row {row.number}: {row.mask} has polygons of class {name or '(none)'!r}; known are "
+                f"row {row.number}: {row.mask} has polygons of class {name or '(none)'!r}; the classes are "
                 f"{', '.join(classes.names)} (--classes)"
             )
     return PolygonMask(by_class, ignored, size0)
@@ -317,32 +320,32 @@ def _is_ignored(name: str) -> bool:
 
 
 def _values(path: Path, where: str) -> NDArray[Any]:
-    """Values of a mask image, (rows, columns); of a palette the numbers, not the colours."""
+    """Read the values of a mask image, (rows, columns); palette images give indices, not colours."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ManifestError(f"{where}: more than {MAX_PIXELS:,} pixels; draw it as GeoJSON polygons")
+                raise ManifestError(f"{where}: more than {MAX_PIXELS:,} pixels; use GeoJSON polygons instead")
             values = np.asarray(image)
     except ManifestError:
         raise
-    except Exception as error:  # Pillow raises nearly anything on damaged files
-        found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # TIFFs that Pillow does not know
+    except Exception as error:  # Pillow raises many exception types on damaged files.
+        found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # TIFFs that Pillow cannot decode.
         if found is None:
             raise ManifestError(f"{where} cannot be read: {error}") from error
         values = np.asarray(found)
     if values.ndim == 3:
         if (values[..., :1] != values[..., :3]).any():
-            raise ManifestError(f"{where} is a colour picture; a mask holds one number a pixel")
+            raise ManifestError(f"{where} is a colour image; a mask must have one channel")
         values = values[..., 0]
     if values.dtype.kind not in "bui":
-        raise ManifestError(f"{where} holds {values.dtype} values; a mask holds whole numbers")
+        raise ManifestError(f"{where} has {values.dtype} values; a mask must have integer values")
     if values.min(initial=0) < 0:
-        raise ManifestError(f"{where} holds numbers below 0")
+        raise ManifestError(f"{where} has negative values")
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
 
 
 def _filled(polygons: Sequence[Polygon], window: Window) -> NDArray[np.bool_]:
-    """Pixels of a window whose middle lies in a polygon."""
+    """Return the pixels of a window whose centre lies in a polygon."""
     origin = np.array((window.x0, window.y0))
     extent = np.array((window.width * window.downsample_x, window.height * window.downsample_y))
     near = [
@@ -351,5 +354,5 @@ def _filled(polygons: Sequence[Polygon], window: Window) -> NDArray[np.bool_]:
         if (polygon.exterior.min(axis=0) < origin + extent).all() and (polygon.exterior.max(axis=0) > origin).all()
     ]
     frame = Frame(Size(window.width, window.height), window.downsample_x, window.downsample_y)
-    # The extent is given a pixel more than it has: the last pixels are whole ones here, not cut off by a slide's edge.
+    # The extent is one pixel larger, so that the last pixels are whole and not cut off at the edge of the slide.
     return fill_polygons(near, frame, Size(int(extent[0]) + 2, int(extent[1]) + 2))

@@ -1,13 +1,13 @@
-"""How much each place of a slide deserves to be looked at, before the network has seen it.
+"""Prior weight of each location, independent of the network.
 
 The prior of a cell multiplies its attention: a_t is proportional to prior_t exp(e_t). "tissue" is the share of the
 cell that is tissue. "scores" weighs every tile of a store's grid by
 
     w = tissue (1 - pen) (1 - fold) focus / (focus + m),    m the median focus of the tiles that hold tissue,
 
-scaled so that the best tile has weight 1, and a cell by the mean of the tiles over it, so that ink, folds and blur are
-looked at last. A score that the store lacks is left out of the product. What is not a store with a grid, or has no
-tissue score, falls back on "tissue".
+scaled so that the best tile has weight 1; a cell has the mean weight of its tiles, which lowers the weight of ink,
+folds and blur. Missing scores are left out of the product. Inputs that are not stores, or have no grid or no
+tissue score, fall back to "tissue".
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from wsi_attn.store.tile_store import TileStore
 PRIORS = ("tissue", "scores", "none")
 
 HOLDS_TISSUE = 0.1
-"""Least tissue of a tile whose focus counts for the median."""
+"""Minimum tissue share of a tile whose focus counts for the median."""
 
 GRID = "default"
-"""The grid that is looked at, where a store has it; else its first."""
+"""Preferred grid of a store; otherwise the first is used."""
 
 
 def score_weights(slide: Slide, frame: Frame, shape: tuple[int, int]) -> UInt8Array | None:
-    """Weight of every pixel of a coarse view from the scores of a store's tiles.
+    """Return the weight of every pixel of a coarse view from the tile scores of a store.
 
     Parameters
     ----------
     frame, shape
-        How the view lies over level 0, and its rows and columns.
+        Placement of the view on level 0, and its rows and columns.
 
     Returns
     -------
-    uint8 (rows, columns), weights in 1/255; 0 where no tile lies. None where there are no scores to take.
+    uint8 (rows, columns), weights in 1/255; 0 outside tiles. None if there are no usable scores.
     """
     store = uncached(slide)
     if not isinstance(store, TileStore) or not store.grids():
@@ -56,19 +56,19 @@ def score_weights(slide: Slide, frame: Frame, shape: tuple[int, int]) -> UInt8Ar
     for (x, y), weight in zip(store.coords(grid).tolist(), weights.tolist(), strict=True):
         region = frame.region_from0(Region(x, y, width, height))
         patch = painted[max(0, region.y) : region.y1, max(0, region.x) : region.x1]
-        np.maximum(patch, np.uint8(round(255 * weight)), out=patch)  # overlapping tiles: the better one
+        np.maximum(patch, np.uint8(round(255 * weight)), out=patch)  # Overlapping tiles: the better one wins.
     return painted
 
 
 def tile_weights(scores: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
-    """The formula of this module: float64 (N,), 0 to 1; a tile that could not be read has weight 0.
+    """Return the tile weights defined above, float64 (N,), 0 to 1; unreadable tiles have weight 0.
 
     Raises
     ------
-    UnknownNameError : there is no tissue score.
+    UnknownNameError : the tissue score is missing.
     """
     if "tissue" not in scores:
-        raise UnknownNameError("There is no tissue score")
+        raise UnknownNameError("the grid has no tissue score")
     weights = scores["tissue"].astype(np.float64)
     for name in ("pen", "fold"):
         if name in scores:

@@ -1,7 +1,7 @@
-"""Pixels and their labels together: random crops for training, fixed ones for validation, changed alike.
+"""Crops of pixels and labels: random augmented crops for training, fixed crops for validation.
 
-A crop is turned, mirrored, rotated, bent and scaled with its labels; colours change in the pixels alone. Beyond the
-edge of a slide a training crop goes on as in a mirror, labels included; a fixed crop does so in its pixels, without
+Crops are flipped, rotated, deformed and scaled together with their labels; colours change only in the pixels. Beyond
+the edge of a slide, training crops are mirrored with their labels; fixed crops are mirrored without
 labels.
 """
 
@@ -21,33 +21,33 @@ from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.view import read_region_at
 
 MOST_CROPS = 16
-"""Crops of one row in an epoch, at most; a row gets as many as cover it once."""
+"""Maximum crops per row and epoch; a row gets as many as cover it once."""
 
 AT_OBJECTS = 0.5
-"""Share of the training crops that lie around a labelled place that is not background."""
+"""Share of the training crops that are centred on a labelled foreground location."""
 
 LARGEST_CHANGE = 0.7
-"""Bound of the log of a random change of scale."""
+"""Limit of the log of a random scale factor."""
 
 ROTATION = np.pi / 4
-"""Largest rotation, radians; with the symmetries every angle occurs."""
+"""Maximum rotation, radians; with the symmetries every angle occurs."""
 
 BEND_POINTS, BEND = 4, 0.03
-"""Points of the grid along a side that are moved at random, and by how much at strength 1, as a share of the side
-(deviation); smooth in between, after Simard et al., ICDAR 2003."""
+"""Grid points along a side that are displaced at random, and the standard deviation at strength 1 as a share of the
+side; smooth in between, after Simard et al., ICDAR 2003."""
 
 TRIES = 8
-"""Draws of a place before one without any label is taken."""
+"""Attempts to find a location with a label before one without is accepted."""
 
 PROBE = 16
-"""Pixels along a side of the raster that a place is judged by."""
+"""Side in pixels of the raster that checks a location for labels."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of pixels with labels.
+    """Square crop of pixels with labels.
 
-    `pixels` is uint8 (side, side, 3), `labels` uint8 (side, side), `UNLABELLED` where there is none; `valid` bool of
+    `pixels` is uint8 (side, side, 3), `labels` uint8 (side, side), `UNLABELLED` without a label; `valid` bool of
     the same shape, False beyond the edge of the slide.
     """
 
@@ -58,7 +58,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much training crops change: strengths, 0 is nothing; see `TrainConfig`."""
+    """Strengths of the augmentation of training crops; 0 disables it. See `TrainConfig`."""
 
     colour: float = 0.0
     scale: float = 0.0
@@ -66,15 +66,15 @@ class Augmentation:
 
 
 def crops_of(extent: tuple[int, int], side: int) -> int:
-    """How many crops of a row of that width and height an epoch sees, 1 to `MOST_CROPS`."""
+    """Return the number of crops per epoch of a row with this width and height, 1 to `MOST_CROPS`."""
     return min(MOST_CROPS, max(1, round(extent[0] * extent[1] / side**2)))
 
 
 def fixed_crops(patches: SlidePatches, mask: Mask, side: int, seed: int) -> list[tuple[int, int]]:
-    """Corners, in high-resolution pixels, of the crops that a row is validated on.
+    """Return the corners, in high-resolution pixels, of the validation crops of a row.
 
-    They cover the slide, the last ones moved back inside; where that would take more than `MOST_CROPS`, as many are
-    drawn by the seed as those of training are.
+    They cover the slide, with the last ones moved inside; if that takes more than `MOST_CROPS`, that many are
+    drawn at random from the seed, like training crops.
     """
     columns, rows = (
         sorted({max(0, min(origin, length - side)) for origin in tile_origins(length, side, side)})
@@ -87,7 +87,7 @@ def fixed_crops(patches: SlidePatches, mask: Mask, side: int, seed: int) -> list
 
 
 def fixed_crop(patches: SlidePatches, mask: Mask, corner: tuple[int, int], side: int) -> Crop:
-    """The crop at a corner in high-resolution pixels, as it is."""
+    """Read the crop at a corner in high-resolution pixels, without augmentation."""
     width, height = patches.extent
     valid = np.zeros((side, side), np.bool_)
     valid[: height - corner[1], : width - corner[0]] = True
@@ -102,7 +102,7 @@ def fixed_crop(patches: SlidePatches, mask: Mask, corner: tuple[int, int], side:
 def random_crop(
     patches: SlidePatches, mask: Mask, side: int, generator: np.random.Generator, change: Augmentation
 ) -> Crop:
-    """A crop at a random place in a random form."""
+    """Draw an augmented crop at a random location."""
     if change.scale > 0:
         log = np.clip(generator.normal(0, change.scale), -LARGEST_CHANGE, LARGEST_CHANGE)
         patches = patches.rescaled(float(np.exp(log)))
@@ -122,7 +122,7 @@ def random_crop(
 
 
 def read_pixels(patches: SlidePatches, region: Region) -> UInt8Array:
-    """Pixels of a region at the high resolution, uint8 (height, width, 3)."""
+    """Read the pixels of a region at the high resolution, uint8 (height, width, 3)."""
     corner0 = region.x * patches.downsample_x, region.y * patches.downsample_y
     return read_region_at(
         patches.slide, corner0, patches.downsample_x, patches.downsample_y, (region.width, region.height)
@@ -130,13 +130,13 @@ def read_pixels(patches: SlidePatches, region: Region) -> UInt8Array:
 
 
 def window_of(patches: SlidePatches, region: Region) -> Window:
-    """The raster of a region in high-resolution pixels."""
+    """Return the raster of a region in high-resolution pixels."""
     x0, y0 = region.x * patches.downsample_x, region.y * patches.downsample_y
     return Window(x0, y0, region.width, region.height, patches.downsample_x, patches.downsample_y)
 
 
 def _corner(patches: SlidePatches, mask: Mask, side: int, generator: np.random.Generator) -> tuple[int, int]:
-    """Corner of a random crop in high-resolution pixels, inside the slide where that is large enough."""
+    """Draw the corner of a crop in high-resolution pixels, inside the slide if it is large enough."""
     width, height = patches.extent
     for _ in range(TRIES):
         x, y = generator.uniform(0, width), generator.uniform(0, height)
@@ -158,7 +158,7 @@ def _corner(patches: SlidePatches, mask: Mask, side: int, generator: np.random.G
 
 
 def _warped(where: NDArray[np.float64], generator: np.random.Generator, strength: float) -> NDArray[np.float64]:
-    """The points after a random rotation and a smooth random displacement."""
+    """Apply a random rotation and a smooth random displacement to points."""
     side = where.shape[0]
     angle = generator.uniform(-ROTATION, ROTATION) * min(1.0, strength)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -167,7 +167,7 @@ def _warped(where: NDArray[np.float64], generator: np.random.Generator, strength
 
 
 def _sampled(patches: SlidePatches, mask: Mask, source: NDArray[np.float64]) -> tuple[UInt8Array, UInt8Array]:
-    """Pixels and labels at points (rows, columns, 2), mirrored at the edges of the slide."""
+    """Sample pixels and labels at points (rows, columns, 2), mirrored at the edges of the slide."""
     width, height = patches.extent
     low = np.floor(source.min(axis=(0, 1))).astype(int) - 1
     high = np.ceil(source.max(axis=(0, 1))).astype(int) + 2

@@ -1,4 +1,4 @@
-"""Opening what a path holds, slide file or store, and reading it at a model's two resolutions."""
+"""Open slides and stores and read them at the two resolutions of a model."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from wsi_attn.store.tile_store import TileStore
 from wsi_attn.threads import thread_limit
 
 UPSAMPLING_LIMIT = 1.5
-"""A slide this much coarser than a model's resolution is still read, by interpolation; beyond, detail is missing."""
+"""Maximum factor by which a slide may be coarser than the model's resolution; it is interpolated."""
 
 
 def open_source(path: Path, slide_mpp: Mpp | None = None) -> Slide:
-    """A store if the path is a Zarr group, else a slide or image file; errors as `open_slide` and `TileStore.open`."""
+    """Open a store if the path is a Zarr group, otherwise a slide or image; raises like `open_slide` and
+    `TileStore.open`.
+    """
     if (path / "zarr.json").is_file() or path.suffix == ".zarr":
         return TileStore.open(path, slide_mpp)
     return open_slide(path, slide_mpp)
 
 
 def find_slide(places: Sequence[Path], fingerprint: str) -> Path | None:
-    """The first place that holds the slide with this fingerprint, else the first one that exists.
+    """Return the first path whose slide has this fingerprint, otherwise the first path that exists.
 
-    Slides are opened only where several of the places exist. None where none of them does.
+    Slides are opened only if several paths exist. None if no path exists.
     """
     there = list({place.resolve(): place for place in places if slide_exists(place)}.values())
     for place in there if len(there) > 1 else ():
@@ -49,45 +51,45 @@ def find_slide(places: Sequence[Path], fingerprint: str) -> Path | None:
 
 
 def open_row(row: Row, cache: TileCache | None = None) -> Slide:
-    """Open the slide, store, image or field of several images of a manifest's row.
+    """Open the slide, store, image or field of several images of a manifest row.
 
     Parameters
     ----------
     cache
-        Cache of decoded images of a field; a field has its own by default.
+        Cache for the decoded images of a field; each field has its own by default.
     """
     return open_images(row.paths, row.mpp, cache) if len(row.paths) > 1 else open_source(row.path, row.mpp)
 
 
 def open_images(paths: Sequence[Path], mpp: Mpp | None = None, cache: TileCache | None = None) -> Slide:
-    """Open several images as one field; errors as `Mosaic`."""
+    """Open several images as one field; raises like `Mosaic`."""
     return Mosaic(paths, mpp, cache)
 
 
 LEVEL_TOLERANCE = 0.02
-"""A level whose pixel size is this near the wanted one is read as it is: resampling by so little only blurs."""
+"""Relative tolerance within which a level is read without resampling, which would only blur it."""
 
 
 class SlidePatches:
-    """A slide at a model's high resolution and its coarse view; a `PatchSource`.
+    """`PatchSource` of a slide at a model's high resolution, with its coarse view.
 
     Parameters
     ----------
     slide
-        Read from, never closed.
+        Slide to read; it is not closed.
     mpp
-        Microns per pixel of the high resolution; None takes the slide's own pixels.
+        Pixel size of the high resolution, µm; None uses level 0 of the slide.
     coarse_factor
         High-resolution pixels per coarse pixel.
     workers
-        Threads that read; `thread_limit` by default.
+        Number of reader threads; `thread_limit` by default.
     pool
-        Reads patches in place of threads of its own, which would be started anew for every few patches.
+        Thread pool for reading patches, which avoids starting threads for every few patches.
 
     Raises
     ------
-    MissingMppError : a resolution is wanted and the slide's is not known, or contradicts its objective.
-    ModelMismatchError : the slide is far coarser than wanted.
+    MissingMppError : `mpp` is set and the pixel size of the slide is unknown or contradicts its objective.
+    ModelMismatchError : the slide is much coarser than `mpp`.
     """
 
     def __init__(
@@ -107,25 +109,25 @@ class SlidePatches:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Width and height of the slide in high-resolution pixels."""
+        """Return width and height of the slide in high-resolution pixels."""
         size0 = self.slide.info.size0
         return max(1, round(size0.width / self.downsample_x)), max(1, round(size0.height / self.downsample_y))
 
     def rescaled(self, factor: float) -> SlidePatches:
-        """The same slide with everything `factor` times larger, as augmentation."""
+        """Return the slide magnified by `factor`, as augmentation."""
         other = copy.copy(self)
         other.downsample_x, other.downsample_y = self.downsample_x / factor, self.downsample_y / factor
         return other
 
     def coarse_view(self, progress: Progress = no_progress) -> View:
-        """The whole slide at the coarse resolution."""
+        """Read the whole slide at the coarse resolution."""
         factor = self.coarse_factor
         return read_view(
             self.slide, self.downsample_x * factor, self.downsample_y * factor, workers=self.workers, progress=progress
         )
 
     def read_patches(self, xy: NDArray[np.int64], size: int) -> tuple[UInt8Array, NDArray[np.bool_]]:
-        """Patches at high resolution; see `PatchSource.read_patches`."""
+        """Read patches at high resolution; see `PatchSource.read_patches`."""
         patches = np.full((len(xy), size, size, 3), BACKGROUND, np.uint8)
         readable = np.ones(len(xy), np.bool_)
 
@@ -148,25 +150,25 @@ class SlidePatches:
 
 
 def _downsamples(slide: Slide, mpp: float | None) -> tuple[float, float]:
-    """Level-0 pixels per high-resolution pixel, along x and y."""
+    """Return level-0 pixels per high-resolution pixel along x and y."""
     if mpp is None:
         return 1.0, 1.0
     own = slide.info.mpp
     path = slide.info.path
     if own is None:
         raise MissingMppError(
-            f"Cannot read {path} at {mpp:g} µm/px: {slide.info.mpp_note}; say it with --slide-mpp X[,Y] "
+            f"Cannot read {path} at {mpp:g} µm/px: {slide.info.mpp_note}; set it with --slide-mpp X[,Y] "
             "or a manifest column `mpp`"
         )
     if contradiction := slide.info.mpp_contradiction:
         raise MissingMppError(
-            f"Cannot read {path} at {mpp:g} µm/px: {contradiction}; state the right pixel size with --slide-mpp X[,Y] "
+            f"Cannot read {path} at {mpp:g} µm/px: {contradiction}; set the correct pixel size with --slide-mpp X[,Y] "
             "or a manifest column `mpp`"
         )
     if max(own) > mpp * UPSAMPLING_LIMIT:
         raise ModelMismatchError(
-            f"Cannot read {path} at {mpp:g} µm/px: its finest pixels are {own.x:g} x {own.y:g} µm, the detail the "
-            "model was trained on is not in the file"
+            f"Cannot read {path} at {mpp:g} µm/px: its finest pixels are {own.x:g} x {own.y:g} µm, too coarse for "
+            "the detail on which the model was trained"
         )
     wanted_x, wanted_y = mpp / own.x, mpp / own.y
     for level in slide.info.levels:

@@ -1,4 +1,4 @@
-"""Splits by patient, never by image."""
+"""Patient-wise splits."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from wsi_attn.errors import ManifestError
 
 
 def with_validation(rows: Sequence[Row], share: float, seed: int) -> list[Row]:
-    """The rows with a validation part, carved out of the training patients where the manifest gives none.
+    """Return the rows with a validation set, drawn from the training patients if the manifest has none.
 
-    Patients are drawn within each label, so that every class keeps its share; a label with a single training
-    patient keeps it for training. Rows without a split count as training.
+    The draw is stratified by label; a label with a single training
+    patient keeps it for training. Rows without a split belong to the training set.
 
     Parameters
     ----------
     share
-        Part of each label's training patients, 0 to 1.
+        Share of each label's training patients, 0 to 1.
     seed
-        Seed of the draw.
+        Seed of the random draw.
     """
     rows = [row if row.split else replace(row, split="train") for row in rows]
     if any(row.split == "val" for row in rows):
@@ -42,18 +42,18 @@ def with_validation(rows: Sequence[Row], share: float, seed: int) -> list[Row]:
 
 
 def fold_rows(rows: Sequence[Row], folds: int, validation: float, seed: int) -> list[list[Row]]:
-    """The rows of a cross-validation, once for each fold, with their splits: `test` is the part that is held out.
+    """Return the rows of a cross-validation for each fold with their splits; `test` is the held-out fold.
 
-    Patients are dealt to the folds so that the labels are shared out evenly (scikit-learn's `StratifiedGroupKFold`).
-    The validation part is carved out of what is left, see `with_validation`: what is held out decides nothing. Rows
-    that the manifest itself calls `test` take no part; its `val` rows are dealt like all others.
+    Patients are assigned to folds, stratified by label (`StratifiedGroupKFold` of scikit-learn). The validation set
+    is drawn from the remaining patients, see `with_validation`, so that the held-out fold affects no choice. Rows with
+    split `test` in the manifest take no part; its `val` rows are treated like all others.
 
     Parameters
     ----------
     folds
-        K, at least 2.
+        Number of folds K, at least 2.
     validation, seed
-        Share of the training patients to validate on, and seed of both draws.
+        Share of the training patients in the validation set, and seed of both draws.
 
     Returns
     -------
@@ -63,14 +63,16 @@ def fold_rows(rows: Sequence[Row], folds: int, validation: float, seed: int) -> 
     ------
     ManifestError : a label with fewer than K patients.
     """
-    from sklearn.model_selection import StratifiedGroupKFold  # loading it takes a second, which `--help` should not pay
+    from sklearn.model_selection import (
+        StratifiedGroupKFold,
+    )  # Importing it takes a second, which would slow down `--help`.
 
     rows = [replace(row, split="") for row in rows if row.split != "test"]
     labels, patients = [row.label for row in rows], [row.patient for row in rows]
     for label in sorted(set(labels)):
         count = len({row.patient for row in rows if row.label == label})
         if count < folds:
-            raise ManifestError(f"--folds {folds}: label {label!r} has {count} patients; at least {folds} are needed")
+            raise ManifestError(f"--folds {folds}: label {label!r} has {count} patients, but needs at least {folds}")
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = []
     for _, held in dealer.split(np.zeros(len(rows)), labels, patients):

@@ -1,1 +1,1 @@
-"""A class for every pixel of a slide: tiles blended without seams, label images, polygons, scores against masks."""
+"""Semantic segmentation of slides: blended tiles, label images, polygons and evaluation against masks."""

@@ -1,4 +1,4 @@
-"""Many slides, one after the other: finished ones are skipped, a bad one is reported and the rest go on."""
+"""Segment many slides in sequence; finished slides are skipped, and a failed one does not stop the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsi_attn.slide import BatchProgress, Progress, no_progress
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one path; `state` is "segmented", "skipped" or "failed", `error` is set where it failed."""
+    """Result of one input; `state` is "segmented", "skipped" or "failed", and `error` is set if it failed."""
 
     path: Path
     state: str
@@ -36,7 +36,7 @@ def segment_paths(
     overwrite: bool = False,
     progress: BatchProgress = no_progress,
 ) -> Iterator[Outcome]:
-    """Segment every input; outcomes come in the order of the inputs."""
+    """Segment every input; outcomes are in input order."""
     reservations = Reservations()
     for number, given in enumerate(inputs, 1):
         with progress.item(number, len(inputs), given.path.name) as item:
@@ -68,6 +68,6 @@ def _segment_one(
         return Outcome(path, "segmented", record)
     except WsiAttnError as error:
         return Outcome(path, "failed", error=error)
-    except OSError as error:  # a full disk, a folder that may not be written: the next slide may lie elsewhere
+    except OSError as error:  # A full disk or a read-only folder: the next slide may be written elsewhere.
         reason = PredictionError(f"Cannot write the segmentation of {path} into {output}: {error.strerror}")
         return Outcome(path, "failed", error=reason)

@@ -1,4 +1,4 @@
-"""Boxes that nobody drew: by what stands out, or around what a segmentation model finds."""
+"""Automatic bounding boxes, from saliency or from a segmentation model."""
 
 from __future__ import annotations
 
@@ -26,41 +26,43 @@ METHODS = ("saliency", "segmentation")
 """How boxes are found."""
 
 RASTER_SIDE = 2048
-"""Longer side at most of the raster that segmented parts are told apart on, pixels."""
+"""Maximum longer side of the raster on which components are separated, pixels."""
 
 BLOCK_SIDE = 512
-"""Side of the parts of the raster that are segmented at a time, pixels: bounds memory on slides."""
+"""Side of the raster blocks that are segmented at once, pixels; bounds memory on slides."""
 
 
 def box_finder(method: str, model: str = "", device: str = "cpu") -> Callable[[Slide], FoundBoxes]:
-    """What finds boxes on a slide.
+    """Return the function that finds boxes on a slide.
 
     Parameters
     ----------
     method
         One of `METHODS`.
     model
-        Run, checkpoint folder or name of a segmentation model, for "segmentation".
+        Run folder, checkpoint folder or name of a segmentation model; required by "segmentation".
 
     Raises
     ------
-    UnknownNameError : no such method, or no model of that name.
-    UsageError : segmentation without a model, or with one that segments nothing.
+    UnknownNameError : the method or the model does not exist.
+    UsageError : segmentation without a model, or with a model that does not segment.
     CheckpointError : the model cannot be loaded.
     """
     if method not in METHODS:
-        raise unknown_name("way to find boxes", method, METHODS)
+        raise unknown_name("box method", method, METHODS)
     if method == "saliency":
         return salient_boxes
     if not model:
-        raise UsageError("Boxes by segmentation need a segmentation model: name the folder that `wsi-attn train` wrote")
+        raise UsageError(
+            "--method segmentation needs a segmentation model: set --model to a folder written by `wsi-attn train`"
+        )
     checkpoint = load_checkpoint(find_models(model)[0], device)
     segmenter(checkpoint)
     return partial(segmented_boxes, checkpoint=checkpoint)
 
 
 def segmented_boxes(slide: Slide, checkpoint: Checkpoint) -> FoundBoxes:
-    """Boxes around what a segmentation model takes for anything but the background; none where it finds nothing.
+    """Return boxes around the foreground that a segmentation model predicts; empty if it finds none.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def segmented_boxes(slide: Slide, checkpoint: Checkpoint) -> FoundBoxes:
 
 
 def foreground(slide: Slide, checkpoint: Checkpoint) -> NDArray[np.float32]:
-    """Probability of not being background on a raster of the whole slide, float32 (rows, columns)."""
+    """Return the foreground probability on a raster of the whole slide, float32 (rows, columns)."""
     network = segmenter(checkpoint)
     patches = SlidePatches(slide, checkpoint.spec.mpp, network.config.coarse_factor)
     width, height = patches.extent

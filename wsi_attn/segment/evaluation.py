@@ -1,4 +1,4 @@
-"""A segmentation model against the masks of a manifest: tiled as slides are, compared pixel by pixel."""
+"""Evaluation of a segmentation model against the masks of a manifest, tiled as in `segment`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from wsi_attn.slide import BatchProgress, Slide, no_progress
 from wsi_attn.tissue.polygons import read_regions
 
 MAX_PIXELS = 100_000_000
-"""Pixels of a field that is evaluated, at the model's resolution: objects and outlines are counted on the whole."""
+"""Maximum pixels of an evaluated field at the model's resolution; objects and boundaries need the whole field."""
 
 BLOCK = 2048
-"""Side of the blocks that are answered at a time."""
+"""Side of the blocks that are predicted at once, pixels."""
 
 REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
 
@@ -39,35 +39,35 @@ Compared = tuple[Row, PixelCounts]
 
 
 def segmenter(checkpoint: Checkpoint) -> JointSegmentation:
-    """The network of a checkpoint that segments.
+    """Return the segmentation network of a checkpoint.
 
     Raises
     ------
-    UsageError : it labels whole slides.
+    UsageError : the checkpoint classifies whole slides.
     """
     if not isinstance(checkpoint.network, JointSegmentation):
         raise UsageError(
-            f"{checkpoint.name} ({checkpoint.system}) labels whole slides and segments none; train one with "
+            f"{checkpoint.name} ({checkpoint.system}) classifies whole slides and does not segment; train a model with "
             "--model joint-segmentation"
         )
     return checkpoint.network
 
 
 def classes_of(spec: ModelSpec) -> Classes:
-    """The classes that a model answers, and the values that mean them in mask images."""
+    """Return the classes of a model and their values in mask images."""
     return Classes(spec.labels, tuple(spec.mask_values))
 
 
 def compare(
     slide: Slide, row: Row, network: JointSegmentation, spec: ModelSpec, workers: int | None = None
 ) -> PixelCounts:
-    """Segment one row and count where its mask agrees.
+    """Segment one row and count the agreement with its mask.
 
-    Where the row has `regions`, their bounding box is what is looked at, else all of the slide.
+    If the row has `regions`, only their bounding box is segmented, otherwise the whole slide.
 
     Raises
     ------
-    ManifestError : no mask, one that does not fit, or a field of more than `MAX_PIXELS`.
+    ManifestError : the mask is missing or does not fit, or the field exceeds `MAX_PIXELS` pixels.
     SlideError : the slide cannot be read at the model's resolution.
     """
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=workers)
@@ -75,7 +75,7 @@ def compare(
     if field_of_view.width * field_of_view.height > MAX_PIXELS:
         raise ManifestError(
             f"row {row.number}: {row.path} is {field_of_view.width} x {field_of_view.height} px at the model's "
-            f"resolution, more than the {MAX_PIXELS:,} that are evaluated at once; name `regions`"
+            f"resolution, more than the limit of {MAX_PIXELS:,} px; add a column `regions` that selects a smaller area"
         )
     mask = open_mask(row, classes_of(spec), slide.info.size0, slide.info.origin)
     window = window_of(patches, field_of_view)
@@ -99,7 +99,7 @@ def compare_rows(
     workers: int | None = None,
     progress: BatchProgress = no_progress,
 ) -> tuple[list[Compared], list[WsiAttnError]]:
-    """`compare` of every row, and the errors of those that could not be compared."""
+    """Apply `compare` to every row; also return the errors of the rows that failed."""
     found: list[Compared] = []
     failures: list[WsiAttnError] = []
     for number, row in enumerate(rows, 1):
@@ -125,7 +125,7 @@ def report_on(
     command: str,
     model: dict[str, str],
 ) -> dict[str, Any]:
-    """What `evaluate_segmentation` gives, `learned_attention`, and `unanswered` with the reasons of failed rows."""
+    """Return the result of `evaluate_segmentation` with `learned_attention`, and the failures under `unanswered`."""
     report = evaluate_segmentation(
         [counts for _, counts in found],
         spec.labels,
@@ -151,11 +151,11 @@ def evaluate_manifest(
     workers: int | None = None,
     progress: BatchProgress = no_progress,
 ) -> tuple[dict[str, Any], list[Compared], list[WsiAttnError]]:
-    """The report on one split, what was counted of each row, and the errors of rows that could not be compared.
+    """Return the report on one split, the counts of each row, and the errors of the rows that failed.
 
     Raises
     ------
-    ManifestError : no such rows, or not one could be compared.
+    ManifestError : the split has no rows, or every row failed.
     UsageError : the checkpoint does not segment.
     """
     network, spec = segmenter(checkpoint), checkpoint.spec
@@ -164,14 +164,14 @@ def evaluate_manifest(
         raise ManifestError(f"{manifest} has no rows of split {split!r}; choose another --split")
     found, failures = compare_rows(rows, network, spec, workers=workers, progress=progress)
     if not found:
-        raise ManifestError(f"{manifest}: none of {len(rows)} rows could be compared; the first said: {failures[0]}")
+        raise ManifestError(f"{manifest}: none of {len(rows)} rows could be evaluated; first error: {failures[0]}")
     model = {"name": checkpoint.name, "sha256": checkpoint.sha256}
     report = report_on(found, failures, network, spec, split=split, seed=seed, command=command, model=model)
     return report, found, failures
 
 
 def write_folder(folder: Path, report: dict[str, Any], found: Sequence[Compared], manifest: Path) -> None:
-    """`report.json`, `report.html` and `predictions.csv` with a line for every image, whole or not at all."""
+    """Write `report.json`, `report.html` and `predictions.csv` (one line per image) atomically."""
     with files.new_folder(folder) as temporary:
         files.write_json(temporary / REPORT, report)
         write_html_report(temporary / PAGE, report)
@@ -179,9 +179,10 @@ def write_folder(folder: Path, report: dict[str, Any], found: Sequence[Compared]
 
 
 def predictions_table(found: Sequence[Compared], labels: Sequence[str], manifest: Path) -> str:
-    """A CSV of each image's own metrics: `METRIC:CLASS` for the classes but the background, empty where undefined.
+    """Return a CSV with the metrics of each image: `METRIC:CLASS` for each foreground class, empty if undefined.
 
-    `tp:CLASS`, `fp:CLASS` and `fn:CLASS` are its pixels, from which Dice and IoU of any images together follow.
+    `tp:CLASS`, `fp:CLASS` and `fn:CLASS` are pixel counts, from which Dice and IoU of any set of images can be
+    computed.
     """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -199,7 +200,7 @@ def predictions_table(found: Sequence[Compared], labels: Sequence[str], manifest
 
 
 def _field_of_view(row: Row, patches: SlidePatches) -> Region:
-    """What of a slide is compared, in high-resolution pixels."""
+    """Return the evaluated area of a slide in high-resolution pixels."""
     whole = Region(0, 0, *patches.extent)
     if row.regions is None:
         return whole
@@ -211,5 +212,5 @@ def _field_of_view(row: Row, patches: SlidePatches) -> Region:
     box = frame.region_from0(Region(int(x0), int(y0), int(x1 - x0), int(y1 - y0)))
     inside = box.intersection(whole)
     if inside is None:
-        raise ManifestError(f"row {row.number}: no region of {row.regions} lies on {row.path}")
+        raise ManifestError(f"row {row.number}: no region of {row.regions} overlaps {row.path}")
     return inside

@@ -1,8 +1,8 @@
-"""A label image as OME-Zarr 0.5, written block by block; it appears as a whole, and an interrupted one resumes.
+"""Label image in OME-Zarr 0.5, written block by block; writing is resumable and the result appears atomically.
 
-Until it is complete it lies beside its place under a hidden name, with a journal of the blocks that are done, from
-which an interrupted run resumes. A block is one chunk of the finest level; blocks without tissue have no chunk and
-read as 0. Coarser levels take every second pixel, as those of the tissue label do.
+An incomplete image has a hidden name beside its final path and a journal of finished blocks, from which an
+interrupted run resumes. A block is one chunk of the finest level; blocks without tissue have no chunk and
+read as 0. Coarser levels take every second pixel, like those of the tissue label.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ BLOCK = 2048
 """Side of a block in pixels: 4 MB of labels, a few thousand files for the largest slide."""
 
 SMALLEST = 512
-"""Both sides of the coarsest level are at most this."""
+"""Maximum sides of the coarsest level, pixels."""
 
 ATTRIBUTE = "wsi_attn_segmentation"
 JOURNAL = "journal.jsonl"
 COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75))
-"""Of the classes after the background, over again where there are more."""
+"""RGB colours of the foreground classes, repeated if there are more classes."""
 
 OPACITY = 144
 
 
 class LabelImage:
-    """A label image that is being written.
+    """Writer of a label image.
 
     Parameters
     ----------
     path
-        Where it will lie.
+        Path of the finished image.
     frame
-        How its finest level lies over the slide.
+        Placement of its finest level on the slide.
     mpp
-        Of the slide's level 0, where it is known.
+        Pixel size of level 0 of the slide in µm, if known.
     names
-        Of the classes, the background first.
+        Class names, background first.
     settings
-        What made it; another image under way at the same place is only gone on with if its settings are the same.
+        Settings of the run; an incomplete image at the same path is resumed only if its settings are equal.
     levels
-        How many; None until the coarsest is small.
+        Number of levels; None adds levels until the coarsest is small.
     image
-        Where the labelled image lies from the label, None where the label stands alone.
+        Relative path from the label to the labelled image; None for a standalone label.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class LabelImage:
         self.done: dict[tuple[int, int], int] = {}
 
     def open(self) -> None:
-        """Begin, or go on with what is there of the same settings."""
+        """Start a new image, or resume an incomplete one with the same settings."""
         self._read_journal()
         if not self.done:
             shutil.rmtree(self._part, ignore_errors=True)
@@ -93,18 +93,18 @@ class LabelImage:
             self._levels = [zarr.open_array(self._part / str(index), mode="r+") for index in range(len(self._frames))]
 
     def blocks(self) -> list[tuple[int, int]]:
-        """Row and column of every block, row by row."""
+        """Yield row and column of every block in row-major order."""
         width, height = self.frame.size
         return [(row, column) for row in range(-(-height // BLOCK)) for column in range(-(-width // BLOCK))]
 
     def region(self, row: int, column: int) -> Region:
-        """A block in pixels of the finest level."""
+        """Return the region of a block in pixels of the finest level."""
         width, height = self.frame.size
         x, y = column * BLOCK, row * BLOCK
         return Region(x, y, min(BLOCK, width - x), min(BLOCK, height - y))
 
     def write(self, row: int, column: int, classes: UInt8Array | None, unreadable: int = 0) -> None:
-        """Classes of a block, None where nothing was looked at, and how many places of it could not be decoded."""
+        """Write the classes of a block (None if it has no tissue) and its number of unreadable regions."""
         if classes is not None:
             block = self.region(row, column)
             self._levels[0][block.y : block.y1, block.x : block.x1] = classes
@@ -113,7 +113,7 @@ class LabelImage:
         self.done[row, column] = unreadable
 
     def read(self, region: Region, level: int = 0) -> UInt8Array:
-        """Classes of a region in pixels of a level."""
+        """Read the classes of a region in pixels of a level."""
         return np.asarray(self._levels[level][region.y : region.y1, region.x : region.x1], np.uint8)
 
     def downsample(self) -> None:
@@ -128,16 +128,16 @@ class LabelImage:
                         self._levels[index][y : y + height, x : x + width] = finer
 
     def level_sizes(self) -> list[Size]:
-        """Of the levels, the finest first."""
+        """Return the sizes of the levels, finest first."""
         return [frame.size for frame in self._frames]
 
     def finish(self, store: Path | None = None) -> None:
-        """Move the image to its place, replacing what was there.
+        """Move the image to its final path, replacing an existing one.
 
         Parameters
         ----------
         store
-            The store that the image is a label of; its metadata then records and names the label.
+            The labelled store, if any; the label is added to its metadata.
         """
         (self._part / JOURNAL).unlink(missing_ok=True)
         if store is None:
@@ -160,7 +160,7 @@ class LabelImage:
         self._part.rename(self.path)
 
     def discard(self) -> None:
-        """Forget what is under way."""
+        """Delete the incomplete image."""
         shutil.rmtree(self._part, ignore_errors=True)
 
     def _read_journal(self) -> None:
@@ -169,12 +169,14 @@ class LabelImage:
             lines = (self._part / JOURNAL).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError, KeyError):
             return
-        if attributes != json.loads(json.dumps(self._attributes)):  # as the file has them: tuples are lists there
+        if attributes != json.loads(
+            json.dumps(self._attributes)
+        ):  # As read back from JSON, which turns tuples into lists.
             return
         for line in lines:
             try:
                 row, column, unreadable = json.loads(line)
-            except ValueError:  # a kill cut it off
+            except ValueError:  # Truncated by an interruption.
                 continue
             self.done[row, column] = unreadable
 
@@ -195,7 +197,7 @@ class LabelImage:
 
 
 def settings_of(path: Path, *, under_way: bool = False) -> dict[str, Any] | None:
-    """What made the label image at a path, or the one under way there; None where there is none of ours."""
+    """Return the settings of the complete or incomplete label image at a path; None if wsi-attn wrote none there."""
     try:
         document = json.loads(((_part_of(path) if under_way else path) / DOCUMENT).read_text(encoding="utf-8"))
         settings = dict(document["attributes"][ATTRIBUTE])
@@ -210,12 +212,12 @@ def _part_of(path: Path) -> Path:
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
-    """Red, green and blue of a class."""
+    """Return the RGB colour of a class."""
     return COLOURS[(index - 1) % len(COLOURS)]
 
 
 def _labels_document(store: Path, name: str) -> bytes:
-    """The `zarr.json` of the group `labels` of a store, where readers of OME-Zarr look, with a label added."""
+    """Return the `zarr.json` of the `labels` group of a store with a label added, where OME-Zarr readers find it."""
     document = json.loads((store / "labels" / DOCUMENT).read_text(encoding="utf-8"))
     names = document["attributes"]["ome"]["labels"]
     if name not in names:

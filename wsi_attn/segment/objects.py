@@ -1,9 +1,9 @@
-"""Connected objects of a label image as polygons, found block by block.
+"""Polygons of the connected objects of a label image, found block by block.
 
-An object inside one block is outlined there. One that reaches over the border of blocks is put together from its parts,
-whose pixels along the borders tell which of them touch, and is outlined in the end on its bounding box: on the finest
-level where that box has at most `MAX_TRACED` pixels, else on the finest one where it has, whose outline is that much
-coarser. Memory is that of a block, a few numbers a part at a border, and one such box.
+An object inside one block is outlined there. The parts of an object that spans several blocks are joined by their
+pixels along the block borders, and the object is outlined at the end on its bounding box, at the finest level at which
+that box has at most `MAX_TRACED` pixels; at a coarser level the outline is coarser. Memory is bounded by one block, a
+few numbers per part at a border, and one such box.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from wsi_attn.segment.labels import LabelImage, colour_of
 from wsi_attn.tissue.rings import Polygon, Ring, simplified, trace_polygons
 
 MAX_TRACED = 16_000_000
-"""Pixels of the largest box that is outlined at full resolution: some 200 MB while it is."""
+"""Pixels of the largest box that is outlined at full resolution; this takes about 200 MB."""
 
 DECIMALS = 3
-"""Of coordinates, where pixels of the label are no whole number of level-0 pixels."""
+"""Decimals of coordinates if label pixels are not an integral number of level-0 pixels."""
 
 NAMESPACE = uuid.UUID("4c1c2f1e-8a1b-5c0f-9b52-2f2a6f6f2a0d")
 
 
 @dataclass(frozen=True)
 class SegmentedObject:
-    """One object: its class, its polygons in level-0 pixels (several where a coarse outline falls apart), and its area
+    """One object: class, polygons in level-0 pixels (several if a coarse outline splits), and area
     in pixels of the label.
     """
 
@@ -43,7 +43,7 @@ class SegmentedObject:
 
 @dataclass
 class _Part:
-    """A part of an object at the border of a block; `parent` leads to the part that stands for all of them."""
+    """Part of an object at a block border; `parent` links to the representative part (union-find)."""
 
     label: int
     pixels: int
@@ -56,7 +56,7 @@ class _Part:
         while part.parent is not None:
             part = part.parent
         if part is not self:
-            self.parent = part  # the way is shorter next time
+            self.parent = part  # Path compression.
         return part
 
     def join(self, other: _Part) -> None:
@@ -72,7 +72,7 @@ class _Part:
 
 @dataclass
 class AreaCounts:
-    """What was found, by class: objects, and pixels of the label."""
+    """Objects and label pixels per class."""
 
     objects: NDArray[np.int64]
     pixels: NDArray[np.int64] = field(init=False)
@@ -82,18 +82,18 @@ class AreaCounts:
 
 
 def find_objects(labels: LabelImage, classes: int, size0: Size, counts: AreaCounts) -> Iterator[SegmentedObject]:
-    """The 4-connected objects of every class but the background; `counts` counts them on the way.
+    """Yield the 4-connected objects of every foreground class and update `counts`.
 
     Parameters
     ----------
     labels
-        Complete, with its coarser levels.
+        Complete label image with its coarser levels.
     size0
-        Of the slide, at whose edge polygons are cut off.
+        Size of the slide in level-0 pixels; polygons are clipped to it.
     """
-    above: dict[int, _Part] = {}  # parts along the last row of the blocks above, by column of the label
+    above: dict[int, _Part] = {}  # Parts along the last row of the blocks above, by label column.
     parts: list[_Part] = []
-    left: dict[int, _Part] = {}  # along the last column of the block to the left, by row
+    left: dict[int, _Part] = {}  # Parts along the last column of the block to the left, by row.
     for row, column in labels.blocks():
         block = labels.region(row, column)
         values = labels.read(block)
@@ -121,7 +121,7 @@ def features(
     kind: str,
     simplify: float,
 ) -> Iterator[dict[str, Any]]:
-    """QuPath objects in level-0 pixels, with classification, holes, and area in µm², or px² of level 0.
+    """Yield QuPath objects in level-0 pixels with classification, holes, and area in µm² or level-0 px².
 
     Parameters
     ----------
@@ -130,11 +130,11 @@ def features(
     kind
         "detection" or "annotation".
     simplify
-        Level-0 pixels by which an outline may move to have fewer corners.
+        Tolerance of outline simplification in level-0 pixels.
     """
     unit, factor = ("area µm²", mpp.x * mpp.y) if mpp else ("area px²", 1.0)
     for each in found:
-        if not each.polygons:  # a hair that falls between the pixels of the level it is outlined on
+        if not each.polygons:  # A thin object that falls between the pixels of the coarser level.
             continue
         polygons = [simplified(polygon, simplify) if simplify > 0 else polygon for polygon in each.polygons]
         coordinates = [[_closed(ring) for ring in (polygon.exterior, *polygon.holes)] for polygon in polygons]
@@ -156,8 +156,8 @@ def features(
 
 @dataclass(frozen=True)
 class _Borders:
-    """Components of one class that touch a border to another block: their numbers (rows, columns), 0 elsewhere, and
-    pixels, box in the block, and first pixel of each.
+    """Components of one class that touch a border to another block: component numbers (rows, columns), 0 elsewhere, and
+    pixel count, box in the block, and first pixel of each.
     """
 
     numbers: NDArray[np.int32]
@@ -165,7 +165,7 @@ class _Borders:
 
 
 def _split(mask: NDArray[np.bool_], block: Region, size: Size, label: int) -> tuple[NDArray[np.bool_], _Borders]:
-    """Objects of a class inside a block, and those that may go on in another."""
+    """Separate the objects of a class inside a block from those that may continue in another."""
     _, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
     edges = [
         numbers[0] if block.y > 0 else [],
@@ -195,7 +195,7 @@ def _connect(
     below: dict[int, _Part],
     right: dict[int, _Part],
 ) -> list[_Part]:
-    """Parts of one class of a block, joined to their like above and to the left, and noted for the next blocks."""
+    """Join the parts of one class to those above and to the left, and remember them for the next blocks."""
     parts = {
         number: _Part(
             label,
@@ -224,7 +224,7 @@ def _connect(
 def _traced(
     mask: NDArray[np.bool_], frame: Frame, at: Region, size0: Size, label: int, counts: AreaCounts
 ) -> Iterator[SegmentedObject]:
-    """Every piece of a mask whose corner lies at `at`."""
+    """Outline every component of a mask whose top-left corner is `at`."""
     if not mask.any():
         return
     for polygon in _outlined(mask, frame, at, size0):
@@ -234,7 +234,7 @@ def _traced(
 
 
 def _whole(part: _Part, labels: LabelImage, size0: Size, counts: AreaCounts) -> SegmentedObject:
-    """An object over several blocks."""
+    """Outline an object that spans several blocks."""
     level, box = 0, part.box
     while box.width * box.height > MAX_TRACED and level + 1 < len(labels.level_sizes()):
         level += 1
@@ -250,12 +250,14 @@ def _whole(part: _Part, labels: LabelImage, size0: Size, counts: AreaCounts) -> 
     frame = Frame(
         Size(box.width, box.height), labels.frame.downsample_x * 2**level, labels.frame.downsample_y * 2**level
     )
-    chosen = np.isin(numbers, list(ours)) if ours else mask  # every seed may fall between the pixels that are kept
+    chosen = (
+        np.isin(numbers, list(ours)) if ours else mask
+    )  # Every seed may fall between the pixels of the coarser level.
     return SegmentedObject(part.label, tuple(_outlined(np.asarray(chosen), frame, box, size0)), part.pixels)
 
 
 def _outlined(mask: NDArray[np.bool_], frame: Frame, at: Region, size0: Size) -> list[Polygon]:
-    """Outlines in level-0 pixels of a mask whose corner lies at `at`, in pixels of the frame."""
+    """Return the outlines in level-0 pixels of a mask whose top-left corner is `at`, in pixels of the frame."""
     height, width = mask.shape
     size = Size(width, height)
 
@@ -269,7 +271,7 @@ def _outlined(mask: NDArray[np.bool_], frame: Frame, at: Region, size0: Size) ->
 
 
 def _closed(ring: Ring) -> list[list[float]]:
-    """Positions of a ring, the first one repeated; whole numbers as such."""
+    """Return the positions of a closed ring; integral coordinates are integers."""
     corners = [
         [int(v) if v == int(v) else v for v in (round(x, DECIMALS), round(y, DECIMALS))] for x, y in ring.tolist()
     ]

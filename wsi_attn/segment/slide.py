@@ -1,4 +1,4 @@
-"""One slide, one model: a label image, polygons, and a record of how much of each class there is."""
+"""Segmentation of one slide: label image, polygons, and a record with the amount of each class."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ from wsi_attn.tissue.detect import VIEW_MPP, detect_tissue
 from wsi_attn.tissue.mask import TissueMask
 
 LABELS, POLYGONS, RECORD = ".segmentation.zarr", ".segmentation.geojson", ".segmentation.json"
-"""Endings of what a slide leaves in the output folder."""
+"""Suffixes of the output files of a slide."""
 
 
 @dataclass(frozen=True)
 class SegmentConfig:
-    """How a slide is segmented."""
+    """Segmentation settings."""
 
     tile: int | None = None
-    """Side of a tile at the model's resolution; by default that of the squares it was trained on."""
+    """Tile side in pixels at the model's resolution; by default that of its training crops."""
     overlap: int | None = None
-    """Pixels that neighbours share; by default see `windows.default_overlap`."""
+    """Overlap of neighbouring tiles in pixels; by default `windows.default_overlap`."""
     into_store: bool = False
-    """Write the label image into the store that is segmented."""
+    """Write the label image into the segmented store."""
     annotations: bool = False
-    """QuPath annotations instead of detections."""
+    """Write QuPath annotations instead of detections."""
     simplify: float = 0.0
-    """Level-0 pixels by which outlines may move to have fewer corners."""
+    """Tolerance of outline simplification in level-0 pixels."""
     workers: int | None = None
-    """Threads that read; `thread_limit` by default."""
+    """Number of reader threads; `thread_limit` by default."""
 
     def settings(self) -> dict[str, Any]:
-        """What changes the result."""
+        """Return the settings that affect the result."""
         return {
             "tile": self.tile,
             "overlap": self.overlap,
@@ -70,7 +70,7 @@ class SegmentConfig:
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """Where the results of a slide go; `key` of the label in its store, or None."""
+    """Output paths of a slide; `key` is the name of the label in its store, or None."""
 
     labels: Path
     polygons: Path
@@ -79,20 +79,24 @@ class OutputPaths:
 
 
 def output_paths(slide: Slide, checkpoint: Checkpoint, output: Path, config: SegmentConfig) -> OutputPaths:
-    """Where the results of a slide go.
+    """Return the output paths of a slide.
 
     Raises
     ------
-    UsageError : the label shall go into a store and the slide is none, or the model's name cannot name a label.
+    UsageError : `--into-store` with a slide that is not a store, or with a model name that is not a valid label name.
     """
     name = slide.info.name
     labels, key = output / f"{name}{LABELS}", None
     if config.into_store:
         if not isinstance(slide, TileStore):
-            raise UsageError(f"--into-store: {slide.info.path} is no store; tile it first, or leave the option out")
+            raise UsageError(
+                f"--into-store: {slide.info.path} is not a store; convert it with `wsi-attn tile` or omit the option"
+            )
         key = checkpoint.name
         if key == TISSUE_LABEL or Path(key).name != key or key.startswith("."):
-            raise UsageError(f"--into-store: a label cannot be named {key!r}, as the model is; train it with --name")
+            raise UsageError(
+                f"--into-store: the model name {key!r} is not a valid label name; train it with another --name"
+            )
         labels = slide.path / "labels" / key
     return OutputPaths(labels, output / f"{name}{POLYGONS}", output / f"{name}{RECORD}", key)
 
@@ -100,15 +104,15 @@ def output_paths(slide: Slide, checkpoint: Checkpoint, output: Path, config: Seg
 def finished_record(
     paths: OutputPaths, slide: Slide, checkpoint: Checkpoint, config: SegmentConfig
 ) -> dict[str, Any] | None:
-    """The record that lies there, if it is of the same slide, model and settings; None where it is still to be made.
+    """Return the existing record of the same slide, model and settings; None if the slide is still to be segmented.
 
     Raises
     ------
-    OutputExistsError : something else lies there.
+    OutputExistsError : an output path holds something else.
     """
     settings = _settings(slide, checkpoint, config)
     if paths.key:
-        recover(slide.info.path)  # a label that was moved into place but not recorded
+        recover(slide.info.path)  # A label that was moved to its final path before the record was written.
     if settings_of(paths.labels, under_way=True) == settings:
         return None
     there = [path for path in (paths.record, paths.labels, paths.polygons) if path.exists()]
@@ -121,7 +125,7 @@ def finished_record(
     if found.get("settings") == settings == settings_of(paths.labels):
         return found
     raise OutputExistsError(
-        f"{there[0]} is in the way, of another slide, model or setting; add --overwrite, or name another folder"
+        f"{there[0]} exists and belongs to another slide, model or setting; use --overwrite or another --output"
     )
 
 
@@ -134,7 +138,7 @@ def segment_slide(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Segment one slide and leave its label image, polygons and record; what a kill has left is gone on with.
+    """Segment one slide and write its label image, polygons and record; an interrupted run resumes.
 
     Returns
     -------
@@ -144,10 +148,10 @@ def segment_slide(
 
     Raises
     ------
-    UsageError : the checkpoint does not segment, or its results cannot go where they shall.
+    UsageError : the checkpoint does not segment, or `output_paths` refuses the output.
     MissingMppError, ModelMismatchError : the slide cannot be read at the model's resolution.
-    TissueError : there is nothing to look at.
-    StoreLockedError : another process is segmenting into the same place.
+    TissueError : the slide has no tissue.
+    StoreLockedError : another process writes to the same output.
     """
     started = time.perf_counter()
     network, spec = segmenter(checkpoint), checkpoint.spec
@@ -156,7 +160,7 @@ def segment_slide(
     settings = _settings(slide, checkpoint, config)
     tissue = find_tissue(slide, spec.tissue, config.workers, progress)
     if tissue is not None and not tissue.mask.any():
-        raise TissueError(f"{slide.info.path} has no tissue that {checkpoint.name} could look at")
+        raise TissueError(f"{slide.info.path} has no tissue for {checkpoint.name} to segment")
     frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
 
     def wanted(regions: list[Region]) -> NDArray[np.bool_]:
@@ -212,14 +216,16 @@ def segment_slide(
             "software": software(),
         }
         files.write_json(paths.record, record)
-        labels.finish(slide.info.path if paths.key else None)  # last: its presence says that all is there
+        labels.finish(
+            slide.info.path if paths.key else None
+        )  # Written last: its presence marks the result as complete.
     return record
 
 
 def find_tissue(
     slide: Slide, method: str, workers: int | None = None, progress: Progress = no_progress
 ) -> TissueMask | None:
-    """Tissue of a slide on a small view of it; None where the whole image counts."""
+    """Detect the tissue of a slide on a small view; None if the whole image counts."""
     if method == "none":
         return None
     size0, mpp = slide.info.size0, slide.info.mpp
@@ -241,7 +247,7 @@ def _settings(slide: Slide, checkpoint: Checkpoint, config: SegmentConfig) -> di
 
 @contextmanager
 def _locked(paths: OutputPaths) -> Iterator[None]:
-    """One writer for the results of a slide."""
+    """Lock the results of a slide for one writer."""
     paths.labels.parent.mkdir(parents=True, exist_ok=True)
     with store_lock(paths.labels):
         yield
@@ -250,7 +256,7 @@ def _locked(paths: OutputPaths) -> Iterator[None]:
 def _areas(
     names: tuple[str, ...], counts: AreaCounts, slide: Slide, pixel0: float, tissue_fraction: float
 ) -> dict[str, Any]:
-    """Objects, area and share of the tissue of each class but the background."""
+    """Return objects, area and tissue share of each foreground class."""
     mpp = slide.info.mpp
     unit, factor = ("mm²", mpp.x * mpp.y / 1e6) if mpp else ("px²", 1.0)
     tissue = math.prod(slide.info.size0) * tissue_fraction

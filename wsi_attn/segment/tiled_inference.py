@@ -1,6 +1,6 @@
-"""A network over any part of a slide: tiles read ahead, answered in batches, blended.
+"""Tiled inference over any part of a slide: prefetched tiles, batched predictions, smooth blending.
 
-Memory is that of one block of answers and the tiles around it, whatever the size of the slide.
+Memory is bounded by one block of predictions and the tiles around it, for any slide size.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ from wsi_attn.slides.view import read_block
 from wsi_attn.threads import thread_limit
 
 BATCH_PIXELS, BATCH_PIXELS_GPU = 1 << 18, 1 << 24
-"""Pixels that the network answers at once: on a CPU no more than keep it busy, since every new size of a batch takes
-memory of its own."""
+"""Pixels per batch. On a CPU only as many as keep it busy, because each new batch size takes its own memory."""
 
 Wanted = Callable[[list[Region]], NDArray[np.bool_]]
-"""Of regions in high-resolution pixels, which are looked at."""
+"""Selects the regions, in high-resolution pixels, that are processed."""
 
 
 @dataclass(frozen=True)
 class Blended:
-    """Answers of one block.
+    """Predictions of one block.
 
-    `classes` is uint8 (rows, columns), the likeliest class, 0 where nothing was looked at; `probabilities` float32
-    (C, rows, columns), 0 there; `unreadable` how many places could not be decoded.
+    `classes` is uint8 (rows, columns), the most likely class, 0 outside attended tiles; `probabilities` float32
+    (C, rows, columns), 0 there; `unreadable` is the number of regions that could not be decoded.
     """
 
     classes: UInt8Array
@@ -45,20 +44,20 @@ class Blended:
 
 
 class TiledInference:
-    """A slide under a segmentation network.
+    """Tiled inference of a segmentation network on a slide.
 
     Parameters
     ----------
     network
-        In evaluation mode.
+        Network in evaluation mode.
     patches
         The slide at the network's resolution.
     tile, overlap
-        Of `Windows`.
+        See `Windows`.
     wanted
-        Tiles that are looked at; all by default.
+        Tiles to process; all by default.
     workers
-        Threads that read; `thread_limit` by default.
+        Number of reader threads; `thread_limit` by default.
     """
 
     def __init__(
@@ -78,12 +77,12 @@ class TiledInference:
         self._device = next(network.parameters()).device
 
     def looks_at(self, block: Region) -> bool:
-        """Whether anything in a block is looked at."""
+        """Return whether any tile of a block is processed."""
         return bool(self._tiles(block))
 
     @torch.inference_mode()
     def answer(self, block: Region) -> Blended:
-        """Blended answers of a block in high-resolution pixels, inside the slide."""
+        """Return the blended predictions of a block in high-resolution pixels, inside the slide."""
         classes = self.network.config.classes
         sums = np.zeros((classes, block.height, block.width), np.float32)
         total = np.zeros((block.height, block.width), np.float32)
@@ -99,7 +98,7 @@ class TiledInference:
         return Blended(probabilities.argmax(axis=0).astype(np.uint8), probabilities, unreadable)
 
     def _tiles(self, block: Region) -> list[tuple[int, int]]:
-        """Row and column of each tile that counts in a block and is looked at, tiles of one size together."""
+        """Return row and column of each processed tile that contributes to a block, grouped by tile size."""
         places = [
             (row, column)
             for row in self.rows.touching(block.y, block.y1)
@@ -115,14 +114,14 @@ class TiledInference:
         return Region(across.start, down.start, across.stop - across.start, down.stop - down.start)
 
     def _counting(self, row: int, column: int) -> Region:
-        """The part of a tile that counts."""
+        """Return the contributing part of a tile."""
         across, down = self.columns.span(column), self.rows.span(row)
         return Region(across.first, down.first, across.last - across.first, down.last - down.first)
 
     def _batches(
         self, tiles: list[tuple[int, int]], pool: ThreadPoolExecutor
     ) -> Iterator[tuple[list[tuple[int, int]], UInt8Array, int]]:
-        """Tiles of one size, their pixels (n, height, width, 3), and how many places in them could not be decoded."""
+        """Yield tiles of one size, their pixels (n, height, width, 3), and their number of unreadable regions."""
         read = pool.map(self._read, tiles)
         most = BATCH_PIXELS_GPU if self._device.type == "cuda" else BATCH_PIXELS
         for size, alike in groupby(tiles, key=lambda place: self._region(*place)[2:]):
@@ -139,7 +138,7 @@ class TiledInference:
         return pixels, len(damaged)
 
     def _probabilities(self, pixels: UInt8Array) -> NDArray[np.float32]:
-        """float32 (n, C, height, width)."""
+        """Return class probabilities, float32 (n, C, height, width)."""
         count, height, width = pixels.shape[:3]
         batch = BagBatch(
             coarse=torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self._device),

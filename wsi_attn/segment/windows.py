@@ -1,13 +1,13 @@
-"""Overlapping tiles along an axis, and smooth weights that sum to one wherever they lie.
+"""Overlapping tiles along an axis, with smooth weights that sum to one at every pixel.
 
-Neighbours share `overlap` pixels. Of these the outer quarter of either tile, where a network sees too little around a
-pixel, counts for nothing; over the middle half one tile fades into the other by sin^2 and cos^2:
+Neighbours share `overlap` pixels. The outer quarter of the overlap of each tile, where the network lacks context, has
+weight 0; over the middle half the tiles are blended with sin^2 and cos^2:
 
     tile i      1 1 1 1 1 1 1 1 | fading out | 0 0
     tile i + 1              0 0 | fading in  | 1 1 1 1 1 1 1 1
 
-Where a network's reach is at most a quarter of the overlap, blended answers are those of the whole; where it is more,
-they differ smoothly and there is no seam. Tiles at the edge of the slide count up to it.
+If the receptive radius of a network is at most a quarter of the overlap, blended predictions equal untiled ones;
+otherwise they differ smoothly, without seams. Tiles at the edge of the slide have full weight up to the edge.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 from wsi_attn.errors import UsageError
 
 STEP = 32
-"""Tile and overlap are whole multiples of it, so that all tiles lie on one grid of the coarsest features."""
+"""Tile and overlap are multiples of it, so that all tiles lie on one grid of the coarsest features."""
 
 
 def default_overlap(tile: int) -> int:
-    """A quarter of a tile in whole steps, one at least where half of the tile has room for it."""
+    """Return a quarter of a tile in multiples of `STEP`, at least one if half of the tile is large enough."""
     return min(max(STEP, tile // 4 // STEP * STEP), tile // 2 // STEP * STEP)
 
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along an axis: `start` and `stop` of its pixels, and of those that count."""
+    """One tile along an axis: `start` and `stop` of its pixels and of its contributing pixels."""
 
     start: int
     stop: int
@@ -46,13 +46,13 @@ class Windows:
     Attributes
     ----------
     length
-        Pixels of the slide.
+        Length of the slide in pixels.
     tile, overlap
-        Side of a tile and what neighbours share; multiples of `STEP`, the tile more than the overlap.
+        Tile side and overlap of neighbours in pixels; multiples of `STEP`, the tile larger than the overlap.
 
     Raises
     ------
-    UsageError : sizes that are no such numbers.
+    UsageError : invalid sizes.
     """
 
     length: int
@@ -62,27 +62,27 @@ class Windows:
     def __post_init__(self) -> None:
         if self.tile % STEP or self.overlap % STEP or not 0 <= self.overlap <= self.tile // 2 or not self.tile:
             raise UsageError(
-                f"a tile of {self.tile} with an overlap of {self.overlap} does not do: both are multiples of {STEP}, "
-                "the overlap at most half of the tile"
+                f"a tile of {self.tile} with an overlap of {self.overlap} is invalid: both must be multiples of {STEP} "
+                "and the overlap at most half of the tile"
             )
 
     @property
     def stride(self) -> int:
-        """Pixels from one tile to the next."""
+        """Distance between neighbouring tiles in pixels."""
         return self.tile - self.overlap
 
     def __len__(self) -> int:
         return 1 + max(0, math.ceil((self.length - self.tile) / self.stride))
 
     def span(self, index: int) -> Span:
-        """Where a tile lies."""
+        """Return the span of a tile."""
         start, stop = index * self.stride, min(index * self.stride + self.tile, self.length)
         unseen = self.overlap // 4
         first = start if index == 0 else start + unseen
         return Span(start, stop, first, stop if index == len(self) - 1 else start + self.tile - unseen)
 
     def weights(self, index: int) -> NDArray[np.float32]:
-        """Weight of each pixel of a tile, float32 (stop - start,)."""
+        """Return the weight of each pixel of a tile, float32 (stop - start,)."""
         span = self.span(index)
         weights = np.ones(span.stop - span.start)
         places: NDArray[np.float64] = np.arange(span.start, span.stop, dtype=np.float64) + 0.5
@@ -93,13 +93,13 @@ class Windows:
         return weights.astype(np.float32)
 
     def touching(self, first: int, last: int) -> range:
-        """The tiles that count for any of the pixels from `first` to `last` - 1."""
+        """Return the tiles that contribute to any pixel from `first` to `last` - 1."""
         near = range(max(0, (first - self.tile) // self.stride), min(len(self), last // self.stride + 1))
         found = [index for index in near if self.span(index).last > first and self.span(index).first < last]
         return range(found[0], found[-1] + 1)
 
     def _rise(self, places: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-        """From 0 before the place where tile `index` begins to count, to 1."""
+        """Return the blending ramp of tile `index`, from 0 to 1."""
         begin, length = self.span(index).first, self.overlap // 2
         if not length:
             return np.asarray((places >= begin).astype(np.float64))

@@ -117,7 +117,7 @@ def test_a_row_that_marks_nothing(tmp_path):
         ("1 2 nan 4", "is not four numbers"),
         ("30 2 20 8", "row 2: box 1 .* empty or inverted"),
         ("10 2 10 8", "empty or inverted"),
-        ("gone.xml", "row 2: there is no file .*gone.xml of boxes"),
+        ("gone.xml", "row 2: boxes file not found: .*gone.xml"),
     ],
 )
 def test_boxes_that_are_none_are_refused_with_the_manifest(tmp_path, text, said):
@@ -138,19 +138,19 @@ def test_boxes_that_are_none_are_refused_with_the_manifest(tmp_path, text, said)
         (
             "b.xml",
             voc((5, 5, 9, 9), size=SIZE_OF.format(50, 40)),
-            "drawn on an image of 50 x 40 px, and .*a.png is 100",
+            "belong to an image of 50 x 40 px, but .*a.png is 100",
         ),
-        ("b.xml", voc((5, 5, 9, 9), size=SIZE_OF.format("wide", 40)), "is no size of an image"),
+        ("b.xml", voc((5, 5, 9, 9), size=SIZE_OF.format("wide", 40)), "is not a valid image size"),
         (
             "b.json",
             coco([1, 2, 3, 4], size={"width": 200, "height": 160}),
-            "b.json: the boxes are drawn on .* 200 x 160",
+            "b.json: the boxes belong to .* 200 x 160",
         ),
-        ("b.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "no VOC file"),
+        ("b.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "not an accepted VOC file"),
         ("b.json", "{", "cannot be read as JSON"),
         ("b.json", coco([5, 5, 0, 9]), "b.json: box 1 .* empty or inverted"),
         ("b.json", coco([1, 2, 3]), "not COCO"),
-        ("b.json", coco([1, 2, 3, 4], name="c.png"), "names no image a.png"),
+        ("b.json", coco([1, 2, 3, 4], name="c.png"), "no entry for the image a.png"),
         ("b.geojson", geojson((50, 50, 150, 60)), "b.geojson reaches outside"),
         ("b.geojson", "[3]", "feature 1"),
     ],
@@ -166,7 +166,7 @@ def test_boxes_that_do_not_fit_are_refused_with_row_and_file(tmp_path, name, tex
 
 def test_masks_that_do_not_fit_are_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "mask.png"), np.zeros((50, 50), np.uint8))
-    with pytest.raises(ManifestError, match="no mask of the whole"):
+    with pytest.raises(ManifestError, match="must cover the whole image"):
         region_mask(row_of(tmp_path, "mask", "mask.png"), SIZE, (8, 10))
     (tmp_path / "mask.png").write_text("no image")
     with pytest.raises(ManifestError, match=r"row 2: mask .* cannot be read"):

@@ -44,11 +44,11 @@ def test_pixel_size_of_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("z.png,x,,,", "row 2: there is no file"),
+        ("z.png,x,,,", "row 2: file not found"),
         ("a.png,,,,", "row 2: the label is empty"),
         ("a.png,x,,holdout,", "row 2: split 'holdout'"),
-        ("a.png,x,,,fine", "row 2: mpp 'fine'"),
-        ("a.png,x,,,-1", "row 2: mpp '-1'"),
+        ("a.png,x,,,fine", "row 2, column mpp: 'fine'"),
+        ("a.png,x,,,-1", "row 2, column mpp: '-1'"),
         ("a.png,x,p,train,\nb.png,x,p,test,", r"row 2\) and in test \(row 3\)"),
         ("", "no rows"),
     ],
@@ -123,8 +123,8 @@ def test_pixel_size_decides_what_is_read() -> None:
 def test_pixel_size_is_asked_for_and_checked() -> None:
     with pytest.raises(MissingMppError, match="--slide-mpp"):
         SlidePatches(ArraySlide(stained(64, 64), mpp=None), 0.5, 4)
-    with pytest.raises(ModelMismatchError, match="finest pixels"):
-        SlidePatches(ArraySlide(stained(64, 64), mpp=Mpp(2, 2)), 0.5, 4)
+    with pytest.raises(ModelMismatchError, match="too coarse"):
+        SlidePatches(ArraySlide(stained(64, 64), mpp=Mpp(1, 1)), 0.5, 4)
 
 
 def test_batch_is_padded_with_cells_that_are_not_valid() -> None:

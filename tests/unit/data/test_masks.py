@@ -72,7 +72,7 @@ def test_values_are_numbers_of_classes_or_as_given(tmp_path: Path) -> None:
     assert given == Classes(("background", "cytoplasm", "nucleus"), (0, 128, 255))
     grey = np.array([0, 128, 255], np.uint8)[values]
     np.testing.assert_array_equal(image_mask(tmp_path, grey, given).read(WHOLE), values)
-    with pytest.raises(ManifestError, match=r"row 7: mask .*mask.png holds the values \[128, 255\].*b=2"):
+    with pytest.raises(ManifestError, match=r"row 7: mask .*mask.png has the values \[128, 255\].*b=2"):
         image_mask(tmp_path, grey, three)
 
 
@@ -164,13 +164,13 @@ def test_classes_that_are_none(text: str) -> None:
 
 
 def test_masks_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="row 7: there is no mask"):
+    with pytest.raises(ManifestError, match="row 7: the column `mask` is missing"):
         open_mask(row(None), CELLS, SIZE)
-    with pytest.raises(ManifestError, match="40 x 30 px and the image 30 x 40"):
+    with pytest.raises(ManifestError, match="40 x 30 px but the image is 30 x 40"):
         image_mask(tmp_path, np.zeros((30, 40), np.uint8), size=Size(30, 40))
     picture = np.zeros((30, 40, 3), np.uint8)
     picture[0, 0, 0] = 9
-    with pytest.raises(ManifestError, match="colour picture"):
+    with pytest.raises(ManifestError, match="colour image"):
         image_mask(tmp_path, picture)
     (tmp_path / "no.png").write_text("no image")
     with pytest.raises(ManifestError, match=r"row 7: mask .*no.png cannot be read"):

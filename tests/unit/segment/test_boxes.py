@@ -80,10 +80,10 @@ def test_a_large_slide_is_segmented_part_by_part(model: Checkpoint, monkeypatch:
 def test_the_finder_takes_segmentation_models_only(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="saliency"):
         box_finder("salience")
-    with pytest.raises(UsageError, match="name the folder"):
+    with pytest.raises(UsageError, match="needs a segmentation model"):
         box_finder("segmentation")
     network = Cnn(CnnConfig(classes=2, coarse_widths=(4,)))
     spec = ModelSpec(("a", "b"), None, "any", "none")
     save_checkpoint(tmp_path / "m", name="m", system="cnn", network=network, spec=spec, card="# m", provenance={})
-    with pytest.raises(UsageError, match="segments none"):
+    with pytest.raises(UsageError, match="does not segment"):
         box_finder("segmentation", str(tmp_path / "m"))

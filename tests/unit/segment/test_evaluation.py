@@ -66,7 +66,7 @@ def test_regions_of_an_image_mask_leave_the_rest_without_label(row: Row) -> None
 
 def test_a_field_that_is_too_large_is_refused(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "MAX_PIXELS", 10_000)
-    with pytest.raises(ManifestError, match=r"row 2: .* is 150 x 110 px .*name `regions`"):
+    with pytest.raises(ManifestError, match=r"row 2: .* is 150 x 110 px .*column `regions`"):
         compare(SLIDE, row, tiny(), checkpoint(tiny()).spec)
 
 

@@ -133,5 +133,5 @@ def test_pixels_are_read_at_the_resolution_of_the_model(tmp_path: Path) -> None:
 
 
 def test_a_label_goes_into_stores_only(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no store"):
+    with pytest.raises(UsageError, match="not a store"):
         output_paths(slide(), checkpoint(tiny()), tmp_path, SegmentConfig(into_store=True))

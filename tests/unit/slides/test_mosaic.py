@@ -72,9 +72,9 @@ def test_a_row_of_several_images(tmp_path):
     with open_row(several) as slide:
         assert slide.info.size0 == (60, 20)
     for rows, said in [
-        ("0.png;gone.png,x,train", "row 2: there is no file .*gone.png"),
-        ("0.png;0.png,x,train", "row 2: an image is named twice"),
-        ("0.png;;1.png,x,train", "row 2: an empty name"),
+        ("0.png;gone.png,x,train", "row 2: file not found: .*gone.png"),
+        ("0.png;0.png,x,train", "row 2: .* contains an image twice"),
+        ("0.png;;1.png,x,train", "row 2: .* contains an empty file name"),
         ("0.png;1.png,x,train\n2.png;1.png,y,test", r"file .*1\.png' is in train \(row 2\) and in test \(row 3\)"),
     ]:
         table.write_text(f"path,label,split\n{rows}\n")

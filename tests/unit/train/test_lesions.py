@@ -209,7 +209,7 @@ def test_rows_with_a_known_lesion(tmp_path: Path) -> None:
 
 def test_masks_that_are_wrong_are_said_before_training(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "square.png")
-    with pytest.raises(ManifestError, match=r"row 2: mask .*square.png .* no mask of the whole"):
+    with pytest.raises(ManifestError, match=r"row 2: mask .*square.png .* must cover the whole image"):
         lesion_rows([row(tmp_path, mask=tmp_path / "square.png")], ("rare",), slide_of)
 
 
