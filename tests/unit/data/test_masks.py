@@ -175,7 +175,7 @@ def test_masks_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "no.png").write_text("no image")
     with pytest.raises(ManifestError, match=r"row 7: mask .*no.png cannot be read"):
         open_mask(row(tmp_path / "no.png"), CELLS, SIZE)
-    with pytest.raises(ManifestError, match="of class 'Fat'; known are background, cell"):
+    with pytest.raises(ManifestError, match="of class 'Fat'; the classes are background, cell"):
         open_mask(row(annotations(tmp_path / "a.geojson", ("Fat", [square(0, 0, 4)]))), CELLS, SIZE)
     (tmp_path / "b.geojson").write_text("{}")
     with pytest.raises(ManifestError, match="row 7"):
