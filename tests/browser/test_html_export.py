@@ -96,7 +96,7 @@ def test_slider_and_choice(page: Any) -> None:
     choice = Select(page.find_element(By.ID, "layer"))
     assert [option.text for option in choice.options][:2] == ["Attention rank", "Evidence for tumour"]
     coloured = pixel_at(page, *middle)
-    choice.select_by_visible_text("Nothing: the slide alone")
+    choice.select_by_visible_text("None (slide only)")
     assert pixel_at(page, *middle) != coloured
     choice.select_by_visible_text("Evidence for tumour")
     assert "Evidence for tumour" in page.find_element(By.ID, "bar-words").text

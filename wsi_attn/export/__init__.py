@@ -1,1 +1,1 @@
-"""Predictions as files that other tools of a pathology lab open."""
+"""Export of predictions and stores to formats of other pathology tools."""

@@ -1,6 +1,6 @@
-"""The one map of a global-spatial model as pictures: alone, and over the mean of the images it was trained on.
+"""Export of the learned map of a global-spatial model: alone, and over the mean training image.
 
-Both are read from the checkpoint's weights; no image and no network is needed.
+Both are read from the checkpoint's weights; neither an image nor the network is needed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from wsi_attn.slide import UInt8Array
 SYSTEM = "global-spatial"
 
 SIDE = 512
-"""Least side of the overlay in pixels; a smaller mean image is enlarged by a whole number."""
+"""Minimum side of the overlay in pixels; a smaller mean image is enlarged by an integer factor."""
 
 IMPORTANT = 0.5
-"""A place is important where the map is above this: the boundary of its classifier."""
+"""Threshold above which a location is important: the decision boundary of its classifier."""
 
 
 @dataclass(frozen=True)
 class LearnedMap:
-    """What a checkpoint keeps of its map.
+    """The map stored in a checkpoint.
 
     `values` is float32 (G, G), 0 to 1; `mean_image` uint8 (S, S, 3); `alignment` the mean correlation of the training
     images; `labels` the class names; `name` and `sha256` those of the model.
@@ -52,12 +52,12 @@ class LearnedMap:
 
 
 def read_learned_map(name_or_folder: str) -> LearnedMap:
-    """The map of a checkpoint or run.
+    """Read the map of a checkpoint or run.
 
     Raises
     ------
     ExportError : the model has no such map.
-    CheckpointError : there is no checkpoint, or it cannot be read.
+    CheckpointError : the checkpoint is missing or unreadable.
     """
     folder = find_model(name_or_folder)
     try:
@@ -80,16 +80,16 @@ def read_learned_map(name_or_folder: str) -> LearnedMap:
 
 
 def export_attention_map(name_or_folder: str, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
-    """Write `NAME.attention-map.png`, a pixel a cell, black 0 and white 1, and `NAME.attention-overlay.png`.
+    """Write `NAME.attention-map.png`, one pixel per cell, 0 black, 1 white, and `NAME.attention-overlay.png`.
 
     Returns
     -------
-    `input`, `format`, `output` (the map), `overlay`, `state` ("written", or "skipped" where the pictures of this model
-    are there), `least` and `largest` of the map, `important`, the share of it above `IMPORTANT`, and `alignment`.
+    `input`, `format`, `output` (the map), `overlay`, `state` ("written", or "skipped" if the images of this model
+    exist), `least` and `largest` of the map, `important`, the share of it above `IMPORTANT`, and `alignment`.
 
     Raises
     ------
-    OutputExistsError : other files are in the way.
+    OutputExistsError : other files exist at the output paths.
     ExportError, CheckpointError : see `read_learned_map`.
     """
     found = read_learned_map(name_or_folder)
@@ -107,7 +107,9 @@ def export_attention_map(name_or_folder: str, output: Path, *, overwrite: bool =
     }
     if not overwrite and any(path.exists() for path in (alone, over)):
         if not all(_is_of(path, found.sha256) for path in (alone, over)):
-            raise OutputExistsError(f"{alone} or {over} is there already and of something else; add --overwrite")
+            raise OutputExistsError(
+                f"{alone} or {over} exists and belongs to something else; replace it with --overwrite"
+            )
         return {**record, "state": "skipped"}
     origin = {"model": {"name": found.name, "sha256": found.sha256}, "software": software(), "notice": NOTICE}
     grey = Image.fromarray(np.rint(found.values * 255).astype(np.uint8))
@@ -117,7 +119,7 @@ def export_attention_map(name_or_folder: str, output: Path, *, overwrite: bool =
 
 
 def draw_overlay(found: LearnedMap) -> Image.Image:
-    """The map in colours over the mean image, with a legend."""
+    """Draw the map in colours over the mean image, with a legend."""
     side = found.mean_image.shape[0]
     factor = max(1, -(-SIDE // side))
     mean = np.asarray(found.mean_image).repeat(factor, axis=0).repeat(factor, axis=1)
@@ -126,11 +128,11 @@ def draw_overlay(found: LearnedMap) -> Image.Image:
     layer = Layer("attention map", Frame(Size(*found.values.shape[::-1]), cell, cell), found.values)
     lines = (
         f"Labels: {', '.join(found.labels)}",
-        f"Over the mean training image; mean correlation of two images {found.alignment:.2f}",
+        f"Over the mean training image; mean correlation between two images {found.alignment:.2f}",
     )
     return draw_layer(layer, Caption(found.name, lines, None), mean, frame)
 
 
 def _is_of(path: Path, sha256: str) -> bool:
-    """Whether a picture is there and of this model."""
+    """Whether an image exists and belongs to this model."""
     return path.is_file() and sha256.encode() in path.read_bytes()

@@ -1,4 +1,4 @@
-"""DeepZoom: `STEM.dzi` and the folder `STEM_files` of JPEG tiles, what OpenSeadragon and many servers show."""
+"""DeepZoom: `STEM.dzi` and the folder `STEM_files` of JPEG tiles, as used by OpenSeadragon and many servers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 
 TILE = 254
-"""What DeepZoom tools use; tiles here do not overlap."""
+"""Tile side of common DeepZoom tools; tiles do not overlap."""
 
 QUALITY = 90
 FORMAT = "jpeg"
 
 
 def tile_folder(path: Path) -> Path:
-    """The folder of tiles that belongs to a `.dzi`."""
+    """The tile folder of a `.dzi`."""
     return path.with_name(f"{path.name.removesuffix('.dzi')}_files")
 
 
@@ -34,14 +34,14 @@ def write_dzi(
     workers: int | None = None,
     progress: Progress = no_progress,
 ) -> None:
-    """The painter's frame as a DeepZoom image.
+    """Write the painter's frame as a DeepZoom image.
 
-    The tiles are written under another name and renamed when all are there; the descriptor comes last. It carries
-    `origin` in attributes of its own namespace, which viewers skip.
+    The tiles are written under a temporary name and renamed when complete; the descriptor is written last. It contains
+    `origin` in attributes of its own namespace, which viewers ignore.
     """
     size = painter.frame.size
     sizes = level_sizes(size, 1)
-    highest = len(sizes) - 1  # DeepZoom counts from the coarsest
+    highest = len(sizes) - 1  # DeepZoom numbers from the coarsest
     with files.new_folder(tile_folder(path)) as folder:
         for level in range(len(sizes)):
             (folder / str(level)).mkdir()

@@ -1,7 +1,7 @@
-"""Whether an output is there already, made of the same input in the same way: then it need not be written again.
+"""Detection of existing outputs of the same input and settings, which need not be written again.
 
-Every export carries a mark, a digest of its input and of how it was made, in a place where its format keeps words.
-Only CSV has none: it is written beside and compared.
+Every export carries a mark, a digest of its input and settings, in a text field of its format. Only CSV has none: it is
+written to a temporary file and compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wsi_attn.export.source import ExportSource
 from wsi_attn.store.predictions import SlidePrediction
 
 SEARCHED = 1 << 20
-"""Bytes at either end of a file in which its mark lies."""
+"""Bytes at either end of a file that are searched for its mark."""
 
 BLOCK = 1 << 20
 
@@ -43,7 +43,7 @@ class Mark:
 
 
 def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
-    """The mark of one input in one format; `config` is a dataclass, of which `workers` changes nothing."""
+    """The mark of one input in one format; `config` is a dataclass, whose `workers` is ignored."""
     options = {name: value for name, value in asdict(config).items() if name != "workers"}
     words = {"format": to, "software": __version__, "fingerprint": subject.fingerprint, "grid": subject.grid, **options}
     digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
@@ -58,9 +58,9 @@ def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
 
 
 def _identity(prediction: SlidePrediction) -> dict[str, Any]:
-    """What tells a prediction from another one, the same for one in memory and one that was read from its file.
+    """Values that identify a prediction, equal in memory and after reading it from its file.
 
-    Numbers are rounded: a GPU gives the last digits differently from run to run.
+    Numbers are rounded, since the last digits on a GPU differ between runs.
     """
     return {
         "slide": Path(prediction.slide).name,
@@ -76,7 +76,7 @@ def _identity(prediction: SlidePrediction) -> dict[str, Any]:
 
 
 def _files_of(subject: ExportSource) -> Iterator[Path]:
-    """The files of a store that an export depends on, beside the slide's pixels."""
+    """The files of a store that an export depends on, besides the slide's pixels."""
     if subject.store:
         yield subject.path / "zarr.json"
         yield from sorted(file for file in (subject.path / "tiles" / subject.grid).rglob("*") if file.is_file())

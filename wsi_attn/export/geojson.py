@@ -1,7 +1,7 @@
-"""Attended regions, cells and tiles as GeoJSON that QuPath opens by drag and drop, and any GeoJSON reader understands.
+"""Attended regions, cells and tiles as GeoJSON for QuPath (drag and drop) and any GeoJSON reader.
 
-The schema is the one QuPath writes itself: a FeatureCollection with one object for each region, cell or tile. Features
-are made in level-0 pixels of the whole slide, and shifted to where QuPath's coordinates begin when they are written.
+The schema is that of QuPath: a FeatureCollection with one object per region, cell or tile. Features use level-0 pixels
+of the whole slide and are shifted to QuPath's origin when they are written.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ObjectType = Literal["annotation", "detection"]
 NAMESPACE = uuid.UUID("6f2d1f9e-8f0a-5d55-9c64-0b6d2b7f3a11")
 CLASS_NAME = "Attended"
 CLASS_COLOUR = (253, 141, 60)
-"""One class and one colour for all regions: QuPath keeps a single colour for each class name."""
+"""One class and one colour for all regions: QuPath stores a single colour per class name."""
 
 
 def to_geojson(prediction: SlidePrediction, object_type: ObjectType = "annotation") -> dict[str, Any]:
-    """Regions that the model read at high resolution, most attended first.
+    """Regions read at high resolution, most attended first.
 
     Returns
     -------
     A FeatureCollection; empty without regions. Each Feature is a QuPath object: a closed Polygon in level-0
     pixels, `name` "Attention RANK", and as `measurements` its attention weight, its rank from 1, and the slide's
-    probability of each class. The class says that a region was attended, not what is in it. An `id` depends on the
-    slide's fingerprint and the rectangle only, so the same region has the same id in every file.
+    probability of each class. The class states that a region was attended, not what it contains. An `id` depends only
+    on the slide's fingerprint and the rectangle, so the same region has the same id in every file.
     """
     features = [
         _feature(prediction, region, rank, object_type) for rank, region in enumerate(prediction.attention, start=1)
@@ -47,17 +47,17 @@ def to_geojson(prediction: SlidePrediction, object_type: ObjectType = "annotatio
 
 
 def write_geojson(prediction: SlidePrediction, path: Path) -> None:
-    """Write the features of `to_geojson`, shifted as QuPath counts; whole or not at all."""
+    """Write the features of `to_geojson`, shifted to QuPath's origin, atomically."""
     write_features(path, to_geojson(prediction)["features"], prediction.origin)
 
 
 def tile_features(
     fingerprint: str, tiles: Tiles, shown: str, count: int, colour: str, object_type: ObjectType = "detection"
 ) -> Iterator[dict[str, Any]]:
-    """The `count` rectangles with the highest value of one column, highest first, as QuPath objects.
+    """The `count` rectangles with the highest values of one column, highest first, as QuPath objects.
 
-    Each is coloured by its place between the least and the largest value of all, has every number that is not NaN as
-    a measurement, and is of the class named like the column; corners are rounded to level-0 pixels.
+    The colour of each shows its value between the minimum and the maximum of all; its measurements are all numbers that
+    are not NaN, and its class has the name of the column. Corners are rounded to level-0 pixels.
     """
     values = tiles.columns[shown]
     chosen = strongest(values, count)
@@ -85,16 +85,16 @@ def tile_features(
 
 
 def write_features(path: Path, features: Iterable[dict[str, Any]], origin: Point, mark: str = "") -> int:
-    """Write a FeatureCollection, one feature a line, whole or not at all.
+    """Write a FeatureCollection, one feature per line, atomically.
 
     Parameters
     ----------
     features
         In level-0 pixels of the whole slide.
     origin
-        Corner of the slide's bounds: what is written is shifted by it, and the file says so.
+        Corner of the slide's bounds: coordinates are shifted by it, and the file states it.
     mark
-        How the file was made; put beside the offset.
+        Mark of the export, stored beside the offset.
 
     Returns
     -------
@@ -133,7 +133,9 @@ def _feature(prediction: SlidePrediction, region: AttendedRegion, rank: int, obj
 
 
 def _ring(region: AttendedRegion) -> list[list[int]]:
-    """Corners from the top left by way of the top right, the first one repeated; counted positive, as RFC 7946 asks."""
+    """Corners from the top left to the top right and on, the first one repeated; counterclockwise as RFC 7946
+    requires.
+    """
     x0, y0, x1, y1 = region.x, region.y, region.x + region.width, region.y + region.height
     return [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
 

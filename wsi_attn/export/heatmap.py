@@ -1,4 +1,4 @@
-"""Heatmaps as files: the picture of one quantity, a contact sheet of its highest places, and regions for QuPath."""
+"""Heatmap files: the image of one quantity, a contact sheet of its highest regions, and regions for QuPath."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from wsi_attn.heatmaps.picture import png_bytes
 from wsi_attn.slide import Progress, no_progress
 
 PATCH_SIDE = 256
-"""Largest side of a patch of a contact sheet, pixels."""
+"""Maximum side of a patch of a contact sheet, pixels."""
 
 
 @dataclass(frozen=True)
 class HeatmapConfig:
-    """How a heatmap is drawn."""
+    """Settings of a heatmap."""
 
     of: str | None = None
     """Quantity; attention of a prediction and the first score of a store by default."""
     mode: Mode | None = None
-    """Ranks or values; what suits the quantity by default."""
+    """Ranks or values; by default the mode of the quantity."""
     colour: str = "viridis"
     """Colour map."""
     alpha: float = 0.5
     """Opacity of the highest value, 0 to 1."""
     size: int = 1600
-    """Longer side of the slide in the picture, pixels."""
+    """Longer side of the slide in the image, pixels."""
     contact_sheet: int = 0
-    """Number of the highest places on a contact sheet; 0 draws none."""
+    """Number of highest regions on a contact sheet; 0 draws none."""
 
     def picture(self) -> ExportConfig:
-        """The settings of the picture."""
+        """Settings of the image."""
         of = () if self.of is None else (self.of,)
         return ExportConfig(of, self.mode, self.colour, self.alpha, self.size)
 
 
 @dataclass(frozen=True)
 class HeatmapFiles:
-    """The files of one heatmap; `state` is "written", or "skipped" where all of them were complete already."""
+    """The files of one heatmap; `state` is "written", or "skipped" if all of them were already complete."""
 
     slide: Path
     heatmap: Path
@@ -53,13 +53,13 @@ class HeatmapFiles:
     state: str = "written"
 
     def files(self) -> dict[str, str]:
-        """The paths by name: `heatmap`, and `contact_sheet` and `geojson` where they are made."""
+        """Paths by name: `heatmap`, and `contact_sheet` and `geojson` if written."""
         named = {"heatmap": self.heatmap, "contact_sheet": self.contact_sheet, "geojson": self.geojson}
         return {name: str(path) for name, path in named.items() if path is not None}
 
 
 REGIONS = ExportConfig(annotations=True)
-"""Regions are annotations, which QuPath lets people edit."""
+"""Regions are annotations, which can be edited in QuPath."""
 
 
 def heatmap_of(subject: ExportSource, folder: Path, config: HeatmapConfig, *, regions: bool = True) -> HeatmapFiles:
@@ -70,8 +70,8 @@ def heatmap_of(subject: ExportSource, folder: Path, config: HeatmapConfig, *, re
     subject
         A prediction or a store.
     folder
-        Where they go: `STEM.heatmap.png`, `STEM.patches.png` and `STEM.geojson`; a quantity that is not the usual one
-        is part of the name of the pictures.
+        Output folder of `STEM.heatmap.png`, `STEM.patches.png` and `STEM.geojson`; a quantity other than the
+        default is part of the image names.
     regions
         Whether the regions of a prediction are written as GeoJSON.
 
@@ -82,8 +82,8 @@ def heatmap_of(subject: ExportSource, folder: Path, config: HeatmapConfig, *, re
     if not subject.layers:
         path, stem = subject.path, subject.stem
         raise UsageError(
-            f"{path} is a slide and has no heatmap yet: run `wsi-attn predict {path} --heatmap` to draw where a model "
-            f"looked, or `wsi-attn tile {path}` and `wsi-attn heatmap {stem}.zarr` to draw the scores of tiles"
+            f"{path} is a slide without a heatmap: run `wsi-attn predict {path} --heatmap` to draw the attention of "
+            f"a model, or `wsi-attn tile {path}` and `wsi-attn heatmap {stem}.zarr` to draw the scores of tiles"
         )
     usual = subject.prediction is not None and config.of in (None, subject.layers[0])
     of = (config.of or subject.layers[0]).replace(":", "-")
@@ -114,7 +114,7 @@ def draw_heatmap(
     ------
     OutputExistsError : one of the files is something else, and `overwrite` is not set; nothing is written then.
     UnknownNameError : there is no such quantity.
-    PredictionError, SlideError : the slide is gone, is another, or cannot be read.
+    PredictionError, SlideError : the slide is missing, is a different one, or is unreadable.
     """
     picture = config.picture()
     done = check_target(subject, "png", wanted.heatmap, picture, overwrite=overwrite)
@@ -138,7 +138,7 @@ def _write_sheet(subject: ExportSource, path: Path, config: HeatmapConfig) -> No
     name = config.of or subject.layers[0]
     places = subject.regions(config.contact_sheet, name)
     caption = subject.caption
-    lines = (caption.name, *caption.lines, f"{len(places)} highest places by {name}, positions in level-0 pixels")
+    lines = (caption.name, *caption.lines, f"{len(places)} highest regions by {name}, positions in level-0 pixels")
     with subject.pixels() as slide:
         patches = read_patches(slide, places, PATCH_SIDE)
     sheet = contact_sheet(patches, lines, subject.mpp, side=PATCH_SIDE, quantity=name.rpartition(":")[2])

@@ -1,7 +1,7 @@
-"""One HTML file that opens from disk: slide, heatmaps with opacity and choice, top patches, origin; no network.
+"""Self-contained HTML file: slide, selectable heatmaps with opacity, top patches and provenance; no network access.
 
-Pictures are inside as data, so their sizes are bounded: the slide by `SLIDE_SIDE` and `SLIDE_BYTES`, all heatmaps
-together by `LAYERS_BYTES`, patches by their number and side. Whatever the slide, the file stays below `MOST_BYTES`.
+Images are embedded as data, so their sizes are limited: the slide by `SLIDE_SIDE` and `SLIDE_BYTES`, all heatmaps
+together by `LAYERS_BYTES`, patches by number and side. The file stays below `MOST_BYTES` for any slide.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SLIDE_SIDE = 4096
 SLIDE_BYTES = 5_500_000
 LAYER_SIDE = 1024
 LAYERS_BYTES = 2_500_000
-"""Of all heatmaps together; before base64, which adds a third."""
+"""Limit of all heatmaps together, before base64, which adds a third."""
 
 PATCH_SIDE = 192
 MOST_PATCHES = 48
@@ -61,23 +61,25 @@ def write_html(
     workers: int | None = None,
     progress: Progress = no_progress,
 ) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Parameters
     ----------
     layers
-        Quantities to choose from, at most `MOST_LAYERS`; the first is shown.
+        Selectable quantities, at most `MOST_LAYERS`; the first is shown initially.
     patches
-        How many of the highest places are shown, at most `MOST_PATCHES`.
+        Number of highest regions shown, at most `MOST_PATCHES`.
     size
-        Longer side of the slide's picture, pixels, at most `SLIDE_SIDE`.
+        Longer side of the slide image, pixels, at most `SLIDE_SIDE`.
 
     Raises
     ------
-    ExportError : more layers or patches than a page may hold.
+    ExportError : too many layers or patches.
     """
     if len(layers) > MOST_LAYERS or patches > MOST_PATCHES:
-        raise ExportError(f"A page holds at most {MOST_LAYERS} heatmaps and {MOST_PATCHES} patches; choose with --of")
+        raise ExportError(
+            f"A page contains at most {MOST_LAYERS} heatmaps and {MOST_PATCHES} patches; use --of and --top"
+        )
     downsample = max(1.0, max(subject.size0) / min(size, SLIDE_SIDE))
     view = read_view(slide, downsample, downsample, workers=workers, progress=progress)
     picture, frame = _bounded_jpeg(view.pixels, view.frame)
@@ -95,7 +97,7 @@ def write_html(
     }
     page = _page(f"{printable(subject.slide.name)} – wsi-attn", data, alpha, subject.mark)
     if len(page) > MOST_BYTES:
-        raise ExportError(f"The page of {subject.path} would have {len(page)} bytes; ask for a smaller --size")
+        raise ExportError(f"The page of {subject.path} would have {len(page)} bytes; use a smaller --size")
     files.write_bytes(path, page)
 
 
@@ -109,7 +111,7 @@ def _page(title: str, data: dict[str, Any], alpha: float, mark: str) -> bytes:
         "MARK": html.escape(mark),
         "OPACITY": str(round(alpha * 100)),
         "SCRIPT_HASHES": hashes,
-        # "<" never begins a tag inside the data
+        # "<" never starts a tag inside the data
         "DATA": json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         "OPENSEADRAGON": library,
         "SCRIPT": script,
@@ -119,7 +121,7 @@ def _page(title: str, data: dict[str, Any], alpha: float, mark: str) -> bytes:
 
 
 def _bounded_jpeg(pixels: UInt8Array, frame: Frame) -> tuple[str, Frame]:
-    """A JPEG of at most `SLIDE_BYTES`: first of lower quality, then of half the size."""
+    """Encode a JPEG of at most `SLIDE_BYTES`, reducing first the quality, then the size by half."""
     while True:
         for quality in QUALITIES:
             data = _jpeg(pixels, quality)
@@ -161,7 +163,7 @@ def _layers(layers: Sequence[Layer], subject: ExportSource, mode: Mode | None, c
 
 
 def _indexed_png(values: FloatArray, colour: str, *, opaque: bool = False) -> bytes:
-    """A palette PNG of values from 0 to 1: entry 0 is transparent, for NaN; low values are fainter, as in pictures."""
+    """Palette PNG of values from 0 to 1: entry 0 is transparent, for NaN; low values have lower opacity."""
     seen = ~np.isnan(values)
     index = np.where(seen, 1 + np.rint(np.clip(np.nan_to_num(values), 0, 1) * 254), 0).astype(np.uint8)
     image = Image.fromarray(index)

@@ -1,8 +1,8 @@
-"""OME-TIFF: pixels with colours, or a layer's own numbers, as a tiled pyramid with its pixel size in microns.
+"""OME-TIFF: coloured pixels, or the values of a layer, as a tiled pyramid with its pixel size in microns.
 
-Written with tifffile, level after level from tiles that lie compressed in a temporary file, so memory does not grow
-with the slide. Two layouts of the pyramid: "subifd", which OME-TIFF prescribes and Bio-Formats, QuPath and tifffile
-read, and "pages", reduced pages one after the other, which OpenSlide and libvips read.
+Written with tifffile, level by level, from compressed tiles in a temporary file, so memory does not grow with the
+slide. The pyramid has one of two layouts: "subifd", which OME-TIFF prescribes and Bio-Formats, QuPath and tifffile
+read, and "pages", consecutive reduced pages, which OpenSlide and libvips read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _Levels = list[tuple[tuple[int, ...], Any]]
 TILE = 512
 JPEG_QUALITY = 90
 CLASSIC_LIMIT = 2**31
-"""Bytes of pixels from which on the file is a BigTIFF; compressed it is smaller, and 4 GB are never passed."""
+"""Bytes of pixels from which the file is a BigTIFF; compressed it is smaller, so 4 GB are never exceeded."""
 
 MICRONS_PER_CM = 10_000
 
@@ -52,21 +52,21 @@ def write_picture(
     workers: int | None = None,
     progress: Progress = no_progress,
 ) -> None:
-    """The slide as RGB, JPEG-compressed, whole or not at all.
+    """Write the slide as JPEG-compressed RGB, atomically.
 
     Parameters
     ----------
     painter
         Its frame is the finest level.
     mpp
-        Pixel size at the slide's level 0; None leaves it out.
+        Pixel size at the slide's level 0; None omits it.
     origin
-        Kept in the OME-XML as an annotation.
+        Stored in the OME-XML as an annotation.
 
     Notes
     -----
-    Takes the file's own size once more on disk, in the folder for temporary files, while it is written. Colour is
-    not subsampled: the edges of a heatmap stay where they are.
+    Needs temporary disk space of the size of the file while it is written. Colour is not subsampled, which keeps the
+    edges of a heatmap sharp.
     """
     sizes = level_sizes(painter.frame.size, TILE)
     with TemporaryFile() as file:
@@ -96,11 +96,11 @@ def write_picture(
 def write_values(
     path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, Any], layout: Layout = "subifd"
 ) -> None:
-    """A layer's own numbers as one float32 channel, NaN where nothing was looked at; one pixel a cell, deflate.
-    No predictor: Bio-Formats does not know that of floats.
+    """Write the values of a layer as one float32 channel, NaN for invalid cells, one pixel per cell,
+    deflate-compressed.
 
-    Coarser levels are means of what is not NaN. The pixel size says how cells lie on the slide: both start at the
-    same corner.
+    No predictor is used, since Bio-Formats does not support that of floats. Coarser levels are means ignoring NaN. The
+    pixel size defines the position of cells on the slide: both start at the same corner.
     """
     rasters = [layer.values]
     while max(rasters[-1].shape) > TILE:
@@ -111,7 +111,7 @@ def write_values(
 
 
 class _Spool:
-    """Compressed tiles in a temporary file, put in any order by several threads."""
+    """Compressed tiles in a temporary file, added in any order by several threads."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

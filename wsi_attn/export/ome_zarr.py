@@ -1,4 +1,4 @@
-"""OME-Zarr 0.5: a layer's numbers as an image of their own, placed so that it lies on the slide."""
+"""OME-Zarr 0.5: the values of a layer as a separate image, positioned to match the slide."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SMALLEST = 256
 
 
 def write_ome_zarr(path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, Any]) -> None:
-    """A float32 image (y, x), NaN where nothing was looked at, with coarser levels, whole or not at all.
+    """Write a float32 image (y, x), NaN for invalid cells, with coarser levels, atomically.
 
-    Coordinates are microns, or level-0 pixels where their size is not known. OME-Zarr places the middle of pixels, so
-    the translation is half a cell less half a level-0 pixel: with it, a viewer that shows the slide with its own scale
-    and no translation lays both on each other exactly.
+    Coordinates are microns, or level-0 pixels if the pixel size is unknown. OME-Zarr positions pixel centres, so the
+    translation is half a cell minus half a level-0 pixel: a viewer that shows the slide with its own scale and no
+    translation then aligns both exactly.
     """
     levels = [layer.values]
     while max(levels[-1].shape) > SMALLEST:
@@ -63,4 +63,4 @@ def _multiscale(layer: Layer, levels: int, mpp: Mpp | None) -> dict[str, Any]:
         transforms = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": middle}]
         datasets.append({"path": str(index), "coordinateTransformations": transforms})
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
-    return {"name": layer.name, "axes": axes, "datasets": datasets, "type": "mean of what is not NaN"}
+    return {"name": layer.name, "axes": axes, "datasets": datasets, "type": "mean ignoring NaN"}

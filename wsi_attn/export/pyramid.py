@@ -1,7 +1,7 @@
-"""A slide, with or without colours over it, cut into the tiles of a pyramid whose levels halve.
+"""Tile pyramid of a slide, with or without a coloured layer, whose levels halve.
 
-Tiles are made depth first: the finest are read and each coarser one is the mean of the four below it. So every pixel
-of the slide is read once, and a few dozen tiles are in memory whatever the slide's size.
+Tiles are made depth first: the finest are read and each coarser one is the mean of the four below it. Every pixel of
+the slide is read once, and a few dozen tiles are in memory for any slide size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from wsi_attn.slides.view import read_region_at
 from wsi_attn.threads import thread_limit
 
 TOGETHER = 2
-"""Levels below a tile whose finest tiles are read at once: 16 tiles, work for as many threads."""
+"""Levels below a tile whose finest tiles are read together: 16 tiles, work for as many threads."""
 
 Emit = Callable[[int, int, int, UInt8Array], None]
 """Called with level (0 the finest), row and column of a tile, and its pixels, smaller at the right and bottom edge;
@@ -36,7 +36,7 @@ from several threads, in no order."""
 
 @dataclass(frozen=True)
 class Colours:
-    """How a layer is laid over pixels."""
+    """How to draw a layer over pixels."""
 
     layer: Layer
     mode: Mode | None
@@ -45,12 +45,12 @@ class Colours:
 
 
 class Painter:
-    """Pixels of any region of a frame over the slide, with colours where there are any.
+    """Pixels of any region of a frame over the slide, optionally with colours.
 
     Attributes
     ----------
     unreadable
-        Tiles that could not be decoded, or not wholly; they are grey and have no colour.
+        Number of tiles that could not be (fully) decoded; they are grey and have no colour.
     """
 
     def __init__(self, slide: Slide, frame: Frame, colours: Colours | None) -> None:
@@ -81,7 +81,7 @@ class Painter:
 
 
 def level_sizes(size: Size, smallest: int) -> list[Size]:
-    """Sizes of the levels, finest first, each half of the one before, rounded up, until both sides fit `smallest`."""
+    """Sizes of the levels, finest first, each halved and rounded up, until both sides fit `smallest`."""
     sizes = [size]
     while max(sizes[-1]) > smallest:
         sizes.append(Size(-(-sizes[-1].width // 2), -(-sizes[-1].height // 2)))
@@ -91,7 +91,7 @@ def level_sizes(size: Size, smallest: int) -> list[Size]:
 def build_pyramid(
     painter: Painter, tile: int, sizes: list[Size], emit: Emit, workers: int | None, progress: Progress = no_progress
 ) -> None:
-    """Make every tile of every level and hand it to `emit`.
+    """Make every tile of every level and pass it to `emit`.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def build_pyramid(
     tile
         Side of a tile.
     sizes
-        Of the levels, as `level_sizes` gives them.
+        Sizes of the levels, from `level_sizes`.
     workers
         Threads; `thread_limit` by default.
     """
@@ -159,7 +159,7 @@ def _region(size: Size, tile: int, row: int, column: int) -> Region | None:
 def _reduced(
     tiles: dict[tuple[int, int], UInt8Array | None], size: Size, tile: int
 ) -> dict[tuple[int, int], UInt8Array | None]:
-    """Tiles of the next level, each from the four below it; None where that level has none."""
+    """Tiles of the next level, each from the four below it; None if that level has none."""
     reduced: dict[tuple[int, int], UInt8Array | None] = {}
     for row, column in {(row // 2, column // 2) for row, column in tiles}:
         region = _region(size, tile, row, column)
@@ -174,7 +174,7 @@ def _reduced(
 
 
 def _halved(pixels: UInt8Array, size: Size) -> UInt8Array:
-    """Means of two by two pixels; an odd last row or column stands for itself."""
+    """Means of two by two pixels; an odd last row or column is repeated."""
     rows, columns = 2 * size.height - pixels.shape[0], 2 * size.width - pixels.shape[1]
     if rows or columns:
         pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge")
@@ -182,7 +182,7 @@ def _halved(pixels: UInt8Array, size: Size) -> UInt8Array:
 
 
 def padded(pixels: UInt8Array, tile: int) -> UInt8Array:
-    """A tile at full size, background at the right and bottom, as TIFF wants it."""
+    """A tile padded to full size with background at the right and bottom, as TIFF requires."""
     if pixels.shape[:2] == (tile, tile):
         return pixels
     whole = np.full((tile, tile, 3), BACKGROUND, np.uint8)

@@ -1,4 +1,4 @@
-"""`export_subject`: one input into one format, and where the result goes."""
+"""`export_subject`: export one input to one format, and its output path."""
 
 from __future__ import annotations
 
@@ -38,42 +38,42 @@ SUFFIXES: dict[Format, str] = {
 }
 
 NAMED_BY_LAYER: tuple[Format, ...] = ("png", "ome-tiff", "ome-zarr")
-"""Formats that hold one quantity, whose name is then part of the file's."""
+"""Formats with one quantity, whose name is then part of the file name."""
 
 OF_PIXELS: tuple[Format, ...] = ("ome-tiff", "dzi")
-"""Formats that show a store or slide without colours unless a quantity is named."""
+"""Formats that show a store or slide without colours unless a quantity is selected."""
 
 PNG_SIDE = 1600
 TIFF_SIDE = 16_384
-"""Pixels along the longer side of an OME-TIFF with colours: beyond, a heatmap shows nothing more."""
+"""Longer side in pixels of an OME-TIFF with colours: a heatmap shows no more detail beyond it."""
 
 PATCHES = 12
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """How something is exported; what does not concern a format is ignored by it."""
+    """Settings of an export; formats ignore settings that do not apply to them."""
 
     of: tuple[str, ...] = ()
-    """Quantities, or "slide" for pixels without colours; the usual ones by default, for html all there are."""
+    """Quantities, or "slide" for pixels without colours; the default quantity, for html all available ones."""
     mode: Mode | None = None
-    """Ranks or values; what suits the quantity by default."""
+    """Ranks or values; by default the mode of the quantity."""
     colour: str = "viridis"
     """Colour map."""
     alpha: float = 0.5
     """Opacity of the highest value, 0 to 1."""
     size: int | None = None
-    """Longer side of pictures in pixels; each format has its own default."""
+    """Longer side of images in pixels; each format has its own default."""
     downsample: float | None = None
-    """Level-0 pixels per pixel of pictures, instead of `size`."""
+    """Level-0 pixels per pixel of images, instead of `size`."""
     top: int | None = None
-    """Most patches of html, most cells or tiles of geojson."""
+    """Maximum number of patches of html, or of cells or tiles of geojson."""
     annotations: bool = False
     """QuPath annotations instead of detections."""
     values: bool = False
-    """Numbers instead of colours in an OME-TIFF."""
+    """Values instead of colours in an OME-TIFF."""
     transparent: bool = False
-    """PNG of the colours alone, without slide and legend."""
+    """PNG with only the colours, without slide and legend."""
     pyramid: Layout = "subifd"
     """Layout of an OME-TIFF."""
     workers: int | None = None
@@ -81,9 +81,9 @@ class ExportConfig:
 
 
 def target_of(subject: ExportSource, to: Format, output: Path, config: ExportConfig) -> Path:
-    """The path that is written: `output` itself where it ends like the format, else a file of the subject's name in it.
+    """Output path: `output` itself if it has the suffix of the format, otherwise a file in it named after the subject.
 
-    `STEM.QUANTITY.SUFFIX` for formats that hold one quantity, else `STEM.SUFFIX`; colons become hyphens.
+    `STEM.QUANTITY.SUFFIX` for formats with one quantity, otherwise `STEM.SUFFIX`; colons become hyphens.
     """
     endings = {"ome-tiff": (".ome.tiff", ".ome.tif", ".tiff", ".tif")}.get(to, (SUFFIXES[to],))
     if output.name.endswith(endings) and not (to == "ome-zarr" and output.is_dir() and not _is_zarr(output)):
@@ -102,23 +102,23 @@ def export_subject(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write one input in one format.
+    """Export one input to one format.
 
     Returns
     -------
-    `input`, `slide`, `format`, `output`, `state` ("written", or "skipped" where the same is there already), and what
-    the format adds: `of`, `downsample`, `rows`, `features`, `features_left_out`, `unreadable_tiles`.
+    `input`, `slide`, `format`, `output`, `state` ("written", or "skipped" if the same output exists), and
+    format-specific entries: `of`, `downsample`, `rows`, `features`, `features_left_out`, `unreadable_tiles`.
 
     Raises
     ------
-    OutputExistsError : something else is there already and `overwrite` is not set.
+    OutputExistsError : the output exists, is something else, and `overwrite` is not set.
     UnknownNameError : there is no such quantity.
-    PredictionError, SlideError : the slide is gone, is another, or cannot be read.
+    PredictionError, SlideError : the slide is missing, is a different one, or is unreadable.
     ExportError : there is nothing to export in this format.
     """
     record = {"input": str(subject.path), "slide": str(subject.slide), "format": to, "output": str(path)}
     if path.resolve() in (subject.slide.resolve(), subject.path.resolve()):
-        raise UsageError(f"{path} is what is exported; name another --output")
+        raise UsageError(f"{path} is the input; choose another --output")
     if check_target(subject, to, path, config, overwrite=overwrite):
         return {**record, "state": "skipped"}
     subject = replace(subject, mark=mark_of(subject, to, config).text)
@@ -142,13 +142,13 @@ def export_subject(
 
 
 def check_target(subject: ExportSource, to: str, path: Path, config: object, *, overwrite: bool) -> bool:
-    """Whether `path` is complete already, of the same input and settings; never so with `overwrite`.
+    """Whether `path` is already complete with the same input and settings; always False with `overwrite`.
 
-    `to` names the kind of output, and `config` is a dataclass of its settings, see `mark_of`.
+    `to` is the kind of output, and `config` is a dataclass of its settings, see `mark_of`.
 
     Raises
     ------
-    OutputExistsError : something that must not be replaced lies there; a CSV is compared when it is written.
+    OutputExistsError : the path exists and must not be replaced; a CSV is compared when it is written.
     """
     if not overwrite and mark_of(subject, to, config).is_in(path) and (to != "dzi" or tile_folder(path).is_dir()):
         return True
@@ -156,13 +156,13 @@ def check_target(subject: ExportSource, to: str, path: Path, config: object, *, 
     for place in there:
         if place.exists() and not overwrite and to != "csv":
             raise OutputExistsError(
-                f"{place} exists and is of another input or other settings; add --overwrite to replace it, or name "
-                "another --output"
+                f"{place} exists and belongs to another input or other settings; replace it with "
+                "--overwrite, or choose another --output"
             )
         if place.is_dir() and not (place == tile_folder(path) or (to == "ome-zarr" and _is_zarr(place))):
-            raise OutputExistsError(f"{place} is a folder that no export wrote; name another --output")
+            raise OutputExistsError(f"{place} is a folder that wsi-attn did not export; choose another --output")
         if to == "ome-zarr" and (place / "labels").exists():
-            raise OutputExistsError(f"{place} is a store; name another --output")
+            raise OutputExistsError(f"{place} is a store; choose another --output")
     return False
 
 
@@ -171,9 +171,9 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _of(subject: ExportSource, to: Format, config: ExportConfig) -> str:
-    """The one quantity that a format shows."""
+    """Name of the quantity shown by a format with one quantity."""
     if len(config.of) > 1:
-        raise UsageError(f"{to} holds one quantity, and {len(config.of)} are named with --of; html takes several")
+        raise UsageError(f"{to} contains one quantity, but --of lists {len(config.of)}; html supports several")
     if config.of:
         return config.of[0]
     if not subject.layers:
@@ -182,17 +182,19 @@ def _of(subject: ExportSource, to: Format, config: ExportConfig) -> str:
 
 
 def _layer(subject: ExportSource, to: Format, config: ExportConfig) -> Layer:
-    """The one quantity that a format shows, as a raster."""
+    """Raster of the quantity shown by a format with one quantity."""
     of = _of(subject, to, config)
     if of == NO_LAYER:
         raise ExportError(
-            f"{to} shows a quantity, and of {subject.path} the slide alone; ome-tiff, dzi or html hold that"
+            f"{to} shows a quantity, but {subject.path} has none to show; use ome-tiff, dzi or html for the slide alone"
         )
     return subject.layer(of)
 
 
 def _frame(subject: ExportSource, config: ExportConfig, side: int | None, least: float = 1.0) -> Frame:
-    """Of pictures: as asked for, else `side` pixels along the longer side but at least `least` level-0 pixels each."""
+    """Frame of images: as requested, otherwise `side` pixels along the longer side, with a downsample of at least
+    `least`.
+    """
     size = config.size or side
     downsample = config.downsample or max(least, max(subject.size0) / size if size else 1.0)
     return Frame.covering(subject.size0, downsample, downsample)
@@ -200,7 +202,7 @@ def _frame(subject: ExportSource, config: ExportConfig, side: int | None, least:
 
 def _table(subject: ExportSource, to: Format, path: Path, *, overwrite: bool) -> dict[str, Any]:
     if not subject.layers:
-        raise ExportError(f"{subject.path} has no numbers; {to} needs a prediction or a store")
+        raise ExportError(f"{subject.path} has no values; {to} needs a prediction or a store")
     if to == "parquet":
         return {"rows": write_parquet(subject, path)}
     rows, written = write_csv(subject, path, overwrite=overwrite)
@@ -270,13 +272,13 @@ def _pyramid(subject: ExportSource, to: Format, path: Path, config: ExportConfig
     layer = None if of == NO_LAYER else subject.layer(of)
     if to == "ome-tiff" and config.values:
         if layer is None:
-            raise ExportError(f"{subject.path} has no numbers; --values needs a prediction or the scores of a store")
+            raise ExportError(f"{subject.path} has no values; --values needs a prediction or the scores of a store")
         write_values(path, layer, subject.mpp, subject.origin, config.pyramid)
         return {"of": of, "downsample": [layer.frame.downsample_x, layer.frame.downsample_y]}
     colours = Colours(layer, config.mode, config.alpha, config.colour) if layer else None
     origin = {**subject.origin, "of": of}
     with subject.pixels() as slide:
-        finest = slide.info.levels[0]  # of a store, which may be coarser than the slide
+        finest = slide.info.levels[0]  # those of a store, which may be coarser than the slide
         least = max(1.0, min(finest.downsample_x, finest.downsample_y))
         frame = _frame(subject, config, TIFF_SIDE if to == "ome-tiff" and layer else None, least)
         painter = Painter(slide, frame, colours)

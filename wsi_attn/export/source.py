@@ -1,7 +1,7 @@
-"""`ExportSource`: what is exported or drawn, a prediction or a store or a slide, with its layers and its pixels.
+"""`ExportSource`: the input of an export or heatmap, a prediction, store or slide, with its layers and pixels.
 
-The one place where a name on the command line ("attention", "score:NAME") becomes a raster, and where a prediction
-is matched with the slide that it was made of.
+The only place where a name on the command line ("attention", "score:NAME") becomes a raster, and where a prediction is
+matched with its slide.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tissue.mask import TissueMask
 
 NO_LAYER = "slide"
-"""The name that asks for the slide's own pixels and no colours."""
+"""Name that selects the slide's own pixels without colours."""
 
 TISSUE = "tissue"
 SCORE = "score:"
 
 
 class Tiles(NamedTuple):
-    """Rectangles with numbers: float64 (N, 4) x, y, width, height in level-0 pixels, and columns (N,) by name."""
+    """Rectangles with values: float64 (N, 4) x, y, width, height in level-0 pixels, and columns (N,) by name."""
 
     boxes: NDArray[np.float64]
     columns: dict[str, NDArray[np.float64]]
@@ -52,10 +52,10 @@ class Tiles(NamedTuple):
 class ExportSource:
     """One input of `heatmap` or `export`.
 
-    `path` is what was named, `stem` what outputs are named after, `slide` where pixels lie, `grid` the tiles whose
-    scores a store shows, `qupath_origin` where the coordinates of GeoJSON begin. `prediction` and `store`
-    tell its kind; a bare slide has neither. `mark` is what files made of it carry, see `finished`. `images` are those
-    of a field of several images, in place of `slide`.
+    `path` is the input path, `stem` the base name of outputs, `slide` the file with the pixels, `grid` the tiles whose
+    scores a store shows, `qupath_origin` the origin of GeoJSON coordinates. `prediction` and `store` determine its
+    kind; a bare slide has neither. `mark` is the mark of its outputs, see `finished`. `images` are those of a field of
+    several images, in place of `slide`.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class ExportSource:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the quantities there are, the usual one first."""
+        """Names of the available quantities, the default one first."""
         if self.prediction:
             return (ATTENTION, *self.prediction.maps)
         if not self.store:
@@ -85,12 +85,12 @@ class ExportSource:
     def layer(self, name: str | None = None) -> Layer:
         """One quantity as a raster; the first of `layers` by default.
 
-        A score comes on pixels that keep the edges of tiles, blended where they overlap (`heatmaps.blend`); tissue is
-        1 where tissue is and NaN elsewhere.
+        Scores are rasterised on pixels that preserve tile edges and averaged where tiles overlap (`heatmaps.blend`);
+        tissue is 1 inside tissue and NaN elsewhere.
 
         Raises
         ------
-        UnknownNameError : it has no such quantity; the message names those that it has.
+        UnknownNameError : unknown quantity; the message lists the available ones.
         """
         if name is None and self.layers:
             name = self.layers[0]
@@ -111,26 +111,26 @@ class ExportSource:
 
     @contextmanager
     def pixels(self) -> Iterator[Slide]:
-        """The slide, open; `PredictionError` where it is gone or is not the one that was predicted."""
+        """Open the slide; raises `PredictionError` if it is missing or is not the predicted one."""
         if not slide_exists(self.slide):
-            raise PredictionError(f"The slide {self.slide} is not there any more; say where it lies with --slide")
+            raise PredictionError(f"The slide {self.slide} was not found; set its current path with --slide")
         with open_images(self.images) if len(self.images) > 1 else open_source(self.slide) as slide:
             if slide.info.fingerprint != self.fingerprint:
                 raise PredictionError(
-                    f"{self.slide} is not the slide that was predicted; say where that lies with --slide"
+                    f"{self.slide} is not the slide of this prediction; set the path of the right one with --slide"
                 )
             yield slide
 
     @property
     def caption(self) -> Caption:
-        """What a legend says of it."""
+        """Text of the legend."""
         if self.prediction:
             return caption_of(self.prediction)
         return Caption(printable(self.slide.name), ("Scores of tiles",) if self.store else (), self.mpp)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What files made of it say of where they come from."""
+        """Provenance stored in output files."""
         mark = {"made": self.mark} if self.mark else {}
         if self.prediction:
             return {**origin_of(self.prediction), **mark}
@@ -143,8 +143,9 @@ class ExportSource:
         }
 
     def regions(self, count: int, name: str | None = None) -> list[AttendedRegion]:
-        """The places that weighed most, at most `count`: regions that a model read, a store's highest tiles, or the
-        highest cells of any other quantity.
+        """The regions of highest weight, at most `count`.
+
+        Regions that a model read, a store's highest tiles, or the highest cells of any other quantity.
         """
         if name is None and not self.layers:
             return []
@@ -160,7 +161,7 @@ class ExportSource:
         return regions
 
     def tiles(self) -> Tiles:
-        """A store's tiles with their scores; none for anything else."""
+        """A store's tiles with their scores; empty for other inputs."""
         if not self.store:
             return Tiles(np.empty((0, 4)), {})
         with TileStore.open(self.path) as store:
@@ -185,7 +186,7 @@ class ExportSource:
         )
 
     def cells(self, name: str | None = None) -> Tiles:
-        """Cells of a layer that were looked at, clipped to the slide, with their value."""
+        """Valid cells of a layer, clipped to the slide, with their values."""
         layer = self.layer(name)
         seen = ~np.isnan(layer.values)
         return Tiles(self.boxes(layer.frame, seen), {layer.name: layer.values[seen].astype(np.float64)})
@@ -202,14 +203,14 @@ class ExportSource:
 def prediction_source(
     prediction: SlidePrediction, path: Path | None = None, slide: Path | None = None, images: tuple[Path, ...] = ()
 ) -> ExportSource:
-    """A prediction as a source of pictures and exports.
+    """Use a prediction as the source of images and exports.
 
     Parameters
     ----------
     path
-        Its file; None for one that is in memory only.
+        Its file; None for a prediction that is only in memory.
     slide
-        Where its slide lies now, if that is not where the prediction says.
+        Current path of its slide, if different from the recorded one.
     images
         The images of a field of several images.
     """
@@ -228,13 +229,13 @@ def open_export_source(
     Parameters
     ----------
     slide
-        Where the slide of a prediction lies now.
+        Current path of the slide of a prediction.
     grid
         The grid of a store whose scores are shown.
     slide_mpp
         Pixel size of level 0 of a slide or store, µm.
     """
-    if path.name.endswith(MAPS_SUFFIX):  # the maps of a prediction stand for it
+    if path.name.endswith(MAPS_SUFFIX):  # those of a prediction's maps are part of the prediction
         path = path.with_name(path.name.removesuffix(MAPS_SUFFIX) + SUFFIX)
     if path.suffix == ".json":
         return prediction_source(read_prediction(path), path, slide)
@@ -257,11 +258,11 @@ def open_export_source(
 
 
 def results_in(folder: Path) -> list[Path]:
-    """Predictions of a folder, or else its stores, sorted by name; subfolders are not searched."""
+    """Predictions in a folder, or otherwise its stores, sorted by name; not recursive."""
     return sorted(folder.glob(f"*{SUFFIX}")) or stores_in(folder)
 
 
 def strongest(values: NDArray[np.float64] | FloatArray, count: int) -> NDArray[np.int64]:
-    """Indices of the `count` largest values, largest first, equal ones in their order; NaN never."""
+    """Indices of the `count` largest values, largest first, ties in order; NaN excluded."""
     order = np.argsort(-values, kind="stable")
     return order[~np.isnan(values[order])][:count]

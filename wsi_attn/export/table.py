@@ -1,4 +1,4 @@
-"""Tables: a row for each attended region and cell of a prediction, or for each tile of a store; CSV or Parquet."""
+"""Tables with one row per attended region and cell of a prediction, or per tile of a store, as CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Columns = dict[str, list[str] | FloatColumn]
 
 
 class _Part(NamedTuple):
-    """Rows of one kind: float64 (n, 4) boxes, and numbers (n,) by column."""
+    """Rows of one kind: float64 (n, 4) boxes, and values (n,) by column."""
 
     kind: str
     boxes: FloatColumn
@@ -36,11 +36,11 @@ class _Part(NamedTuple):
 
 
 def columns_of(subject: ExportSource) -> Columns:
-    """The table by columns, all of one length.
+    """The columns of the table, all of one length.
 
     `slide`; `kind`, "region" (read at high resolution), "cell" (of the maps) or "tile" (of a store's grid); `x`, `y`,
     `width`, `height` in level-0 pixels; then for a prediction `attention`, `rank` from 1 within its kind, each further
-    map, `label` and `probability_NAME`, and for a store each score. NaN where a row has no such number.
+    map, `label` and `probability_NAME`, and for a store each score. NaN for missing values.
     """
     parts = list(_prediction_parts(subject)) if subject.prediction else [_Part(TILE, *subject.tiles())]
     boxes = np.concatenate([part.boxes for part in parts])
@@ -59,15 +59,15 @@ def columns_of(subject: ExportSource) -> Columns:
 
 
 def write_csv(subject: ExportSource, path: Path, *, overwrite: bool = False) -> tuple[int, bool]:
-    """The table as CSV, whole or not at all; empty where there is no number.
+    """Write the table as CSV atomically; missing values are empty.
 
     Returns
     -------
-    The number of rows, and whether it was written: not where the very same lies there already.
+    The number of rows, and whether the file was written: not if an identical file exists.
 
     Raises
     ------
-    OutputExistsError : something else lies there and `overwrite` is not set.
+    OutputExistsError : a different file exists and `overwrite` is not set.
     """
     columns = columns_of(subject)
     text = io.StringIO()
@@ -77,14 +77,14 @@ def write_csv(subject: ExportSource, path: Path, *, overwrite: bool = False) -> 
     data = text.getvalue().encode()
     if path.exists() and not overwrite:
         if path.is_dir() or path.read_bytes() != data:
-            raise OutputExistsError(f"{path} is there already and not this export; --overwrite replaces it")
+            raise OutputExistsError(f"{path} exists and is not this export; replace it with --overwrite")
         return len(columns["kind"]), False
     files.write_bytes(path, data)
     return len(columns["kind"]), True
 
 
 def write_parquet(subject: ExportSource, path: Path) -> int:
-    """The table as Parquet, whole or not at all; nulls where there is no number. Gives the number of rows.
+    """Write the table as Parquet atomically; missing values are null. Returns the number of rows.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def write_parquet(subject: ExportSource, path: Path) -> int:
 
 
 def _prediction_parts(subject: ExportSource) -> Iterator[_Part]:
-    """Regions, then cells: maps that lie on one grid share their rows."""
+    """Regions, then cells; maps on the same grid share their rows."""
     regions = subject.prediction.attention if subject.prediction else ()
     boxes = np.array([(r.x, r.y, r.width, r.height) for r in regions], np.float64).reshape(-1, 4)
     weights = np.array([region.weight for region in regions], np.float64)
@@ -131,7 +131,7 @@ def _rank(values: FloatColumn) -> FloatColumn:
 
 
 def _text(value: Any) -> Any:
-    """A number as short as it can be read back; nothing for NaN."""
+    """Shortest decimal text that restores the number; empty for NaN."""
     if isinstance(value, float):
         if np.isnan(value):
             return ""

@@ -1,1 +1,1 @@
-"""Pictures of where a model looked: attention over the slide's thumbnail, with a legend."""
+"""Heatmap images: attention over the slide's thumbnail, with a legend."""

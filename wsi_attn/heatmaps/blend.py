@@ -1,7 +1,8 @@
-"""Scores of tiles as a raster over level 0: where tiles overlap, the mean weighted by the area that each shares.
+"""Rasterisation of tile scores; overlapping tiles are averaged with their areas as weights.
 
-A tile's coverage of pixels is, along each axis, a box with fractional ends: four steps of a running sum. So a tile
-costs sixteen additions whatever its size, and the raster comes in bands of rows, of which one is held at a time.
+Along each axis, the coverage of pixels by a tile is a box with fractional ends: four steps of a running sum. A tile
+thus costs sixteen additions regardless of its size, and the raster is produced in bands of rows, one in memory at a
+time.
 """
 
 from __future__ import annotations
@@ -16,36 +17,36 @@ from wsi_attn.geometry import Frame, Size
 from wsi_attn.heatmaps.raster import FloatArray
 
 BAND = 256
-"""Rows of a band: two float64 planes of it are held."""
+"""Rows of a band, held as two float64 planes."""
 
 LARGEST_SIDE = 4096
-"""Pixels along the longer side of a raster, at most: 64 MB of float32."""
+"""Maximum longer side of a raster in pixels: 64 MB of float32."""
 
 LEAST_SHARE = 1e-6
-"""Share of a pixel below which it counts as not covered: rounding of the running sums stays far below."""
+"""Share of a pixel below which it counts as uncovered, far above the rounding error of the running sums."""
 
 
 def blend_tiles(
     coords: NDArray[np.int64], extent0: tuple[float, float], values: FloatArray, frame: Frame
 ) -> FloatArray:
-    """Raster of tile scores.
+    """Rasterise tile scores.
 
     Parameters
     ----------
     coords
-        int64 (N, 2): x, y of each tile's top-left corner, level-0 pixels, any order; tiles may overlap and may reach
-        past the frame.
+        int64 (N, 2): x, y of each tile's top-left corner, level-0 pixels, in any order; tiles may overlap and may
+        extend beyond the frame.
     extent0
         Width and height of a tile in level-0 pixels.
     values
-        float32 (N,); a tile that is NaN counts for nothing.
+        float32 (N,); NaN tiles are ignored.
     frame
-        Of the raster.
+        Frame of the raster.
 
     Returns
     -------
-    float32 (rows, columns): in each pixel the mean of the tiles that touch it, weighted by the area they share with
-    it; NaN where none does. Sums are float64.
+    float32 (rows, columns): in each pixel the mean of the tiles that touch it, weighted by shared area; NaN
+    without any. Sums are float64.
 
     Notes
     -----
@@ -73,13 +74,13 @@ def blend_bands(
         count = min(BAND, height - top)
         first, last = np.searchsorted(sorted_rows, (top, top + count))
         tiles, step = np.divmod(order[first:last], 4)
-        # (events, 4): each row step of a tile, at each of its column steps
+        # (events, 4): each row step of a tile at each of its column steps
         index = (sorted_rows[first:last] - top)[:, None] * (width + 1) + columns[tiles]
         share = row_steps[tiles, step][:, None] * column_steps[tiles]
         weight = _running(index, share, count, width, weight_carry)
         total = _running(index, share * scores[tiles][:, None], count, width, total_carry)
         weight_carry, total_carry = weight[-1].copy(), total[-1].copy()
-        # Carried sums stay sums of rows: the running sum over columns is taken afterwards.
+        # Carried sums remain sums of rows: the running sum over columns follows later.
         weight, total = np.cumsum(weight, axis=1), np.cumsum(total, axis=1)
         band = np.full((count, width), np.nan, np.float32)
         np.divide(total, weight, out=band, where=weight > LEAST_SHARE, casting="same_kind")
@@ -87,8 +88,10 @@ def blend_bands(
 
 
 def tile_frame(size0: Size, extent0: tuple[float, float], stride0: tuple[float, float]) -> Frame:
-    """The frame on which tiles of a regular grid keep their edges: one pixel a stride, or a fraction of it where tiles
-    overlap by a part of their stride; coarser where it would be larger than `LARGEST_SIDE`.
+    """The frame that preserves the tile edges of a regular grid.
+
+    A pixel is one stride, or a fraction of it if tiles overlap by a part of their stride; larger if the longer side
+    would exceed `LARGEST_SIDE`.
     """
     parts = max(_parts(extent / stride) for extent, stride in zip(extent0, stride0, strict=True))
     x, y = stride0[0] / parts, stride0[1] / parts
@@ -97,7 +100,7 @@ def tile_frame(size0: Size, extent0: tuple[float, float], stride0: tuple[float, 
 
 
 def _parts(ratio: float, most: int = 16) -> int:
-    """The least number of parts of a stride of which a tile is a whole number; `most` where there is none."""
+    """The smallest number of parts of a stride of which a tile is an integer multiple; `most` if there is none."""
     return next((parts for parts in range(1, most) if math.isclose(ratio * parts, round(ratio * parts))), most)
 
 
@@ -120,7 +123,7 @@ def _running(
     index: NDArray[np.int64], share: NDArray[np.float64], rows: int, width: int, carry: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Changes summed at their pixels and accumulated down the rows, from `carry` on: (rows, width)."""
-    summed = np.bincount(index.ravel(), share.ravel(), rows * (width + 1)).astype(np.float64)  # int64 where empty
+    summed = np.bincount(index.ravel(), share.ravel(), rows * (width + 1)).astype(np.float64)  # int64 if empty
     changes = summed.reshape(rows, width + 1)[:, :width]
     changes[0] += carry
     return np.cumsum(changes, axis=0)

@@ -1,4 +1,4 @@
-"""Perceptually uniform colours: equal steps of a value look like equal steps of colour, in grey print too."""
+"""Perceptually uniform colour maps: equal steps in value look like equal steps in colour, also in greyscale print."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def lookup_table(name: str) -> UInt8Array:
 
     Raises
     ------
-    UnknownNameError : no such colour map; the message lists those there are.
+    UnknownNameError : unknown colour map; the message lists the available ones.
     """
     if name not in COLOUR_MAPS:
-        raise UnknownNameError(f"No colour map is called {name!r}; there are {', '.join(COLOUR_MAPS)}")
+        raise UnknownNameError(f"Unknown colour map {name!r}; available: {', '.join(COLOUR_MAPS)}")
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     table: UInt8Array = np.asarray(cv2.applyColorMap(ramp, COLOUR_MAPS[name]), np.uint8)[:, 0, ::-1].copy()
     return table
 
 
 def colourise(values: NDArray[np.float32], opacity: NDArray[np.float32], name: str) -> UInt8Array:
-    """Colours of a raster.
+    """Apply a colour map to a raster.
 
     Parameters
     ----------
     values
-        float32 (rows, columns), 0 to 1; beyond is clipped; NaN is transparent.
+        float32 (rows, columns), 0 to 1; clipped; NaN is transparent.
     opacity
         float32 (rows, columns), 0 to 1.
     name

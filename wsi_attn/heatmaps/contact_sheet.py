@@ -1,4 +1,4 @@
-"""The places that weighed most, side by side: pixels, rank, weight, and where on the slide they lie."""
+"""Contact sheets: the regions of highest weight side by side, with rank, weight and position on the slide."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from wsi_attn.slides.view import read_region_at
 from wsi_attn.store.predictions import AttendedRegion
 
 UNREADABLE = 128
-"""Grey of a patch that cannot be decoded: never white, which is glass."""
+"""Grey of a patch that cannot be decoded: never white, the colour of glass."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A region's pixels, uint8 (rows, columns, 3), and level-0 pixels per pixel."""
+    """Pixels of a region, uint8 (rows, columns, 3), and level-0 pixels per pixel."""
 
     region: AttendedRegion
     pixels: UInt8Array
@@ -31,7 +31,7 @@ class Patch:
 
 
 def read_patches(slide: Slide, regions: Sequence[AttendedRegion], side: int) -> list[Patch]:
-    """Regions read one by one, shrunk to at most `side` pixels a side, never enlarged."""
+    """Read regions one by one, downsampled to at most `side` pixels per side, never enlarged."""
     patches = []
     for region in regions:
         factor = max(1.0, max(region.width, region.height) / side)
@@ -47,24 +47,24 @@ def read_patches(slide: Slide, regions: Sequence[AttendedRegion], side: int) -> 
 def contact_sheet(
     patches: Sequence[Patch], lines: Sequence[str], mpp: tuple[float, float] | None, *, side: int, quantity: str
 ) -> Image.Image:
-    """Patches in rows from the first rank, each with its rank, weight and level-0 position below it.
+    """Patches in rows by rank, each with its rank, weight and level-0 position below it.
 
     Parameters
     ----------
     patches
-        Highest first.
+        Highest weight first.
     lines
         Heading: slide, label and so on.
     mpp
-        Pixel size at level 0; patches of one size get one scale bar.
+        Pixel size at level 0; a scale bar is drawn if all patches have the same scale.
     side
-        Room for a patch, pixels.
+        Space for a patch, pixels.
     quantity
-        What the weight is called.
+        Name of the weight.
 
     Returns
     -------
-    RGB image; a heading alone where there are no patches.
+    RGB image; only a heading without patches.
     """
     unit = max(13, side // 14)
     gap = unit
@@ -87,7 +87,7 @@ def contact_sheet(
 
 
 def _enlarged(patch: Patch, side: int) -> Patch:
-    """A patch that is small for its room, larger by a whole factor, so that cells of the sheet are alike."""
+    """Enlarge a small patch by an integer factor, so that cells of the sheet have similar sizes."""
     rows, columns = patch.pixels.shape[:2]
     factor = max(1, side // max(rows, columns))
     image = Image.fromarray(patch.pixels).resize((columns * factor, rows * factor), Image.Resampling.BICUBIC)
@@ -96,7 +96,7 @@ def _enlarged(patch: Patch, side: int) -> Patch:
 
 def _cell(patch: Patch, rank: int, side: int, unit: int, quantity: str) -> Image.Image:
     region = patch.region
-    state = f"{quantity} {region.weight:.3g}" if patch.readable else "could not be read"
+    state = f"{quantity} {region.weight:.3g}" if patch.readable else "unreadable"
     words: list[Line] = [
         (f"{rank} · {state}", unit, INK),
         (f"x {region.x}, y {region.y}, {region.width} x {region.height} px", max(11, round(unit * 0.8)), QUIET),

@@ -1,7 +1,7 @@
-"""Fonts for text in pictures: Pillow's built-in font for Latin, fonts of the system for all other scripts.
+"""Fonts for text in images: Pillow's built-in font for Latin, system fonts for all other scripts.
 
-Which font draws a letter depends on the letters and on the installed fonts alone, never on what was drawn before. Text
-in the letters of the built-in font has the same pixels on every machine.
+The font of a letter depends only on the letters and the installed fonts, never on what was drawn before. Text in
+letters of the built-in font has the same pixels on every machine.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from PIL import ImageFont, features
 
 MISSING = "\uffff"
 MICRO = "µ"
-"""The built-in font lacks it; it is drawn as a u with a longer stem."""
+"""Missing from the built-in font; drawn as a u with a longer stem."""
 
 BUILT_IN = ""
-"""Stands for the built-in font where others are named by their files."""
+"""Identifier of the built-in font; other fonts are identified by their files."""
 
 PROBE = 16
-"""Size in pixels at which glyphs are looked for."""
+"""Size in pixels at which glyphs are searched."""
 
 MOST_FONTS = 400
-"""Files that are considered, the best first: a bound on the time for a letter that no font has."""
+"""Maximum number of font files considered, the best first; limits the time for a letter that no font has."""
 
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
 PREFERRED = (
@@ -52,7 +52,7 @@ PREFERRED = (
     "wqy",
     "droidsans",
 )
-"""Families of even strokes, before all others and in this order."""
+"""Families with uniform strokes, tried first and in this order."""
 
 STYLES = (
     "bold",
@@ -69,26 +69,26 @@ STYLES = (
     "serif",
 )
 PLACEHOLDERS = ("lastresort", "adobeblank", "notdef")
-"""Fonts whose glyphs stand for letters that they do not draw."""
+"""Fonts whose glyphs are placeholders for letters."""
 
 SHAPED = ((0x0900, 0x109F), (0x1780, 0x17FF), (0x1A20, 0x1AAF), (0x1B00, 0x1C4F), (0xA800, 0xABFF))
 """Scripts of South and Southeast Asia, whose letters change with their neighbours."""
 
 
 class Run(NamedTuple):
-    """Neighbouring letters in one font, named by its file."""
+    """Consecutive letters in one font, identified by its file."""
 
     text: str
     font: str
 
 
 def runs(text: str) -> tuple[Run, ...]:
-    """The text in pieces of one font each, in reading order; every letter must be drawable."""
+    """Split text into runs of one font in reading order; every letter must be drawable."""
     return _runs(text, _system_fonts())
 
 
 def is_drawable(letter: str) -> bool:
-    """Whether the built-in font or one of the system has a letter."""
+    """Whether the built-in font or a system font has a letter."""
     return in_built_in(letter) or first_font(letter, _system_fonts()) is not None
 
 
@@ -102,17 +102,17 @@ def in_built_in(letter: str) -> bool:
 
 @cache
 def built_in(size: int) -> ImageFont.FreeTypeFont:
-    """The built-in font, with letters of `size` pixels."""
+    """The built-in font with a letter size of `size` pixels."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RuntimeError("Pillow was built without FreeType; install its official wheel to draw heatmaps")
-    # The other engine, Raqm, is not on every machine and spaces letters differently.
+    # The other engine, Raqm, is not available on every machine and spaces letters differently.
     return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(32)
 def font_of(file: str, size: int) -> ImageFont.FreeTypeFont:
-    """The font of a run, with letters of `size` pixels."""
+    """The font of a run with a letter size of `size` pixels."""
     if file == BUILT_IN:
         return built_in(size)
     engine = ImageFont.Layout.RAQM if has_raqm() else ImageFont.Layout.BASIC
@@ -140,14 +140,14 @@ def _runs(text: str, fonts: tuple[str, ...]) -> tuple[Run, ...]:
 
 
 def _is_spaced_pair(found: Sequence[Run], run: Run) -> bool:
-    """Whether a run and the last but one are words from right to left with a space between: they are ordered as one."""
+    """Whether a run and the last but one are right-to-left words separated by a space, which are ordered as one."""
     if len(found) < 2 or found[-1].text != " " or found[-2].font != run.font:
         return False
     return _is_right_to_left(found[-2].text) and _is_right_to_left(run.text)
 
 
 def _words(text: str) -> Iterator[str]:
-    """Words and the single spaces between them."""
+    """Split text into words and the single spaces between them."""
     for index, word in enumerate(text.split(" ")):
         if index:
             yield " "
@@ -156,7 +156,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _runs_of_word(word: str, fonts: tuple[str, ...]) -> list[Run]:
-    """One font for the whole word where there is one: letters of two fonts in one word look like a mistake."""
+    """One font for the whole word if possible, since letters of two fonts in a word look wrong."""
     if all(in_built_in(letter) for letter in word):
         return [Run(word, BUILT_IN)]
     for font in fonts:
@@ -173,7 +173,7 @@ def _runs_of_word(word: str, fonts: tuple[str, ...]) -> list[Run]:
 
 @lru_cache(4096)
 def first_font(letter: str, fonts: tuple[str, ...]) -> str | None:
-    """The first of the fonts that draws a letter, None where none does."""
+    """The first font that draws a letter; None if there is none."""
     if not has_raqm() and _needs_shaping(letter):
         return None
     return next((font for font in fonts if _in_font(letter, font)), None)
@@ -199,7 +199,7 @@ def _in_font(letter: str, file: str) -> bool:
 def _probe(file: str) -> ImageFont.FreeTypeFont | None:
     try:
         return ImageFont.truetype(file, PROBE, layout_engine=ImageFont.Layout.BASIC)
-    except (OSError, ValueError):  # a damaged file, or one of bitmaps of another size
+    except (OSError, ValueError):  # a damaged file, or a bitmap font of another size
         return None
 
 
@@ -242,7 +242,7 @@ def _font_files(folder: Path) -> Iterator[Path]:
 
 
 def _font_folders() -> Sequence[Path]:
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises if there is none
     if sys.platform == "win32":
         return [Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts", home / "AppData/Local/Microsoft/Windows/Fonts"]
     if sys.platform == "darwin":
@@ -253,7 +253,7 @@ def _font_folders() -> Sequence[Path]:
 
 
 def _fontconfig_files() -> set[str]:
-    """Fonts in other folders that fontconfig knows."""
+    """Fonts in other folders known to fontconfig."""
     program = shutil.which("fc-list")
     if program is None:
         return set()

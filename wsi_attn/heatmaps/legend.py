@@ -1,4 +1,4 @@
-"""What stands beside a heatmap: what it shows of which slide, its colours, its scale, and what it is not for."""
+"""Legend of a heatmap: quantity and slide, colour bar, scale bar, and the research-use notice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTICE = "Research use only"
 
 @dataclass(frozen=True)
 class PlacedBlock:
-    """A block and where its top-left corner goes."""
+    """A block and the position of its top-left corner."""
 
     block: Image.Image
     x: int
@@ -25,9 +25,9 @@ class PlacedBlock:
 
 
 def colour_bar(table: UInt8Array, caption: Sequence[Line], ticks: Sequence[str], unit: int, width: int) -> Image.Image:
-    """The colours from low to high below a caption, with ticks spread evenly under them.
+    """Draw the colours from low to high below a caption, with evenly spaced ticks below them.
 
-    `table` is uint8 (256, 3) as seen on white; `unit` is the letter size and `width` the room, in pixels.
+    `table` is uint8 (256, 3) as seen on white; `unit` is the letter size and `width` the available width, in pixels.
     """
     size = max(12, round(unit * 0.85))
     heading = text_block(list(caption), width)
@@ -47,7 +47,7 @@ def colour_bar(table: UInt8Array, caption: Sequence[Line], ticks: Sequence[str],
 
 
 def scale_bar(microns_per_pixel: float | None, unit: int, width: int, note: str) -> Image.Image:
-    """A bar of a round length in the picture's own pixels, its length in words, and a note below."""
+    """Draw a bar of a round length in the image's own pixels, its length as text, and a note below."""
     notes: list[Line] = [(note, max(12, round(unit * 0.85)), QUIET)] if note else []
     if microns_per_pixel is None:
         return text_block([("Pixel size unknown", unit, INK), *notes], width)
@@ -81,7 +81,7 @@ def length_words(microns: float) -> str:
 
 
 def in_rows(blocks: Sequence[Image.Image], width: int, gap: int) -> tuple[list[PlacedBlock], int]:
-    """Blocks from left to right in rows no wider than `width`, and the height that they take."""
+    """Arrange blocks from left to right in rows up to `width`, and return the total height."""
     places: list[PlacedBlock] = []
     x, y, row = gap, gap, 0
     for block in blocks:
@@ -93,7 +93,7 @@ def in_rows(blocks: Sequence[Image.Image], width: int, gap: int) -> tuple[list[P
 
 
 def in_column(blocks: Sequence[Image.Image], gap: int) -> tuple[list[PlacedBlock], int]:
-    """Blocks below each other, and the height that they take."""
+    """Arrange blocks in a column, and return the total height."""
     places, y = [], gap
     for block in blocks:
         places.append(PlacedBlock(block, gap, y))

@@ -1,4 +1,4 @@
-"""Frames around the regions that weighed most, with their rank numbers."""
+"""Frames around the regions of highest weight, with their rank numbers."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ HALO: Colour = INK
 
 
 def draw_outlines(picture: Image.Image, frame: Frame, regions: Sequence[AttendedRegion], unit: int) -> None:
-    """Draw each region's frame and its rank from 1 onto `picture`.
+    """Draw each region's frame and its rank, from 1, onto `picture`.
 
     Parameters
     ----------
     picture
         RGB, of `frame.size`; changed in place.
     frame
-        The picture's frame over level 0.
+        The image's frame in level-0 coordinates.
     regions
-        Most attended first. One that is smaller than half a letter gets a frame around it that can be seen.
+        Most attended first. A region smaller than half a letter gets a larger, visible frame.
     unit
-        Letter size of the picture, pixels.
+        Letter size of the image, pixels.
     """
     draw = ImageDraw.Draw(picture)
     boxes = [outline_box(frame, region, smallest=max(5, unit // 2)) for region in regions]
     line = max(1, round(unit / 9))
-    for box in reversed(boxes):  # the first rank is drawn last and lies on top
+    for box in reversed(boxes):  # the first rank is drawn last and is on top
         _draw_frame(draw, box, line)
     size = max(11, round(unit * 0.8))
     taken: list[Box] = []
@@ -55,13 +55,15 @@ def outline_box(frame: Frame, region: AttendedRegion, smallest: int = 1) -> Box:
 
 def _draw_frame(draw: ImageDraw.ImageDraw, box: Box, line: int) -> None:
     left, top, right, bottom = box
-    for distance in range(line + 2):  # dark, light, dark: seen on any tissue and any colour
+    for distance in range(line + 2):  # dark, light, dark: visible on any tissue and any colour
         colour = HALO if distance in (0, line + 1) else OUTLINE
         draw.rectangle((left - distance, top - distance, right - 1 + distance, bottom - 1 + distance), outline=colour)
 
 
 def _tag_box(box: Box, text: str, size: int, picture: tuple[int, int], obstacles: Sequence[Box]) -> Box:
-    """The first place beside the region that lies in the picture and hits nothing, else the one that hits least."""
+    """The first position beside the region that lies in the image without overlap, otherwise the one with least
+    overlap.
+    """
     width = math.ceil(text_width(text, size)) + max(6, size // 2)
     height = math.ceil(size * 1.25)
     inside = []
@@ -81,7 +83,7 @@ def _places(box: Box, width: int, height: int) -> Iterator[tuple[int, int]]:
         yield x, top
         yield x, bottom - height
     yield left, top
-    for ring in (1, 2, 3):  # a crowd: further out
+    for ring in (1, 2, 3):  # crowded: further out
         for y in (top - (1 + ring) * (height + gap), bottom + ring * (height + gap) + gap):
             yield left, y
             yield right + ring * gap, y

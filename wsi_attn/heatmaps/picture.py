@@ -1,4 +1,4 @@
-"""The picture of one layer: the slide's thumbnail, colours where a model looked or tiles scored, a legend beside it."""
+"""Heatmap image of one layer: thumbnail, colours of valid cells, and a legend."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from wsi_attn.paths import path_to_text, printable
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
 
 OUTLINES = 10
-"""Regions that are framed and numbered: more crowd the picture."""
+"""Maximum number of framed and numbered regions; more would crowd the image."""
 
 GREYING = 0.85
-"""How far the most attended tissue loses its own colour: stain mixed with colour would be a third, misleading one."""
+"""Maximum desaturation of the tissue below colour: a mixture of stain and colour would be misleading."""
 
 FAINTEST = 0.2
-"""Opacity of the least attended tissue as a share of the most attended: what matters less hides less."""
+"""Opacity of the lowest value relative to the highest: low values hide less."""
 
 TALL = 1.4
-"""From this ratio of height to width on, the legend stands to the right of the picture."""
+"""Ratio of height to width from which the legend is placed to the right of the image."""
 
 HAIRLINE: Colour = (214, 216, 222)
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands in the legend: a name, lines below it, the pixel size at level 0 if known, and framed regions."""
+    """Content of the legend: a name, lines below it, the pixel size at level 0 if known, and framed regions."""
 
     name: str
     lines: tuple[str, ...]
@@ -60,7 +60,7 @@ def draw_heatmap(
     colour: str = "viridis",
     outlines: bool = True,
 ) -> Image.Image:
-    """Attention over a thumbnail, with a legend outside of it: `draw_layer` of a prediction's attention."""
+    """Draw attention over a thumbnail with a legend outside it: `draw_layer` of a prediction's attention."""
     layer = Layer(ATTENTION, prediction.attention_map.frame, prediction.attention_map.values)
     return draw_layer(layer, caption_of(prediction, outlines=outlines), thumbnail, frame, mode, alpha, colour)
 
@@ -74,20 +74,20 @@ def draw_layer(
     alpha: float = 0.5,
     colour: str = "viridis",
 ) -> Image.Image:
-    """One layer over a thumbnail, with a legend outside of it.
+    """Draw one layer over a thumbnail with a legend outside it.
 
     Parameters
     ----------
     layer
-        What is drawn.
+        The layer to draw.
     caption
-        What the legend says beside the colour bar and the scale bar.
+        Text of the legend beside the colour bar and the scale bar.
     thumbnail
         uint8 (rows, columns, 3), RGB, the whole slide, of `frame.size`.
     frame
-        How the thumbnail lies on level 0.
+        Position of the thumbnail in level-0 coordinates.
     mode
-        "rank": each cell's percentile within the slide; "value": the numbers themselves; None: `layer.mode`.
+        "rank": each cell's percentile within the slide; "value": the values themselves; None: `layer.mode`.
     alpha
         Opacity of the highest value, 0 to 1; the lowest has `FAINTEST` of it.
     colour
@@ -95,12 +95,12 @@ def draw_layer(
 
     Returns
     -------
-    RGB image. Its first rows and columns are the thumbnail's own pixels, unscaled; the legend lies below, or to the
+    RGB image. Its first rows and columns are the thumbnail's own pixels, unscaled; the legend is below, or to the
     right of a tall slide. Equal input gives equal pixels.
 
     Raises
     ------
-    UsageError : an option out of range, or a thumbnail that is not of `frame.size`.
+    UsageError : an option is out of range, or the thumbnail does not have `frame.size`.
     """
     _check(thumbnail, frame, alpha)
     shown = display_values(layer, mode)
@@ -119,7 +119,7 @@ def draw_layer(
 
 
 def caption_of(prediction: SlidePrediction, *, outlines: bool = True) -> Caption:
-    """Slide, label with its probability, uncertainty and model; and the first `OUTLINES` regions that it read."""
+    """Slide, label with its probability, uncertainty and model; and the first `OUTLINES` attended regions."""
     probability = prediction.probabilities.get(prediction.label)
     answer = prediction.label if probability is None else f"{prediction.label} · probability {probability:.2f}"
     terms = ", ".join(f"{name} {value:.2f}" for name, value in prediction.uncertainty.items())
@@ -129,10 +129,10 @@ def caption_of(prediction: SlidePrediction, *, outlines: bool = True) -> Caption
 
 
 def overlay(thumbnail: UInt8Array, values: FloatArray, alpha: float, colour: str) -> UInt8Array:
-    """Thumbnail and colours, blended.
+    """Blend a thumbnail with colours.
 
     `values` is float32 (rows, columns), 0 to 1, of the thumbnail's size; where it is NaN the thumbnail is unchanged.
-    Beneath colour the tissue turns grey to the same degree, so that a colour means the same on every stain.
+    Tissue below colour is desaturated to the same degree, so a colour has the same meaning on every stain.
     """
     kept, greyed, added = _mixture(alpha, colour)
     seen = ~np.isnan(values)
@@ -146,8 +146,9 @@ def overlay(thumbnail: UInt8Array, values: FloatArray, alpha: float, colour: str
 
 @cache
 def _mixture(alpha: float, colour: str) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """For each of 256 values, and 256 for what was not looked at: shares of the pixel (257,) and of its grey (257,),
-    and what colour adds (257, 3).
+    """Blending weights for each of 256 values and, at index 256, for invalid cells.
+
+    Shares of the pixel (257,) and of its grey (257,), and the added colour (257, 3).
     """
     share = _opacity(np.linspace(0, 1, 256, dtype=np.float32), alpha)
     pale = GREYING * share / max(alpha, 1e-6)
@@ -157,19 +158,19 @@ def _mixture(alpha: float, colour: str) -> tuple[FloatArray, FloatArray, FloatAr
 
 
 def colours_alone(layer: Layer, frame: Frame, mode: Mode | None, alpha: float, colour: str) -> Image.Image:
-    """A layer without slide and legend: RGBA of `frame.size`, transparent where nothing was looked at."""
+    """A layer without slide and legend: RGBA of `frame.size`, transparent for invalid cells."""
     _check_alpha(alpha)
     values = resample(display_values(layer, mode).values, layer.frame, frame)
     return Image.fromarray(colourise(values, np.full(values.shape, alpha, np.float32), colour))
 
 
 def to_png(image: Image.Image, prediction: SlidePrediction) -> bytes:
-    """The image as PNG, with what it shows written inside: slide, fingerprint, label, model, software."""
+    """Encode the image as PNG with its provenance: slide, fingerprint, label, model, software."""
     return png_bytes(image, origin_of(prediction))
 
 
 def origin_of(prediction: SlidePrediction) -> dict[str, Any]:
-    """What a file made of a prediction says of where it comes from."""
+    """Provenance of a prediction for output files."""
     return {
         "slide": path_to_text(prediction.slide),
         "fingerprint": prediction.fingerprint,
@@ -181,7 +182,7 @@ def origin_of(prediction: SlidePrediction) -> dict[str, Any]:
 
 
 def png_bytes(image: Image.Image, origin: Mapping[str, Any]) -> bytes:
-    """The image as PNG with `origin` as its text `wsi-attn`, JSON."""
+    """Encode the image as PNG with `origin` as JSON in its text field `wsi-attn`."""
     words = PngImagePlugin.PngInfo()
     words.add_itxt("wsi-attn", json.dumps(origin, ensure_ascii=False, sort_keys=True))
     buffer = io.BytesIO()
@@ -190,7 +191,7 @@ def png_bytes(image: Image.Image, origin: Mapping[str, Any]) -> bytes:
 
 
 def letter_size(frame: Frame) -> int:
-    """Size of letters in pixels that suits a picture of this area; never too small to read."""
+    """Letter size in pixels for an image of this area; never too small to read."""
     return int(np.clip(round((frame.size.width * frame.size.height) ** 0.5 / 50), 13, 40))
 
 
@@ -198,14 +199,14 @@ def _check(thumbnail: UInt8Array, frame: Frame, alpha: float) -> None:
     _check_alpha(alpha)
     if thumbnail.shape != (frame.size.height, frame.size.width, 3) or thumbnail.dtype != np.uint8:
         raise UsageError(
-            f"The thumbnail is {thumbnail.dtype} {thumbnail.shape}; its frame needs uint8 "
+            f"The thumbnail is {thumbnail.dtype} {thumbnail.shape}; its frame requires uint8 "
             f"{(frame.size.height, frame.size.width, 3)}"
         )
 
 
 def _check_alpha(alpha: float) -> None:
     if not 0 <= alpha <= 1:
-        raise UsageError(f"The opacity of a heatmap is 0 to 1, not {alpha}")
+        raise UsageError(f"The opacity of a heatmap must be between 0 and 1, not {alpha}")
 
 
 def _opacity(values: NDArray[np.float32], alpha: float) -> FloatArray:
@@ -223,7 +224,7 @@ def _title(caption: Caption, unit: int) -> list[Line]:
 
 
 def _bar(shown: DisplayValues, colour: str, unit: int, room: int) -> Image.Image:
-    # Over white and at full strength: the picture's colours, and how each hides less than the next.
+    # Over white at full opacity: the colours of the image, including their decreasing opacity.
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     seen = overlay(np.full((1, 256, 3), 255, np.uint8), ramp, 1.0, colour)
     caption: list[Line] = [(shown.title, unit, INK), (shown.subtitle, max(12, round(unit * 0.85)), QUIET)]

@@ -1,4 +1,4 @@
-"""Attention as a raster that lies on a picture of the slide: ranks, and resampling by way of level 0."""
+"""Attention as a raster: ranks, and resampling between frames through level-0 coordinates."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ FloatArray = NDArray[np.float32]
 
 
 def attention_rank(values: FloatArray) -> FloatArray:
-    """Percentile of each cell among the slide's cells that were looked at.
+    """Percentile rank of each valid cell among the valid cells of the slide.
 
-    Attention is a softmax: a few cells hold most of it and all others look alike. Ranks spread it evenly, at the
-    price of saying nothing of how much more the first cells weigh.
+    Attention is a softmax: a few cells hold most of it and all others look alike. Ranks spread it evenly, but do not
+    show how much larger the highest weights are.
 
     Parameters
     ----------
     values
-        float32 (rows, columns), NaN where nothing was looked at.
+        float32 (rows, columns), NaN for invalid cells.
 
     Returns
     -------
-    float32 (rows, columns): 0 for the least, 1 for the most attended cell, equal cells share the mean of their
-    ranks (all equal: 0.5); NaN stays NaN.
+    float32 (rows, columns): 0 for the least, 1 for the most attended cell; ties share the mean of their ranks (0.5
+    if all are equal); NaN stays NaN.
     """
     ranks = np.full(values.shape, np.nan, np.float32)
     seen = ~np.isnan(values)
@@ -40,23 +40,23 @@ def attention_rank(values: FloatArray) -> FloatArray:
 
 
 def attention_share(values: FloatArray) -> tuple[FloatArray, float]:
-    """Attention as a share of the slide's largest, and that largest value.
+    """Attention relative to its maximum, and the maximum.
 
     Returns
     -------
-    float32 (rows, columns), 0 to 1, NaN stays NaN; and the value that became 1, 0.0 where there is no attention.
+    float32 (rows, columns), 0 to 1, NaN stays NaN; and the value mapped to 1, 0.0 if there is no attention.
     """
     largest = float(np.nanmax(values)) if not np.isnan(values).all() else 0.0
     return (values / np.float32(largest) if largest > 0 else values * np.float32(0)), largest
 
 
 def resample(values: FloatArray, source: Frame, target: Frame, region: Region | None = None) -> FloatArray:
-    """`values` laid on `source`, as seen on `target`, aligned by their common level 0.
+    """Resample `values` from the frame `source` to `target`, aligned through level 0.
 
-    A target pixel is NaN exactly where its centre lies in a NaN cell or outside `source`; elsewhere it is the mean of
-    the cells around it that are not NaN, weighted by a triangle one cell wide (bilinear), or one target pixel wide
-    where pixels are larger than cells. So colour neither leaks into what was not looked at nor fades towards it, and
-    no value leaves the range of its neighbours.
+    A target pixel is NaN exactly if its centre lies in a NaN cell or outside `source`; otherwise it is the mean of the
+    surrounding cells that are not NaN, weighted by a triangle one cell wide (bilinear), or one target pixel wide if
+    pixels are larger than cells. Colour thus neither leaks into invalid cells nor fades towards them, and no value
+    leaves the range of its neighbours.
 
     Parameters
     ----------
@@ -65,8 +65,8 @@ def resample(values: FloatArray, source: Frame, target: Frame, region: Region | 
     source, target
         Frames over the same level 0; factors may be fractional and unequal along the axes.
     region
-        The part of `target` that is wanted, in its pixels; all of it by default. Only cells near it are touched, so
-        a large target is made part by part, and parts equal the whole.
+        Part of `target` to compute, in its pixels; all of it by default. Only nearby cells are accessed, so a large
+        target can be computed in parts, which equal the whole.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def resample(values: FloatArray, source: Frame, target: Frame, region: Region | 
 
 
 def halve(values: FloatArray) -> FloatArray:
-    """Means of two by two cells of what is not NaN, sizes rounded up; NaN where all four are."""
+    """Means of two by two cells, ignoring NaN, sizes rounded up; NaN if all four are."""
     rows, columns = values.shape
     even = np.full((rows + rows % 2, columns + columns % 2), np.nan, np.float32)
     even[:rows, :columns] = values
@@ -101,10 +101,11 @@ def halve(values: FloatArray) -> FloatArray:
 
 
 def _axis(cells: int, cell: float, start: int, pixels: int, pixel: float) -> tuple[int, FloatArray, NDArray[np.int64]]:
-    """Along one axis: the first cell that matters, the weight of each from it on for each pixel, (pixels, cells), and
-    the cell below each pixel's centre, counted from that first one.
+    """Interpolation along one axis.
 
-    `cell` and `pixel` are extents in level-0 pixels. The index is -1 for pixels beyond the last cell.
+    Returns the first relevant cell, the weights of the cells from it on for each pixel, (pixels, cells), and the cell
+    below each pixel's centre, relative to the first one. `cell` and `pixel` are extents in level-0 pixels. The index is
+    -1 for pixels beyond the last cell.
     """
     centre = (np.arange(start, start + pixels) + 0.5) * pixel / cell
     reach = max(1.0, pixel / cell)

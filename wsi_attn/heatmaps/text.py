@@ -1,7 +1,7 @@
-r"""Text in pictures: lines of Latin letters look the same on every machine, other scripts take fonts of the system.
+r"""Text in images: Latin text looks the same on every machine, other scripts use system fonts.
 
-Letters that no font has are written as escapes such as ``\u6f22``, so that two names never look the same because their
-letters are missing.
+Letters that no font has are written as escapes such as ``\u6f22``, so two names never look the same because of missing
+glyphs.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ QUIET: Colour = (104, 108, 118)
 PAPER: Colour = (255, 255, 255)
 
 LEADING = 1.35
-"""Distance of lines as a multiple of the letter size."""
+"""Line spacing as a multiple of the letter size."""
 
 FINER = 4
-"""Letters are drawn this many times larger and averaged: at their own size, hinting swallows the spaces."""
+"""Factor by which letters are drawn larger and then averaged: at their own size, hinting loses the spaces."""
 
 
 def printable(text: str) -> str:
-    """`text` in letters that some font has.
+    """Return `text` with only letters that some font has.
 
-    Where no font has a letter, its accents are dropped; what is left over becomes an escape, as do control characters.
+    Accents are dropped from letters that no font has; remaining ones and control characters become escapes.
     """
     return "".join(_printable(letter) for letter in unicodedata.normalize("NFC", text))
 
@@ -46,7 +46,7 @@ def _run_width(run: Run, size: int) -> float:
 
 
 def _direction(run: Run) -> str | None:
-    """Lines run from left to right, with words from right to left in them; only Raqm can be told so."""
+    """Lines run from left to right and may contain right-to-left words; only Raqm supports this setting."""
     return "ltr" if run.font != BUILT_IN and has_raqm() else None
 
 
@@ -55,7 +55,7 @@ def _glyphs(run: Run) -> str:
 
 
 def fitted(text: str, size: int, width: float) -> str:
-    """Printable text no wider than `width` pixels; the middle gives way, since names differ at their ends."""
+    """Printable text of at most `width` pixels; the middle is shortened, since names differ at their ends."""
     text = printable(text)
     if text_width(text, size) <= width:
         return text
@@ -84,7 +84,7 @@ def draw_text(image: Image.Image, x: float, baseline: float, text: str, size: in
 
 
 def text_block(lines: list[Line], width: int) -> Image.Image:
-    """Lines of text below each other, each shortened to `width` pixels; as wide as the widest needs."""
+    """Lines of text in a column, each shortened to `width` pixels; as wide as the widest line."""
     texts = [(fitted(text, size, width), size, colour) for text, size, colour in lines]
     widest = max(text_width(text, size) for text, size, _ in texts)
     block = Image.new("RGB", (round(widest + 0.5), round(sum(size * LEADING for _, size, _ in texts))), PAPER)
@@ -96,7 +96,7 @@ def text_block(lines: list[Line], width: int) -> Image.Image:
 
 
 def _draw_stem(draw: ImageDraw.ImageDraw, x: float, baseline: float, font: ImageFont.FreeTypeFont) -> None:
-    """Lengthen the left stem of the letter u at `x` as far down as a p reaches."""
+    """Extend the left stem of the letter u at `x` downwards to the depth of a p."""
     mask, (offset, _) = font.getmask2("u", mode="L", anchor="ls")
     width, height = mask.size
     row = bytes(mask)[height // 2 * width : (height // 2 + 1) * width]
@@ -111,7 +111,7 @@ def _printable(letter: str) -> str:
     kind = unicodedata.category(letter)
     if kind == "Zs":
         return " "
-    if kind[0] == "C" or kind in ("Zl", "Zp"):  # nothing to see, or an order to turn the text around
+    if kind[0] == "C" or kind in ("Zl", "Zp"):  # invisible, or a directional control character
         return _escape(letter)
     if is_drawable(letter):
         return letter

@@ -1,1 +1,1 @@
-"""Numbers computed from the pixels of tiles without learning; `scores.py` names them, `kernels.py` computes them."""
+"""Tile scores computed from pixels without learning: definitions in `scores.py`, kernels in `kernels.py`."""

@@ -1,11 +1,11 @@
-"""Numba kernels: all scores of a tile in one pass over its pixels, strip by strip, so that strips stay in the cache.
+"""Numba kernels that compute all scores of a tile in one pass over strips that fit the cache.
 
-Importing this module loads Numba, so `scores.py` imports it when a score is first asked for. Each kernel has a
-plain NumPy twin in the tests that it must equal, compiled and interpreted (`NUMBA_DISABLE_JIT=1`).
+Importing this module loads Numba, so `scores.py` imports it on first use. The tests compare each kernel with a plain
+NumPy implementation, compiled and interpreted (`NUMBA_DISABLE_JIT=1`).
 
-A strip of pixels is first split into planes; everything after runs over contiguous bytes, which LLVM turns into
-vector instructions. Three habits keep it so: casts back to narrow types (Numba widens every integer sum to 64 bit),
-counts per column instead of one count (a byte each, emptied before it can overflow), and logarithms of products.
+Each strip of pixels is first split into planes; all later loops run over contiguous bytes, which LLVM vectorises. Three
+techniques preserve vectorisation: casts back to narrow types (Numba widens every integer sum to 64 bit), counts per
+column instead of one count (one byte each, flushed before overflow), and logarithms of products.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from wsi_attn.threads import thread_limit
 
 BLAS = "scipy.linalg.cython_blas"
-if BLAS not in sys.modules:  # Numba would load SciPy, a third of a second, for matrix products that no kernel here has
+if BLAS not in sys.modules:  # Numba would load SciPy (a third of a second) for matrix products that no kernel uses
     sys.modules[BLAS] = None  # type: ignore[assignment]
-    with suppress(ImportError):  # should Numba move it, SciPy is loaded as ever
+    with suppress(ImportError):  # if Numba moves it, SciPy is loaded as usual
         import numba.np.arraymath
     del sys.modules[BLAS]
 
@@ -34,49 +34,49 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 CHROMA, BRIGHTNESS, DARKNESS = 0, 1, 2
 
 TISSUE, FOCUS, ENTROPY, DENSITY, PEN, FOLD, SHARPNESS = 1, 2, 4, 8, 16, 32, 64
-"""What a kernel computes, as bits of `groups`."""
+"""Sums that a kernel computes, as bits of `groups`."""
 
 GREY = FOCUS | SHARPNESS | ENTROPY
 BINNED = DENSITY | PEN | FOLD
 
 COUNT_TISSUE, SQUARES_LAPLACE, VOLLATH, ENTROPY_BITS, LOG2_RED, LOG2_GREEN, LOG2_BLUE, COUNT_PEN, COUNT_FOLD = range(9)
 SUMS = 9
-"""Columns of what the kernels return for each tile: sums over pixels, and the entropy."""
+"""Columns of the kernels' result per tile: sums over pixels, and the entropy."""
 
 STRIP = 32
-"""Rows of a strip; even, so that 2x2 cells never lie across two."""
+"""Rows of a strip; even, so that no 2x2 cell spans two strips."""
 
 PIXELS = 8192
-"""Pixels of a strip, whose planes then stay in the cache; measured best among 2,048 to 16,384."""
+"""Pixels of a strip, whose planes then stay in the cache; the fastest of 2,048 to 16,384."""
 
 SEGMENT = 1024
-"""Pixels after which 32-bit sums of squares, each at most 1020², are emptied."""
+"""Number of pixels after which 32-bit sums of squares, each at most 1020², are flushed."""
 
 FULL_COUNT = 255
-"""Strips after which counts of a byte are emptied."""
+"""Number of strips after which one-byte counts are flushed."""
 
 FULL_PRODUCT = 7
-"""Strips after which products, grown by up to 2^16 in each, could leave the range of a float32."""
+"""Number of strips after which products, each growing by up to 2^16, could exceed the range of a float32."""
 
 ROOT2, TWO_OVER_LN2 = math.sqrt(2), 2 / math.log(2)
 
 INK_BLUE, INK_VIOLET, INK_GREEN, INK_RED = 90, 130, 30, 110
-"""Least differences between channels of ink, in grey values; `docs/scores.md` has the rules in words."""
+"""Minimum differences between channels for ink, in grey values; `docs/scores.md` describes the rules."""
 
 INK_TEAL, INK_GREENER = 30, 10
 
 INK_BLACK, INK_GREY = 50, 15
-"""Black ink is darker than the one and no more colourful than the other."""
+"""Black ink is darker than the first value and no more colourful than the second."""
 
 FOLD_EXCESS = 64
-"""By how much saturation exceeds brightness in a fold, in 255ths."""
+"""Excess of saturation over brightness in a fold, in 255ths."""
 
 
 def _kernel(**options: Any) -> Callable[[Kernel], Kernel]:
-    """Decorate a function to be compiled by `numba.njit(**options)` when it is first called.
+    """Decorate a function to be compiled by `numba.njit(**options)` on its first call.
 
-    The machine code is cached on disk. Where Numba finds no writable folder (a read-only installation and no home
-    folder, as in many containers), each process compiles again; `NUMBA_CACHE_DIR` names a folder.
+    Numba caches the machine code on disk. If it finds no writable folder (a read-only installation without a home
+    folder, as in many containers), each process compiles again; `NUMBA_CACHE_DIR` sets a folder.
     """
 
     def decorate(function: Kernel) -> Kernel:
@@ -95,7 +95,7 @@ def split_planes(
     green: NDArray[np.uint8],
     blue: NDArray[np.uint8],
 ) -> None:
-    """RGBRGB... to planes; LLVM knows loads of stride 3."""
+    """Split RGBRGB... into planes; LLVM recognises loads of stride 3."""
     for x in range(red.size):
         red[x] = pixels[3 * x]
         green[x] = pixels[3 * x + 1]
@@ -135,7 +135,7 @@ def grey_rows(
     width: int,
     count: int,
 ) -> None:
-    """Luma of ITU-R BT.601 with weights in 256ths, 65,408 at most, so that 16 bits hold it; both ends repeated."""
+    """Luma of ITU-R BT.601 with weights in 256ths, at most 65,408, so it fits 16 bits; both ends are repeated."""
     stride = width + 2
     for row in range(count):
         source, target = np.uintp(row * even), np.uintp(row * stride + 1)
@@ -149,10 +149,10 @@ def grey_rows(
 
 @_kernel(nogil=True)
 def laplace_squares(grey: NDArray[np.uint8], width: int, count: int, line: NDArray[np.int16]) -> np.int64:
-    """Sum of squared Laplacians over all rows but the first and the last of `count` + 2.
+    """Sum of squared Laplacians over all rows except the first and last of `count` + 2.
 
-    The Laplacian itself sums to 0 over a tile whose edges are repeated: every difference of neighbours is counted
-    once with each sign. Written to a line first, as LLVM multiplies and adds 16-bit pairs at once only then.
+    The Laplacian itself sums to 0 over a tile with repeated edges: every difference of neighbours occurs once with each
+    sign. It is written to a line first, since only then LLVM multiplies and adds 16-bit pairs at once.
     """
     stride = width + 2
     north, west, centre = grey[1:], grey[stride:], grey[stride + 1 :]
@@ -201,10 +201,10 @@ def squares(row: NDArray[np.uint8]) -> np.int64:
 
 @_kernel(nogil=True)
 def vollath_sum(grey: NDArray[np.uint8], width: int, count: int) -> np.int64:
-    """Squared differences of pixels two apart less those of neighbours, both axes; rows as `laplace_squares`.
+    """Squared differences of pixels two apart minus those of neighbours, along both axes; rows as in `laplace_squares`.
 
-    (e - w)² - (c - w)² = 2 w (c - e) + e² - c², and the squares cancel but for the ends: here those of rows, while
-    the caller adds the squares of the tile's last row and takes off those of its first.
+    (e - w)² - (c - w)² = 2 w (c - e) + e² - c², and the squares cancel except at the ends: this function handles
+    the ends of rows; the caller adds the squares of the tile's last row and subtracts those of its first.
     """
     stride = width + 2
     north, west, centre = grey[1:], grey[stride:], grey[stride + 1 :]
@@ -220,7 +220,7 @@ def vollath_sum(grey: NDArray[np.uint8], width: int, count: int) -> np.int64:
 
 @_kernel(nogil=True)
 def add_to_histogram(grey: NDArray[np.uint8], width: int, first: int, count: int, histogram: NDArray[np.int32]) -> None:
-    """Count every second pixel of every second row, in turn in eight histograms: equal neighbours never wait."""
+    """Count every second pixel of every second row in eight alternating histograms, so equal neighbours never stall."""
     stride = width + 2
     for row in range(first, count, 2):
         base = np.uintp(row * stride + 1)
@@ -240,7 +240,7 @@ def add_to_histogram(grey: NDArray[np.uint8], width: int, first: int, count: int
 
 @_kernel(nogil=True)
 def fill_log2(values: NDArray[np.float64], out: NDArray[np.float64]) -> None:
-    """Log2 of whole numbers up to 2^24, of 0 too, to 1e-9: a series of atanh, which unlike a call is vectorised."""
+    """Log2 of integers from 0 to 2^24 with an error of 1e-9: an atanh series, which is vectorised, unlike a call."""
     singles = values.astype(np.float32)
     bits = singles.view(np.int32)
     for x in range(values.size):
@@ -270,9 +270,9 @@ def entropy_of(histogram: NDArray[np.int32]) -> float:
 
 @_kernel(nogil=True)
 def halve_rows(plane: NDArray[np.uint8], width: int, even: int, count: int, out: NDArray[np.uint8]) -> None:
-    """Rounded means of 2x2 pixels of `count` rows, an odd last row or column repeated.
+    """Rounded means of 2x2 pixels of `count` rows; an odd last row or column is repeated.
 
-    Two neighbours of a row are read as one 16-bit number, whichever of them comes first.
+    Two neighbours of a row are read as one 16-bit number in either byte order.
     """
     if even > width:
         for row in range(count):
@@ -293,7 +293,7 @@ def halve_rows(plane: NDArray[np.uint8], width: int, even: int, count: int, out:
 
 @_kernel(nogil=True, fastmath={"contract"})
 def multiply(first: NDArray[np.uint8], second: NDArray[np.uint8], products: NDArray[np.float32]) -> None:
-    """Multiply every product by 1 + a value of each; `contract` allows p v + p to be rounded once."""
+    """Multiply every product by 1 + its value; `contract` lets p v + p be rounded once."""
     for x in range(products.size):
         product = products[x]
         product = product * np.float32(first[x]) + product
@@ -302,7 +302,7 @@ def multiply(first: NDArray[np.uint8], second: NDArray[np.uint8], products: NDAr
 
 @_kernel(nogil=True)
 def take_exponents(products: NDArray[np.int32]) -> np.int64:
-    """Sum of the exponents of float32 numbers >= 1, seen as integers, which are left with exponent 0: in [1, 2)."""
+    """Sum the exponents of float32 numbers >= 1, viewed as integers, and reset them to 0: values in [1, 2)."""
     total = np.int32(0)
     for x in range(products.size):
         bits = products[x]
@@ -314,7 +314,7 @@ def take_exponents(products: NDArray[np.int32]) -> np.int64:
 @_kernel(nogil=True)
 def log2_of(products: NDArray[np.float32]) -> float:
     """Log2 of the product of numbers in [1, 2)."""
-    partial = np.ones(16, np.float64)  # sixteen, so that no product waits for the one before it
+    partial = np.ones(16, np.float64)  # sixteen, so that no product waits for the previous one
     total = 0.0
     for start in range(0, products.size, 16 * 512):
         part = products[start : start + 16 * 512]
@@ -333,7 +333,7 @@ def log2_of(products: NDArray[np.float32]) -> float:
 def count_pen(
     red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8], counts: NDArray[np.uint8]
 ) -> None:
-    """Add 1 to the count of every cell that looks like ink; max(a, b) - b is a - b or 0, one instruction."""
+    """Add 1 to the count of every cell that matches ink; max(a, b) - b is a - b or 0 in one instruction."""
     for x in range(red.size):
         r, g, b = red[x], green[x], blue[x]
         green_over_red, blue_over_red = np.uint8(max(g, r) - r), np.uint8(max(b, r) - r)
@@ -363,7 +363,7 @@ def count_fold(
 
 @_kernel(nogil=True)
 def take_counts(counts: NDArray[np.uint8]) -> np.int64:
-    """Sum of counts, which are left 0."""
+    """Sum the counts and reset them to 0."""
     total = np.int32(0)
     for x in range(counts.size):
         total = np.int32(total + np.int32(counts[x]))
@@ -381,7 +381,9 @@ def sum_tile(
     threshold: int,
     sums: NDArray[np.float64],
 ) -> None:
-    """Add to zeroed `sums` what `groups` asks for over a tile (H, 3 W), its first `height` rows and `width` columns."""
+    """Add the sums selected by `groups` over a tile (H, 3 W), its first `height` rows and `width` columns, to
+    zeroed `sums`.
+    """
     even, stride = width + width % 2, width + 2
     rows = min(STRIP, max(2, PIXELS // width // 2 * 2))
     cells = even // 2 * (rows // 2)
@@ -391,7 +393,7 @@ def sum_tile(
     tissue, pen, fold = np.zeros(rows * even, np.uint8), np.zeros(cells, np.uint8), np.zeros(cells, np.uint8)
     products = np.ones((3, half), np.float32)
     exponents = products.view(np.int32)
-    grey = np.empty((rows + 3) * stride, np.uint8)  # two rows of the strip before, this strip, one below the tile
+    grey = np.empty((rows + 3) * stride, np.uint8)  # two rows of the previous strip, this strip, one row below the tile
     line = np.empty(min(width, SEGMENT), np.int16)
     histogram = np.zeros(8 * 256, np.int32)
     limit = np.uint8(min(max(threshold, 0), 255))
@@ -420,7 +422,7 @@ def sum_tile(
         if groups & ENTROPY:
             add_to_histogram(grey[2 * stride :], width, 0, count, histogram)
         if groups & (FOCUS | SHARPNESS):
-            first, last = 1, count  # centre rows: the last of the strip before, all but the last of this
+            first, last = 1, count  # centre rows: the last of the previous strip, all but the last of this one
             if top == 0:
                 grey[stride : 2 * stride] = grey[2 * stride : 3 * stride]
                 first = 2
@@ -494,7 +496,7 @@ def sum_parallel(
     threshold: int,
     sums: NDArray[np.float64],
 ) -> None:
-    """`sum_serial` on several threads, a tile at a time; see `limited_threads`."""
+    """`sum_serial` on several threads, one tile at a time; see `limited_threads`."""
     for index in numba.prange(tiles.shape[0]):
         width, height = valid[index, 0], valid[index, 1]
         if width > 0 and height > 0:
@@ -503,7 +505,7 @@ def sum_parallel(
 
 @contextmanager
 def limited_threads() -> Iterator[None]:
-    """Bound the threads of parallel kernels called inside by `thread_limit`, and by what the caller gave Numba."""
+    """Limit the threads of parallel kernels called inside to `thread_limit` and to the caller's Numba setting."""
     before = numba.get_num_threads()  # of the calling thread
     numba.set_num_threads(min(before, thread_limit()))
     try:

@@ -1,6 +1,6 @@
-"""Named scores over many tiles at once: what each means, its range and unit, and one function that computes it.
+"""Named tile scores: their definitions, ranges and units, and one function that computes them.
 
-A score judges full-resolution pixels; which tiles are kept because of it is decided in `tiling`.
+A score describes full-resolution pixels; `tiling` decides which tiles to keep.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from wsi_attn.errors import UsageError
 from wsi_attn.registry import unknown_name
 
 MEASURE_CODES = {"chroma": 0, "brightness": 1, "darkness": 2}
-"""Measures of a pixel, by the names that tissue masks use, as the kernels know them."""
+"""Codes of pixel measures in the kernels, by their names in tissue masks."""
 
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """What a score means; written beside its values in a store."""
+    """Description of a score; stored beside its values."""
 
     name: str
     low: float
@@ -43,7 +43,7 @@ def _unmixing() -> NDArray[np.float64]:
     """Weights (3 channels, 2 stains) that turn optical densities into concentrations of the two stains."""
     stains = np.array([HAEMATOXYLIN, EOSIN])
     stains /= np.linalg.norm(stains, axis=1, keepdims=True)
-    return np.linalg.pinv(stains)  # as with a third vector at right angles to both
+    return np.linalg.pinv(stains)  # equivalent to a third vector orthogonal to both
 
 
 UNMIXING = _unmixing()
@@ -76,21 +76,21 @@ SCORES = {
         ScoreInfo("fold", 0.0, 1.0, "fraction of area", "share of the tile as dark and saturated as folded tissue"),
     )
 }
-"""All scores, by name, in the order in which they are computed and listed."""
+"""All scores by name, in order of computation and listing."""
 
 _GROUPS = {
     "tissue": 1, "focus": 2, "sharpness": 64, "entropy": 4, "optical_density": 8, "haematoxylin": 8, "eosin": 8,
     "pen": 16, "fold": 32,
 }  # fmt: skip
-"""What the kernels must sum up for a score, as they number it."""
+"""Sums that the kernels compute for each score, as bits."""
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Names of scores from `all`, `none` or names joined by commas, each once and in the order of `SCORES`.
+    """Parse `all`, `none` or comma-separated score names; each name once, in the order of `SCORES`.
 
     Raises
     ------
-    UnknownNameError : a name that is no score's.
+    UnknownNameError : a name is not a score.
     """
     if text.strip() in ("all", "none"):
         return tuple(SCORES) if text.strip() == "all" else ()
@@ -109,7 +109,7 @@ def score_tiles(
     *,
     parallel: bool = True,
 ) -> dict[str, NDArray[np.float32]]:
-    """Scores of tiles; only what is asked for is computed, in one pass. `docs/scores.md` has the formulas.
+    """Compute the requested scores of tiles in one pass. `docs/scores.md` has the formulas.
 
     Parameters
     ----------
@@ -118,12 +118,12 @@ def score_tiles(
     valid
         int64 (N, 2): width and height of the part of each tile that lies inside the slide, from its top left.
     names
-        Names in `SCORES`.
+        Keys of `SCORES`.
     rule
-        What tissue is, *measure > threshold*, as `TissueMask.measure` and `TissueMask.threshold` say it.
+        The tissue rule, *measure > threshold*, as in `TissueMask.measure` and `TissueMask.threshold`.
     parallel
-        On up to `thread_limit` threads. Otherwise on the calling thread with the GIL released, for callers that have
-        threads of their own. Not every threading layer of Numba may be entered from several threads at once.
+        Use up to `thread_limit` threads. Otherwise run on the calling thread with the GIL released, for callers
+        with their own threads. Not every threading layer of Numba may be entered from several threads at once.
 
     Returns
     -------
@@ -131,8 +131,8 @@ def score_tiles(
 
     Raises
     ------
-    UnknownNameError : no such score or measure.
-    UsageError : shapes or types other than stated, or a valid part larger than the tile.
+    UnknownNameError : a score or measure is unknown.
+    UsageError : shapes or dtypes differ from the above, or a valid part is larger than the tile.
     """
     measure, threshold = rule
     if measure not in MEASURE_CODES:
@@ -144,10 +144,10 @@ def score_tiles(
         raise UsageError(f"Tiles must be uint8 (N, H, W, 3), not {tiles.dtype} {tiles.shape}")
     extents = np.ascontiguousarray(valid, np.int64)
     if extents.shape != (len(tiles), 2) or (extents < 0).any() or (extents > (tiles.shape[2], tiles.shape[1])).any():
-        raise UsageError(f"Valid widths and heights of {len(tiles)} tiles must be (N, 2) and fit into the tiles")
+        raise UsageError(f"Valid widths and heights of {len(tiles)} tiles must have shape (N, 2) and fit the tiles")
     if not len(tiles) or not names:
         return {name: np.zeros(len(tiles), np.float32) for name in names}
-    from wsi_attn.scores import kernels  # Numba takes a second to load, and most commands never score
+    from wsi_attn.scores import kernels  # Numba takes a second to load, and most commands never compute scores
 
     sums = np.zeros((len(tiles), kernels.SUMS))
     groups = functools.reduce(operator.or_, (_GROUPS[name] for name in names))
@@ -164,7 +164,7 @@ def score_tiles(
 def _finish(
     sums: NDArray[np.float64], extents: NDArray[np.int64], names: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
-    """Scores (N,) from what the kernels summed up (N, SUMS); few calls, as batches of tiles may be small."""
+    """Scores (N,) from the sums of the kernels (N, SUMS); few calls, since batches of tiles may be small."""
     from wsi_attn.scores import kernels
 
     columns = {
@@ -184,7 +184,7 @@ def _finish(
     densities = (8 - logs) * (math.log10(2) * ((width > 0) & (height > 0)))[:, None]
     found = {}
     for name in names:
-        if name in WEIGHTS:  # not a matrix product: its rounding could depend on how many tiles come at once
+        if name in WEIGHTS:  # not a matrix product: its rounding could depend on the number of tiles
             values = sum(densities[:, channel] * WEIGHTS[name][channel] for channel in range(3))
         else:
             values = sums[:, columns[name]] / areas[name]
@@ -195,6 +195,6 @@ def _finish(
 
 
 def warm_up(names: Sequence[str]) -> None:
-    """Load the kernels that score on the calling thread, compiled before or now, if any score is asked for."""
+    """Load the scoring kernels, compiling them if needed, if any score is requested."""
     if names:
         score_tiles(np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2), 2), names, ("chroma", 0), parallel=False)

@@ -1,1 +1,1 @@
-"""What lies on disk: the store of one slide (OME-Zarr 0.5, `schema.py`) and predictions (`predictions.py`)."""
+"""Files on disk: the store of one slide (OME-Zarr 0.5, `schema.py`) and predictions (`predictions.py`)."""

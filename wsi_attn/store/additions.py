@@ -1,8 +1,8 @@
-"""Adding a grid or a label to a complete store so that its metadata is never wrong about the files.
+"""Adding a grid or a label to a complete store while its metadata always matches its files.
 
-The root metadata first names what is being added (`schema.Addition`), then the files appear, then the metadata records
-them. Whoever is killed between these steps leaves a store that readers and `verify` understand; the next addition, or
-`recover`, completes or undoes the interrupted one.
+The root metadata first announces the addition (`schema.Addition`), then the files are written, then the metadata
+records them. A process killed between these steps leaves a store that readers and `verify` understand; the next
+addition, or `recover`, completes or undoes the interrupted one.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from wsi_attn.store.lock import store_lock
 from wsi_attn.store.schema import COMPLETE, GROUP_FILE, Addition, FileInfo, StoreMeta, encode_root, read_root
 
 PATIENCE = 60.0
-"""Seconds to wait while another process records an addition, which takes it a fraction of one."""
+"""Seconds to wait while another process records an addition, which takes a fraction of a second."""
 
 
 @contextmanager
 def adding(store: Path, group: str) -> Iterator[Callable[[Mapping[str, FileInfo]], None]]:
     """Add the group `group` to a store, or replace it.
 
-    Yields a function that must be called with all files of the group, and with every other file that changes, before
-    the first of them appears. When the block ends without error the metadata records these files. A store that is
-    still being written, or that records no files but shards, is left to the caller.
+    Yields a function that must be called with all files of the group, and every other file that changes, before the
+    first of them is written. If the block ends without an error, the metadata records these files. For a store that
+    is still being written, or that records only shards, the caller is responsible.
 
     Raises
     ------
-    StoreLockedError : another process keeps the metadata locked.
-    StoreError : the metadata of the store cannot be read.
+    StoreLockedError : another process holds the lock of the metadata.
+    StoreError : the metadata of the store is unreadable.
     """
     with store_lock(store / GROUP_FILE, wait=PATIENCE):
         recover_locked(store)
@@ -50,14 +50,14 @@ def adding(store: Path, group: str) -> Iterator[Callable[[Mapping[str, FileInfo]
 
 
 def recover(store: Path) -> None:
-    """Complete or undo an addition that was interrupted, if there is one."""
+    """Complete or undo an interrupted addition, if any."""
     if read_root(store)[0].addition is not None:
         with store_lock(store / GROUP_FILE, wait=PATIENCE):
             recover_locked(store)
 
 
 def recover_locked(store: Path) -> None:
-    """`recover`, where the caller holds the lock of the metadata."""
+    """`recover` for callers that hold the lock of the metadata."""
     meta, _ = read_root(store)
     if meta.addition is None:
         return
@@ -73,7 +73,7 @@ def recover_locked(store: Path) -> None:
 
 
 def commit(store: Path) -> None:
-    """Record the files of the announced addition in place of those that the group had."""
+    """Record the files of the announced addition in place of the group's previous files."""
     meta, _ = read_root(store)
     if (addition := meta.addition) is None:
         return
@@ -83,18 +83,18 @@ def commit(store: Path) -> None:
 
 
 def write_root(store: Path, meta: StoreMeta) -> None:
-    """Replace the `wsi_attn` metadata of a store, and keep its other attributes."""
+    """Replace the `wsi_attn` metadata of a store and keep its other attributes."""
     _, attributes = read_root(store)
     files.write_bytes(store / GROUP_FILE, encode_root(attributes, meta))
 
 
 def retired_name(group: Path) -> Path:
-    """Where the old files of a group lie while new ones take their place."""
+    """Temporary path of a group's old files while new ones replace them."""
     return group.with_name(f".{group.name}.old")
 
 
 def is_there(store: Path, key: str, file: FileInfo) -> bool:
-    """Whether a file has the size and checksum that are given."""
+    """Whether a file has the given size and checksum."""
     try:
         return difference(store / key, (store / key).read_bytes(), file) is None
     except OSError:

@@ -1,8 +1,8 @@
-"""Zarr v3 groups and arrays, written and read without the Zarr library: JSON documents, and Zstandard chunks.
+"""Zarr v3 groups and arrays without the Zarr library: JSON documents and Zstandard chunks.
 
-The format is small and fixed, and writing a store takes a few milliseconds; loading Zarr takes longer than tiling a
-slide. Reading does not fill missing chunks, as Zarr does: here a missing chunk is damage. Tests compare every document
-with the one that Zarr writes.
+The format is small and fixed, and writing a store takes a few milliseconds, whereas importing Zarr takes longer than
+tiling a slide. Unlike Zarr, reading does not fill missing chunks: a missing chunk is damage. Tests compare every
+document with that of Zarr.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wsi_attn.store.schema import named_field
 
 DOCUMENT = "zarr.json"
 MOST_CHUNKS = 1 << 24
-"""More chunks than any array of a store has: a damaged shape is an error and not an endless loop."""
+"""Upper limit of the chunks of an array: a damaged shape raises an error instead of looping endlessly."""
 
 LITTLE = {"endian": "little"}
 
@@ -60,12 +60,12 @@ def put_array(
     attributes: Mapping[str, Any] | None = None,
     dimension_names: Sequence[str] | None = None,
 ) -> None:
-    """Write an array of numbers or truth values, metadata and chunks.
+    """Write a numeric or boolean array, metadata and chunks.
 
     Parameters
     ----------
     chunk
-        Side of a chunk along every axis; by default all is one chunk.
+        Side of a chunk along every axis; by default the array is one chunk.
     """
     shape = [max(1, min(chunk or extent, extent)) for extent in values.shape]
     little = {"name": "bytes", "configuration": LITTLE} if values.itemsize > 1 else {"name": "bytes"}
@@ -75,7 +75,7 @@ def put_array(
     for index in np.ndindex(*(-(-extent // side) for extent, side in zip(values.shape, shape, strict=True))):
         window = tuple(slice(number * side, (number + 1) * side) for number, side in zip(index, shape, strict=True))
         part = values[window]
-        if part.shape != tuple(shape):  # chunks at the edge are stored whole
+        if part.shape != tuple(shape):  # chunks at the border are stored whole
             whole = np.zeros(shape, values.dtype)
             whole[tuple(slice(extent) for extent in part.shape)] = part
             part = whole
@@ -132,7 +132,7 @@ class _Codec(msgspec.Struct, frozen=True):
 
 
 class ArrayDocument(msgspec.Struct, frozen=True):
-    """The `zarr.json` of an array that `put_array` wrote."""
+    """The `zarr.json` of an array written by `put_array`."""
 
     shape: list[Extent]
     data_type: Literal["bool", "uint8", "int64", "float32"]
@@ -155,7 +155,7 @@ class ArrayDocument(msgspec.Struct, frozen=True):
         return [-(-extent // side) for extent, side in zip(self.shape, self.chunk_shape, strict=True)]
 
     def check(self) -> None:
-        """ValueError where the fields contradict each other."""
+        """Raise ValueError if the fields contradict each other."""
         if len(self.shape) != len(self.chunk_shape):
             raise ValueError(f"shape {self.shape} and chunk_shape {self.chunk_shape} differ in their number of axes")
         if math.prod(self._chunk_counts()) > MOST_CHUNKS:
@@ -163,21 +163,21 @@ class ArrayDocument(msgspec.Struct, frozen=True):
 
 
 Load = Callable[[str], bytes]
-"""Content of a file of the store by its key; StoreDamagedError where the file is missing or has changed."""
+"""Content of a file of the store by its key; raises StoreDamagedError if the file is missing or has changed."""
 
 
 def chunk_key(key: str, index: Sequence[int]) -> str:
-    """Where a chunk of the array `key` lies."""
+    """Key of a chunk of the array `key`."""
     return "/".join([key, "c", *map(str, index)])
 
 
 def read_document(load: Load, key: str, where: object = "") -> ArrayDocument:
-    """The metadata of an array.
+    """Read the metadata of an array.
 
     Parameters
     ----------
     where
-        The store, for messages.
+        The store, for error messages.
 
     Raises
     ------
@@ -193,11 +193,11 @@ def read_document(load: Load, key: str, where: object = "") -> ArrayDocument:
 
 
 def read_array(load: Load, key: str, where: object = "") -> tuple[NDArray[Any], dict[str, Any]]:
-    """Values and attributes of an array that `put_array` wrote; every chunk must exist.
+    """Read the values and attributes of an array written by `put_array`; every chunk must exist.
 
     Raises
     ------
-    StoreDamagedError : a file is missing or has changed, or does not decode.
+    StoreDamagedError : a file is missing, has changed or cannot be decoded.
     """
     document = read_document(load, key, where)
     sides, dtype = document.chunk_shape, np.dtype(document.data_type)
@@ -209,7 +209,7 @@ def read_array(load: Load, key: str, where: object = "") -> tuple[NDArray[Any], 
         except (RuntimeError, ValueError) as error:
             if isinstance(error, StoreDamagedError):
                 raise
-            raise StoreDamagedError(f"{where}/{name} is damaged: it does not decode ({error})") from error
+            raise StoreDamagedError(f"{where}/{name} is damaged: it cannot be decoded ({error})") from error
         parts.append((index, part))
     values = np.zeros(document.shape, dtype)
     for index, part in parts:

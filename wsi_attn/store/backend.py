@@ -1,7 +1,7 @@
-"""Writing the files of a store, each whole or not at all, with a record of their sizes and checksums.
+"""Atomic writing of the files of a store, with a record of their sizes and checksums.
 
-A file is written under a temporary name and renamed into place. Nothing is forced to the disk: after a power cut a
-file may be short or empty, which the sizes and checksums in the metadata reveal.
+A file is written under a temporary name and renamed. Nothing is flushed to the disk: after a power failure a file may
+be short or empty, which the sizes and checksums in the metadata reveal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BUFFER_BYTES = 1 << 20
 
 
 class FolderBackend:
-    """The files of one store in a folder, under the names that Zarr's `LocalStore` would give them.
+    """The files of one store in a folder, named as by Zarr's `LocalStore`.
 
     Attributes
     ----------
@@ -30,14 +30,14 @@ class FolderBackend:
         self.written: dict[str, FileInfo] = {}
 
     def get(self, key: str) -> bytes | None:
-        """Content of a file, None where there is none."""
+        """Content of a file; None if it does not exist."""
         try:
             return (self.folder / key).read_bytes()
         except FileNotFoundError:
             return None
 
     def put(self, key: str, *parts: bytes | memoryview) -> FileInfo:
-        """Write a file from its parts, replacing what was there; returns its size and checksum."""
+        """Write a file from its parts, replacing an existing one; returns its size and checksum."""
         path = self.folder / key
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
         try:

@@ -1,4 +1,4 @@
-"""Reading the files of a store against the sizes and checksums that its metadata records."""
+"""Reading the files of a store with checks of the sizes and checksums in its metadata."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from wsi_attn.store.sharding import crc32c
 
 
 class CheckedFiles:
-    """The files of a store but its shards: metadata of its arrays, and the chunks of labels and grids.
+    """The files of a store except its shards: metadata of its arrays, and the chunks of labels and grids.
 
     Parameters
     ----------
     store
         The store.
     recorded
-        Size and checksum of every file; None where the store records none of these files, as those of schema 2.
+        Size and checksum of every file; None if the store records none of these files (schema 2).
     """
 
     def __init__(self, store: Path, recorded: Mapping[str, FileInfo] | None) -> None:
@@ -28,7 +28,7 @@ class CheckedFiles:
 
     @classmethod
     def of(cls, store: Path, meta: StoreMeta) -> CheckedFiles:
-        """The files of a store with that metadata."""
+        """The files of a store with the given metadata."""
         return cls(store, meta.files if meta.records_all_files else None)
 
     def read(self, key: str) -> bytes:
@@ -48,7 +48,7 @@ class CheckedFiles:
         return data
 
     def require(self, key: str) -> None:
-        """Check that a file exists and has its recorded size, without reading it; errors as `read`."""
+        """Check that a file exists and has its recorded size, without reading it; raises the same errors as `read`."""
         path = self.store / key
         try:
             size = path.stat().st_size
@@ -61,7 +61,7 @@ class CheckedFiles:
 
 
 def difference(path: Path, data: bytes, recorded: FileInfo | None) -> str | None:
-    """How the content of a file differs from what is recorded; None where it does not."""
+    """Describe how the content of a file differs from its record; None if it does not."""
     if recorded is None:
         return f"{path} does not belong to the store"
     if len(data) != recorded.bytes:
@@ -81,7 +81,7 @@ def scan(folder: Path, prefix: str) -> dict[str, FileInfo]:
 
 
 def visible_files(folder: Path) -> Iterator[str]:
-    """Paths in a folder, with slashes, of all files without a hidden part; hidden ones are those being written."""
+    """Paths in a folder, with slashes, of all files without a hidden part; hidden files are still being written."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -90,7 +90,7 @@ def visible_files(folder: Path) -> Iterator[str]:
 
 
 def essential_files(meta: StoreMeta) -> list[str]:
-    """Recorded files without which no part of a store is read: all but shards and the labels added by `segment`."""
+    """Recorded files that readers need: all except shards and the labels added by `segment`."""
     return [
         key
         for key in meta.files or {}

@@ -1,8 +1,9 @@
-"""Chunks of pixels: from pixels to bytes and back, and how Zarr's metadata says so.
+"""Encoding and decoding of pixel chunks, and their codecs in Zarr metadata.
 
-A chunk is one tile of a level. Lossless chunks are planes (3, height, width) under Zstandard; JPEG and JPEG 2000
-chunks are whole streams of interleaved pixels, which the public codecs `imagecodecs_jpeg` and `imagecodecs_jpeg2k` of
-the package imagecodecs-zarr read (`zarr_codecs.py` says them to Zarr where that package is not there).
+A chunk is one tile of a level. Lossless chunks are planes (3, height, width) compressed with Zstandard; JPEG and JPEG
+2000 chunks are complete streams of interleaved pixels, which the public codecs `imagecodecs_jpeg` and
+`imagecodecs_jpeg2k` of the package imagecodecs-zarr read (`zarr_codecs.py` provides them to Zarr if that package is
+missing).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from wsi_attn.geometry import Size
 from wsi_attn.slide import BACKGROUND, UInt8Array
 
 ZSTD_LEVEL = 3
-"""Levels above gain a few per cent on tissue and cost several times the time."""
+"""Higher levels gain a few per cent on tissue and take several times as long."""
 
 ZSTD_CHAIN: dict[str, Any] = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}}
 JPEG_NAME, JPEG2000_NAME = "imagecodecs_jpeg", "imagecodecs_jpeg2k"
@@ -31,9 +32,9 @@ INTERLEAVED: dict[str, Any] = {"name": "transpose", "configuration": {"order": [
 
 @dataclass(frozen=True)
 class ChunkCodec:
-    """How the chunks of one level are compressed: `encoding` for JPEG and JPEG 2000, None for Zstandard.
+    """Compression of the chunks of one level: `encoding` for JPEG and JPEG 2000, None for Zstandard.
 
-    `quality` is that of a JPEG which we encode ourselves, None for streams copied from a slide.
+    `quality` is that of a JPEG encoded by wsi-attn, None for streams copied from a slide.
     """
 
     encoding: TileEncoding | None = None
@@ -45,14 +46,14 @@ class ChunkCodec:
         return self.encoding.codec if self.encoding else "zstd"
 
     def encode(self, pixels: UInt8Array) -> bytes | None:
-        """Bytes of a chunk from its pixels (height, width, 3); None where all of it is background."""
+        """Encode the pixels (height, width, 3) of a chunk; None if all of it is background."""
         if (pixels == BACKGROUND).all():
             return None
         if self.encoding is None:
             return zstd(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         import imagecodecs
 
-        # Chroma is kept at full resolution: halved it would be the larger loss at these qualities.
+        # Chroma keeps full resolution: halving it would lose more at these qualities.
         return bytes(
             imagecodecs.jpeg8_encode(
                 pixels, level=self.quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"
@@ -60,9 +61,9 @@ class ChunkCodec:
         )
 
     def decode(self, data: bytes | memoryview, tile: Size, out: UInt8Array | None = None) -> UInt8Array:
-        """Pixels (height, width, 3) of a chunk; `TileDecodeError` where they cannot be had.
+        """Decode a chunk to pixels (height, width, 3); raises `TileDecodeError` if that fails.
 
-        `out` may be filled and returned, to spare an allocation a chunk.
+        `out` may be filled and returned, which saves one allocation per chunk.
         """
         if self.encoding is not None:
             pixels = self.encoding.decode(data, out)
@@ -93,7 +94,7 @@ class ChunkCodec:
 
     @classmethod
     def from_chain(cls, chain: Sequence[Mapping[str, Any]]) -> ChunkCodec:
-        """Inverse of `chain`; `StoreSchemaError` for codecs that this project does not write."""
+        """Inverse of `chain`; raises `StoreSchemaError` for codecs that this project does not write."""
         last = chain[-1]
         configuration = last.get("configuration", {})
         if last["name"] == "zstd":
@@ -106,19 +107,19 @@ class ChunkCodec:
                 JPEG, configuration["colorspace_jpeg"], base64.b64decode(tables) if tables else None
             )
             return cls(encoding, configuration.get("level"))
-        raise StoreSchemaError(f"chunks of the codec {last['name']} are not read by this version of wsi-attn")
+        raise StoreSchemaError(f"chunks of the codec {last['name']} are not supported by this version of wsi-attn")
 
 
 def jpeg_codec(quality: int) -> ChunkCodec:
-    """JPEG that we encode ourselves."""
+    """Codec of JPEG chunks encoded by wsi-attn."""
     return ChunkCodec(TileEncoding(JPEG, "YCBCR"), quality)
 
 
 def zstd(data: UInt8Array | bytes) -> bytes:
-    """Zstandard with a checksum, so that a damaged chunk is noticed when it is read."""
+    """Compress with Zstandard and a checksum, so damage is detected when the chunk is read."""
     return bytes(Zstd(level=ZSTD_LEVEL, checksum=True).encode(data))
 
 
 def unzstd(data: bytes | memoryview) -> bytes:
-    """Inverse of `zstd`; RuntimeError where the data is damaged."""
+    """Inverse of `zstd`; raises RuntimeError if the data is damaged."""
     return bytes(Zstd().decode(data))

@@ -1,4 +1,4 @@
-"""Creating a store: its levels without pixels, its tissue label, and its grids."""
+"""Creating a store: its levels without pixels, its tissue label and its grids."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LABEL_CHUNK = 1024
 def create_store(
     path: Path, meta: StoreMeta, codecs: Sequence[ChunkCodec], tissue: NDArray[np.uint8], tissue_frame: Frame
 ) -> None:
-    """Create a store in state "writing"; it appears at `path` whole, replacing what was there.
+    """Create a store in state "writing" atomically at `path`, replacing existing content.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def create_store(
         uint8 (rows, columns) over `tissue_frame`, values as in `schema`.
     """
     if path.exists() and not path.is_dir():
-        path.unlink()  # a folder cannot take the place of a file by renaming
+        path.unlink()  # renaming cannot replace a folder
     with files.new_folder(path) as folder:
         place = FolderBackend(folder)
         for index, (level, codec) in enumerate(zip(meta.levels, codecs, strict=True)):
@@ -57,7 +57,7 @@ def create_store(
 
 
 def _put_tissue(place: FolderBackend, tissue: NDArray[np.uint8], frame: Frame, meta: StoreMeta) -> None:
-    # OME-Zarr wants as many levels of a label as of its image; coarser ones take every second pixel.
+    # OME-Zarr requires as many levels in a label as in its image; coarser levels take every second pixel.
     frames, rasters = [frame], [tissue]
     for _ in meta.levels[1:]:
         rasters.append(rasters[-1][::2, ::2])
@@ -79,10 +79,10 @@ def write_grid(
     scores: Mapping[str, NDArray[np.float32]],
     score_attributes: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, FileInfo]:
-    """Add a grid to the store at `path`; it appears whole, replacing one of the same name.
+    """Add a grid to the store at `path` atomically, replacing a grid of the same name.
 
-    The metadata of a complete store records the files of the grid; those of a store that is still being written are
-    recorded when it is completed.
+    The metadata of a complete store records the files of the grid; in a store that is still being written they are
+    recorded on completion.
 
     Parameters
     ----------

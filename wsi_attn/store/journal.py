@@ -1,4 +1,4 @@
-"""Which shards of an unfinished store are done: JSON lines, one per shard, written after the shard is in place."""
+"""Journal of finished shards in an unfinished store: JSON lines, one per shard, appended after the shard is written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.schema import JOURNAL_FILE
 
 PATIENCE = 0.5
-"""Seconds between two writes: more often would cost more than what is lost, the shards of that time."""
+"""Seconds between two writes; writing more often would cost more than redoing the shards of that time."""
 
 
 class Journal:
-    """The journal of one store; a shard that it does not name is simply written again."""
+    """The journal of one store; shards without an entry are written again."""
 
     def __init__(self, place: FolderBackend) -> None:
         self._place = place
@@ -27,16 +27,16 @@ class Journal:
         return [json.loads(line) for line in self._lines.splitlines()]
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Add one entry to those read or appended before; it is written soon, or by `flush`."""
+        """Add an entry; it is written soon, or by `flush`."""
         self._lines += json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         if time.monotonic() - self._written >= PATIENCE:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was appended."""
+        """Write the appended entries."""
         self._place.put(JOURNAL_FILE, self._lines)
         self._written = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the journal: the store is complete."""
+        """Delete the journal when the store is complete."""
         self._place.delete(JOURNAL_FILE)

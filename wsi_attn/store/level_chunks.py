@@ -1,6 +1,6 @@
-"""The chunks of one level, read from its shards without the Zarr library, compressed or as pixels.
+"""Chunks of one level, read from its shards without the Zarr library, compressed or decoded.
 
-Neighbouring chunks are read at once, and JPEG tiles can be handed on undecoded. May be read from several threads.
+Neighbouring chunks are read together, and JPEG tiles can be passed on undecoded. Thread-safe.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from wsi_attn.store.schema import Side, named_field
 
 
 class LevelChunks:
-    """Chunks of one level of a store in a folder; fulfils `EncodedTiles` where they are JPEG or JPEG 2000.
+    """Chunks of one level of a store in a folder; implements `EncodedTiles` for JPEG and JPEG 2000.
 
     Parameters
     ----------
     files
         The files of the store.
     index, level
-        Which level, and its size as the store's metadata gives it.
+        The index of the level, and its size in the store's metadata.
 
     Raises
     ------
     StoreDamagedError : the level's metadata is missing, has changed, or contradicts the store's.
-    StoreSchemaError : its chunks have a codec that wsi-attn does not read.
+    StoreSchemaError : its chunks have an unsupported codec.
     """
 
     recoded = 0
@@ -56,7 +56,7 @@ class LevelChunks:
 
     @property
     def encoding(self) -> TileEncoding:
-        """How chunks decode, where they are image streams."""
+        """Encoding of the chunks if they are image streams."""
         if self.codec.encoding is None:
             raise NotEncodedError(f"its chunks are {self.codec.name}, not JPEG")
         return self.codec.encoding
@@ -94,7 +94,7 @@ class LevelChunks:
         return found
 
     def pixels(self, region: Region) -> UInt8Array:
-        """Pixels (height, width, 3) of a region that lies inside the level; background where chunks are absent.
+        """Pixels (height, width, 3) of a region inside the level; background for absent chunks.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class LevelChunks:
             if len(chunk):
                 tile = Region(column * width, row * height, width, height)
                 part = tile.intersection(region)
-                assert part is not None  # noqa: S101 - cells are those that the region touches
+                assert part is not None  # noqa: S101 - cells are those that overlap the region
                 pixels = self.decode((row, column), chunk)
                 found[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x] = pixels[
                     part.y - tile.y : part.y1 - tile.y, part.x - tile.x : part.x1 - tile.x
@@ -122,7 +122,7 @@ class LevelChunks:
         return found
 
     def decode(self, cell: tuple[int, int], data: bytes | memoryview, out: UInt8Array | None = None) -> UInt8Array:
-        """Pixels (height, width, 3) of one chunk from its bytes; `SlideReadError` where they are damaged."""
+        """Decode one chunk to pixels (height, width, 3); raises `SlideReadError` if it is damaged."""
         try:
             return self.codec.decode(data, self.tile_size, out)
         except TileDecodeError as error:
@@ -131,7 +131,7 @@ class LevelChunks:
             ) from error
 
     def forget(self) -> None:
-        """Read indexes anew from now on: shards were written."""
+        """Discard cached indexes after shards were written."""
         with self._lock:
             self._indexes.clear()
 
@@ -154,7 +154,7 @@ class LevelChunks:
         except (OSError, ValueError) as error:
             raise SlideReadError(f"{path}: {error}") from error
         if int((offsets + lengths).max()) > size - wanted:
-            raise SlideReadError(f"{path}: the index of the shard points outside of it")
+            raise SlideReadError(f"{path}: the index of the shard points outside the shard")
         return offsets, lengths
 
     def _path(self, row: int, column: int) -> Path:

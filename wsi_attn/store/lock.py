@@ -1,4 +1,4 @@
-"""One writer for a store: a lock that the operating system releases when its holder dies, however it dies."""
+"""Single-writer lock of a store, which the operating system releases when its holder ends for any reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL = 0.02
 
 @contextmanager
 def store_lock(path: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold the right to write `path`; the lock file lies beside it and is removed at the end.
+    """Hold the exclusive right to write `path`; the lock file lies beside it and is removed at the end.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ def store_lock(path: Path, wait: float = 0.0) -> Iterator[None]:
                 time.sleep(POLL)
                 continue
             raise StoreLockedError(f"Another process is writing {path}; wait for it, or choose another --output")
-        # Its last holder may have removed the file between our opening and locking it.
+        # The last holder may have removed the file between opening and locking it.
         if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):
             break
         os.close(handle)
     try:
         yield
     finally:
-        with contextlib.suppress(PermissionError):  # Windows removes no open file; an unlocked one hinders nobody
+        with contextlib.suppress(PermissionError):  # Windows cannot remove an open file; an unlocked one is harmless
             lock.unlink(missing_ok=True)
         os.close(handle)
 

@@ -1,4 +1,4 @@
-"""What notebooks show of predictions and stores: a few lines and a small picture, escaped and bounded."""
+"""HTML representations of predictions and stores for notebooks: a short table and a small, bounded image."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from wsi_attn.store.tile_store import TileStore
 
 SIDE = 320
-"""Pixels along the longer side of a picture, at most."""
+"""Maximum longer side of an image in pixels."""
 
 ROWS = 8
-"""Labels that are listed, at most."""
+"""Maximum number of labels listed."""
 
 THUMBNAIL_PIXELS = 40_000_000
 """Pixels of the coarsest level of a store that are read for its thumbnail, at most."""
 
 LETTERS = 120
-"""Letters of a name that are shown, at most."""
+"""Maximum number of characters of a name."""
 
 
 def prediction_html(prediction: SlidePrediction) -> str | None:
-    """Label, the likeliest labels with their probabilities, and the attention as ranks; None where that fails."""
+    """Label, most probable labels with probabilities, and the attention as ranks; None on failure."""
     try:
         rows = [
             ("Slide", Path(prediction.slide).name),
@@ -43,7 +43,7 @@ def prediction_html(prediction: SlidePrediction) -> str | None:
         ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
         rows += [(f"p({name})", f"{value:.3f}") for name, value in ranked[:ROWS]]
         if len(ranked) > ROWS:
-            rows.append(("", f"and {len(ranked) - ROWS} further labels"))
+            rows.append(("", f"and {len(ranked) - ROWS} more labels"))
         return page(rows, _ranks(prediction.attention_map.values))
     except Exception:  # a notebook falls back to the text of `repr`
         return None
@@ -67,7 +67,7 @@ def store_html(store: TileStore) -> str | None:
 
 
 def page(rows: Sequence[tuple[str, str]], pixels: NDArray[np.uint8] | None) -> str:
-    """A table of names and values, beside it a picture, uint8 (rows, columns, 3 or 4)."""
+    """A table of names and values beside an image, uint8 (rows, columns, 3 or 4)."""
     lines = "".join(
         f"<tr><th style='text-align:left'>{_escaped(name)}</th><td style='text-align:left'>{_escaped(value)}</td></tr>"
         for name, value in rows
@@ -94,7 +94,7 @@ def _png(pixels: NDArray[np.uint8]) -> str:
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.uint8] | None:
-    """Percentiles in the colours of viridis, RGBA, transparent where nothing was looked at; None without cells."""
+    """Percentiles in the colours of viridis, RGBA, transparent for invalid cells; None without valid cells."""
     import cv2
 
     if values.ndim != 2 or values.size == 0:  # OpenCV crashes on it

@@ -1,4 +1,4 @@
-"""OME-Zarr 0.5 metadata of a store and of its tissue label, so that any viewer of that format opens them."""
+"""OME-Zarr 0.5 metadata of a store and its tissue label, readable by any viewer of that format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TISSUE_VALUES = {1: ("tissue", (64, 160, 96, 96)), 2: ("could not be read", (200
 
 
 def image_attributes(name: str, levels: Sequence[Frame], mpp: Mpp | None) -> dict[str, Any]:
-    """The attribute `ome` of the store: a multiscale RGB image, scaled in micrometers where these are known."""
+    """The attribute `ome` of the store: a multiscale RGB image, scaled in micrometers if the pixel size is known."""
     window = {"min": 0, "max": 255, "start": 0, "end": 255}
     channels = [{"label": label, "color": colour, "window": window, "active": True} for label, colour in CHANNELS]
     return {
@@ -40,9 +40,9 @@ def label_attributes(
     Parameters
     ----------
     values
-        Meaning and colour (red, green, blue, opacity) of each value but 0; those of the tissue label by default.
+        Meaning and colour (red, green, blue, opacity) of each value except 0; those of the tissue label by default.
     image
-        Where the image lies that is labelled, from the label; None where the label stands alone.
+        Path from the label to the labelled image; None if the label stands alone.
     """
     colours = [{"label-value": value, "rgba": list(rgba)} for value, (_, rgba) in values.items()]
     meanings = [{"label-value": value, "meaning": meaning} for value, (meaning, _) in values.items()]

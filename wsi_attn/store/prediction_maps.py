@@ -1,14 +1,14 @@
-"""`NAME.prediction.zarr`: the dense maps of a prediction, and whatever its JSON is too small for.
+"""`NAME.prediction.zarr`: the dense maps of a prediction, and values that its JSON is too small for.
 
 A Zarr v3 group that plain zarr reads::
 
     zarr.json        attribute `wsi_attn_prediction`: schema_version, fingerprint, size, maps (name, array, shape,
                      downsample, crc32c of each), regions, complete
-    attention, ...   float32 (rows, columns), NaN where nothing was looked at; a cell spans `downsample` level-0 pixels
-    regions          float64 (N, 5): x, y, width, height, weight of all regions, where the JSON holds a part of them
+    attention, ...   float32 (rows, columns), NaN for invalid cells; a cell spans `downsample` level-0 pixels
+    regions          float64 (N, 5): x, y, width, height, weight of all regions, if the JSON contains only some
 
-The JSON names the SHA-256 of the attribute (`maps_id`), and the attribute names a checksum of each array, so a group of
-another run, a lost chunk and a changed value are noticed.
+The JSON contains the SHA-256 of the attribute (`maps_id`), and the attribute contains a checksum of each array, so
+groups of another run, missing chunks and changed values are detected.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from wsi_attn.store.records import SCHEMA_VERSION, Pixels, Positive
 ATTRIBUTE = "wsi_attn_prediction"
 REGIONS = "regions"
 CHUNK = 512
-"""Cells along a side of a chunk: a megabyte before compression."""
+"""Side of a chunk in cells: 1 MB before compression."""
 
 NAME_LENGTH = 60
 
@@ -46,8 +46,8 @@ NAME_LENGTH = 60
 class AttentionMap:
     """A quantity over the whole slide.
 
-    `values` is float32 (rows, columns), NaN where nothing was looked at; one cell spans `frame.downsample_x` by
-    `frame.downsample_y` level-0 pixels. Attention is at least 0 and sums to 1 over what was looked at.
+    `values` is float32 (rows, columns), NaN for invalid cells; one cell spans `frame.downsample_x` by
+    `frame.downsample_y` level-0 pixels. Attention is nonnegative and sums to 1 over valid cells.
     """
 
     frame: Frame
@@ -55,7 +55,7 @@ class AttentionMap:
 
 
 class MapEntry(Struct, frozen=True):
-    """One array of the group: the quantity, the array's key, its shape, its cells and its checksum."""
+    """One array of the group: its quantity, key, shape, cells and checksum."""
 
     name: str
     array: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
@@ -65,7 +65,7 @@ class MapEntry(Struct, frozen=True):
 
 
 class MapsAttributes(Struct, frozen=True, kw_only=True):
-    """The attribute of the group; `complete` holds whole what the JSON holds in part."""
+    """The attribute of the group; `complete` contains the full values of fields truncated in the JSON."""
 
     schema_version: int
     fingerprint: str
@@ -76,17 +76,17 @@ class MapsAttributes(Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        """SHA-256 of the content, which does not depend on how the JSON is laid out."""
+        """SHA-256 of the content, independent of the layout of the JSON."""
         text = json.dumps(msgspec.to_builtins(self), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class StoredMaps(Mapping[str, AttentionMap]):
-    """The maps of a group by name; each is read, and checked, when it is asked for.
+    """The maps of a group by name; each is read and checked on access.
 
     Raises
     ------
-    PredictionError : on reading a map that is damaged or gone.
+    PredictionError : on reading a missing or damaged map.
     """
 
     def __init__(self, folder: Path, entries: Mapping[str, MapEntry]) -> None:
@@ -114,18 +114,18 @@ def write_maps(
     regions: NDArray[np.float64] | None,
     complete: Mapping[str, Any],
 ) -> str:
-    """Write the group whole, replacing one that lies there; gives its id.
+    """Write the group atomically, replacing an existing one; returns its id.
 
     Parameters
     ----------
     regions
-        float64 (N, 5) x, y, width, height, weight, where the JSON cannot hold all of them.
+        float64 (N, 5) x, y, width, height, weight, if the JSON cannot hold all of them.
     complete
-        Fields that the JSON holds in part.
+        Full values of fields truncated in the JSON.
 
     Raises
     ------
-    OutputExistsError : something other than the maps of a prediction lies there.
+    OutputExistsError : the path exists and is not the maps of a prediction.
     """
     check_replaceable(folder)
     taken: set[str] = {REGIONS}
@@ -150,7 +150,7 @@ def write_maps(
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise `OutputExistsError` where a path holds something else than the maps of a prediction."""
+    """Raise `OutputExistsError` if a path exists and is not the maps of a prediction."""
     if not folder.exists() and not folder.is_symlink():
         return
     try:
@@ -159,31 +159,33 @@ def check_replaceable(folder: Path) -> None:
             return
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise OutputExistsError(f"{folder} exists and holds no maps of a prediction; move it, or choose another --output")
+    raise OutputExistsError(f"{folder} exists and is not the maps of a prediction; move it, or choose another --output")
 
 
 def read_attributes(folder: Path, record: Path, maps_id: str) -> MapsAttributes:
-    """The attribute of a group, made sure to be that of a record's own run.
+    """Read the attribute of a group and check that it belongs to the same run as the record.
 
     Raises
     ------
     PredictionError : the group is missing, is damaged, or belongs to another run.
     """
-    cure = "run `wsi-attn predict` again"
+    cure = "rerun `wsi-attn predict`"
     try:
         document = json.loads((folder / DOCUMENT).read_bytes())
         found = msgspec.convert(document["attributes"][ATTRIBUTE], MapsAttributes)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise PredictionError(f"Cannot read {record}: its maps {folder} are missing; move both, or {cure}") from error
+        raise PredictionError(
+            f"Cannot read {record}: its maps {folder} are missing; keep both files together, or {cure}"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PredictionError(f"Cannot read {record}: its maps {folder} are damaged ({error}); {cure}") from error
     if found.id != maps_id:
-        raise PredictionError(f"Cannot read {record}: the maps in {folder} are those of another run; {cure}")
+        raise PredictionError(f"Cannot read {record}: the maps in {folder} belong to another run; {cure}")
     return found
 
 
 def read_array(folder: Path, entry: MapEntry, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """One array, checked; `PredictionError` where it is damaged or gone."""
+    """Read and check one array; raises `PredictionError` if it is missing or damaged."""
     import zarr
 
     try:
@@ -192,10 +194,10 @@ def read_array(folder: Path, entry: MapEntry, dtype: np.dtype[Any]) -> NDArray[A
             raise ValueError(f"{array.dtype} {array.shape}, not {dtype} {tuple(entry.shape)}")
         values = np.ascontiguousarray(array[...])
         if _checksum(values) != entry.crc32c:
-            raise ValueError("the checksum differs, a chunk is lost or changed")
+            raise ValueError("the checksum differs; a chunk is missing or changed")
     except Exception as error:  # zarr and its codecs raise errors of many types
         raise PredictionError(
-            f"Cannot read the map {entry.name!r} in {folder}: {error}; run `wsi-attn predict --overwrite` again"
+            f"Cannot read the map {entry.name!r} in {folder}: {error}; rerun `wsi-attn predict --overwrite`"
         ) from error
     return values
 
@@ -216,7 +218,7 @@ def _put(place: FolderBackend, name: str, key: str, value: AttentionMap) -> MapE
 
 
 def _key(name: str, taken: set[str]) -> str:
-    """A key for the array that is a file name on every system; keys that differ only in case count as equal."""
+    """Key of an array that is a valid file name on every system; keys that differ only in case count as equal."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:NAME_LENGTH].strip("-.") or "map"
     key, number = stem, 1
     while key.lower() in taken or key.lower() in (DOCUMENT, "c"):

@@ -1,9 +1,9 @@
-"""`SlidePrediction`: what a model says of one slide, in memory and on disk.
+"""`SlidePrediction`: the prediction for one slide, in memory and on disk.
 
 On disk it is `STEM.prediction.json`, at most 100 kB for any slide (`records`), and `STEM.prediction.zarr` with the maps
-(`prediction_maps`). The maps are written first and the JSON last, each whole or not at all, and the JSON names the
-content of the maps, so a killed run leaves no prediction, or one that is known to be incomplete, or a complete one.
-No torch here: heatmaps and exports consume this class.
+(`prediction_maps`). The maps are written first and the JSON last, each atomically, and the JSON identifies the content
+of the maps, so an interrupted run leaves no prediction, one that is recognisably incomplete, or a complete one. This
+module does not import torch; heatmaps and exports consume `SlidePrediction`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ ATTENTION = "attention"
 
 @dataclass(frozen=True)
 class AttendedRegion:
-    """One place that was read at high resolution: level-0 pixels, and its share of the decision."""
+    """A region read at high resolution: level-0 pixels, and its share of the decision."""
 
     x: int
     y: int
@@ -73,7 +73,7 @@ class AttendedRegion:
 
 @dataclass(frozen=True)
 class Referral:
-    """The rule of what a person should look at: slides whose uncertainty `by` lies above a threshold."""
+    """The referral rule: slides whose uncertainty `by` exceeds a threshold need review by a person."""
 
     by: str
     above: float
@@ -83,17 +83,17 @@ class Referral:
 class SlidePrediction:
     """The prediction for one slide.
 
-    `probabilities` sums to 1 over the model's labels; `attention` is ordered by falling weight, weights sum
+    `probabilities` sums to 1 over the model's labels; `attention` is sorted by decreasing weight, weights sum
     to 1; `mpp` is the slide's own pixel size at level 0, or None; `seconds` is wall time. `attention_map` is the
-    attention over the whole slide. `maps` holds further quantities over the slide, where the model has them:
-    "evidence:LABEL" for what each place says for a label, "uncertainty"; any real values, NaN where nothing was looked
-    at. `prediction_set` holds the labels that cannot be ruled out at `coverage`, likeliest first, perhaps none; both
-    are None where no coverage was asked for. `mc_dropout` counts the passes with dropout behind some terms of
-    `uncertainty`, drawn from `seed`; `referral` is the rule of `refer`.
+    attention over the whole slide. `maps` contains further quantities over the slide, if the model has them:
+    "evidence:LABEL", the evidence of each location for a label, and "uncertainty"; any real values, NaN for invalid
+    cells. `prediction_set` contains the labels that cannot be excluded at `coverage`, most probable first, possibly
+    none; both are None if no coverage was requested. `mc_dropout` is the number of dropout passes behind some terms of
+    `uncertainty`, drawn with `seed`; `referral` is the rule of `refer`.
 
-    `slide` is the path of the slide: as it was given to the model, or of a prediction that was read from its file an
-    absolute path, where the slide lies now if it was found. `places` are all paths where the slide of such a prediction
-    may lie. `bounds` is the slide's scanned area in level-0 pixels, None where it states none; all coordinates of a
+    `slide` is the path of the slide: as given to the model or, for a prediction read from a file, an absolute path,
+    the current one if the slide was found. `places` are all candidate paths of the slide of such a prediction.
+    `bounds` is the slide's scanned area in level-0 pixels, None if the file states none; all coordinates of a
     prediction are level-0 pixels of the whole slide.
     """
 
@@ -123,17 +123,17 @@ class SlidePrediction:
 
     @property
     def origin(self) -> Point:
-        """Where QuPath's coordinates begin, level-0 pixels; see `SlideInfo.origin`."""
+        """Origin of QuPath's coordinates, level-0 pixels; see `SlideInfo.origin`."""
         return Point(self.bounds.x, self.bounds.y) if self.bounds else ORIGIN
 
     @property
     def refer(self) -> bool | None:
-        """Whether a person should look at it; None without a rule."""
+        """Whether a person should review the slide; None without a rule."""
         return None if self.referral is None else self.uncertainty[self.referral.by] > self.referral.above
 
     @property
     def unsure(self) -> bool:
-        """Whether there is a prediction set and it does not hold exactly one label."""
+        """Whether there is a prediction set and it does not contain exactly one label."""
         return self.prediction_set is not None and len(self.prediction_set) != 1
 
     def record(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class SlidePrediction:
         return {**short, **({"truncated": list(complete)} if complete else {})}
 
     def _fields(self) -> dict[str, Any]:
-        """Every field but those of the files, none shortened."""
+        """All fields of the record, untruncated, except those that describe files."""
         return {
             "schema_version": SCHEMA_VERSION,
             "slide": path_to_text(self.slide),
@@ -179,17 +179,17 @@ class SlidePrediction:
         return f"SlidePrediction({name!r}: {self.label!r}{share}, {len(self.attention)} regions)"
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows: label, probabilities and a small picture of the attention."""
+        """HTML for notebooks: label, probabilities and a small image of the attention."""
         return prediction_html(self)
 
 
 def write_prediction(prediction: SlidePrediction, path: Path) -> None:
-    """Write the maps, then the record, each whole or not at all.
+    """Write the maps, then the record, each atomically.
 
     Raises
     ------
-    OutputExistsError : something other than the maps of a prediction lies at `maps_path(path)`.
-    PredictionError : a value that a record cannot hold, such as a probability that is not a number.
+    OutputExistsError : `maps_path(path)` exists and is not the maps of a prediction.
+    PredictionError : a value cannot be stored in a record, such as a probability that is not a number.
     """
     fields = prediction._fields() | {
         "slide": path_to_text(absolute(Path(prediction.slide))),
@@ -199,7 +199,7 @@ def write_prediction(prediction: SlidePrediction, path: Path) -> None:
     truncated = {"truncated": list(complete)} if complete else {}
     short = {**short, **truncated}
     check_replaceable(maps_path(path))
-    _text(short, "", path)  # refuses before anything is written
+    _text(short, "", path)  # raises before anything is written
     path.parent.mkdir(parents=True, exist_ok=True)
     regions = None
     if "attention" in complete:
@@ -211,20 +211,20 @@ def write_prediction(prediction: SlidePrediction, path: Path) -> None:
 
 
 def maps_path(path: Path) -> Path:
-    """Where the maps of the prediction at `path` lie."""
+    """Path of the maps of the prediction at `path`."""
     stem = path.name.removesuffix(SUFFIX) if path.name.endswith(SUFFIX) else path.name.removesuffix(".json")
     return path.with_name(f"{stem}{MAPS_SUFFIX}")
 
 
 def read_prediction(path: Path) -> SlidePrediction:
-    """Read what `write_prediction` wrote, in any schema version.
+    """Read a prediction written by `write_prediction`, in any schema version.
 
-    The attention map is read at once, each of the other maps when it is asked for.
+    The attention map is read immediately, the other maps on access.
 
     Raises
     ------
-    PredictionError : the file is missing, is no prediction, or does not conform to its schema; the maps are missing,
-        damaged or of another run. The message names the file and the field.
+    PredictionError : the file is missing, is not a prediction, or does not conform to its schema; the maps are
+        missing, damaged or belong to another run. The message names the file and the field.
     """
     record = read_record(path)
     if isinstance(record, RecordV1):
@@ -237,7 +237,7 @@ def read_prediction(path: Path) -> SlidePrediction:
         record = decode(msgspec.json.encode(whole), PredictionRecord, path)
     maps = StoredMaps(folder, {entry.name: entry for entry in attributes.maps})
     if ATTENTION not in maps:
-        raise PredictionError(f"Cannot read {path}: its maps {folder} hold no {ATTENTION!r}")
+        raise PredictionError(f"Cannot read {path}: its maps {folder} contain no {ATTENTION!r}")
     further = StoredMaps(folder, {entry.name: entry for entry in attributes.maps if entry.name != ATTENTION})
     regions = None
     if attributes.regions is not None:
@@ -286,7 +286,7 @@ def _prediction_of(
 
 
 def _text(record: Mapping[str, Any], maps_id: str, path: Path) -> str:
-    """The text of a record, made sure to be small and to be read back."""
+    """Text of a record, checked to be small and readable."""
     try:
         text = to_text({**record, "maps_id": maps_id})
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""Keeping the JSON of a prediction below `MAX_BYTES` for any slide, any number of labels and any names.
+"""Limiting the JSON of a prediction to `MAX_BYTES` for any slide, number of labels and names.
 
-Each field that grows with its input has a budget; what exceeds it is shortened, named in `truncated`, and kept whole in
-the group of the maps. The budgets add up to less than `MAX_BYTES`, paths of the longest kind included.
+Each field that grows with its input has a budget; a longer field is shortened, named in `truncated`, and stored in full
+in the group of the maps. The budgets add up to less than `MAX_BYTES`, including paths of maximum length.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MAX_BYTES = 100_000
-"""Of a record."""
+"""Maximum size of a record."""
 
 REGIONS = 100
-"""Regions in a record, at most; pictures frame ten of them, pages and contact sheets show a few dozen."""
+"""Maximum number of regions in a record; images outline ten of them, pages and contact sheets show a few dozen."""
 
 TEXT_BYTES = {"label": 2_000, "model": 2_000}
 LIST_BYTES = {
@@ -25,7 +25,7 @@ LIST_BYTES = {
     "uncertainty": 4_000,
     "software": 4_000,
 }
-"""Bytes of each field as formatted JSON."""
+"""Budget of each field in bytes of formatted JSON."""
 
 ELLIPSIS = "…"
 
@@ -36,11 +36,11 @@ def shorten(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     Parameters
     ----------
     record
-        A prediction record as JSON values, its fields whole.
+        A prediction record as JSON values, with untruncated fields.
 
     Returns
     -------
-    The record that is small enough, and those of its fields that were shortened, whole.
+    The shortened record, and the full values of the shortened fields.
     """
     short = dict(record)
     short["label"] = _cut(record["label"], TEXT_BYTES["label"])
@@ -59,12 +59,12 @@ def shorten(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def to_text(record: Mapping[str, Any]) -> str:
-    """A record as the text of its file."""
+    """Text of a record's file."""
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _leading(items: Iterable[Any], budget: int) -> Iterator[Any]:
-    """Items from the first on, while they fit."""
+    """The first items that fit."""
     left = budget
     for item in items:
         left -= _size(item)
@@ -74,7 +74,7 @@ def _leading(items: Iterable[Any], budget: int) -> Iterator[Any]:
 
 
 def _size(value: Any) -> int:
-    """Bytes of a value on lines of its own, at the depth where it stands in a record."""
+    """Bytes of a value on separate lines at its depth in a record."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     return len(text.encode("utf-8", "backslashreplace")) + 3 * (text.count("\n") + 2)
 

@@ -1,7 +1,7 @@
-"""JSON records on disk: their fields, types and ranges, and the one place where they are read and validated.
+"""JSON records on disk: their fields, types and ranges, with reading and validation in one place.
 
-`PredictionRecord` is what `docs/prediction.schema.json` publishes. `read_record` reads every schema version and raises
-`PredictionError` with file and field for anything that does not conform.
+`docs/prediction.schema.json` publishes `PredictionRecord`. `read_record` reads every schema version and raises
+`PredictionError` with file and field if a record does not conform.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ class RegionRecord(Struct, frozen=True):
 
 
 class ModelRecord(Struct, frozen=True):
-    """The model that answered: its name, and the SHA-256 of its weights."""
+    """The model of the prediction: its name, and the SHA-256 of its weights."""
 
     name: str
     sha256: str
 
 
 class ReferralRecord(Struct, frozen=True):
-    """The rule behind `refer`: slides whose uncertainty `by` lies above a threshold."""
+    """The rule behind `refer`: slides whose uncertainty `by` exceeds a threshold."""
 
     by: str
     above: float
 
 
 class GridRecord(Struct, frozen=True):
-    """A map inside a record of schema version 1: values row by row, null where nothing was looked at."""
+    """A map inside a record of schema version 1: values row by row, null for invalid cells."""
 
     cell_width: Positive
     cell_height: Positive
@@ -67,45 +67,43 @@ class GridRecord(Struct, frozen=True):
 class BaseRecord(Struct, frozen=True, kw_only=True):
     """Fields that prediction records of all schema versions share."""
 
-    slide: Annotated[
-        str, Meta(description="Absolute path of the slide; a file: URI where the path is not valid Unicode.")
-    ]
-    label: Annotated[str, Meta(description="The likeliest label.")]
+    slide: Annotated[str, Meta(description="Absolute path of the slide; a file: URI if the path is not valid Unicode.")]
+    label: Annotated[str, Meta(description="The most probable label.")]
     probabilities: Annotated[
-        dict[str, Fraction], Meta(description="Probability of each label; the likeliest labels where truncated.")
+        dict[str, Fraction], Meta(description="Probability of each label; the most probable labels if truncated.")
     ]
     uncertainty: Annotated[dict[str, float], Meta(description="Named estimators of uncertainty.")]
     tissue_fraction: Annotated[Fraction, Meta(description="Share of the slide's area that is tissue.")]
-    unreadable_tiles: Annotated[Count, Meta(description="Tiles that could not be decoded and were left out.")]
+    unreadable_tiles: Annotated[Count, Meta(description="Tiles that could not be decoded and were excluded.")]
     attention: Annotated[
-        list[RegionRecord], Meta(description="Regions read at high resolution, by falling weight; the first ones.")
+        list[RegionRecord], Meta(description="Regions read at high resolution, by decreasing weight; the first ones.")
     ]
     model: ModelRecord
     mpp: Annotated[
         tuple[Positive, Positive] | None, Meta(description="Microns per pixel of level 0 along x and y, if known.")
     ]
     seconds: Annotated[NonNegative, Meta(description="Wall time of the prediction.")]
-    software: Annotated[dict[str, str], Meta(description="Versions of the software that made it.")]
-    warnings: Annotated[list[str], Meta(description="What the user was warned of.")]
+    software: Annotated[dict[str, str], Meta(description="Versions of the software that produced it.")]
+    warnings: Annotated[list[str], Meta(description="Warnings shown to the user.")]
     coverage: Annotated[Fraction | None, Meta(description="Coverage of the prediction set.")] = None
     prediction_set: Annotated[
-        list[str] | None, Meta(description="Labels that cannot be ruled out at `coverage`, likeliest first.")
+        list[str] | None, Meta(description="Labels that cannot be excluded at `coverage`, most probable first.")
     ] = None
-    unsure: Annotated[bool | None, Meta(description="Whether the set does not hold exactly one label.")] = None
+    unsure: Annotated[bool | None, Meta(description="Whether the set does not contain exactly one label.")] = None
     mc_dropout: Annotated[Count, Meta(description="Passes with dropout behind some terms of uncertainty.")] = 0
     seed: Annotated[int, Meta(description="Seed of these passes.")] = 0
-    refer: Annotated[bool | None, Meta(description="Whether a person should look at the slide.")] = None
+    refer: Annotated[bool | None, Meta(description="Whether a person should review the slide.")] = None
     referral: ReferralRecord | None = None
     size: Annotated[tuple[Pixels, Pixels], Meta(description="Width and height of level 0 in pixels.")]
     bounds: Annotated[
         tuple[int, int, Pixels, Pixels] | None,
-        Meta(description="Scanned area x, y, width, height in level-0 pixels, where the slide states one."),
+        Meta(description="Scanned area x, y, width, height in level-0 pixels, if the slide states one."),
     ] = None
     fingerprint: Annotated[str, Meta(description="Identity of the slide file.")]
 
 
 class RecordV1(BaseRecord, frozen=True, kw_only=True):
-    """Schema version 1: the maps are part of the JSON."""
+    """Schema version 1, with the maps inside the JSON."""
 
     schema_version: Literal[1]
     attention_map: GridRecord
@@ -113,18 +111,19 @@ class RecordV1(BaseRecord, frozen=True, kw_only=True):
 
 
 class PredictionRecord(BaseRecord, frozen=True, kw_only=True, omit_defaults=True):
-    """A prediction of `wsi-attn predict`, at most 100,000 bytes; its maps lie beside it in a Zarr group."""
+    """A prediction of `wsi-attn predict`, at most 100,000 bytes; a Zarr group beside it contains its maps."""
 
     schema_version: Annotated[Literal[2], Meta(description="Version of this schema.")]
     slide_relative: Annotated[
         str | None, Meta(description="Path of the slide relative to the folder of this record.")
     ] = None
-    attention_count: Annotated[Count, Meta(description="Regions read at high resolution, all of them.")]
+    attention_count: Annotated[Count, Meta(description="Number of all regions read at high resolution.")]
     truncated: Annotated[
-        list[str], Meta(description="Fields that are shortened here; the maps' group holds them whole.")
+        list[str], Meta(description="Fields that are shortened here; the group of the maps contains them in full.")
     ] = []
     maps_id: Annotated[
-        str, Meta(description="SHA-256 of the attributes of the Zarr group with the maps, which names their checksums.")
+        str,
+        Meta(description="SHA-256 of the attributes of the Zarr group with the maps, which contains their checksums."),
     ]
 
 
@@ -136,12 +135,12 @@ Record = TypeVar("Record", bound=Struct)
 
 
 def read_record(path: Path) -> PredictionRecord | RecordV1:
-    """Read and validate the JSON of a prediction; its maps are not touched.
+    """Read and validate the JSON of a prediction without reading its maps.
 
     Raises
     ------
-    PredictionError : the file is missing or unreadable, is no prediction, has a field that is missing, of another type
-        or out of range, or is of a schema version that this version of wsi-attn does not know.
+    PredictionError : the file is missing or unreadable, is not a prediction, has a field that is missing, of the
+        wrong type or out of range, or has a schema version unknown to this version of wsi-attn.
     """
     data = read_json(path, "There is no prediction at {}; `wsi-attn predict` writes one")
     version = decode(data, _Version, path).schema_version
@@ -156,7 +155,9 @@ def read_record(path: Path) -> PredictionRecord | RecordV1:
 
 
 def read_json(path: Path, missing: str) -> bytes:
-    """Bytes of a record; `PredictionError` where the file cannot be read, `missing` says it is absent."""
+    """Bytes of a record; raises `PredictionError` if the file is unreadable, with the message `missing` if it is
+    absent.
+    """
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -166,7 +167,7 @@ def read_json(path: Path, missing: str) -> bytes:
 
 
 def decode(data: bytes, kind: type[Record], path: Path) -> Record:
-    """JSON as a record of one type; `PredictionError` with file and field where it does not conform."""
+    """Decode JSON as a record of one type; raises `PredictionError` with file and field if it does not conform."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
@@ -178,7 +179,7 @@ def decode(data: bytes, kind: type[Record], path: Path) -> Record:
 
 
 def relative_to(path: Path, folder: Path) -> str | None:
-    """Path from a folder to a file as text; None where there is none, as between two drives of Windows."""
+    """Path from a folder to a file as text; None if there is none, as between two drives on Windows."""
     try:
         return path_to_text(os.path.relpath(absolute(path), absolute(folder)))
     except ValueError:
@@ -191,19 +192,20 @@ def absolute(path: Path) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder for the path of a slide, which may name an image in it (`FILE#IMAGE`).
+    """Whether the path of a slide, which may name an image in it (`FILE#IMAGE`), is an existing file or folder.
 
-    False, not an error, for a path that no system could hold.
+    Returns False, not an error, for a path that no system could have.
     """
     text = str(path)
     return os.path.exists(text) or ("#" in text and os.path.exists(text.rpartition("#")[0]))  # noqa: PTH110
 
 
 def slide_places(record: BaseRecord, file: Path) -> tuple[Path, ...]:
-    """Absolute paths where the slide of a record may lie, the likeliest first.
+    """Candidate absolute paths of the slide of a record, the most probable first.
 
     These are the recorded path, the path relative to the record, and the slide's name beside the record. A record of
-    schema version 1 may hold a relative path, which is tried from the working folder and from that of the record.
+    schema version 1 may contain a relative path, which is resolved against the working folder and the folder of the
+    record.
     """
     slide, folder = path_from_text(record.slide), absolute(file).parent
     places = [absolute(slide)]
@@ -214,6 +216,6 @@ def slide_places(record: BaseRecord, file: Path) -> tuple[Path, ...]:
 
 
 def json_schema() -> str:
-    """JSON Schema of `PredictionRecord`, as `docs/prediction.schema.json` publishes it."""
+    """JSON Schema of `PredictionRecord`, published as `docs/prediction.schema.json`."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(PredictionRecord)}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -1,21 +1,21 @@
-"""The published contract of a store: names, attributes, and how they are written and validated.
+"""The published schema of a store: names, attributes, and their encoding and validation.
 
 `NAME.zarr` is one Zarr v3 group that is also an OME-Zarr 0.5 image::
 
     zarr.json                 attributes `ome` (`ome.py`) and `wsi_attn` (`StoreMeta`, below)
     0, 1, 2 ...               uint8 (3, rows, columns), axes c, y, x, in shards (`sharding.py`) of chunks that are
-                              tiles copied from the slide, or compressed again (`chunk_codec.py`)
+                              tiles copied from the slide, or recompressed (`chunk_codec.py`)
     labels/tissue/0, 1 ...    uint8 (rows, columns): 0 background, 1 tissue, 2 unreadable
-    labels/NAME/0, 1 ...      uint8 (rows, columns): classes that `segment` found
+    labels/NAME/0, 1 ...      uint8 (rows, columns): classes predicted by `segment`
     tiles/GRID/coords         int64 (N, 2), see `COORDS_SENTENCE`; attributes are those of `GridInfo`
     tiles/GRID/readable       bool (N,)
     tiles/GRID/scores/NAME    float32 (N,), NaN where the tile is unreadable; attributes give range and unit
     journal.jsonl             only while `state` is "writing" (`journal.py`)
 
 The root `zarr.json` records the size and CRC-32C of every other file of the store, and its own CRC-32C. Stores of
-schema 2 record their shards alone.
+schema 2 record only their shards.
 
-Free-text properties of the slide file are left out on purpose: vendors keep patient names in them.
+Free-text properties of the slide file are omitted on purpose: vendors store patient names in them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from wsi_attn.store import sharding
 
 SCHEMA_VERSION = 3
 OLDEST_SCHEMA = 2
-"""Stores of this version are still read; they have checksums of shards alone."""
+"""Oldest schema that is still readable; it has checksums of shards only."""
 
 ATTRIBUTE = "wsi_attn"
 GROUP_FILE = "zarr.json"
@@ -55,7 +55,7 @@ _SEAL_PATTERN = re.compile(rb'"metadata_crc32c": "([0-9a-f]{8})"')
 _UNSEALED = b'"metadata_crc32c": "00000000"'
 _SHARD = re.compile(r"\d+/c/0/\d+/\d+")
 
-# What JSON may hold; msgspec names the field that does not fit.
+# Any JSON value; msgspec names the invalid field.
 Side = Annotated[int, Meta(ge=1, lt=2**31)]
 Coordinate = Annotated[int, Meta(gt=-(2**40), lt=2**40)]
 Factor = Annotated[float, Meta(gt=0, lt=1e9)]
@@ -65,7 +65,7 @@ Checksum = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
 class Unreadable(NamedTuple):
-    """A rectangle of one level that could not be decoded, in level-0 pixels; the store holds fill there."""
+    """A rectangle of one level that could not be decoded, in level-0 pixels; the store contains fill values there."""
 
     level: int
     x: int
@@ -76,7 +76,7 @@ class Unreadable(NamedTuple):
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """The slide that a store was made of."""
+    """The slide from which a store was made."""
 
     name: str
     fingerprint: str
@@ -88,11 +88,11 @@ class SourceInfo:
 
 
 class PixelsInfo(NamedTuple):
-    """Where the pixels of a level come from, and how they are compressed.
+    """Source and compression of the pixels of a level.
 
-    `origin` is `passthrough` (the slide's compressed tiles, byte for byte), `copied` (decoded and compressed anew),
-    `resampled` or `halved` (from the next finer level of the store); `reason` says why it is not `passthrough`,
-    or why not all of it is.
+    `origin` is `passthrough` (the slide's compressed tiles, byte for byte), `copied` (decoded and recompressed),
+    `resampled` or `halved` (from the next finer level of the store); `reason` states why it is not, or not entirely,
+    `passthrough`.
     """
 
     origin: str
@@ -109,10 +109,10 @@ class FileInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Addition:
-    """A grid, label or other group that is being added to a complete store.
+    """A grid, label or other group being added to a complete store.
 
-    The metadata names it before any file appears. If the writer is killed, the group counts as absent, and the next
-    writer completes the addition or undoes it.
+    The metadata names it before any of its files is written. If the writer is killed, the group counts as absent,
+    and the next writer completes or undoes the addition.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class TissueInfo:
-    """How tissue was found, and the share of the slide's area that it is."""
+    """The tissue detection, and the resulting share of the slide's area."""
 
     method: str
     measure: str
@@ -142,9 +142,9 @@ class TissueInfo:
 
 @dataclass(frozen=True)
 class GridInfo:
-    """How the tiles of a grid lie: sizes in pixels of the grid's resolution, factors to the slide's level 0.
+    """Layout of a grid: sizes in pixels at the grid's resolution, factors to the slide's level 0.
 
-    `mpp` is the resolution that was asked for, None for that of the store's level 0.
+    `mpp` is the requested resolution, None for that of the store's level 0.
     """
 
     name: str
@@ -176,7 +176,7 @@ class GridInfo:
 
     @classmethod
     def from_json(cls, name: str, value: object) -> GridInfo:
-        """Inverse of `to_json`; msgspec.ValidationError where a field is missing or of the wrong type."""
+        """Inverse of `to_json`; raises msgspec.ValidationError if a field is missing or of the wrong type."""
         found = msgspec.convert(value, _GridDocument)
         return cls(
             name,
@@ -200,20 +200,20 @@ class _GridDocument(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class StoreMeta:
-    """Everything the attribute `wsi_attn` of a store says.
+    """Content of the attribute `wsi_attn` of a store.
 
     Attributes
     ----------
     mpp
-        Pixel size of the slide's level 0 in µm, as all coordinates are in its pixels.
+        Pixel size of the slide's level 0 in µm; all coordinates are in its pixels.
     levels, pixels
-        The store's own levels, whose first may be coarser than the slide's, and where the pixels of each come from.
+        The store's levels, the first of which may be coarser than the slide's, and the source of their pixels.
     files
-        Size and checksum of every file but the root's `zarr.json`, by path in the store. A shard that is not listed
-        is background; a listed file that is missing is damage. Of stores of schema 2, the shards alone; None while
-        those are being written.
+        Size and checksum of every file except the root's `zarr.json`, by path in the store. A shard that is not
+        listed is background; a listed file that is missing is damage. For schema 2 only the shards, and None while
+        such a store is being written.
     addition
-        What is being added to a complete store.
+        The addition in progress, if any.
     """
 
     source: SourceInfo
@@ -234,12 +234,12 @@ class StoreMeta:
 
     @property
     def records_all_files(self) -> bool:
-        """Whether `files` lists every file, which stores of schema 2 do not."""
+        """Whether `files` lists every file; not in schema 2."""
         return self.schema_version > OLDEST_SCHEMA
 
     @property
     def shards(self) -> dict[str, FileInfo]:
-        """The part of `files` that holds pixels."""
+        """The entries of `files` that contain pixels."""
         return {key: file for key, file in (self.files or {}).items() if is_shard(key)}
 
     @property
@@ -294,7 +294,7 @@ class StoreMeta:
 
     @classmethod
     def from_json(cls, value: object) -> StoreMeta:
-        """Inverse of `to_json`; msgspec.ValidationError where a field is missing or of the wrong type."""
+        """Inverse of `to_json`; raises msgspec.ValidationError if a field is missing or of the wrong type."""
         found = msgspec.convert(value, _MetaDocument)
         source = found.source
         return cls(
@@ -398,7 +398,7 @@ def _in_order(files: Mapping[str, FileInfo]) -> Iterator[str]:
 
 
 def is_shard(key: str) -> bool:
-    """Whether a file of a store holds pixels."""
+    """Whether a file of a store contains pixels."""
     return _SHARD.fullmatch(key) is not None
 
 
@@ -413,14 +413,14 @@ def _level_to_json(level: Level) -> dict[str, Any]:
 
 
 def encode_root(attributes: Mapping[str, Any], meta: StoreMeta) -> bytes:
-    """The root `zarr.json`, with its own CRC-32C.
+    """Encode the root `zarr.json` with its own CRC-32C.
 
-    The checksum is that of the whole file in which its eight digits are zeros.
+    The checksum is that of the whole file with its eight digits set to zero.
 
     Parameters
     ----------
     attributes
-        Of the group, besides that of `meta`.
+        Further attributes of the group, besides that of `meta`.
     """
     document = {"attributes": {**attributes, ATTRIBUTE: meta.to_json()}, "zarr_format": 3, "node_type": "group"}
     data = (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -436,11 +436,11 @@ def _is_sealed(data: bytes) -> bool:
 
 
 def read_meta(path: Path) -> StoreMeta:
-    """What a store says of itself, complete or not; reads the root `zarr.json` alone.
+    """Read the metadata of a store, complete or not, from the root `zarr.json` only.
 
     Raises
     ------
-    SlideNotFoundError : there is nothing at the path.
+    SlideNotFoundError : the path does not exist.
     StoreSchemaError : the path is not a wsi-attn store, or has an unknown schema version.
     StoreDamagedError : a field of the metadata is missing or invalid, or the file has changed since it was written.
     """
@@ -462,7 +462,7 @@ def read_root(path: Path) -> tuple[StoreMeta, dict[str, Any]]:
         ) from error
     if not isinstance(attributes, dict) or not isinstance(own := attributes.pop(ATTRIBUTE, None), dict):
         raise StoreSchemaError(
-            f"{path} is a Zarr, but not a store of wsi-attn: {file} has no `attributes` object with "
+            f"{path} is a Zarr group, but not a store of wsi-attn: {file} has no `attributes` object with "
             f"a `{ATTRIBUTE}` object in it"
         )
     version = own.get("schema_version")
@@ -480,7 +480,7 @@ def read_root(path: Path) -> tuple[StoreMeta, dict[str, Any]]:
     return meta, attributes
 
 
-REMEDY = "Restore it from a copy, or write the store again with `wsi-attn tile SLIDE --overwrite`"
+REMEDY = "Restore it from a copy, or rewrite the store with `wsi-attn tile SLIDE --overwrite`"
 
 
 def _reason(error: BaseException) -> str:
@@ -490,7 +490,7 @@ def _reason(error: BaseException) -> str:
 
 
 def named_field(error: Exception, root: str) -> str:
-    """The message of a msgspec error, beginning with the field that it is about."""
+    """The message of a msgspec error, prefixed with its field."""
     message, _, path = str(error).partition(" - at `$")
     field = f"{root}{path.rstrip('`')}".lstrip(".")
     return f"{field}: {message}" if field else message

@@ -1,9 +1,9 @@
-"""Shards: how many chunks go into one file, the bytes of a shard from those of its chunks, and its index read back.
+"""Shards: their size, encoding from compressed chunks, and decoding of their index.
 
-Shards are put together here, not by Zarr, for two reasons: chunks arrive compressed, copied from the slide or made by
-the threads that decode it, so that only compressed bytes are held; and the same chunks give the same file, whatever
-was interrupted before. The layout is the `sharding_indexed` codec of Zarr v3: chunks in row order, then the index of
-(offset, length) as little-endian uint64, then its CRC-32C.
+Shards are assembled here instead of by Zarr for two reasons: chunks arrive compressed, copied from the slide or encoded
+by the decoding threads, so only compressed bytes are held; and equal chunks give equal files, even after interruptions.
+The layout is the `sharding_indexed` codec of Zarr v3: chunks in row order, then the index of (offset, length) as
+little-endian uint64, then its CRC-32C.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsi_attn.geometry import Size
 
 SHARD_BYTES = 64 << 20
-"""Most uncompressed bytes in a shard: large enough that a slide is some hundred files, small enough to hold a few."""
+"""Maximum uncompressed bytes of a shard: a slide has a few hundred files, and a few shards fit in memory."""
 
 CHANNELS = 3
 ABSENT = np.uint64(2**64 - 1)
@@ -28,7 +28,7 @@ ENTRY_BYTES, CRC_BYTES = 16, 4
 
 
 def shard_chunks(size: Size, tile: Size) -> tuple[int, int]:
-    """Rows and columns of chunks in a shard of a level: the whole level where it fits, else about square."""
+    """Rows and columns of chunks in a shard: the whole level if it fits, otherwise nearly square."""
     rows, columns = math.ceil(size.height / tile.height), math.ceil(size.width / tile.width)
     most = max(1, SHARD_BYTES // (CHANNELS * tile.width * tile.height))
     if rows * columns <= most:
@@ -42,7 +42,7 @@ def shard_chunks(size: Size, tile: Size) -> tuple[int, int]:
 
 
 def shard_key(level: int, row: int, column: int) -> str:
-    """Where a shard lies in its store."""
+    """Key of a shard in its store."""
     return f"{level}/c/0/{row}/{column}"
 
 
@@ -55,20 +55,20 @@ def shard_of(key: str) -> tuple[int, int, int]:
 def encode_shard(
     numbers: NDArray[np.int64], chunks: Sequence[bytes | memoryview], count: int
 ) -> list[bytes | memoryview]:
-    """The file of a shard, in parts: its chunks, its index and the checksum of that.
+    """Encode a shard in parts: its chunks, its index and the checksum of the index.
 
     Parameters
     ----------
     numbers
-        (N,): place of each chunk in the shard, row by row, rising.
+        (N,): position of each chunk in the shard, row by row, increasing.
     chunks
         Their bytes, none of them empty.
     count
-        Chunks that the shard has room for; those not given are absent.
+        Number of chunks in a full shard; those not given are absent.
 
     Returns
     -------
-    No parts where all chunks are absent: then there is no file.
+    No parts if all chunks are absent; such a shard has no file.
     """
     if not len(chunks):
         return []
@@ -81,7 +81,7 @@ def encode_shard(
 
 
 def index_bytes(count: int) -> int:
-    """Bytes at the end of a shard that `decode_index` wants."""
+    """Number of bytes at the end of a shard required by `decode_index`."""
     return count * ENTRY_BYTES + CRC_BYTES
 
 
@@ -90,7 +90,7 @@ def decode_index(tail: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np
 
     Raises
     ------
-    ValueError : the index is cut off or does not match its checksum.
+    ValueError : the index is truncated or does not match its checksum.
     """
     if len(tail) != index_bytes(count) or crc32c(tail[:-CRC_BYTES]) != int.from_bytes(tail[-CRC_BYTES:], "little"):
         raise ValueError("the index of the shard is damaged")
@@ -100,8 +100,8 @@ def decode_index(tail: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def crc32c(*parts: bytes | memoryview) -> int:
-    """CRC-32C (Castagnoli): the checksum of the shard index, of whole shards in our metadata, and of `verify`."""
+    """CRC-32C (Castagnoli), the checksum of shard indexes, of whole files in the metadata, and of `verify`."""
     value = 0
     for part in parts:
-        value = google_crc32c.extend(value, np.frombuffer(part, np.uint8))  # takes arrays, and no views of bytes
+        value = google_crc32c.extend(value, np.frombuffer(part, np.uint8))  # accepts arrays but not views of bytes
     return int(value)

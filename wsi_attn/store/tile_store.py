@@ -1,7 +1,7 @@
-"""`TileStore`: a finished store, read as a slide, with its tissue, tile coordinates and scores.
+"""`TileStore`: read a complete store as a slide, with its tissue, tile coordinates and scores.
 
-Fulfils `slide.Slide`, in coordinates of the slide that it was made of, without knowing slide files. Read-only:
-stores are written by `tiling`. A file that is missing or has changed is an error; nothing is read as a fill value.
+Implements `slide.Slide` in coordinates of the original slide without access to slide files. Read-only; `tiling` writes
+stores. A missing or changed file raises an error; it never reads as a fill value.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _LabelGroup(msgspec.Struct, frozen=True):
 
 
 class TileStore:
-    """A finished store; a context manager that may be read from several threads.
+    """A complete store; a context manager that several threads may read.
 
     Attributes
     ----------
@@ -58,12 +58,12 @@ class TileStore:
     meta
         The metadata of the store: parameters, tissue rule, unreadable regions, software, checksums.
     files
-        The files of labels, grids and array metadata, checked as they are read.
+        The files of labels, grids and array metadata, checked on reading.
     chunks
-        Of each level, the compressed chunks and what they decode to.
+        The chunks of each level, compressed and decoded.
     info
-        As of any slide. `size0` and `mpp` are those of the original slide's level 0, also where the store's first
-        level is coarser; `fingerprint` is the original file's.
+        As for any slide. `size0` and `mpp` are those of the original slide's level 0, even if the store's first
+        level is coarser; `fingerprint` is that of the original file.
     """
 
     def __init__(self, path: Path, meta: StoreMeta, slide_mpp: Mpp | None = None) -> None:
@@ -87,26 +87,25 @@ class TileStore:
 
     @classmethod
     def open(cls, path: Path, slide_mpp: Mpp | None = None) -> Self:
-        """Open a finished store.
+        """Open a complete store.
 
         Parameters
         ----------
         slide_mpp
-            Pixel size of the original slide's level 0, where the store does not know it or is wrong.
+            Pixel size of the original slide's level 0, if it is missing or wrong in the store.
 
         Raises
         ------
-        SlideNotFoundError : there is nothing at the path.
-        StoreSchemaError : it is not a store of wsi-attn, or one of an unknown version.
-        StoreIncompleteError : it was never finished.
+        SlideNotFoundError : the path does not exist.
+        StoreSchemaError : it is not a store of wsi-attn, or has an unknown schema version.
+        StoreIncompleteError : it is unfinished.
         StoreDamagedError : its metadata is damaged, or a file of its labels or grids is missing or has another size.
-            Contents are checked when they are read.
+            Contents are checked on reading.
         """
         meta = read_meta(path)
         if meta.state != COMPLETE:
             raise StoreIncompleteError(
-                f"{path} was never finished: rerun `wsi-attn tile` on {meta.source.name} with the same options; "
-                "it resumes"
+                f"{path} is unfinished: rerun `wsi-attn tile` on {meta.source.name} with the same options; it resumes"
             )
         store = cls(path, meta, slide_mpp)
         store._require_files()
@@ -117,7 +116,7 @@ class TileStore:
         if not 0 <= level < len(self.meta.levels) or min(size) <= 0:
             raise RegionError(f"{self.path} has no region of size {size} on level {level}")
         frame = self.meta.levels[level]
-        # To nearest: the origin of a pixel, rounded to level 0 by whoever asks, must find that pixel again.
+        # To nearest: an origin in pixels, rounded to level 0 by the caller, must map to the same pixel again.
         x, y = round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y)
         wanted = Region(x, y, *size)
         inside = wanted.intersection(Region(0, 0, *frame.size))
@@ -135,12 +134,12 @@ class TileStore:
         return pixels
 
     def read_level(self, level: int, region: Region) -> UInt8Array:
-        """Stored pixels of a region in pixels of a level, that must lie inside it; fill where they are damaged."""
+        """Stored pixels of a region in pixels of a level, which must lie inside it; fill values where damaged."""
         self._check_open()
         return self.chunks[level].pixels(region)
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
-        """The chunks of a level, where they are JPEG or JPEG 2000; see `Slide.encoded_tiles`."""
+        """The chunks of a level if they are JPEG or JPEG 2000; see `Slide.encoded_tiles`."""
         if not 0 <= level < len(self.chunks):
             raise RegionError(f"{self.path} has no level {level}")
         chunks = self.chunks[level]
@@ -149,20 +148,22 @@ class TileStore:
         return chunks
 
     def is_damaged(self, region: Region, level: int) -> bool:
-        """Whether a region, in pixels of a level, touches what could not be read there."""
+        """Whether a region, in pixels of a level, overlaps an unreadable area."""
         boxes = self._damage[level]  # (M, 4) x, y, x1, y1
-        if not len(boxes):  # asked for every tile, and nearly always so
+        if not len(boxes):  # called for every tile, and usually true
             return False
         apart = (boxes[:, 0] >= region.x1) | (boxes[:, 1] >= region.y1)
         return bool((~(apart | (boxes[:, 2] <= region.x) | (boxes[:, 3] <= region.y))).any())
 
     def tissue(self) -> tuple[NDArray[np.bool_], Frame]:
-        """The tissue mask, bool (rows, columns), and how it lies over level 0."""
+        """The tissue mask, bool (rows, columns), and its position in level-0 coordinates."""
         values, frame = self.tissue_label()
         return np.asarray(values == TISSUE_VALUE), frame
 
     def tissue_label(self) -> tuple[UInt8Array, Frame]:
-        """The stored label, uint8 (rows, columns): 0 background, 1 tissue, 2 unreadable; errors as `coords`."""
+        """The stored label, uint8 (rows, columns): 0 background, 1 tissue, 2 unreadable; raises the same errors
+        as `coords`.
+        """
         key = f"labels/{TISSUE_LABEL}"
         values, _ = self._array(f"{key}/0", "uint8", 2)
         file = f"{key}/{DOCUMENT}"
@@ -181,11 +182,11 @@ class TileStore:
         found = {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
         first = self.meta.parameters.get("grid")
         if self.meta.state == COMPLETE and isinstance(first, str):
-            found.add(first)  # it was there when the store was completed: if it has gone, that is damage
+            found.add(first)  # it existed when the store was completed, so its absence is damage
         return tuple(sorted(name for name in found if not name.startswith(".")))
 
     def grid(self, grid: str = "default") -> GridInfo:
-        """How the tiles of a grid lie; errors as `coords`."""
+        """Layout of a grid; raises the same errors as `coords`."""
         key = self._grid_key(grid, "coords")
         document = read_document(self.files.read, key, self.path)
         try:
@@ -195,7 +196,7 @@ class TileStore:
             raise StoreDamagedError(f"{file} is damaged: {named_field(error, 'attributes')}") from error
 
     def coords(self, grid: str = "default") -> NDArray[np.int64]:
-        """Where the tiles of a grid lie.
+        """Coordinates of the tiles of a grid.
 
         Returns
         -------
@@ -215,11 +216,11 @@ class TileStore:
         return np.asarray(values, np.int64)
 
     def readable(self, grid: str = "default") -> NDArray[np.bool_]:
-        """Whether each tile's pixels could be read, bool (N,); errors as `coords`."""
+        """Whether each tile is readable, bool (N,); raises the same errors as `coords`."""
         return np.asarray(self._array(self._grid_key(grid, "readable"), "bool", 1)[0], np.bool_)
 
     def scores(self, grid: str = "default", name: str = "tissue") -> NDArray[np.float32]:
-        """float32 (N,): one score of each tile, NaN where it could not be read; errors as `coords`."""
+        """One score of each tile, float32 (N,), NaN for unreadable tiles; raises the same errors as `coords`."""
         known = self.grid(grid).scores
         if name not in known:
             raise unknown_name(f"score of {self.path}", name, known)
@@ -246,7 +247,7 @@ class TileStore:
             raise SlideReadError(f"{self.path} is closed")
 
     def _require_files(self) -> None:
-        """`StoreDamagedError` where a file of labels or grids is missing; contents are not read."""
+        """Raise `StoreDamagedError` if a file of labels or grids is missing; contents are not read."""
         if self.meta.records_all_files:
             for key in essential_files(self.meta):
                 self.files.require(key)
@@ -260,7 +261,7 @@ class TileStore:
                 self.files.require(chunk_key(key, index))
 
     def close(self) -> None:
-        """Reading afterwards is an error."""
+        """Close the store; later reads raise an error."""
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -291,7 +292,7 @@ def _info_from(path: Path, meta: StoreMeta, slide_mpp: Mpp | None) -> SlideInfo:
 
 
 def _gone(path: Path, meta: StoreMeta) -> list[Unreadable]:
-    """Regions of shards that are missing or have another size: Zarr would read them as background."""
+    """Regions of shards that are missing or have another size, which Zarr would read as background."""
     gone = []
     for name, file in meta.shards.items():
         try:
@@ -310,8 +311,8 @@ def _gone(path: Path, meta: StoreMeta) -> list[Unreadable]:
 def _damage_by_level(levels: tuple[Level, ...], unreadable: tuple[Unreadable, ...]) -> list[NDArray[np.int64]]:
     """For each level (M, 4): x, y, x1, y1 in its pixels.
 
-    Recorded rectangles are rounded outwards to level 0; rounding to nearest undoes that exactly where a level
-    pixel is at least two level-0 pixels, and otherwise errs outwards.
+    Recorded rectangles are rounded outwards to level 0; rounding to nearest inverts that exactly if a level pixel
+    spans at least two level-0 pixels, and otherwise errs outwards.
     """
     damage = []
     for index, level in enumerate(levels):

@@ -1,4 +1,4 @@
-"""Checking that a store still is what was written: every file, index, chunk and array is read again."""
+"""Verification of a store: read every file, index, chunk and array again."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from wsi_attn.threads import thread_limit
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify_store` found.
+    """Result of `verify_store`.
 
     Attributes
     ----------
     files, chunks, bytes
         Files whose checksums were compared, chunks of pixels in them, and their size.
     problems
-        Sentences that name what is damaged; none where the store is sound.
+        Sentences that describe damage; empty if the store is intact.
     notes
-        What could not be proven, and what is unfinished but not damaged.
+        Facts that could not be verified, and unfinished but undamaged parts.
     """
 
     path: Path
@@ -56,13 +56,13 @@ class Verdict:
 def verify_store(
     path: Path, *, decode: bool = True, workers: int | None = None, progress: Progress = no_progress
 ) -> Verdict:
-    """Read a whole store and find what is missing or damaged.
+    """Read a whole store and report missing or damaged parts.
 
     Parameters
     ----------
     decode
-        Decode every chunk as well; without it sizes, checksums and indexes are compared, which finds all that has
-        changed since the store was written, some twenty times faster.
+        Also decode every chunk. Otherwise sizes, checksums and indexes are compared, which detects every change
+        since the store was written, about twenty times faster.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def verify_store(
         meta = read_meta(path)
     except StoreDamagedError as error:
         return Verdict(path, 0, 0, 0, (str(error),))
-    problems = [] if meta.state == COMPLETE else [f"{path} was never finished; `wsi-attn tile` resumes it"]
+    problems = [] if meta.state == COMPLETE else [f"{path} is unfinished; `wsi-attn tile` resumes it"]
     levels, found = _levels(path, meta)
     files = _files_to_check(meta)
     count = 0
@@ -85,14 +85,14 @@ def verify_store(
             progress(done, len(files), "verifying")
     if meta.state == COMPLETE:  # an unfinished store has files that are not recorded yet
         problems += _unknown_files(path, meta)
-        if not (problems and meta.records_all_files):  # else they would be consequences of what was found above
+        if not (problems and meta.records_all_files):  # otherwise they would follow from the problems above
             problems += [*found, *_check_arrays(path, meta)]
     notes = tuple(_notes(path, meta))
     return Verdict(path, len(files), count, sum(file.bytes for file in files.values()), tuple(problems), notes)
 
 
 def _levels(path: Path, meta: StoreMeta) -> tuple[tuple[LevelChunks | None, ...], list[str]]:
-    """The levels, None where their metadata is damaged, and how it is."""
+    """The levels, None if their metadata is damaged, and the problems."""
     levels: list[LevelChunks | None] = []
     problems = []
     for index, level in enumerate(meta.levels):
@@ -105,7 +105,7 @@ def _levels(path: Path, meta: StoreMeta) -> tuple[tuple[LevelChunks | None, ...]
 
 
 def _files_to_check(meta: StoreMeta) -> dict[str, FileInfo]:
-    """Recorded files but those of a group that is being replaced."""
+    """Recorded files except those of a group that is being replaced."""
     files = meta.files or {}
     return {key: file for key, file in files.items() if not (meta.addition and meta.addition.covers(key))}
 
@@ -113,7 +113,7 @@ def _files_to_check(meta: StoreMeta) -> dict[str, FileInfo]:
 def _check_file(
     path: Path, meta: StoreMeta, levels: tuple[LevelChunks | None, ...], key: str, file: FileInfo, *, decode: bool
 ) -> tuple[int, list[str]]:
-    """Chunks of pixels in a file, and what is wrong with it."""
+    """Number of pixel chunks in a file, and its problems."""
     try:
         content = (path / key).read_bytes()
     except OSError as error:
@@ -152,7 +152,7 @@ def _check_shard(path: Path, chunks: LevelChunks, key: str, content: bytes, *, d
 
 
 def _unknown_files(path: Path, meta: StoreMeta) -> Iterator[str]:
-    """Files that are not recorded: Zarr would read them as pixels, labels or scores."""
+    """Files without a record, which Zarr would read as pixels, labels or scores."""
     levels = {str(index) for index in range(len(meta.levels))}
     for key in visible_files(path):
         if key in (GROUP_FILE, JOURNAL_FILE) or key in (meta.files or {}):
@@ -165,7 +165,7 @@ def _unknown_files(path: Path, meta: StoreMeta) -> Iterator[str]:
 
 
 def _check_arrays(path: Path, meta: StoreMeta) -> Iterator[str]:
-    """Tissue, coordinates and scores: decoded, and of one length."""
+    """Tissue, coordinates and scores: they decode and have equal lengths."""
     try:
         with TileStore.open(path) as store:
             for index in range(len(store.meta.levels)):
@@ -183,7 +183,7 @@ def _check_arrays(path: Path, meta: StoreMeta) -> Iterator[str]:
 
 
 def _check_label_chunks(path: Path) -> Iterator[str]:
-    """Chunks of labels that `segment` added to a store without checksums: those that exist must decode."""
+    """Chunks of labels that `segment` added to a store without checksums: existing ones must decode."""
     for key in visible_files(path / "labels"):
         if "/c/" not in key or key.startswith(f"{TISSUE_LABEL}/"):
             continue
@@ -191,7 +191,7 @@ def _check_label_chunks(path: Path) -> Iterator[str]:
         try:
             unzstd(file.read_bytes())
         except (OSError, RuntimeError, ValueError) as error:
-            yield f"{file} is damaged: it does not decode ({error})"
+            yield f"{file} is damaged: it cannot be decoded ({error})"
 
 
 def _notes(path: Path, meta: StoreMeta) -> Iterator[str]:
@@ -203,6 +203,6 @@ def _notes(path: Path, meta: StoreMeta) -> Iterator[str]:
     if not meta.records_all_files:
         yield (
             f"{path} was written by an earlier version (schema {meta.schema_version}), which recorded checksums of "
-            "pixels alone: metadata, labels, coordinates and scores are complete and decode, but changed values in "
+            "pixels only: metadata, labels, coordinates and scores are complete and decode, but changed values in "
             "them cannot be detected. `wsi-attn tile SLIDE --overwrite` writes a store with checksums of every file"
         )

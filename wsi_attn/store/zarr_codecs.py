@@ -1,8 +1,8 @@
-"""The codecs `imagecodecs_jpeg` and `imagecodecs_jpeg2k` for Zarr, found by it through entry points of this project.
+"""The codecs `imagecodecs_jpeg` and `imagecodecs_jpeg2k` for Zarr, registered through entry points of this project.
 
-Names and configuration keys are those of the package imagecodecs-zarr, which needs a newer Python than this project,
-so that stores are read by either; keys that only encoding or exotic streams need are kept when metadata is read and
-written again, and refused where they would change pixels.
+Names and configuration keys are those of the package imagecodecs-zarr, which requires a newer Python than this project,
+so either package can read the stores. Keys that only encoding or unusual streams need are preserved when metadata is
+read and rewritten, and refused if they would change pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.store.chunk_codec import JPEG2000_NAME, JPEG_NAME
 
 UNKNOWN_TO_US = {"header", "lossless", "predictor", "planar", "skipres"}
-"""Keys of the public codecs that change what a stream decodes to and that our stores never have."""
+"""Keys of the public codecs that change the decoded pixels and never occur in stores of wsi-attn."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _StreamCodec(ArrayBytesCodec):
         raise NotImplementedError
 
     def compute_encoded_size(self, _input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        raise NotImplementedError("the size of a compressed image is known when it is compressed")
+        raise NotImplementedError("the size of a compressed image is only known after compression")
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         pixels = await asyncio.to_thread(self.encoding().decode, chunk_bytes.to_bytes())
@@ -67,7 +67,7 @@ class JpegCodec(_StreamCodec):
     name = JPEG_NAME
 
     def encoding(self) -> TileEncoding:
-        """How streams decode, from the configuration."""
+        """Encoding of the streams, from the configuration."""
         tables = self.configuration.get("tables")
         colorspace = self.configuration.get("colorspace_jpeg")
         return TileEncoding(JPEG, colorspace, base64.b64decode(tables) if tables else None)
@@ -94,7 +94,7 @@ class Jpeg2000Codec(_StreamCodec):
     name = JPEG2000_NAME
 
     def encoding(self) -> TileEncoding:
-        """How streams decode: they say it themselves."""
+        """Encoding of the streams, which is stored in the streams themselves."""
         return TileEncoding(JPEG2000)
 
     def _encode(self, pixels: np.ndarray[Any, Any]) -> bytes:

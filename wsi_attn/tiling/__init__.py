@@ -1,1 +1,1 @@
-"""From a slide to its store: which levels and tiles, reading and encoding them, resuming what was interrupted."""
+"""Tiling of a slide into a store: plan levels and tiles, read, encode, and resume interrupted runs."""

@@ -1,4 +1,4 @@
-"""What a tiling run is told, and what it says when it is done."""
+"""Configuration and summary of a tiling run."""
 
 from __future__ import annotations
 
@@ -23,62 +23,64 @@ CODECS = ("auto", "passthrough", "zstd", "jpeg")
 
 @dataclass(frozen=True)
 class TileConfig:
-    """How a slide is tiled. All but `workers` decide what is in the store, and are recorded there."""
+    """How to tile a slide. All fields except `workers` determine the store and are recorded in it."""
 
     tile_size: int = 256
-    """Side of a tile of the grid in pixels at the grid's resolution."""
+    """Side of a grid tile in pixels at the grid's resolution."""
 
     overlap: int = 0
-    """Pixels that neighbouring tiles of the grid share; pixels themselves are stored once, whatever it is."""
+    """Pixels shared by neighbouring tiles of the grid; the store holds each pixel once in any case."""
 
     mpp: float | None = None
-    """Microns per pixel of the store's level 0 along both axes; None keeps the slide's own pixels. A level of the
-    slide within 2 % of it is copied as it is, with its true pixel size; otherwise level 0 is resampled by area."""
+    """Microns per pixel of the store's level 0 along both axes; None keeps the slide's resolution. A level of the
+    slide within 2 % of it is copied unchanged, with its true pixel size; otherwise level 0 is resampled by area.
+    """
 
     min_tissue: float = 0.1
-    """Least share of tissue, of a tile's area inside the slide, for the tile to be in the grid; 0 keeps all."""
+    """Minimum share of tissue in a tile's area inside the slide, 0 to 1; 0 keeps all tiles."""
 
     background: str = "keep"
-    """`keep` stores every pixel; `skip` leaves out chunks without any tissue, which then read as background (255)."""
+    """`keep` stores every pixel; `skip` omits chunks without tissue, which then read as background (255)."""
 
     tissue: str = "otsu"
-    """How tissue is found: a name in `tissue.detect.METHODS`; `none` takes the whole slide."""
+    """Tissue detection method, a key of `tissue.detect.METHODS`, or a GeoJSON file; `none` takes the whole slide."""
 
     codec: str = "auto"
-    """How pixels are compressed. `passthrough` copies the slide's own JPEG or JPEG 2000 tiles byte for byte, and
-    refuses slides that have none; `auto` does so where it can and takes `zstd` where it cannot; `zstd` is lossless;
-    `jpeg` compresses anew, and loses."""
+    """Compression of pixels. `passthrough` copies the slide's JPEG or JPEG 2000 tiles byte for byte and refuses
+    slides without such tiles; `auto` does the same if possible and otherwise uses `zstd`; `zstd` is lossless;
+    `jpeg` recompresses and is lossy.
+    """
 
     quality: int = 90
-    """Of `jpeg`, 1 to 100."""
+    """Quality of `jpeg`, 1 to 100."""
 
     grid: str = "default"
-    """Name of the grid in the store; grids of other names are added to a store without touching its pixels."""
+    """Name of the grid in the store; a grid with a new name is added without changing the pixels."""
 
     scores: str = "all"
-    """What is computed of each tile: `all`, `none`, or names from `scores.SCORES` joined by commas."""
+    """Scores to compute for each tile: `all`, `none`, or comma-separated names from `scores.SCORES`."""
 
     workers: int | None = None
-    """Threads that read and compress; None is one a core. Decides speed and memory, not what is written."""
+    """Threads that read and compress; None means one per core. Affects speed and memory, not the result."""
 
     def __post_init__(self) -> None:
         low, high = TILE_SIZES
         if not low <= self.tile_size <= high:
-            raise UsageError(f"--tile-size must lie between {low} and {high}, not {self.tile_size}")
+            raise UsageError(f"--tile-size must be between {low} and {high}, not {self.tile_size}")
         if not 0 <= self.overlap < self.tile_size:
             raise UsageError(
                 f"--overlap must be at least 0 and below the tile size {self.tile_size}, not {self.overlap}"
             )
         if self.mpp is not None and not 0 < self.mpp < float("inf"):
-            raise UsageError(f"--mpp must be a number of microns above 0, not {self.mpp}")
+            raise UsageError(f"--mpp must be a positive number of microns, not {self.mpp}")
         if not 0 <= self.min_tissue <= 1:
-            raise UsageError(f"--min-tissue is a share between 0 and 1, not {self.min_tissue}")
+            raise UsageError(f"--min-tissue must be between 0 and 1, not {self.min_tissue}")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers must be at least 1, not {self.workers}")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.grid):
-            raise UsageError(f"--grid is a name of letters, digits, - and _, not {self.grid!r}")
+            raise UsageError(f"--grid must consist of letters, digits, - and _, not {self.grid!r}")
         if not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality lies between 1 and 100, not {self.quality}")
+            raise UsageError(f"--quality must be between 1 and 100, not {self.quality}")
         parse_names(self.scores)
         for kind, name, known in (("background", self.background, BACKGROUNDS), ("codec", self.codec, CODECS)):
             if name not in known:
@@ -88,12 +90,14 @@ class TileConfig:
 
     @property
     def tissue_file(self) -> Path | None:
-        """The GeoJSON file that says where tissue is, where `tissue` names one and not a method."""
+        """The GeoJSON file with the tissue, if `tissue` names a file instead of a method."""
         path = Path(self.tissue)
         return path if path.suffix.lower() in (".geojson", ".json") else None
 
     def pixel_parameters(self) -> dict[str, Any]:
-        """What decides the pixels and the tissue of a store; must agree for a store to be gone on with."""
+        """Parameters that determine the pixels and tissue of a store; a run may only extend a store with equal
+        values.
+        """
         tissue = self.tissue
         if (file := self.tissue_file) is not None:
             try:
@@ -109,7 +113,7 @@ class TileConfig:
         }
 
     def grid_parameters(self) -> dict[str, Any]:
-        """What decides a grid; must agree for one of the same name to be skipped."""
+        """Parameters that determine a grid; an existing grid of the same name is skipped only if they are equal."""
         return {
             "tile_size": self.tile_size,
             "overlap": self.overlap,
@@ -119,42 +123,43 @@ class TileConfig:
         }
 
     def parameters(self) -> dict[str, Any]:
-        """What a store records of the run that made it, and must agree for that run to be resumed."""
+        """Parameters recorded in the store; an interrupted run resumes only if they are equal."""
         return {**self.pixel_parameters(), **self.grid_parameters(), "grid": self.grid}
 
     def threads(self) -> int:
-        """Threads to start."""
+        """Number of threads to start."""
         return self.workers or thread_limit()
 
 
 @dataclass(frozen=True)
 class TileSummary:
-    """What one run of `tile_slide` left on disk."""
+    """Result of one run of `tile_slide`."""
 
     name: str
     path: Path
     state: str
-    """`written` from the start, `resumed` after an interruption, `added` where a grid came to pixels that were there,
-    or `skipped` because all was complete."""
+    """`written` if complete in one run, `resumed` after an interruption, `added` if a grid was added to existing
+    pixels, or `skipped` if everything was already complete.
+    """
 
     tiles: int
     """Tiles in the grid."""
 
     tiles_total: int
-    """Tiles that cover the whole slide, tissue or not."""
+    """Tiles that cover the whole slide, with or without tissue."""
 
     tissue_fraction: float
     """Share of the slide's area that is tissue."""
 
     unreadable_tiles: int
-    """Tiles in the grid whose pixels could not be read; their scores are NaN and `readable` is False."""
+    """Tiles in the grid with unreadable pixels; their scores are NaN and `readable` is False."""
 
     levels: int
     pixels: tuple[PixelsInfo, ...]
-    """Of each level, whether it was passed through, and why not."""
+    """For each level, whether its tiles were copied, and the reason if not."""
 
     mpp: Mpp | None
-    """Pixel size of the store's level 0, the tiles' own; None where the slide's is not known."""
+    """Pixel size of the store's level 0; None if that of the slide is unknown."""
 
     bytes: int
     seconds: float

@@ -1,7 +1,7 @@
-"""Grids over the pixels of a store: which tiles, what each scores, written beside the grids that are there.
+"""Grids of a store: select tiles, score them, and write them beside existing grids.
 
-Scores come from the stored pixels, each chunk decoded once where tiles are chunks, so that a grid may be added years
-after the slide has gone.
+Scores are computed from the stored pixels, decoding each chunk once if tiles coincide with chunks, so a grid can be
+added long after the slide is gone.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class ScoredGrid:
     Attributes
     ----------
     readable
-        Whether each tile could be read, bool (N,).
+        bool (N,), False for tiles with unreadable pixels.
     scores
-        float32 (N,) by name, NaN where the tile could not be read.
+        float32 (N,) by name, NaN for unreadable tiles.
     files
-        Once it is written, size and checksum of each of its files, by path in the store.
+        Size and checksum of each file by path in the store, once the grid is written.
     """
 
     readable: NDArray[np.bool_]
@@ -48,11 +48,11 @@ class ScoredGrid:
 
 
 def plan_grid(store: TileStore, config: TileConfig) -> tuple[GridInfo, Frame]:
-    """A grid of that configuration over a store, and the frame that its tiles are cut from.
+    """Return the grid of a configuration over a store, and the frame of its tiles.
 
     Raises
     ------
-    MissingMppError, UsageError : its resolution cannot be had from the store's pixels.
+    MissingMppError, UsageError : the store's pixels cannot provide the resolution.
     """
     level0 = store.meta.levels[0]
     frame: Frame = level0
@@ -63,7 +63,7 @@ def plan_grid(store: TileStore, config: TileConfig) -> tuple[GridInfo, Frame]:
             frame = Frame.covering(store.info.size0, *factors)
         if frame.downsample_x < level0.downsample_x * (1 - LEVEL_TOLERANCE):
             raise UsageError(
-                f"{store.path} holds no pixels as fine as {config.mpp:g} µm/px; tile the slide into a store of its own"
+                f"{store.path} contains no pixels as fine as {config.mpp:g} µm/px; tile the slide into another store"
             )
     grid = GridInfo(
         config.grid,
@@ -86,11 +86,11 @@ def add_grid(
     progress: Progress,
     scored: ScoredGrid | None = None,
 ) -> ScoredGrid:
-    """Select the tiles of a grid, score them where that is not done, and write it; it appears in the store whole."""
+    """Select the tiles of a grid, score them if needed, and write the grid atomically."""
     grid, frame = plan_grid(store, config)
     coords0 = select_tiles(mask, frame, grid.tile_size, grid.overlap, grid.min_tissue).coords0
     scored = scored or score_grid(store, mask, config, pool, progress)
-    if not grid.scores or _are_chunks(store, grid, frame):  # else pixels were read, and damage was met there
+    if not grid.scores or _are_chunks(store, grid, frame):  # otherwise pixels were read, and damage was detected there
         scored = _without_damaged(scored, store, grid, origins_from0(coords0, frame), frame)
     attributes = {name: _attributes(SCORES[name]) for name in grid.scores}
     written = write_grid(store.path, grid, coords0, scored.readable, scored.scores, attributes)
@@ -103,7 +103,7 @@ def _attributes(score: ScoreInfo) -> dict[str, Any]:
 
 
 def chunks_ahead(store: TileStore, config: TileConfig, plan: LevelPlan) -> ChunkSource | None:
-    """The slide's own tiles where the grid can be scored from them, before the store has its pixels."""
+    """The slide's own tiles, if the grid can be scored from them before the store contains its pixels."""
     grid, frame = plan_grid(store, config)
     if plan.tiles is None or not grid.scores or not _are_chunks(store, grid, frame):
         return None
@@ -118,7 +118,7 @@ def score_grid(
     progress: Progress,
     chunks: ChunkSource | None = None,
 ) -> ScoredGrid:
-    """Scores of all tiles of a grid, from the store's pixels or from `chunks`, and which tiles could be decoded."""
+    """Score all tiles of a grid from the store's pixels or from `chunks`, and report which tiles are readable."""
     grid, frame = plan_grid(store, config)
     origins = origins_from0(select_tiles(mask, frame, grid.tile_size, grid.overlap, grid.min_tissue).coords0, frame)
     readable = np.ones(len(origins), np.bool_)
@@ -126,7 +126,7 @@ def score_grid(
     if not grid.scores:
         return ScoredGrid(readable, scores)
     progress(0, 1, "compiling scores, once after installation")
-    warm_up(grid.scores)  # threads that all want it first would wait for each other
+    warm_up(grid.scores)  # threads that need it first would wait for each other
     scorer = Scorer(store, grid, frame, (mask.measure, mask.threshold), chunks)
     aligned = _are_chunks(store, grid, frame)
     batches = list(scorer.chunk_batches(origins) if aligned else scorer.block_batches(origins))
@@ -140,7 +140,7 @@ def score_grid(
 
 
 def _are_chunks(store: TileStore, grid: GridInfo, frame: Frame) -> bool:
-    """Whether the tiles of a grid are the chunks of the finest level."""
+    """Whether the tiles of a grid coincide with the chunks of the finest level."""
     level0 = store.meta.levels[0]
     return frame is level0 and not grid.overlap and level0.tile_size == Size(grid.tile_size, grid.tile_size)
 
@@ -148,7 +148,7 @@ def _are_chunks(store: TileStore, grid: GridInfo, frame: Frame) -> bool:
 def _without_damaged(
     scored: ScoredGrid, store: TileStore, grid: GridInfo, origins: NDArray[np.int64], frame: Frame
 ) -> ScoredGrid:
-    """Without the tiles that touch what the store knows to be lost."""
+    """Exclude tiles that overlap regions recorded as damaged."""
     if not store.meta.unreadable:
         return scored
     level0, tile = store.meta.levels[0], grid.tile_size

@@ -1,7 +1,7 @@
-"""Which levels a store has, where each one's pixels come from, and how they are compressed.
+"""Plan of a store's levels: their pixel sources and compression.
 
-Levels of the slide are passed through, their compressed tiles copied byte for byte, wherever that is possible; where
-it is not, the reason is part of the plan.
+Levels of the slide are passed through, their compressed tiles copied byte for byte, if possible; otherwise the plan
+contains the reason.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from wsi_attn.store.schema import PixelsInfo
 from wsi_attn.tiling.config import TileConfig
 
 LEVEL_TOLERANCE = 0.02
-"""Relative difference in pixel size up to which a level of the slide is the one asked for: scanners of one model
-differ by as much, and resampling by so little only blurs."""
+"""Maximum relative difference between the pixel size of a slide level and the requested one: scanners of one model
+differ by as much, and resampling by so little only blurs.
+"""
 
 SMALLEST_SIDE = 1024
-"""Halving goes on until the larger side is at most this: what a viewer shows at once."""
+"""Levels are halved until the longer side is at most this value, which a viewer shows at once."""
 
 SMALL_ENOUGH = 4096
-"""A slide with a pyramid of its own, whose last level is at most this, needs no more levels."""
+"""A slide pyramid whose last level is at most this size gets no further levels."""
 
 
 PASSTHROUGH, COPIED, RESAMPLED, HALVED = "passthrough", "copied", "resampled", "halved"
 
 LARGEST_CHUNK = 1024
-"""Side of the largest chunk that we compress ourselves; smaller tiles of the grid are chunks themselves."""
+"""Maximum side of chunks compressed by wsi-attn; smaller grid tiles are used as chunks."""
 
 
 @dataclass(frozen=True)
 class LevelPlan:
     """One level of a store.
 
-    `origin` is as in `PixelsInfo`; `source` is the slide's level for `passthrough` and `copied`, the store's own for
-    `halved`. `tiles` are the slide's compressed tiles where these are passed through.
+    `origin` is as in `PixelsInfo`; `source` is the slide's level for `passthrough` and `copied`, the store's level for
+    `halved`. `tiles` are the slide's compressed tiles if they are passed through.
     """
 
     level: Level
@@ -49,17 +50,17 @@ class LevelPlan:
     tiles: EncodedTiles | None = None
 
     def info(self) -> PixelsInfo:
-        """What the store records of it."""
+        """Record of the level in the store."""
         return PixelsInfo(self.origin, self.codec.name, self.reason)
 
 
 def plan_levels(slide: Slide, config: TileConfig) -> tuple[LevelPlan, ...]:
-    """The levels of a store, finest first: those of the slide, and halves of the last until it is small enough.
+    """Plan the levels of a store, finest first: those of the slide, then halved levels down to a small one.
 
     Raises
     ------
-    MissingMppError : a resolution is wanted and the slide's is not known.
-    UsageError : it is finer than the slide.
+    MissingMppError : a resolution is requested and that of the slide is unknown.
+    UsageError : the requested resolution is finer than the slide.
     NotEncodedError : `--codec passthrough`, and a level cannot be passed through.
     """
     info, codec = slide.info, _own_codec(config)
@@ -82,13 +83,13 @@ def plan_levels(slide: Slide, config: TileConfig) -> tuple[LevelPlan, ...]:
 
 
 def _own_codec(config: TileConfig) -> ChunkCodec:
-    """What is not passed through is compressed by."""
+    """Codec of levels that are not passed through."""
     return jpeg_codec(config.quality) if config.codec == "jpeg" else ChunkCodec()
 
 
 def _of_slide(slide: Slide, index: int, config: TileConfig, codec: ChunkCodec, chunk: Size) -> LevelPlan:
     own = slide.info.levels[index]
-    reason = f"--codec {config.codec} was asked for"
+    reason = f"--codec {config.codec} is set"
     if config.codec in ("auto", "passthrough"):
         try:
             tiles = slide.encoded_tiles(index)
@@ -105,12 +106,12 @@ def _of_slide(slide: Slide, index: int, config: TileConfig, codec: ChunkCodec, c
 def _refuse(config: TileConfig, info: SlideInfo, reason: str) -> None:
     if config.codec == "passthrough":
         raise NotEncodedError(
-            f"Cannot pass the tiles of {info.path} through: {reason}; --codec auto decodes once where it must"
+            f"Cannot copy the tiles of {info.path} unchanged: {reason}; --codec auto decodes them once where needed"
         )
 
 
 def _level_at(info: SlideInfo, mpp: float) -> int | None:
-    """Index of the slide's level of that pixel size, along both axes, if there is one."""
+    """Index of the slide level with that pixel size along both axes, if any."""
     downsample_x, downsample_y = downsamples(info, mpp)
     for index, level in enumerate(info.levels):
         off = max(abs(level.downsample_x / downsample_x - 1), abs(level.downsample_y / downsample_y - 1))
@@ -120,17 +121,17 @@ def _level_at(info: SlideInfo, mpp: float) -> int | None:
 
 
 def downsamples(info: SlideInfo, mpp: float | None) -> tuple[float, float]:
-    """Level-0 pixels per pixel of that resolution, along x and y; errors as `plan_levels`."""
+    """Level-0 pixels per pixel at that resolution, along x and y; raises the same errors as `plan_levels`."""
     if mpp is None or info.mpp is None:
         raise MissingMppError(
-            f"Cannot tile {info.path} at {mpp} µm/px: {info.mpp_note or 'its pixel size is not known'}; "
-            "say it with --slide-mpp X[,Y]"
+            f"Cannot tile {info.path} at {mpp} µm/px: {info.mpp_note or 'its pixel size is unknown'}; "
+            "set it with --slide-mpp X[,Y]"
         )
     own: Mpp = info.mpp
     if mpp < max(own) * (1 - LEVEL_TOLERANCE):
         raise UsageError(
             f"Cannot tile {info.path} at {mpp:g} µm/px: its finest pixels are {own.x:g} x {own.y:g} µm; "
-            f"ask for --mpp {max(own):g} or coarser, or leave --mpp out to keep the slide's own pixels"
+            f"use --mpp {max(own):g} or more, or omit --mpp to keep the resolution of the slide"
         )
     return mpp / own.x, mpp / own.y
 

@@ -1,7 +1,7 @@
-"""From a region of a level to its encoded chunks: copied as they are, or decoded once and compressed anew.
+"""Encoded chunks of a region of a level: copied unchanged, or decoded once and recompressed.
 
-Runs in the threads of the writer's pool: what it calls releases the interpreter lock while it reads, decodes and
-compresses. What cannot be read is read again chunk by chunk, so that damage stays where it is.
+Runs in the threads of the writer's pool; reading, decoding and compressing release the interpreter lock. If a region is
+unreadable it is read again chunk by chunk, which confines damage to its chunks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.levels import COPIED, HALVED, RESAMPLED, LevelPlan
 
 BLOCK = 1024
-"""Pixels along a side of what is compressed at once: read at the slide's resolution it is 3 MB a thread, 12 MB where it
-is halved, and few of the slide's own tiles are decoded twice."""
+"""Side of a compressed block in pixels: 3 MB per thread at the slide's resolution, 12 MB if halved; few slide tiles are
+decoded twice.
+"""
 
 ReadRegion = Callable[[Region], UInt8Array]
 """Pixels of a region that lies inside the level, in its pixels; `SlideReadError` where they cannot be decoded."""
@@ -33,8 +34,8 @@ ReadRegion = Callable[[Region], UInt8Array]
 class Chunks:
     """Some chunks of a level.
 
-    `cells` int64 (N, 2) are rows and columns in the level, rising; `data` the bytes of each; `bad` int64 (M, 2) those
-    that could not be read. What is in neither reads as background.
+    `cells` int64 (N, 2) are rows and columns in the level, increasing; `data` the bytes of each; `bad` int64 (M, 2) the
+    unreadable ones. Chunks in neither read as background.
     """
 
     cells: NDArray[np.int64]
@@ -43,7 +44,7 @@ class Chunks:
 
 
 def copy_chunks(tiles: EncodedTiles, wanted: NDArray[np.bool_], block: Region) -> Chunks:
-    """The slide's own compressed tiles of a block, given in chunks of the level; those of damaged structure are bad."""
+    """Copy the slide's compressed tiles of a block, in chunks of the level; tiles with damaged structure are bad."""
     window = wanted[block.y : block.y1, block.x : block.x1] & (
         tiles.lengths[block.y : block.y1, block.x : block.x1] > 0
     )
@@ -77,7 +78,7 @@ def _read_tile(tiles: EncodedTiles, place: tuple[int, int]) -> bytes | memoryvie
 def encode_chunks(
     level: Level, codec: ChunkCodec, read: ReadRegion, wanted: NDArray[np.bool_], block: Region
 ) -> Chunks:
-    """Read and compress the wanted chunks of a block, given in chunks of the level."""
+    """Read and compress the selected chunks of a block, in chunks of the level."""
     window = wanted[block.y : block.y1, block.x : block.x1]
     cells = np.argwhere(window) + np.array([block.y, block.x])
     if not len(cells):
@@ -93,7 +94,7 @@ def encode_chunks(
     else:
         parts = [_encode(codec, pixels, _chunk_region(level, *cell), (x, y), level) for cell in cells.tolist()]
     bad = np.fromiter((part is None for part in parts), np.bool_, len(parts))
-    present = np.fromiter((bool(part) for part in parts), np.bool_, len(parts))  # b"" is all background
+    present = np.fromiter((bool(part) for part in parts), np.bool_, len(parts))  # b"" is entirely background
     return Chunks(cells[present], [part for part in parts if part], cells[bad])
 
 
@@ -127,7 +128,7 @@ def _no_cells() -> NDArray[np.int64]:
 
 
 def blocks_of(level: Level, shard: Region) -> Iterator[Region]:
-    """Cut a shard, given in chunks of its level, into blocks of about `BLOCK` pixels a side."""
+    """Split a shard, in chunks of its level, into blocks with sides of about `BLOCK` pixels."""
     across, down = max(1, BLOCK // level.tile_size.width), max(1, BLOCK // level.tile_size.height)
     for y in range(shard.y, shard.y1, down):
         for x in range(shard.x, shard.x1, across):
@@ -135,7 +136,7 @@ def blocks_of(level: Level, shard: Region) -> Iterator[Region]:
 
 
 def reader_of(plan: LevelPlan, slide: Slide, store: TileStore, damage: list[Region]) -> ReadRegion:
-    """How pixels of a level are read; `damage` are the regions of it, in its pixels, that are known to be lost."""
+    """Return the reader of a level's pixels; `damage` are its regions, in its pixels, known to be unreadable."""
     level = plan.level
     factors = level.downsample_x, level.downsample_y
 
@@ -162,7 +163,7 @@ def reader_of(plan: LevelPlan, slide: Slide, store: TileStore, damage: list[Regi
 
 
 def halve(pixels: UInt8Array) -> UInt8Array:
-    """Mean of each 2 x 2 square, rounded half up; an odd last row or column is averaged with itself."""
+    """Mean of each 2 x 2 square, rounded half up; an odd last row or column is repeated."""
     rows, columns = pixels.shape[:2]
     even = cv2.copyMakeBorder(pixels, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
     size = (even.shape[1] // 2, even.shape[0] // 2)
@@ -170,7 +171,7 @@ def halve(pixels: UInt8Array) -> UInt8Array:
 
 
 def halved_regions(regions: list[Region]) -> list[Region]:
-    """Regions of the next coarser level that any of these reaches into."""
+    """Regions of the next coarser level that overlap any of these."""
     return [
         Region(region.x // 2, region.y // 2, -(-region.x1 // 2) - region.x // 2, -(-region.y1 // 2) - region.y // 2)
         for region in regions

@@ -1,4 +1,4 @@
-"""Before any pixel is written: what lies at the output, and a new store with its plan and tissue."""
+"""Preparation before pixels are written: inspect the output, and create a new store with its plan and tissue."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from wsi_attn.tissue.mask import TissueMask
 from wsi_attn.tissue.polygons import tissue_from_geojson
 
 PIXELS_PER_TILE = 4
-"""Pixels of the view along a tile at least, as far as its longest side allows."""
+"""Minimum pixels of the view along a tile, as far as the limit of its longer side allows."""
 
 
 ExistingOutput = Literal["nothing", "unfinished", "without grid", "complete"]
 
 
 def find_existing(slide: Slide, output: Path, config: TileConfig, *, overwrite: bool) -> ExistingOutput:
-    """What lies at the output; with `overwrite` anything there counts as nothing.
+    """Inspect the output path; with `overwrite`, existing content is ignored.
 
     Raises
     ------
-    StoreExistsError : something that is not the store of this slide with these parameters.
+    StoreExistsError : the output is not a store of this slide with these parameters.
     """
     if overwrite or not (output.exists() or output.is_symlink()):
         return "nothing"
@@ -78,7 +78,7 @@ def _exists(output: Path, what: str, *, option: bool = False) -> StoreExistsErro
 
 def _describe(path: Path) -> str:
     if not path.is_dir():
-        return f"a file of {path.stat().st_size} bytes" if path.exists() else "a link to nothing"
+        return f"a file of {path.stat().st_size} bytes" if path.exists() else "a broken link"
     entries = sum(1 for _ in path.iterdir())
     return f"a folder of {entries} entries that is not a store of wsi-attn"
 
@@ -91,7 +91,7 @@ def _differences(meta: StoreMeta, info: SlideInfo, wanted: dict[str, Any], confi
         found.append(f"slide mpp {_pair(meta.mpp)} instead of {_pair(info.mpp)}")
     theirs = {name: meta.parameters.get(name) for name in wanted}
     if meta.state == COMPLETE and config.grid != meta.parameters.get("grid"):
-        # Another grid takes the pixels as they are: its resolution is its own, and only what was asked for must agree.
+        # Another grid uses the pixels as they are: it has its own resolution, and only the requested one must agree.
         usual = TileConfig().pixel_parameters()
         wanted = {name: value for name, value in wanted.items() if name != "mpp" and value != usual[name]}
     return found + _changes(theirs, wanted)
@@ -106,7 +106,7 @@ def _pair(mpp: tuple[float, float] | None) -> str:
 
 
 def remove_leftovers(output: Path) -> None:
-    """Delete what a killed run left under temporary names, beside the store and in it. Only under its lock."""
+    """Delete temporary files that an interrupted run left beside and inside the store. Requires its lock."""
     for entry in output.parent.iterdir():
         if entry.name.startswith(f".{output.name}.") and entry.name.endswith(".tmp"):
             shutil.rmtree(entry, ignore_errors=True)
@@ -119,7 +119,7 @@ def remove_leftovers(output: Path) -> None:
 
 
 def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) -> TissueMask:
-    """Create the store in state "writing": levels and tissue decided, no pixels and no grid; returns the tissue."""
+    """Create the store in state "writing", with levels and tissue but no pixels or grid; returns the tissue."""
     info = slide.info
     plans = plan_levels(slide, config)
     mask = find_tissue(slide, config, plans[0].level, progress)
@@ -147,13 +147,13 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
 
 
 def load_ahead(config: TileConfig) -> None:
-    """Start loading the compiled scores in a thread: it takes a second, and they are wanted last."""
+    """Load the compiled scores in a thread: it takes a second, and they are needed last."""
     blas_libraries()  # listed before the thread imports compiled modules, since the two could deadlock
     threading.Thread(target=warm_up, args=(parse_names(config.scores),), name="load", daemon=True).start()
 
 
 def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progress) -> TissueMask:
-    """The slide's tissue, from a view of it at about `VIEW_MPP`, or from a file that says where it is."""
+    """Detect tissue on a view at about `VIEW_MPP`, or read it from a file."""
     factors = view_downsamples(slide, level0, config.tile_size)
     view, size0 = read_view(slide, *factors, workers=config.threads(), progress=progress), slide.info.size0
     progress(0, 1, "finding tissue")
@@ -165,9 +165,9 @@ def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progr
 
 
 def view_downsamples(slide: Slide, level0: Frame, tile: int) -> tuple[float, float]:
-    """Level-0 pixels per pixel of the view that tissue is looked for in, along x and y.
+    """Level-0 pixels per pixel of the view for tissue detection, along x and y.
 
-    Whole multiples of the factors of a level: its pixels are then taken as they are, or averaged in squares.
+    Integer multiples of the downsamples of a level, so its pixels are used directly or averaged in squares.
     """
     info = slide.info
     if info.mpp is None:
@@ -186,7 +186,7 @@ def view_downsamples(slide: Slide, level0: Frame, tile: int) -> tuple[float, flo
 
 
 def mask_from(store: TileStore) -> TissueMask:
-    """The tissue mask that a store was made with."""
+    """Load the tissue mask of a store."""
     label, frame = store.tissue_label()
     tissue = store.meta.tissue
     return TissueMask(

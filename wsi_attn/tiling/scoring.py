@@ -1,4 +1,4 @@
-"""Scoring the tiles of a grid: chunks decoded once each where tiles are chunks, blocks of pixels where they are not."""
+"""Scoring the tiles of a grid: each chunk is decoded once if tiles are chunks; otherwise blocks of pixels are read."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from wsi_attn.store.schema import GridInfo
 from wsi_attn.store.tile_store import TileStore
 
 BATCH_BYTES = 12 << 20
-"""Pixels that one thread scores at once."""
+"""Bytes of pixels that one thread scores at once."""
 
 BLOCK = 2048
-"""Side of what is read at once where tiles are no chunks, in pixels of the grid's resolution."""
+"""Side of a block read at once if tiles are not chunks, in pixels at the grid's resolution."""
 
 
 Scored = tuple[NDArray[np.int64], NDArray[np.bool_], dict[str, NDArray[np.float32]]]
@@ -32,21 +32,21 @@ Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class ChunkSource:
-    """Compressed chunks of the finest level: those of a store, or the slide's tiles that become them."""
+    """Compressed chunks of the finest level: those of a store, or the slide's tiles that will become them."""
 
     read: Callable[[Sequence[tuple[int, int]]], list[bytes | memoryview]]
     codec: ChunkCodec
 
 
 class Scorer:
-    """Reads tiles and scores them; called from many threads, each with pixels of its own that it uses again.
+    """Read and score tiles; called from many threads, each of which reuses its own buffer.
 
     Parameters
     ----------
     rule
-        What tissue is, as `score_tiles` takes it.
+        The tissue rule, as in `score_tiles`.
     chunks
-        Where chunks are read, if not from the store.
+        Source of chunks, if not the store.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Scorer:
         self._own = threading.local()
 
     def chunk_batches(self, origins: NDArray[np.int64]) -> Iterator[Batch]:
-        """Tiles shard by shard, as their bytes lie."""
+        """Tiles by shard, in order of their bytes."""
         rows, columns = self.store.chunks[0].shard
         cell = origins // self.tile
         order = np.lexsort((cell[:, 0], cell[:, 1], cell[:, 0] // columns, cell[:, 1] // rows))
@@ -73,7 +73,7 @@ class Scorer:
             yield batch, origins[batch]
 
     def score_chunks(self, batch: Batch) -> Scored:
-        """Tiles that are chunks: their bytes are read together, and each is decoded once."""
+        """Score tiles that are chunks: their bytes are read together, and each is decoded once."""
         numbers, origins = batch
         cells = [(y // self.tile, x // self.tile) for x, y in origins.tolist()]
         tiles = self._tiles(len(cells))
@@ -93,7 +93,7 @@ class Scorer:
         try:
             return self.chunks.read([cell])[0]
         except SlideReadError:
-            return b"\0"  # cannot be decoded, and is found out then
+            return b"\0"  # undecodable, which is detected then
 
     def _decode(self, data: bytes | memoryview, out: UInt8Array) -> bool:
         try:
@@ -105,7 +105,7 @@ class Scorer:
         return True
 
     def block_batches(self, origins: NDArray[np.int64]) -> Iterator[Batch]:
-        """Tiles by the block that their corner lies in."""
+        """Tiles by the block that contains their corner."""
         side = max(BLOCK, self.tile)
         block = origins // side
         order = np.lexsort((block[:, 0], block[:, 1]))
@@ -114,7 +114,7 @@ class Scorer:
             yield batch, origins[batch]
 
     def score_block(self, batch: Batch) -> Scored:
-        """Tiles near each other, cut from one region that is read once."""
+        """Score neighbouring tiles, cut from one region that is read once."""
         numbers, origins = batch
         tiles = np.full((len(numbers), self.tile, self.tile, 3), BACKGROUND, np.uint8)
         good = np.ones(len(numbers), np.bool_)
@@ -134,7 +134,7 @@ class Scorer:
         return self._score(numbers, origins, tiles, good)
 
     def _region(self, region: Region) -> UInt8Array:
-        """Pixels of a region of the frame, background outside of it."""
+        """Pixels of a region of the frame, with background outside."""
         factors = self.frame.downsample_x, self.frame.downsample_y
         corner0 = region.x * factors[0], region.y * factors[1]
         return read_region_at(self.store, corner0, *factors, (region.width, region.height))

@@ -1,4 +1,4 @@
-"""The grid: where tiles lie, and which of them are kept because of the tissue in them."""
+"""Tile grids: positions of tiles, and selection by tissue."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from wsi_attn.tissue.mask import TissueMask
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Tiles of a grid that are kept, row by row.
+    """Selected tiles of a grid, row by row.
 
-    `origins` int64 (N, 2) are their corners in pixels of the frame they were laid over, `coords0` the same in
-    level-0 pixels, to nearest; `total` counts kept and not kept.
+    `origins` int64 (N, 2) are their corners in pixels of their frame, `coords0` the same in level-0 pixels, rounded;
+    `total` counts all tiles, selected or not.
     """
 
     origins: NDArray[np.int64]
@@ -26,7 +26,7 @@ class Selection:
 
 
 def grid_origins(frame: Frame, tile: int, overlap: int) -> NDArray[np.int64]:
-    """Corners (N, 2) of all tiles that cover a frame, in its pixels, row by row; the last may reach past it."""
+    """Corners (N, 2) of all tiles that cover a frame, in its pixels, row by row; the last may extend beyond it."""
     xs = tile_origins(frame.size.width, tile, tile - overlap)
     ys = tile_origins(frame.size.height, tile, tile - overlap)
     x, y = np.meshgrid(np.array(xs, np.int64), np.array(ys, np.int64))  # (rows, columns) each
@@ -34,29 +34,29 @@ def grid_origins(frame: Frame, tile: int, overlap: int) -> NDArray[np.int64]:
 
 
 def coords0_from(origins: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
-    """Level-0 pixels of frame pixels, to nearest, so that `origins_from0` gives back the same frame pixels."""
+    """Convert frame pixels to level-0 pixels, rounded so that `origins_from0` restores the frame pixels."""
     return np.asarray(np.rint(origins * (frame.downsample_x, frame.downsample_y)), np.int64)
 
 
 def origins_from0(coords0: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
-    """Frame pixels of level-0 pixels, to nearest; exact inverse where downsamples are at least 1."""
+    """Convert level-0 pixels to frame pixels, rounded; the exact inverse if downsamples are at least 1."""
     return np.asarray(np.rint(coords0 / (frame.downsample_x, frame.downsample_y)), np.int64)
 
 
 def select_tiles(mask: TissueMask, frame: Frame, tile: int, overlap: int, min_tissue: float) -> Selection:
-    """Tiles with enough tissue.
+    """Select tiles with enough tissue.
 
-    What the mask's view could not read counts as if it were tissue: damage must not take tiles out of a grid
-    unnoticed, it is counted when the tiles themselves are read.
+    Unreadable areas of the mask's view count as tissue, so damage does not silently remove tiles from a grid; it is
+    counted when the tiles are read.
 
     Parameters
     ----------
     frame
-        Level that tiles are cut from.
+        Level of the tiles.
     tile, overlap
-        In pixels of it.
+        In pixels of the frame.
     min_tissue
-        Least share of a tile's area inside the slide, 0 to 1.
+        Minimum share of a tile's area inside the slide, 0 to 1.
     """
     origins = grid_origins(frame, tile, overlap)
     regions0 = regions0_of(origins, frame, tile)
@@ -72,7 +72,7 @@ def regions0_of(origins: NDArray[np.int64], frame: Frame, tile: int) -> NDArray[
 
 
 def wanted_chunks(mask: TissueMask, level: Level) -> NDArray[np.bool_]:
-    """Chunks of a level, (rows, columns), that hold any tissue or something that the view could not read."""
+    """Chunks of a level, (rows, columns), that contain tissue or areas unreadable in the view."""
     rows, columns = chunk_counts(level)
     y, x = np.mgrid[0:rows, 0:columns]
     factors = np.array([level.downsample_x, level.downsample_y])
@@ -84,9 +84,9 @@ def wanted_chunks(mask: TissueMask, level: Level) -> NDArray[np.bool_]:
 
 
 def touched_chunks(origins: NDArray[np.int64], tile: int, level: Level) -> NDArray[np.bool_]:
-    """Chunks of a level, (rows, columns), that any of these tiles reaches into; all in its pixels."""
+    """Chunks of a level, (rows, columns), that overlap any of these tiles; all in its pixels."""
     rows, columns = chunk_counts(level)
-    edges = np.zeros((rows + 1, columns + 1), np.int64)  # +1 and -1 at the corners of each tile, summed up below
+    edges = np.zeros((rows + 1, columns + 1), np.int64)  # +1 and -1 at the corners of each tile, accumulated below
     top, left, bottom, right = _chunks_under(origins, tile, level)
     for y, x, sign in ((top, left, 1), (bottom, right, 1), (top, right, -1), (bottom, left, -1)):
         np.add.at(edges, (y, x), sign)
@@ -94,7 +94,7 @@ def touched_chunks(origins: NDArray[np.int64], tile: int, level: Level) -> NDArr
 
 
 def _chunks_under(origins: NDArray[np.int64], tile: int, level: Level) -> tuple[NDArray[np.int64], ...]:
-    """First row and column, and those after the last, of the chunks under each tile; each (N,)."""
+    """First row and column, and one past the last, of the chunks under each tile; each (N,)."""
     rows, columns = chunk_counts(level)
     width, height = level.tile_size
     left, top = origins[:, 0] // width, origins[:, 1] // height

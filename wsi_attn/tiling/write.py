@@ -1,8 +1,8 @@
-"""`tile_slide`: one slide into one store, shard by shard, resumable, with memory flat in the slide's size.
+"""`tile_slide`: write one slide into one store, shard by shard, resumable, with memory independent of slide size.
 
-Shards are written whole and in order, few at a time are in the making, and only their compressed chunks are held. A
-journal says which are done; whatever moment a run is killed at, the next one goes on from there and ends with the
-same bytes. Nothing written depends on the clock, on the machine or on the number of threads.
+Shards are written whole and in order; only a few are in progress, and only their compressed chunks are held. A journal
+records finished shards; after an interruption at any moment, the next run resumes and produces the same bytes. The
+output does not depend on the clock, the machine or the number of threads.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["TileConfig", "TileSummary", "tile_slide"]
 
 
 SHARDS_AHEAD = 1
-"""Shards that are read while another one is finished: with that one all that is held of the slide."""
+"""Shards read ahead while another one is finished; together they are all of the slide that is in memory."""
 
 
 def tile_slide(
@@ -58,28 +58,28 @@ def tile_slide(
 ) -> TileSummary:
     """Write the store of a slide, or add a grid to it.
 
-    A complete store of the same slide and parameters is left alone, an unfinished one is resumed; where only the
-    grid is not there yet, it is added and the pixels are not touched. Regions that cannot be read are masked,
-    recorded and counted, and are not an error; nor is a slide without tissue.
+    A complete store of the same slide and parameters is left unchanged and an unfinished one is resumed; if only
+    the grid is missing it is added without changing the pixels. Unreadable regions are masked, recorded and
+    counted, and are not an error; neither is a slide without tissue.
 
     Parameters
     ----------
     output
         The `.zarr` folder; its parents are created.
     overwrite
-        Replace whatever lies there.
+        Replace existing content of `output`.
 
     Raises
     ------
-    StoreExistsError : something else lies at `output`.
+    StoreExistsError : `output` exists and is something else.
     StoreLockedError : another process is writing it.
-    MissingMppError, UsageError : `config.mpp` cannot be had from this slide.
+    MissingMppError, UsageError : `config.mpp` is not possible for this slide.
     NotEncodedError : `config.codec` is `passthrough` and the slide's tiles cannot be copied.
     """
     started = time.perf_counter()
     with store_lock(output):
         if output.exists() and not overwrite:
-            with suppress(StoreError):  # `find_existing` says what is wrong
+            with suppress(StoreError):  # `find_existing` reports the problem
                 recover(output)
         found = find_existing(slide, output, config, overwrite=overwrite)
         remove_leftovers(output)
@@ -89,7 +89,7 @@ def tile_slide(
         store = TileStore(output, read_meta(output))
         mask = mask or mask_from(store)
         if found in ("complete", "without grid"):
-            Journal(FolderBackend(output)).remove()  # its last run may have died between its last two steps
+            Journal(FolderBackend(output)).remove()  # the last run may have stopped between its last two steps
         if found == "complete":
             readable = store.readable(config.grid)
         else:
@@ -107,7 +107,7 @@ def tile_slide(
 
 @contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that drop what is waiting when the block ends by an error or an interruption."""
+    """Thread pool that drops waiting tasks if the block ends with an error or an interruption."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tile")
     try:
         yield pool
@@ -118,22 +118,22 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 def _write_pixels(
     slide: Slide, store: TileStore, mask: TissueMask, config: TileConfig, pool: ThreadPoolExecutor, progress: Progress
 ) -> tuple[TileStore, ScoredGrid | None]:
-    """The store with its pixels; and its grid's scores, where these can be had from the slide while it is copied.
+    """Write the pixels of the store, and the scores of its grid if they can be computed while copying.
 
-    A copy waits for the disk and scores wait for the processor, so that together they take little longer than one.
+    Copying waits for the disk and scoring for the processor, so both together take little longer than one.
     """
     writer = _Writer(slide, store, mask, config, pool, progress)
     chunks = chunks_ahead(store, config, writer.plans[0])
     if chunks is None:
         return writer.run(), None
-    writer.ahead = 0  # scoring has use for the other cores, and for the memory
+    writer.ahead = 0  # scoring needs the other cores and the memory
     copied = threading.Event()
 
     def say(done: int, total: int, what: str) -> None:
-        if copied.is_set():  # until then it is the copy that shows how far it is
+        if copied.is_set():  # until then the copy reports progress
             progress(done, total, what)
 
-    # Closed from the right: an error drops the batches that wait, and then nothing waits for them.
+    # Closed from the right: an error drops the waiting batches, so nothing waits for them.
     with _pool(1) as beside, _pool(config.threads()) as scorers:
         scored = beside.submit(score_grid, store, mask, config, scorers, say, chunks)
         written = writer.run()
@@ -143,7 +143,7 @@ def _write_pixels(
 
 @dataclass
 class _LevelState:
-    """What is known of a level: which chunks could not be read, and which shards are done."""
+    """State of a level: its unreadable chunks and finished shards."""
 
     bad: NDArray[np.bool_]
     done: set[tuple[int, int]] = field(default_factory=set)
@@ -151,7 +151,7 @@ class _LevelState:
 
 @dataclass(frozen=True)
 class _ShardRecord:
-    """One journal entry: a shard in units of shards, its file (none where all is background), its unreadable chunks."""
+    """Journal entry: a shard in units of shards, its file (None if all background) and its unreadable chunks."""
 
     level: int
     row: int
@@ -162,7 +162,7 @@ class _ShardRecord:
 
 
 class _Writer:
-    """One run over the pixels of one store; owns nothing that outlives it."""
+    """One run over the pixels of one store; releases everything when it ends."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class _Writer:
         self.done, self.total = 0, sum(math.prod(chunk_counts(plan.level)) for plan in self.plans)
 
     def run(self) -> TileStore:
-        """Write what the journal does not say is done; returns the store with all of its pixels, not yet complete."""
+        """Write everything that the journal does not record; returns the store with all pixels, not yet complete."""
         for entry in self.journal.read():
             self._replay(_ShardRecord(**entry))
         for index, plan in enumerate(self.plans):
@@ -194,7 +194,7 @@ class _Writer:
         return TileStore(self.store.path, self._meta())
 
     def _replay(self, record: _ShardRecord) -> None:
-        """Believe an entry whose shard is there and whole; a power cut may have taken it."""
+        """Accept a journal entry if its shard is present and intact; a power failure may have removed it."""
         if record.bytes:
             content = self.place.get(sharding.shard_key(record.level, record.row, record.column))
             if content is None or len(content) != record.bytes or sharding.crc32c(content) != record.crc32c:
@@ -217,7 +217,7 @@ class _Writer:
         self.damage.append(known + _rectangles(self.states[index].bad, plan))
 
     def _copier(self, index: int, plan: LevelPlan) -> Callable[[Region], Callable[[], _ShardRecord]]:
-        """Starts the copy of a shard, which one thread does from end to end; returns how to wait for it."""
+        """Start copying a shard in one thread; returns a function that waits for it."""
         wanted, tiles = self._wanted(index, plan), plan.tiles
         assert tiles is not None  # noqa: S101 - levels that are passed through have tiles
 
@@ -231,7 +231,9 @@ class _Writer:
     def _encoder(
         self, index: int, plan: LevelPlan, known: list[Region]
     ) -> Callable[[Region], Callable[[], _ShardRecord]]:
-        """Starts reading and compressing the blocks of a shard, each in a thread; returns how to wait and store it."""
+        """Start reading and compressing the blocks of a shard in threads; returns a function that waits and
+        stores it.
+        """
         wanted, read = self._wanted(index, plan), reader_of(plan, self.slide, self.store, known)
 
         def start(shard: Region) -> Callable[[], _ShardRecord]:
@@ -309,7 +311,7 @@ class _Writer:
 
 
 def _mark_complete(store: TileStore, grid: Mapping[str, FileInfo]) -> None:
-    """The last step: record that the store is complete, with the sizes and checksums of its files."""
+    """Last step: record that the store is complete, with the sizes and checksums of its files."""
     meta = store.meta
     if meta.records_all_files:
         meta = dataclasses.replace(meta, files={**(meta.files or {}), **grid})
@@ -318,7 +320,7 @@ def _mark_complete(store: TileStore, grid: Mapping[str, FileInfo]) -> None:
 
 
 def _recoded(count: int) -> str:
-    return f"{count} of its tiles state other colours than the rest and are compressed again"
+    return f"{count} of its tiles state different colours than the rest and are recompressed"
 
 
 def _shards(plan: LevelPlan) -> Iterator[Region]:
@@ -333,12 +335,12 @@ def _shards(plan: LevelPlan) -> Iterator[Region]:
 def _encode_shard(
     plan: LevelPlan, shard: Region, parts: list[Chunks]
 ) -> tuple[list[bytes | memoryview], list[tuple[int, int]]]:
-    """The file of a shard in parts, and which chunks it lacks."""
+    """The file of a shard in parts, and its missing chunks."""
     rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
     cells = np.concatenate([part.cells for part in parts]) - np.array([shard.y, shard.x])
     data = [chunk for part in parts for chunk in part.data]
     numbers: NDArray[np.int64] = cells[:, 0] * columns + cells[:, 1]
-    order = np.argsort(numbers)  # blocks are not in the order of the shard
+    order = np.argsort(numbers)  # blocks are not in shard order
     content = sharding.encode_shard(numbers[order], [data[chunk] for chunk in order.tolist()], rows * columns)
     return content, [(row, column) for part in parts for row, column in part.bad.tolist()]
 
@@ -349,7 +351,7 @@ def _place(plan: LevelPlan, shard: Region) -> tuple[int, int]:
 
 
 def _rectangles(bad: NDArray[np.bool_], plan: LevelPlan) -> list[Region]:
-    """Unreadable chunks as rectangles in pixels of the level, neighbours in a row joined."""
+    """Unreadable chunks as rectangles in pixels of the level; neighbours in a row are merged."""
     (width, height), size = plan.level.tile_size, plan.level.size
     found = []
     for row in np.flatnonzero(bad.any(axis=1)).tolist():

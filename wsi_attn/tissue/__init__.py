@@ -1,1 +1,1 @@
-"""Where on a slide tissue lies: masks from low-resolution views, and the share of each tile that they cover."""
+"""Tissue detection on low-resolution views, and tissue coverage of tiles."""

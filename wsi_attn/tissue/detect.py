@@ -1,9 +1,9 @@
-"""Finding tissue on a low-resolution view of a slide, by methods with a name, and cleaning what they find.
+"""Tissue detection on a low-resolution view of a slide.
 
-A method says where tissue is, and which rule on single pixels, *measure > threshold*, comes nearest to that: the rule
-is kept with the mask, so that full-resolution pixels can be judged by it too. Then small specks are dropped and small
-holes filled. `otsu` is nothing but its rule, and takes coloured pen marks for tissue; `robust` leaves ink, padding and
-dust out of the mask, which its rule alone could not.
+Each named method returns a tissue mask and the pixel rule, *measure > threshold*, that approximates it best. The rule
+is stored with the mask so that full-resolution pixels can be classified too. Detection then removes small specks and
+fills small holes. `otsu` equals its rule and classifies coloured pen marks as tissue; `robust` excludes ink, padding
+and dust, which its rule alone cannot.
 """
 
 from __future__ import annotations
@@ -46,62 +46,64 @@ __all__ = [
 ]
 
 GREY_CHROMA = 8
-"""A view with practically no pixel more colourful than this is a grey picture, or empty."""
+"""A view with practically no pixel more colourful than this is grey or empty."""
 
 DARKNESS_RANGE = (20, 40)
-"""Allowed threshold of grey pictures, in grey values darker than glass."""
+"""Allowed threshold of grey images, in grey values darker than glass."""
 
 GLASS_GREY = 200
-"""Glass is at least this bright; a picture without glass is judged against it."""
+"""Minimum brightness of glass; an image without glass is compared with this value."""
 
 BRIGHTNESS_RANGE = (20, 50)
 """Allowed threshold of fluorescence, in grey values; camera noise of a black background stays below 20."""
 
 BLACK = 40
-"""A dark background: the darkest tenth of the view is below this while next to nothing of it looks like glass."""
+"""Dark background: the darkest tenth of the view is below this value and almost nothing looks like glass."""
 
 SPECK_UM2, HOLE_UM2 = 2_500.0, 10_000.0
-"""Areas, 50 µm and 100 µm squared, below which specks are dropped and holes are filled."""
+"""Areas, 50 µm and 100 µm squared, below which specks are removed and holes are filled."""
 
 SPECK_SHARE, HOLE_SHARE = 2e-5, 1e-4
-"""The same as shares of the picture, where the pixel size is not known."""
+"""The same as shares of the view, used if the pixel size is unknown."""
 
 MAX_SHARE = 5e-3
-"""Neither a speck nor a hole may be a larger share of the picture than this, whatever its size in microns."""
+"""Upper limit of the area of specks and holes as a share of the view, whatever their size in microns."""
 
 EDGE_SHARE = 0.9
-"""A pixel of the view of which the slide covers less than this shows fill as much as slide."""
+"""A pixel of the view that the slide covers by less than this share is mostly fill."""
 
 VIEW_MPP = 8.0
-"""µm per pixel at which tissue is looked for: 16 pixels along a tile of 256 at 0.5."""
+"""µm per pixel of the view used for tissue detection: 16 pixels along a tile of 256 at 0.5."""
 
 VIEW_SIDE, VIEW_SIDE_UNKNOWN = 2560, 2048
-"""Longer side of that view at most, and where the pixel size is not known; bounds its memory to some 200 MB."""
+"""Maximum longer side of that view, and the longer side if the pixel size is unknown; limits its memory to about 200
+MB.
+"""
 
 METHODS: Registry[Callable[[UInt8Array, BoolArray], Detection]] = Registry("tissue method")
-"""Methods: smoothed uint8 (rows, columns, 3) and which of it is readable, to what is tissue before cleaning."""
+"""Methods by name: from a smoothed uint8 (rows, columns, 3) view and its readable mask to tissue before cleaning."""
 
 METHODS.register("robust")(find_robustly)
 
 
 @METHODS.register("otsu")
 def find_by_otsu(pixels: UInt8Array, readable: BoolArray) -> Detection:
-    """Where the rule of `otsu_rule` holds."""
+    """Return the pixels that satisfy the rule of `otsu_rule`."""
     rule = otsu_rule(pixels, readable)
     return Detection(apply_rule(pixels, rule), rule, np.zeros_like(readable))
 
 
 @METHODS.register("none")
 def find_everything(_pixels: UInt8Array, readable: BoolArray) -> Detection:
-    """The whole picture is tissue."""
+    """Classify the whole view as tissue."""
     return Detection(np.ones_like(readable), Rule("chroma", -1), np.zeros_like(readable))
 
 
 def otsu_rule(pixels: UInt8Array, readable: BoolArray) -> Rule:
-    """Otsu's threshold on the measure that suits the picture, within the range documented for it.
+    """Return Otsu's threshold on the measure that suits the view, limited to its documented range.
 
-    Stained tissue is more colourful than glass; a grey picture is darker than glass; fluorescence is brighter
-    than a black background.
+    Stained tissue is more colourful than glass; tissue in a grey image is darker than glass; fluorescence is
+    brighter than a black background.
     """
     seen = pixels if readable.all() else pixels[readable]
     brightest, chroma = measure_of(seen, "brightness"), measure_of(seen, "chroma")
@@ -128,37 +130,37 @@ def detect_tissue(
     min_area_um2: float | None = None,
     max_hole_um2: float | None = None,
 ) -> TissueMask:
-    """Tissue of a slide from a low-resolution view of it.
+    """Detect tissue on a low-resolution view of a slide.
 
     Parameters
     ----------
     pixels
         uint8 (rows, columns, 3), RGB, the whole slide.
     frame
-        How the view lies over level 0.
+        Position of the view in level-0 coordinates.
     mpp
-        Level-0 pixel size, for the areas of specks and holes; without it they are shares of the picture.
+        Level-0 pixel size, for the areas of specks and holes; without it, areas are shares of the view.
     readable
-        bool (rows, columns), False where the view could not be read; all of it by default.
+        bool (rows, columns), False where the view could not be read; all True by default.
     method
-        A name in `METHODS`.
+        A key of `METHODS`.
     size0
-        Extent of the slide; by default that of the frame.
+        Size of the slide in level-0 pixels; by default that of the frame.
     min_area_um2
-        Pieces of tissue smaller than this, µm², are dropped; by default `SPECK_UM2`, or less on a small picture.
+        Pieces of tissue below this area, µm², are removed; by default `SPECK_UM2`, or less on a small view.
     max_hole_um2
-        Holes smaller than this, µm², are filled, but for those at the edge of the slide, which may go on outside
-        it; by default `HOLE_UM2`, or less on a small picture.
+        Holes below this area, µm², are filled unless they touch the border of the slide, where they may continue
+        outside; by default `HOLE_UM2`, or less on a small view.
 
     Returns
     -------
-    A mask without tissue where nothing is readable. A pixel at the right or bottom edge of which the slide covers
-    less than `EDGE_SHARE` is taken from its neighbour: the rest of it is fill, not glass.
+    The mask, empty if nothing is readable. A pixel at the right or bottom border that the slide covers by less than
+    `EDGE_SHARE` is copied from its neighbour, since the rest of it is fill, not glass.
 
     Raises
     ------
-    UnknownNameError : no such method.
-    MissingMppError : an area is given in µm² and the pixel size is not.
+    UnknownNameError : `method` is unknown.
+    MissingMppError : an area is given in µm² and the pixel size is unknown.
     """
     find = METHODS.get(method)
     seen = np.ones(pixels.shape[:2], np.bool_) if readable is None else readable
@@ -176,39 +178,39 @@ def detect_tissue(
 
 
 def view_downsamples(mpp: Mpp | None, wanted: float) -> tuple[float, float]:
-    """Level-0 pixels per pixel, along x and y, of a view of `wanted` µm per pixel; never finer than level 0.
+    """Level-0 pixels per pixel, along x and y, of a view at `wanted` µm per pixel; at least 1.
 
     Raises
     ------
-    MissingMppError : the slide's pixel size is not known.
+    MissingMppError : the pixel size of the slide is unknown.
     """
     if mpp is None:
         raise MissingMppError(
-            f"Cannot look for tissue at {wanted:g} µm/px: the slide's pixel size is not known; say it with "
+            f"Cannot detect tissue at {wanted:g} µm/px: the slide's pixel size is unknown; set it with "
             "--slide-mpp X[,Y]"
         )
     return max(1.0, wanted / mpp.x), max(1.0, wanted / mpp.y)
 
 
 def drop_specks(mask: BoolArray, area: float) -> BoolArray:
-    """Without the 8-connected components of fewer than `area` pixels."""
+    """Remove 8-connected components of fewer than `area` pixels."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= area
-    keep[0] = False  # label 0 is what is not in the mask
+    keep[0] = False  # label 0 is the background
     return np.asarray(keep[labels])
 
 
 def fill_holes(mask: BoolArray, area: float) -> BoolArray:
-    """With the 4-connected gaps of fewer than `area` pixels, edge ones excepted, filled."""
+    """Fill 4-connected gaps of fewer than `area` pixels, except those that touch the border."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
     fill = stats[:, cv2.CC_STAT_AREA] < area
     for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        fill[edge] = False  # the gap may go on outside the picture
+        fill[edge] = False  # the gap may continue outside the view
     return np.asarray(mask | fill[labels])
 
 
 def _to_the_edge(pixels: UInt8Array, readable: BoolArray, frame: Frame, size0: Size) -> UInt8Array:
-    """The view with its last column and row taken from their neighbours where hardly any of them is slide."""
+    """Copy the last column and row from their neighbours if the slide covers too little of them."""
     rows, columns = readable.shape
     covered_x, covered_y = size0.width / frame.downsample_x % 1 or 1.0, size0.height / frame.downsample_y % 1 or 1.0
     if columns > 1 and covered_x < EDGE_SHARE and size0.width < columns * frame.downsample_x:
@@ -233,7 +235,7 @@ def _areas(
     if mpp is None:
         if min_area_um2 is not None or max_hole_um2 is not None:
             raise MissingMppError(
-                "Areas in µm² need the slide's pixel size, which is not known; say it with --slide-mpp X[,Y]"
+                "Areas in µm² need the slide's pixel size, which is unknown; set it with --slide-mpp X[,Y]"
             )
         return total * SPECK_SHARE, total * HOLE_SHARE
     pixel_um2 = mpp.x * frame.downsample_x * mpp.y * frame.downsample_y

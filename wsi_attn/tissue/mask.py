@@ -1,6 +1,6 @@
-"""`TissueMask`: where tissue lies, as a raster over level 0, and what share of any region it covers.
+"""`TissueMask`: a tissue raster in level-0 coordinates, and its coverage of arbitrary regions.
 
-Stands on geometry alone; how a mask is found is `detect.py`, which tiles are kept is decided in `tiling`.
+Depends on geometry only; `detect.py` computes masks and `tiling` decides which tiles to keep.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Regions0 = NDArray[np.int64] | NDArray[np.float64]
 class TissueMask:
     """Tissue of one slide at the resolution of a low-resolution view.
 
-    `mask` is bool (rows, columns) over `frame`; `readable` has the same shape and is False where the view could
-    not be read, which is never tissue. `measure` and `threshold` are the rule that found it, before cleaning:
-    a pixel is tissue where its measure (see `detect.MEASURES`) exceeds the threshold; the score `tissue`
-    applies the same rule to full-resolution pixels. `size0` is the slide's extent in level-0 pixels: the last
-    row and column of a frame may reach past it.
+    `mask` is bool (rows, columns) over `frame`; `readable` has the same shape and is False where the view could not
+    be read; such pixels are never tissue. `measure` and `threshold` are the rule behind the mask before cleaning: a
+    pixel is tissue if its measure (see `detect.MEASURES`) exceeds the threshold; the score `tissue` applies the
+    same rule to full-resolution pixels. `size0` is the size of the slide in level-0 pixels: the last row and column
+    of a frame may extend beyond it.
     """
 
     mask: BoolArray
@@ -42,10 +42,10 @@ class TissueMask:
         return float(self.coverage(np.array([[0, 0, *self.size0]]))[0])
 
     def coverage(self, regions0: Regions0) -> NDArray[np.float32]:
-        """Share of each region that is tissue, of the part that lies inside the slide.
+        """Share of tissue in the part of each region that lies inside the slide.
 
-        Partly covered mask pixels count by the area that is covered. What lies outside the slide does not
-        count, so that a tile at the border is judged by the pixels it has, as its score is.
+        Partly covered mask pixels count by their covered area. Areas outside the slide do not count, so a tile
+        at the border is evaluated by the pixels it has, like its score.
 
         Parameters
         ----------
@@ -59,14 +59,14 @@ class TissueMask:
         return raster_coverage(self.mask, self.frame, self.size0, regions0)
 
     def unknown(self, regions0: Regions0) -> NDArray[np.float32]:
-        """Share of each region whose view could not be read, measured as `coverage` is."""
+        """Share of each region whose view could not be read, computed like `coverage`."""
         if self.readable.all():
             return np.zeros(len(regions0), np.float32)
         return raster_coverage(~self.readable, self.frame, self.size0, regions0)
 
 
 def raster_coverage(raster: BoolArray, frame: Frame, size0: Size, regions0: Regions0) -> NDArray[np.float32]:
-    """Share of each region, inside the slide, where a raster is True.
+    """Share of each region, inside the slide, in which a raster is True.
 
     The raster is piecewise constant, so its integral image is bilinear within a pixel and interpolating that
     linearly weights partial pixels exactly. Cost O(pixels + N).

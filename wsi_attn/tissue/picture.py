@@ -1,4 +1,4 @@
-"""A picture of where tissue was found: its outlines over the view of the slide."""
+"""Preview image of a tissue mask: its outlines over the view of the slide."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from wsi_attn.tissue.polygons import CLASS_COLOUR
 from wsi_attn.tissue.rings import Ring, trace_polygons
 
 SIDE = 1600
-"""Longer side of the picture at most, pixels."""
+"""Maximum longer side of the image, pixels."""
 
 UNREADABLE = (128, 128, 128)
-"""Grey where the slide could not be read."""
+"""Grey of unreadable areas."""
 
 FRACTION_BITS = 4
 """OpenCV draws corners at sixteenths of a pixel."""
 
 
 def draw_tissue(pixels: UInt8Array, mask: TissueMask) -> bytes:
-    """A PNG of a view with the outlines of the mask that was found on it.
+    """Draw the outlines of a mask over its view, as PNG.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def draw_tissue(pixels: UInt8Array, mask: TissueMask) -> bytes:
         for polygon in trace_polygons(mask.mask, mask.frame, mask.size0)
         for ring in (polygon.exterior, *polygon.holes)
     ]
-    for colour, width in (((255, 255, 255), 3), (CLASS_COLOUR, 1)):  # light beside dark: seen on glass and on tissue
+    for colour, width in (((255, 255, 255), 3), (CLASS_COLOUR, 1)):  # light beside dark: visible on glass and on tissue
         cv2.polylines(picture, rings, True, colour, width, cv2.LINE_AA, FRACTION_BITS)
     _, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     return bytes(encoded)
 
 
 def _drawn(ring: Ring, factors: tuple[float, float]) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
-    # The middle of OpenCV's pixels lies at whole numbers.
+    # OpenCV puts pixel centres at integers.
     return np.rint((ring * factors - 0.5) * (1 << FRACTION_BITS)).astype(np.int32)

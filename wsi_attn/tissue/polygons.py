@@ -1,4 +1,4 @@
-"""Tissue as GeoJSON, as QuPath writes and reads it: to look at, to correct by hand, to read back."""
+"""Tissue as GeoJSON in the format of QuPath: to inspect, to correct by hand and to read back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMESPACE = uuid.UUID("0f6a4a53-5e0c-5b0e-9a0e-6d1c1d9ad7c4")
 CLASS_NAME, CLASS_COLOUR = "Tissue", (27, 120, 55)
 
 NOT_TISSUE = ("ignore", "background", "glass")
-"""Beginnings of class names whose regions are taken out of the tissue, in any case: QuPath's own `Ignore*` is one."""
+"""Prefixes, in any case, of class names whose regions are excluded from tissue; QuPath's `Ignore*` is one."""
 
 POLYGONS = ("Polygon", "MultiPolygon")
 OTHERS = ("Point", "MultiPoint", "LineString", "MultiLineString")
@@ -34,34 +34,34 @@ OTHERS = ("Point", "MultiPoint", "LineString", "MultiLineString")
 
 @dataclass(frozen=True)
 class Regions:
-    """What a GeoJSON file says of a slide."""
+    """Regions in a GeoJSON file."""
 
     tissue: tuple[Polygon, ...]
     background: tuple[Polygon, ...]
-    """Regions that are taken out, whatever they lie in."""
+    """Excluded regions, whatever contains them."""
 
     ignored: int
-    """Features that are points, lines or nothing, and say nothing of areas."""
+    """Number of features without area: points, lines and empty geometries."""
 
 
 def tissue_polygons(mask: TissueMask, tolerance: float = 0.0) -> list[Polygon]:
-    """The pieces of a mask, outlined on the edges of its pixels.
+    """Outline the pieces of a mask along pixel edges.
 
     Parameters
     ----------
     tolerance
-        Level-0 pixels that an outline may move in order to have fewer corners; 0 keeps every corner.
+        Maximum displacement of an outline in level-0 pixels to reduce its corners; 0 keeps every corner.
     """
     polygons = trace_polygons(mask.mask, mask.frame, mask.size0)
     return [simplified(polygon, tolerance) for polygon in polygons] if tolerance > 0 else polygons
 
 
 def tissue_to_geojson(mask: TissueMask, fingerprint: str, mpp: Mpp | None, tolerance: float = 0.0) -> dict[str, Any]:
-    """A FeatureCollection of QuPath annotations, one for each piece of tissue, with holes, largest first.
+    """Return a FeatureCollection of QuPath annotations, one per piece of tissue, with holes, largest first.
 
-    Coordinates are level-0 pixels of the whole slide; see `geojson.shifted` for how they are written. `measurements`
-    holds the area in µm² where the pixel size is known, else in level-0 pixels squared. An `id` depends on the slide's
-    fingerprint and the outline only.
+    Coordinates are level-0 pixels of the whole slide; see `geojson.shifted` for the coordinates in files.
+    `measurements` contains the area in µm² if the pixel size is known, otherwise in level-0 pixels squared. An `id`
+    depends only on the slide's fingerprint and the outline.
     """
     unit, factor = ("area µm²", mpp.x * mpp.y) if mpp else ("area px²", 1.0)
     polygons = sorted(tissue_polygons(mask, tolerance), key=lambda polygon: -polygon.area)
@@ -85,7 +85,7 @@ def tissue_to_geojson(mask: TissueMask, fingerprint: str, mpp: Mpp | None, toler
 
 
 def features_digest(collection: dict[str, Any]) -> str:
-    """SHA-256 of the features, to tell a file that was changed by hand from one that was not."""
+    """SHA-256 of the features, to detect manual changes to a file."""
     return hashlib.sha256(json.dumps(collection["features"], sort_keys=True).encode()).hexdigest()
 
 
@@ -98,32 +98,32 @@ def tissue_from_geojson(
     pixels: UInt8Array | None = None,
     readable: BoolArray | None = None,
 ) -> TissueMask:
-    """The mask that a file of regions says, drawn or corrected in QuPath; its method is "file".
+    """Read a tissue mask from a GeoJSON file drawn or corrected in QuPath; its method is "file".
 
     Parameters
     ----------
     frame, size0
-        How the mask is to lie over level 0, and the extent of the slide.
+        Position of the mask in level-0 coordinates, and the size of the slide.
     origin
-        Corner of the slide's bounds, where the coordinates of a file begin that does not say otherwise.
+        Corner of the slide's bounds, the origin of coordinates in a file that does not state another.
     pixels
-        uint8 (rows, columns, 3), the view of the slide in that frame: the mask's rule is then the one that comes
-        nearest to the regions. Without it, or where all or nothing is tissue, it is chroma above the lower bound of
+        uint8 (rows, columns, 3), the view of the slide in that frame; the rule of the mask is then fitted to the
+        regions. Without it, or if all or nothing is tissue, the rule is chroma above the lower bound of
         `CHROMA_RANGE`.
     readable
-        bool (rows, columns), False where the view could not be read, which is never tissue.
+        bool (rows, columns), False where the view could not be read; such pixels are never tissue.
 
     Raises
     ------
-    TissueError : the file cannot be read or is malformed, names no tissue, or lies outside the slide.
+    TissueError : the file is unreadable or malformed, contains no tissue, or lies outside the slide.
     """
     regions = read_regions(path, origin)
     if regions.background and not regions.tissue:
-        raise TissueError(f"{path}: every region is classified as no tissue; draw what is tissue as well")
+        raise TissueError(f"{path}: no region is classified as tissue; draw the tissue too")
     if regions.tissue and not any(_meets(polygon, size0) for polygon in regions.tissue):
         raise TissueError(
-            f"{path}: no region lies on the slide, which is {size0.width} x {size0.height} px; it must be in level-0 "
-            "pixels of this slide, counted from the corner of its bounds as QuPath does"
+            f"{path}: no region lies on the slide, which is {size0.width} x {size0.height} px; coordinates must be "
+            "level-0 pixels of this slide relative to the corner of its bounds, as in QuPath"
         )
     seen = np.ones((frame.size.height, frame.size.width), np.bool_) if readable is None else readable
     mask = fill_polygons(regions.tissue, frame, size0) & ~fill_polygons(regions.background, frame, size0) & seen
@@ -134,13 +134,15 @@ def tissue_from_geojson(
 
 
 def read_regions(path: Path, origin: Point = ORIGIN) -> Regions:
-    """The polygons of a GeoJSON file: a FeatureCollection, a list of Features, or one Feature; nested ones too.
+    """Read the polygons of a GeoJSON file: a FeatureCollection, a list of Features, or one Feature, including
+    nested ones.
 
-    Everything is tissue but what is classified as in `NOT_TISSUE`. Coordinates are as `classified_polygons` gives them.
+    Every polygon is tissue unless its class matches `NOT_TISSUE`. Coordinates are as in `classified_polygons`.
 
     Raises
     ------
-    TissueError : no JSON, no GeoJSON, a malformed feature (the message says which), or no polygon among features.
+    TissueError : the file is not JSON or GeoJSON, a feature is malformed (the message names it), or no feature is a
+        polygon.
     """
     tissue: list[Polygon] = []
     background: list[Polygon] = []
@@ -151,9 +153,7 @@ def read_regions(path: Path, origin: Point = ORIGIN) -> Regions:
             ignored += 1
         (background if name.casefold().startswith(NOT_TISSUE) else tissue).extend(polygons)
     if found and ignored == len(found):
-        raise TissueError(
-            f"{path}: none of its {ignored} features is a polygon; tissue is drawn as areas, not as lines"
-        )
+        raise TissueError(f"{path}: none of its {ignored} features is a polygon; draw tissue as areas, not as lines")
     return Regions(tuple(tissue), tuple(background), ignored)
 
 
@@ -161,14 +161,14 @@ def classified_polygons(
     path: Path,
     origin: Point = ORIGIN,
 ) -> list[tuple[str, list[Polygon]]]:
-    """The name of its class, empty where it has none, and the polygons of every feature of a file.
+    """Return the class name (empty if none) and the polygons of every feature of a file.
 
     Points and lines are features without polygons.
 
     Parameters
     ----------
     origin
-        Corner of the slide's bounds, where the coordinates of a file begin that does not say otherwise.
+        Corner of the slide's bounds, the origin of coordinates in a file that does not state another.
 
     Returns
     -------
@@ -176,7 +176,7 @@ def classified_polygons(
 
     Raises
     ------
-    TissueError : no JSON, no GeoJSON, or a malformed feature; the message says which.
+    TissueError : the file is not JSON or GeoJSON, or a feature is malformed; the message names it.
     """
     try:
         document = geojson.read_document(path)
@@ -204,7 +204,7 @@ def _moved(polygons: list[Polygon], offset: tuple[float, float]) -> list[Polygon
 
 
 def _features(document: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Features with words for where they are, counted from 1, children after their parents."""
+    """Yield features with their location in the file, counted from 1, children after their parents."""
     if isinstance(document, dict) and document.get("type") == "FeatureCollection":
         members = document.get("features")
     elif isinstance(document, dict) and document.get("type") == "Feature":
@@ -227,52 +227,52 @@ def _walk(members: Sequence[Any], prefix: str, path: Path) -> Iterator[tuple[str
         children = children or feature.get("childObjects")
         if children is not None:
             if not isinstance(children, list):
-                raise TissueError(f"{path}: {where}: childObjects is no list")
+                raise TissueError(f"{path}: {where}: childObjects is not a list")
             yield from _walk(children, f"{where}.", path)
 
 
 def _polygons(geometry: Any) -> list[Polygon]:
-    """The polygons of a geometry; none for points and lines, and for a feature without geometry."""
+    """Polygons of a geometry; empty for points, lines and missing geometries."""
     if geometry is None:
         return []
     if not isinstance(geometry, dict):
-        raise ValueError("its geometry is no object")
+        raise ValueError("its geometry is not an object")
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     if kind in OTHERS:
         return []
     if kind == "GeometryCollection":
         members = geometry.get("geometries")
         if not isinstance(members, list):
-            raise ValueError("a GeometryCollection without geometries")
+            raise ValueError("a GeometryCollection has no geometries")
         return [polygon for member in members for polygon in _polygons(member)]
     if kind not in POLYGONS:
         raise ValueError(f"unknown geometry {kind!r}; expected {' or '.join(POLYGONS)}")
     if not isinstance(coordinates, list):
-        raise ValueError(f"a {kind} without coordinates")
+        raise ValueError(f"a {kind} has no coordinates")
     return [_polygon(rings) for rings in ([coordinates] if kind == "Polygon" else coordinates) if rings != []]
 
 
 def _polygon(rings: Any) -> Polygon:
     if not isinstance(rings, list):
-        raise ValueError("a polygon is a list of rings")
+        raise ValueError("a polygon must be a list of rings")
     exterior, *holes = [_ring(ring) for ring in rings]
     return Polygon(_turned(exterior, 1), tuple(_turned(hole, -1) for hole in holes))
 
 
 def _ring(positions: Any) -> Ring:
-    """Corners of a ring, the repeated last one left out."""
+    """Corners of a ring without the repeated last one."""
     if not isinstance(positions, list):
-        raise ValueError("a ring is a list of positions")
+        raise ValueError("a ring must be a list of positions")
     corners = []
     for position in positions:
         numbers = position[:2] if isinstance(position, list) else []
         if len(numbers) != 2 or not all(_is_number(number) for number in numbers):
-            raise ValueError(f"a position is two finite numbers, not {json.dumps(position)[:60]}")
+            raise ValueError(f"a position must be two finite numbers, not {json.dumps(position)[:60]}")
         corners.append((float(numbers[0]), float(numbers[1])))
     if len(corners) > 1 and corners[0] == corners[-1]:
         corners.pop()
     if len(corners) < 3:
-        raise ValueError(f"a ring needs 3 corners at least and has {len(corners)}")
+        raise ValueError(f"a ring needs at least 3 corners and has {len(corners)}")
     return np.asarray(corners, np.float64)
 
 
@@ -285,11 +285,11 @@ def _turned(ring: Ring, sign: int) -> Ring:
 
 
 def _class_name(properties: Any) -> str:
-    """Name of a feature's class; empty where it has none. Of a derived class, `A: B`, the first part."""
+    """Class name of a feature, empty if none; for a derived class, `A: B`, the first part."""
     if properties is None:
         return ""
     if not isinstance(properties, dict):
-        raise ValueError("its properties are no object")
+        raise ValueError("its properties are not an object")
     found = properties.get("classification")
     if isinstance(found, dict):
         names = found.get("names")
@@ -303,7 +303,7 @@ def _meets(polygon: Polygon, size0: Size) -> bool:
 
 
 def _closed(ring: Ring) -> list[list[float]]:
-    """Positions of a ring, the first one repeated; whole numbers as such."""
+    """Positions of a ring with the first one repeated; integral values become integers."""
     corners = [[_short(x), _short(y)] for x, y in ring.tolist()]
     return [*corners, corners[0]]
 

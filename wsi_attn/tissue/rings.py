@@ -1,8 +1,8 @@
-"""Outlines of a mask along the edges of its pixels, and the way back, in level-0 pixels.
+"""Conversion between masks and outlines along pixel edges, in level-0 pixels.
 
-Nothing is lost: an outline runs on the pixel edges themselves, so its area is that of the mask, and what it encloses
-is the mask again. Pixels that touch at a corner only are two pieces; every ring is simple, and where rings of a piece
-meet they meet in single points, as GeoJSON and the geometry library of QuPath want it.
+The conversion is lossless: outlines follow pixel edges, so their area equals that of the mask, and filling them
+restores the mask. Pixels that touch only at a corner are separate pieces. Every ring is simple, and rings of one piece
+meet only in single points, as GeoJSON and the geometry library of QuPath require.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ RIGHT, DOWN, LEFT, UP = range(4)
 
 
 class Polygon(NamedTuple):
-    """One connected piece: its outer ring, counted positive in (x, y), and the rings of its holes, negative."""
+    """A connected piece: its outer ring, oriented positively in (x, y), and the rings of its holes, oriented
+    negatively.
+    """
 
     exterior: Ring
     holes: tuple[Ring, ...] = ()
@@ -36,20 +38,20 @@ class Polygon(NamedTuple):
 
 
 def ring_area(ring: Ring) -> float:
-    """Signed area of a ring; positive from the top left by way of the top right."""
+    """Signed area of a ring; positive if it runs from the top left to the top right."""
     x, y = ring[:, 0], ring[:, 1]
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
 def trace_polygons(mask: BoolArray, frame: Frame, size0: Size) -> list[Polygon]:
-    """Outlines of a mask, top to bottom; a mask pixel that reaches past the slide is cut off there.
+    """Outline a mask from top to bottom; mask pixels that extend beyond the slide are clipped.
 
     Parameters
     ----------
     mask
         bool (rows, columns) over `frame`.
     size0
-        Extent of the slide.
+        Size of the slide.
     """
     _, labels = cv2.connectedComponents(np.ascontiguousarray(mask, np.uint8), connectivity=4)
     exteriors: dict[int, Ring] = {}
@@ -65,13 +67,13 @@ def trace_polygons(mask: BoolArray, frame: Frame, size0: Size) -> list[Polygon]:
 
 
 def fill_polygons(polygons: Iterable[Polygon], frame: Frame, size0: Size) -> BoolArray:
-    """Which pixels of a frame have the middle of the part inside the slide inside a polygon.
+    """Rasterise polygons: True where the centre of a pixel's part inside the slide lies inside a polygon.
 
-    What lies inside is decided for each polygon by counting crossings of all its rings; polygons add up.
+    Each polygon uses the even-odd rule over all its rings; the result is the union of the polygons.
 
     Returns
     -------
-    bool (rows, columns). `trace_polygons` of it gives the outlines back, wherever they run on pixel edges.
+    bool (rows, columns). `trace_polygons` restores the outlines if they follow pixel edges.
     """
     mask = np.zeros((frame.size.height, frame.size.width), np.bool_)
     xs = _middles(frame.size.width, frame.downsample_x, size0.width)
@@ -82,8 +84,9 @@ def fill_polygons(polygons: Iterable[Polygon], frame: Frame, size0: Size) -> Boo
 
 
 def simplified(polygon: Polygon, tolerance: float) -> Polygon:
-    """A polygon with fewer corners, none of whose edges is further than `tolerance` level-0 pixels from the old one
-    (Douglas and Peucker). A ring that would lose its area stays as it is; narrow parts may come to touch.
+    """Simplify a polygon (Douglas and Peucker); new edges stay within `tolerance` level-0 pixels of the old outline.
+
+    A ring that would lose its area stays unchanged; narrow parts may touch.
     """
     return Polygon(
         _simplified(polygon.exterior, tolerance), tuple(_simplified(hole, tolerance) for hole in polygon.holes)
@@ -91,7 +94,7 @@ def simplified(polygon: Polygon, tolerance: float) -> Polygon:
 
 
 def _simplified(ring: Ring, tolerance: float) -> Ring:
-    origin = ring.min(axis=0)  # float32 of OpenCV is exact enough near zero
+    origin = ring.min(axis=0)  # float32 of OpenCV is accurate enough near zero
     fewer = cv2.approxPolyDP((ring - origin).astype(np.float32).reshape(-1, 1, 2), tolerance, closed=True)
     kept: Ring = np.asarray(np.asarray(fewer, np.float64).reshape(-1, 2) + origin)
     if len(kept) < 3 or ring_area(kept) * ring_area(ring) <= 0:
@@ -112,7 +115,7 @@ def _fill(mask: BoolArray, rings: Sequence[Ring], xs: NDArray[np.float64], ys: N
     start = np.concatenate(rings)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
-    first, last = np.searchsorted(ys, top), np.searchsorted(ys, bottom)  # rows first to last - 1 are crossed
+    first, last = np.searchsorted(ys, top), np.searchsorted(ys, bottom)  # crosses rows first to last - 1
     crossed = last - first
     if not crossed.any():
         return
@@ -129,7 +132,7 @@ def _fill(mask: BoolArray, rings: Sequence[Ring], xs: NDArray[np.float64], ys: N
 
 
 def _rings(mask: BoolArray) -> Iterable[tuple[list[tuple[int, int]], tuple[int, int]]]:
-    """Simple rings of pixel corners (x, y) with tissue on their right hand, and (row, column) of a pixel beside each.
+    """Trace simple rings of pixel corners (x, y) with tissue on the right, and one adjacent pixel (row, column) each.
 
     Each side of a tissue pixel that borders on no tissue is a step of length 1 around it, clockwise. Where four steps
     meet, at pixels that touch at a corner, the one around the same pixel follows: that keeps the two apart.
@@ -158,15 +161,15 @@ def _rings(mask: BoolArray) -> Iterable[tuple[list[tuple[int, int]], tuple[int, 
 
 
 def _steps(mask: BoolArray) -> tuple[list[int], list[tuple[int, int]], int]:
-    """For each step the next one, and the corner it starts at with its direction; and corners in a row."""
+    """For each step, the next step and its start corner with direction; and the number of corners per row."""
     padded = np.pad(mask, 1)
     inside = padded[1:-1, 1:-1]
     width = mask.shape[1] + 1
     sides = (
-        (~padded[:-2, 1:-1], 0, 0, 1),  # above: from the top left corner to the right
-        (~padded[1:-1, 2:], 0, 1, width),  # right of it: from the top right corner down
-        (~padded[2:, 1:-1], 1, 1, -1),  # below
-        (~padded[1:-1, :-2], 1, 0, -width),  # left of it
+        (~padded[:-2, 1:-1], 0, 0, 1),  # top side: from the top left corner to the right
+        (~padded[1:-1, 2:], 0, 1, width),  # right side: from the top right corner down
+        (~padded[2:, 1:-1], 1, 1, -1),  # bottom side
+        (~padded[1:-1, :-2], 1, 0, -width),  # left side
     )
     vertices, directions, ends = [], [], []
     for towards, (open_side, down, right, to) in enumerate(sides):
@@ -181,7 +184,7 @@ def _steps(mask: BoolArray) -> tuple[list[int], list[tuple[int, int]], int]:
     key, direction, end = key[order], direction[order], end[order]
     turning = np.searchsorted(key, end * 4 + (direction + 1) % 4)
     turns = key[np.minimum(turning, len(key) - 1)] == end * 4 + (direction + 1) % 4 if len(key) else np.zeros(0, bool)
-    following = np.where(turns, turning, np.searchsorted(key, end * 4))  # else the only step that starts there
+    following = np.where(turns, turning, np.searchsorted(key, end * 4))  # otherwise the only step that starts there
     starts = list(zip((key // 4).tolist(), direction.tolist(), strict=True))
     return following.tolist(), starts, width
 
@@ -189,7 +192,7 @@ def _steps(mask: BoolArray) -> tuple[list[int], list[tuple[int, int]], int]:
 def _split(
     corners: list[tuple[int, int]], beside: list[tuple[int, int]]
 ) -> Iterable[tuple[list[tuple[int, int]], tuple[int, int]]]:
-    """A closed walk as simple rings: cut where it comes by a corner again."""
+    """Split a closed walk into simple rings at repeated corners."""
     path: list[tuple[tuple[int, int], tuple[int, int]]] = []
     position: dict[tuple[int, int], int] = {}
     for corner, pixel in zip(corners, beside, strict=True):

@@ -1,13 +1,13 @@
-"""Tissue on slides that are not clean: tinted or unevenly lit glass, pale stain, pen marks, black padding, dust.
+"""Tissue detection robust to tinted or unevenly lit glass, pale stain, pen marks, black padding and dust.
 
-Stands on optical density: of each channel, the logarithm of glass over pixel, so that the lamp, the glass and the
-white balance cancel. What absorbs all colours alike (dust out of focus, shadows, the edge of a coverslip, vignetting)
-has none of the *saturation* that is looked at, the density of the most absorbed channel less that of the least. Ink
-is told from stain by which channels it absorbs: eosin and haematoxylin take green at least as much as red and leave
-some blue, and nothing in a stained section is opaque in all channels over an area.
+The method uses optical density: per channel, the logarithm of glass over pixel, in which illumination, glass and white
+balance cancel. Structures that absorb all colours equally (dust out of focus, shadows, the edge of a coverslip,
+vignetting) have no *saturation*, the density of the most absorbed channel minus that of the least absorbed. Ink differs
+from stain in the channels it absorbs: eosin and haematoxylin absorb green at least as much as red and transmit some
+blue, and no area of a stained section is opaque in all channels.
 
-Stains that absorb as inks do (alcian blue, the green or blue of trichromes, dense melanin or carbon) are what this
-refuses to know; `otsu` knows no ink and keeps them.
+Stains that absorb like inks (alcian blue, the green or blue of trichromes, dense melanin or carbon) are excluded by
+this method; `otsu` does not detect ink and keeps them.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from wsi_attn.tissue.rules import Rule, fit_rule, measure_of, otsu_within
 FloatArray = NDArray[np.float32]
 
 BLACK = 40
-"""Grey value below which nothing but padding, ink or the background of fluorescence lies."""
+"""Grey value below which there is only padding, ink or the background of fluorescence."""
 
 DARK_SHARE = 0.1
 """A dark field has at least this share of pixels below `BLACK`."""
 
 DARK_COLOUR = 90
-"""In a dark field most of what is not black leaves some channel below this; in a bright field light comes through."""
+"""In a dark field, most pixels that are not black have a channel below this value; a bright field transmits light."""
 
 GREY_CHROMA = 1
-"""A view with practically no pixel more colourful than this is a grey picture; bare glass in colour has more noise."""
+"""A view with practically no pixel more colourful than this is grey; bare glass in colour has more noise."""
 
 GLASS_GREY = 200
-"""A grey picture's glass is at least this bright."""
+"""Minimum brightness of glass in a grey image."""
 
 DIM_GLASS, GLASS_CHROMA, WARM_CHROMA = 140, 24, 32
-"""The glass of a colour picture is at least this bright and at most this colourful; a warm lamp makes it yellower
-than any stain that is as pale, so that more is allowed where blue is the darkest channel."""
+"""Minimum brightness and maximum chroma of glass in a colour image. A warm lamp makes glass yellower than any equally
+pale stain, so the limit is higher if blue is the darkest channel.
+"""
 
 GLASS_TEXTURE = 2.0
-"""Standard deviation of glass, grey values of the smoothed view, over `TEXTURE` squared pixels at most."""
+"""Maximum standard deviation of glass, grey values of the smoothed view, over `TEXTURE` squared pixels."""
 
 TEXTURE = 9
 
 GLASS_SHARE = 0.002
-"""Fewer pixels that may be glass than this share show none, and `WHITE` stands for it."""
+"""If fewer pixels than this share may be glass, there is none and `WHITE` replaces it."""
 
 WHITE = 240.0
 
@@ -58,33 +59,34 @@ SATURATION_RANGE = (0.022, 0.08)
 """Allowed threshold on saturation, natural logarithms: about 5 and 20 grey values on bright glass."""
 
 FAINT, SMOOTH = 0.06, 2.5
-"""Plain is a pixel of less saturation than the one that is yellow, or has less texture than so many times that of
-glass."""
+"""A pixel is plain if its saturation is below the first value and it is yellow, or if its texture is below this
+multiple of that of glass.
+"""
 
 PLAIN_SHARE = 0.6
-"""A piece of which more than this share is plain is no tissue."""
+"""A piece with more than this share of plain pixels is not tissue."""
 
 NOISE = 6.0
-"""Standard deviations of glass, by its median deviation, that tissue stands out at least."""
+"""Minimum distance of tissue from glass, in standard deviations of glass (from its median deviation)."""
 
 SIGNAL_RANGE = (8, 50)
 """Allowed threshold of fluorescence, grey values above the mode of the background."""
 
 EVEN_SHARE = 0.2
-"""The lamp's fall-off is judged only where at least this share of the picture seems to be glass."""
+"""Illumination is corrected only if at least this share of the view looks like glass."""
 
 DARKNESS_RANGE = (10, 40)
-"""Allowed threshold of grey pictures, grey values darker than glass."""
+"""Allowed threshold of grey images, grey values darker than glass."""
 
 INK_AREA = 40
-"""Pixels of the view that ink covers at least; a stroke of a marker is dozens of pixels wide at 8 µm."""
+"""Minimum area of ink in pixels of the view; a stroke of a marker is dozens of pixels wide at 8 µm."""
 
 INK_REACH = 9
-"""Pixels of the view that the soft edge of a stroke reaches at most from where its ink is beyond doubt."""
+"""Maximum distance in pixels of the view between the soft edge of a stroke and certain ink."""
 
 
 class Detection(NamedTuple):
-    """What a method found: where tissue is, the rule nearest to it, and what no cleaning may make tissue."""
+    """Result of a method: tissue, the rule that approximates it, and pixels that cleaning must not turn into tissue."""
 
     mask: BoolArray
     rule: Rule
@@ -92,7 +94,7 @@ class Detection(NamedTuple):
 
 
 def find_robustly(pixels: UInt8Array, readable: BoolArray) -> Detection:
-    """Tissue of a smoothed view; uint8 (rows, columns, 3) and where it is readable."""
+    """Detect tissue on a smoothed view, uint8 (rows, columns, 3), given its readable mask."""
     brightest = measure_of(pixels, "brightness")
     if _is_dark_field(pixels, brightest, readable):
         return _dark_field(brightest, readable)
@@ -142,8 +144,8 @@ def _grey_field(brightest: UInt8Array, light: BoolArray, padding: BoolArray) -> 
 
 
 def _evenness(brightest: UInt8Array, light: BoolArray) -> FloatArray:
-    """What to multiply with so that glass is as bright at the edges as where it is brightest: a lamp's fall-off is a
-    quadratic of the position, fitted to what is smooth and not far darker than it.
+    """Gain that corrects the illumination: a quadratic of position fitted to smooth pixels not much darker than
+    glass.
     """
     rows, columns = brightest.shape
     y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
@@ -166,7 +168,7 @@ def _holds(values: UInt8Array, threshold: int) -> BoolArray:
 
 
 def _padding(brightest: UInt8Array, readable: BoolArray) -> BoolArray:
-    """Black areas that reach the edge of the picture, where a scanner did not look, and their blurred border."""
+    """Black areas that touch the border of the view, which the scanner did not image, and their blurred edges."""
     dark = (brightest < BLACK) & readable
     _, labels = cv2.connectedComponents(dark.astype(np.uint8), connectivity=8)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -175,7 +177,7 @@ def _padding(brightest: UInt8Array, readable: BoolArray) -> BoolArray:
 
 
 def _glass(pixels: UInt8Array, light: BoolArray) -> tuple[FloatArray, BoolArray]:
-    """Colour of glass, the mode of what is bright and hardly coloured, and which pixels are like it."""
+    """Colour of glass, the mode of bright, nearly colourless pixels, and the mask of pixels similar to it."""
     brightest, chroma = measure_of(pixels, "brightness"), measure_of(pixels, "chroma")
     top = float(np.percentile(brightest[light], 99.5))
     most = np.where(pixels.argmin(axis=-1) == 2, WARM_CHROMA, GLASS_CHROMA)
@@ -200,7 +202,7 @@ def _texture(values: UInt8Array) -> FloatArray:
 
 
 def _textured(mask: BoolArray, density: FloatArray, texture: FloatArray, glass: BoolArray) -> BoolArray:
-    """The mask without its plain pieces: mountant, and glass under another coverslip."""
+    """Remove plain pieces from the mask: mountant, and glass under another coverslip."""
     if not glass.any():
         return mask
     smooth = texture < SMOOTH * max(float(np.median(texture[glass])), 0.2)
@@ -229,7 +231,7 @@ def _threshold(saturation: FloatArray, judged: BoolArray, glass: BoolArray) -> f
 
 
 def _ink(density: FloatArray, light: BoolArray) -> BoolArray:
-    """Marker ink: areas of densities that no stain has, and around them what may be the same ink, thinner."""
+    """Marker ink: areas with densities that no stain has, and their thinner surroundings."""
     ink = np.zeros_like(light)
     for certain, perhaps in _kinds_of_ink(density):
         core = _large(certain & light)
@@ -244,7 +246,7 @@ def _ink(density: FloatArray, light: BoolArray) -> BoolArray:
 
 
 def _kinds_of_ink(density: FloatArray) -> Iterator[tuple[BoolArray, BoolArray]]:
-    """For black, blue, green, red and orange: where ink is beyond doubt, and where it may be its soft edge.
+    """For black, blue, green, red and orange: certain ink, and its possible soft edge.
 
     In densities haematoxylin is about (0.65, 0.70, 0.29), eosin (0.07, 0.99, 0.11), DAB (0.27, 0.57, 0.78) (Ruifrok and
     Johnston, 2001). The bounds were set on scenes painted with the inks of `tests/unit/tissue/scenes.py`.

@@ -1,4 +1,4 @@
-"""Rules on single pixels, *measure > threshold*: what they look at, and how one is fitted to a picture or to a mask."""
+"""Pixel rules, *measure > threshold*: their measures, and fitting a rule to a view or a mask."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from wsi_attn.slide import UInt8Array
 from wsi_attn.tissue.mask import BoolArray
 
 MEASURES = ("chroma", "brightness", "darkness")
-"""What a rule looks at: max(R, G, B) - min(R, G, B); max(R, G, B); 255 - max(R, G, B)."""
+"""Measures of a pixel: max(R, G, B) - min(R, G, B); max(R, G, B); 255 - max(R, G, B)."""
 
 CHROMA_RANGE = (14, 30)
-"""Allowed threshold on chroma. Glass and its JPEG noise stay below 14 once smoothed; the palest stroma of a slide
-without any glass lies above 30, where Otsu would otherwise part nuclei from the rest."""
+"""Allowed threshold on chroma. Smoothed glass and its JPEG noise stay below 14; the palest stroma of a slide without
+glass is above 30, where Otsu would otherwise separate nuclei from the rest.
+"""
 
 SMOOTHING = 5
-"""Side of the box, in pixels of the view, that pixels are averaged over before the rule."""
+"""Side of the averaging box, in pixels of the view, applied before the rule."""
 
 
 class Rule(NamedTuple):
-    """A pixel is tissue where `measure` of it exceeds `threshold`."""
+    """A pixel is tissue if its `measure` exceeds `threshold`."""
 
     measure: str
     threshold: int
 
 
 def measure_of(pixels: UInt8Array, measure: str) -> UInt8Array:
-    """One of `MEASURES` for each pixel; uint8 (..., 3) to uint8 (...)."""
+    """Compute a measure of `MEASURES` for each pixel; uint8 (..., 3) to uint8 (...)."""
     if not pixels.size:
         return np.zeros(pixels.shape[:-1], np.uint8)
     red, green, blue = cv2.split(pixels.reshape(-1, 1, 3))  # ten times faster than reducing the last axis
@@ -42,27 +43,27 @@ def measure_of(pixels: UInt8Array, measure: str) -> UInt8Array:
 
 
 def apply_rule(pixels: UInt8Array, rule: Rule) -> BoolArray:
-    """Where the rule holds; uint8 (..., 3) to bool (...)."""
+    """Evaluate the rule for each pixel; uint8 (..., 3) to bool (...)."""
     if rule.threshold < 0:
         return np.ones(pixels.shape[:-1], np.bool_)
     return np.asarray(measure_of(pixels, rule.measure) > rule.threshold)
 
 
 def fit_rule(pixels: UInt8Array, mask: BoolArray, known: BoolArray) -> Rule:
-    """The rule that comes nearest to a mask: the one with the highest mean of sensitivity and specificity.
+    """Fit the rule to a mask by maximising the mean of sensitivity and specificity.
 
     Parameters
     ----------
     pixels
         uint8 (rows, columns, 3), smoothed.
     mask
-        bool (rows, columns), what is tissue.
+        bool (rows, columns), True for tissue.
     known
-        bool (rows, columns), where the comparison counts.
+        bool (rows, columns), True for pixels to compare.
 
     Returns
     -------
-    The lower bound of `CHROMA_RANGE` where the mask has only one side, and so decides nothing.
+    The rule; the lower bound of `CHROMA_RANGE` if the mask has only one class.
     """
     inside, outside = pixels[mask & known], pixels[~mask & known]
     if not len(inside) or not len(outside):
@@ -79,7 +80,7 @@ def fit_rule(pixels: UInt8Array, mask: BoolArray, known: BoolArray) -> Rule:
 
 
 def otsu_within(values: UInt8Array, low: int, high: int) -> int:
-    """Otsu's threshold of the values, moved into the range."""
+    """Otsu's threshold of the values, clipped to the range."""
     threshold, _ = cv2.threshold(
         np.ascontiguousarray(values.reshape(-1, 1)), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU
     )
@@ -87,9 +88,9 @@ def otsu_within(values: UInt8Array, low: int, high: int) -> int:
 
 
 def smooth(pixels: UInt8Array, readable: BoolArray) -> UInt8Array:
-    """Means over `SMOOTHING` squared pixels, of those that are readable.
+    """Average readable pixels over `SMOOTHING` squared pixels.
 
-    Unreadable pixels carry the fill value; averaging them in would pale the tissue beside them.
+    Unreadable pixels contain the fill value; averaging them in would make adjacent tissue paler.
     """
     box = (SMOOTHING, SMOOTHING)
     if readable.all():

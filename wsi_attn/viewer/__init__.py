@@ -1,1 +1,1 @@
-"""The local web viewer: slides, stores and predictions in a browser, without leaving the machine. It only shows."""
+"""Local, read-only web viewer of slides, stores and predictions."""

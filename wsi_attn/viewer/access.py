@@ -1,7 +1,8 @@
-"""Who may ask: the right host name, the right token; and what every answer tells the browser to keep to.
+"""Access control by host name and token, and the security headers of every response.
 
 A page of another site can make a browser send requests here (DNS rebinding, cross-site requests). On loopback the Host
-header must therefore be loopback's; elsewhere a random token is needed, in the address once and then as a cookie.
+header must therefore be a loopback name; on other interfaces a random token is required, once in the address and then
+as a cookie.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
-"""Of no bytes: the page has an empty style element, so that OpenSeadragon does not write one."""
+"""Hash of an empty style element: the page contains one so that OpenSeadragon does not create its own."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -42,14 +43,14 @@ def is_loopback(host: str) -> bool:
 
 
 class AccessMiddleware:
-    """ASGI middleware that lets through what may ask.
+    """ASGI middleware that rejects unauthorised requests.
 
     Parameters
     ----------
     token
-        Needed from everyone, where given; without one, only requests addressed to a loopback name pass.
+        Required from every client if set; without it, only requests addressed to a loopback name pass.
     port
-        Part of the cookie's name: cookies do not tell ports apart.
+        Part of the cookie's name, since cookies do not distinguish ports.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, port: int) -> None:
@@ -57,7 +58,7 @@ class AccessMiddleware:
         self.cookie = f"wsi_attn_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
+        """Reject the request or pass it on."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         refusal = self._refusal(scope)
@@ -81,14 +82,14 @@ class AccessMiddleware:
         given = [value for name, value in query if name == "token"]
         if self._is_right(given):
             rest = urlencode([(name, value) for name, value in query if name != "token"])
-            path = "/" + scope["path"].lstrip("/")  # two slashes would name another host
+            path = "/" + scope["path"].lstrip("/")  # two slashes would refer to another host
             response = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
             response.set_cookie(self.cookie, self.token, httponly=True, samesite="strict", path="/")
             response.headers["Cache-Control"] = "no-store"
             return response
         if self._is_right(self._cookies(headers.get(b"cookie", b""))):
             return None
-        return PlainTextResponse("The address lacks the token that `wsi-attn view` printed", 403)
+        return PlainTextResponse("The address lacks the token printed by `wsi-attn view`", 403)
 
     def _is_right(self, given: Iterable[str]) -> bool:
         token = (self.token or "").encode()

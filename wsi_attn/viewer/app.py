@@ -1,6 +1,7 @@
-"""The addresses of the viewer, and what each answers; documented in docs/viewer.md.
+"""Routes of the viewer and their responses; documented in docs/viewer.md.
 
-Slides are named by ids of the collection and static files by a table: no part of an address is ever a path.
+Slides are identified by ids of the collection and static files by a table: no part of an address is ever used as a
+path.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from wsi_attn.viewer.tiles import TileApp
 from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 OPEN_SLIDES = 6
-"""Slides that are held open: enough to go back and forth, few enough for their file handles and indexes."""
+"""Number of slides held open: enough to switch back and forth, few enough for their file handles and indexes."""
 
 CACHE_BYTES = 64 << 20
-"""Rendered tiles that are kept, some two thousand."""
+"""Size of the cache of rendered tiles, about two thousand tiles."""
 
 REVALIDATE = "private, no-cache"
 
@@ -57,14 +58,14 @@ STATIC = {
 OPENSEADRAGON = "openseadragon.js"
 
 BEGINNING = '<script type="application/json" id="beginning">{}'
-"""Where the page holds what it begins with."""
+"""Element of the page that contains its initial data."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the viewer serves: the token it asks for, the port it is at, and its threads."""
+    """Server settings: the required token, the port, and the number of threads."""
 
     port: int
     token: str | None = None
@@ -73,14 +74,14 @@ class Settings:
 
 
 def create_app(collection: Collection, settings: Settings) -> AccessMiddleware:
-    """The ASGI application."""
+    """Create the ASGI application."""
     viewer = Viewer(collection, settings)
     tiles = TileApp(viewer.app, collection.entries, viewer.slides, viewer.threads)
     return AccessMiddleware(tiles, settings.token, settings.port)
 
 
 class Viewer:
-    """Answers requests; owns the open slides, the cache of tiles and the threads that read."""
+    """Request handlers; owns the open slides, the tile cache and the reader threads."""
 
     def __init__(self, collection: Collection, settings: Settings) -> None:
         self.collection = collection
@@ -112,7 +113,7 @@ class Viewer:
         self.slides.close()
 
     def _warm(self) -> None:
-        """Do what the first page needs before it asks: load decoders, open the first slide, render its overview."""
+        """Prepare the first page in advance: load decoders, open the first slide, render its overview."""
         for key, entry in self.collection.entries.items():
             if entry.path is not None:
                 try:
@@ -120,13 +121,13 @@ class Viewer:
                         records.with_pixels(entry, slide)
                         slide.tile(slide.levels[0], 0, 0)
                 except WsiAttnError:
-                    continue  # told to whoever opens it
+                    continue  # reported to the client that opens it
                 return
 
     def _open(self, key: str, slide_mpp: Mpp | None) -> ViewerSlide:
         path = self.collection.entries[key].path
         if path is None:
-            raise SlideNotFoundError("The slide of this prediction was not found: give its path too")
+            raise SlideNotFoundError("The slide of this prediction was not found; pass its path too")
         return ViewerSlide(path, self.cache, self.collection.mpps.get(path, slide_mpp))
 
     def _entry(self, request: Request) -> Entry:
@@ -150,18 +151,20 @@ class Viewer:
         return await self._run(use)
 
     async def page(self, _request: Request) -> Response:
-        """The page, which holds the list and the first slide's record: its first tile need not wait for answers."""
+        """The page with the list and the record of the first slide, whose first tile need not wait for further
+        responses.
+        """
         beginning = self._list()
         entry = next((entry for entry in self.collection.entries.values() if entry.path is not None), None)
         if entry is not None:
-            with suppress(WsiAttnError):  # told when the page asks for it
+            with suppress(WsiAttnError):  # reported when the page requests it
                 beginning["record"] = await self._with_slide(entry, partial(records.with_pixels, entry))
         text = json.dumps(beginning, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
         head, mark, tail = _page().partition(BEGINNING)
         return HTMLResponse(f"{head}{mark[:-2]}{text}{tail}", headers={"Cache-Control": "private, no-store"})
 
     async def static(self, request: Request) -> Response:
-        """The parts of the page."""
+        """Static files of the page."""
         name = request.path_params["name"]
         if name not in self._static:
             raise HTTPException(404, "no such file")
@@ -191,7 +194,7 @@ class Viewer:
         return Response(descriptor, media_type="application/xml", headers={"Cache-Control": REVALIDATE})
 
     async def layer(self, request: Request) -> Response:
-        """One layer of the prediction as a picture, a pixel a cell."""
+        """One layer of the prediction as an image, one pixel per cell."""
         entry, index = self._entry(request), request.path_params["index"]
 
         def draw() -> bytes | None:
@@ -209,7 +212,7 @@ class Viewer:
         return JSONResponse({"rings": rings}, headers={"Cache-Control": REVALIDATE})
 
     async def _origin(self, entry: Entry) -> Point:
-        """Where the coordinates of the entry's GeoJSON files begin, unless a file says otherwise."""
+        """Origin of the coordinates in the entry's GeoJSON files, unless a file states another."""
         if entry.path is None or not entry.polygons:
             return ORIGIN
         return await self._with_slide(entry, lambda slide: slide.slide.info.origin)
@@ -243,7 +246,7 @@ def _page() -> str:
 
 @cache
 def _static_files() -> dict[str, tuple[bytes, str]]:
-    """By name: content as gzip, which every browser takes, and media type."""
+    """By name: gzip content, which every browser accepts, and media type."""
     folder = files("wsi_attn.viewer") / "static"
     found = {name: ((folder / name).read_bytes(), kind) for name, kind in STATIC.items()}
     found[OPENSEADRAGON] = assets.read_text(f"openseadragon/{OPENSEADRAGON}").encode(), "text/javascript"

@@ -1,4 +1,4 @@
-"""Bounded memory: encoded tiles up to a number of bytes, and open slides up to a number, the least used go first."""
+"""Bounded caches with LRU eviction: encoded tiles by total bytes, and open slides by number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsi_attn.lru import LruCache
 
 
 class Closable(Protocol):
-    """What a pool holds."""
+    """An item of a pool."""
 
     def close(self) -> None:
         """Release what it holds."""
@@ -37,12 +37,12 @@ class _Slot(Generic[Item]):
 
 
 class Pool(Generic[Item]):
-    """Items that are opened when first used, and closed when `capacity` others were used since and nobody uses them.
+    """Items opened on first use, and closed once `capacity` others were used more recently and nobody uses them.
 
     Parameters
     ----------
     open_item
-        Opens the item of a key; what it raises reaches whoever asked, and the next one tries again.
+        Opens the item of a key; its errors propagate to the caller, and the next caller tries again.
     """
 
     def __init__(self, open_item: Callable[[str], Item], capacity: int) -> None:
@@ -53,12 +53,12 @@ class Pool(Generic[Item]):
 
     @contextmanager
     def use(self, key: str) -> Iterator[Item]:
-        """The item of a key, open for as long as the block runs."""
+        """Context manager that keeps the item of a key open."""
         with self._lock:
             slot = self._take(self._slots.setdefault(key, _Slot()), key)
         try:
             if slot.item is None:
-                with slot.lock:  # one opens, the others wait
+                with slot.lock:  # one thread opens, the others wait
                     if slot.item is None:
                         slot.item = self._open(key)
             yield slot.item
@@ -67,7 +67,7 @@ class Pool(Generic[Item]):
 
     @contextmanager
     def use_if_open(self, key: str) -> Iterator[Item | None]:
-        """The item of a key where it is open already, else None: never waits for a file to be opened."""
+        """The item of a key if it is already open, otherwise None; never waits for a file."""
         with self._lock:
             slot = self._slots.get(key)
             if slot is None or slot.item is None:
@@ -93,7 +93,7 @@ class Pool(Generic[Item]):
             item.close()
 
     def close(self) -> None:
-        """Close all that nobody uses; what is in use is closed when it is released."""
+        """Close all unused items; items in use are closed on release."""
         with self._lock:
             self.capacity = 0
             retired = self._retire()

@@ -1,7 +1,7 @@
-"""What the viewer was given: slides, stores, predictions and polygons, brought together as one list of entries.
+"""Collection of the viewer: slides, stores, predictions and polygons, merged into one list of entries.
 
-Nothing else is ever opened. An entry is addressed by an id that says nothing of its path and stays the same from run to
-run, so that links keep their meaning.
+The viewer opens no other files. The id of an entry does not reveal its path and is stable between runs, so links remain
+valid.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from wsi_attn.store.records import BaseRecord, exists, read_record, slide_places
 
 POLYGONS = (".geojson",)
 SEGMENTATION = ".segmentation.geojson"
-"""Ending of the polygons that `segment` writes."""
+"""Suffix of polygon files written by `segment`."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the list.
+    """One row of the list.
 
     Attributes
     ----------
@@ -38,11 +38,11 @@ class Entry:
     path
         The slide or store; None for a prediction whose slide was not found.
     prediction
-        The prediction's file; None where there is none.
+        The prediction file, if any.
     record
-        What that file says, the maps left out.
+        Content of that file without the maps.
     polygons
-        GeoJSON that belongs to it.
+        GeoJSON files of the entry.
     """
 
     key: str
@@ -55,25 +55,26 @@ class Entry:
 
 @dataclass(frozen=True)
 class Collection:
-    """All entries by their ids, in the order given, and what of the input could not be used."""
+    """All entries by id, in the order given, and the inputs that could not be used."""
 
     entries: dict[str, Entry]
     problems: tuple[WsiAttnError, ...] = ()
     mpps: Mapping[Path, Mpp] = field(default_factory=dict)
-    """Pixel sizes of level 0 that a manifest gives, µm, by the path of the slide."""
+    """Pixel sizes of level 0 from a manifest, µm, by the path of the slide."""
 
 
 def collect(paths: Sequence[Path], mpps: Mapping[Path, Mpp] | None = None) -> Collection:
-    """Entries for slides, stores, predictions, GeoJSON files, and folders of them (not of folders in them).
+    """Collect entries from slides, stores, predictions, GeoJSON files, and folders of them (not recursive).
 
-    A prediction belongs to the slide that it names, else to a slide given that has its stem, else to the slide that it
-    names where that still lies there, else it is listed without pixels. Polygons belong to the slide of their stem,
-    those given on the command line also to the only slide there is. `mpps` are pixel sizes of level 0 by path, µm.
+    A prediction is assigned to the given slide that it names, otherwise to a given slide with the same stem, otherwise
+    to the slide that it names if that file exists; otherwise it is listed without pixels. Polygons are assigned to the
+    slide with the same stem; those given explicitly are also assigned to the only slide, if there is just one. `mpps`
+    are pixel sizes of level 0 by path, µm.
 
     Raises
     ------
     UsageError : there is nothing to show.
-    SlideNotFoundError : a path that does not exist.
+    SlideNotFoundError : a path does not exist.
     """
     slides, predictions, polygons = _sorted_out(paths)
     entries = {entry.key: entry for entry in (_entry(path) for path in slides)}
@@ -94,7 +95,7 @@ def collect(paths: Sequence[Path], mpps: Mapping[Path, Mpp] | None = None) -> Co
 
 
 def stem_of(path: Path) -> str:
-    """File name without what says its kind: what a slide, its store, prediction and polygons have in common."""
+    """Common file name of a slide, its store, prediction and polygons: the name without kind-specific suffixes."""
     for suffix in (SUFFIX, SEGMENTATION, ".ome.tiff", ".ome.tif", ".ome.zarr"):
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
@@ -115,7 +116,7 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
             if file.name.endswith(SUFFIX):
                 predictions.append(file)
             elif file.suffix.lower() in POLYGONS:
-                if not is_folder:  # those of a folder are found by their stems
+                if not is_folder:  # those in a folder are found by their stems
                     polygons.append(file)
             elif not is_folder or is_store(file) or is_slide_file(file):
                 slides.append(file)
@@ -144,7 +145,7 @@ def _slide_of(record: BaseRecord, file: Path, entries: Iterable[Entry]) -> Entry
             return entry
     found = find_slide(named, record.fingerprint)
     if found is not None:
-        # A second prediction of the same slide is a line of its own, addressed by its own file.
+        # A second prediction of the same slide is a separate row, identified by its own file.
         return replace(_entry(found), key=_key(file))
     return Entry(_key(file), printable(path_from_text(record.slide).name), None)
 

@@ -1,4 +1,4 @@
-"""What lies over a slide: layers of a prediction as pictures, its regions, the tissue's outline, polygons of a file."""
+"""Overlays of a slide: layers of a prediction as images, attended regions, tissue outline, and polygons of a file."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from wsi_attn.heatmaps.layer import ATTENTION, Layer, display_values
 from wsi_attn.store.predictions import SlidePrediction, read_prediction
 
 FAINTEST = 0.2
-"""Opacity of the least value as a share of the largest's, as in `heatmaps.picture`: what matters less hides less."""
+"""Opacity of the lowest value relative to the highest, as in `heatmaps.picture`: low values hide less."""
 
 KEPT = 3
-"""Predictions held in memory; the maps of a large slide take some ten megabytes."""
+"""Number of predictions held in memory; the maps of a large slide take about ten megabytes."""
 
 MOST_REGIONS = 1000
-"""Regions that are drawn, the most attended ones."""
+"""Maximum number of regions drawn, the most attended ones."""
 
 COLOUR = "viridis"
 BAR_STEPS = 32
 POLYGON_COLOUR = (31, 119, 180)
 
 OUTLINE_TOLERANCE = 0.75
-"""Mask pixels by which an outline may be simplified."""
+"""Tolerance of outline simplification in mask pixels."""
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """What a prediction lays over its slide: `layers`, what the page is told of each, and the regions read."""
+    """Overlays of a prediction: its `layers`, their descriptions for the page, and the attended regions."""
 
     layers: tuple[Layer, ...]
     records: list[dict[str, Any]]
@@ -49,11 +49,11 @@ class Overlay:
 
 
 def load_overlay(path: Path) -> Overlay:
-    """Of a prediction's file; the last few are kept, since a large one takes a second to read.
+    """Load the overlays of a prediction file; the last few are cached, since a large one takes a second to read.
 
     Raises
     ------
-    PredictionError : it cannot be read.
+    PredictionError : the file is unreadable.
     """
     try:
         changed = path.stat().st_mtime_ns
@@ -71,14 +71,14 @@ def _drawn_from(path: Path, _changed: int) -> Overlay:
 
 
 def _layers_of(prediction: SlidePrediction) -> tuple[Layer, ...]:
-    """The attention map and whatever else the model says of each place."""
+    """The attention map and all other maps of the model."""
     attention = prediction.attention_map
     further = (Layer(name, value.frame, value.values) for name, value in prediction.maps.items())
     return Layer(ATTENTION, attention.frame, attention.values), *further
 
 
 def _layer_record(layer: Layer) -> dict[str, Any]:
-    """What the page must know of a layer besides its picture: title, ticks, colours of its bar, and its frame."""
+    """Description of a layer for the page: title, ticks, colours of its bar, and its frame."""
     shown = display_values(layer)
     ramp = np.linspace(0, 1, BAR_STEPS, dtype=np.float32)[None]
     return {
@@ -94,7 +94,7 @@ def _layer_record(layer: Layer) -> dict[str, Any]:
 
 
 def layer_png(layer: Layer) -> bytes:
-    """One pixel a cell, RGBA; transparent where nothing was looked at."""
+    """RGBA image with one pixel per cell; transparent for invalid cells."""
     values = display_values(layer).values
     buffer = io.BytesIO()
     Image.fromarray(colourise(values, _opacity(values), COLOUR)).save(buffer, "PNG")
@@ -102,8 +102,8 @@ def layer_png(layer: Layer) -> bytes:
 
 
 def outline(mask: NDArray[np.bool_], frame: Frame) -> list[list[list[float]]]:
-    """Rings around what is True, holes among them, in level-0 pixels, each [[x, y], ...], not closed."""
-    # Twice as large: contours run through pixel centres, which then lie a quarter pixel from the edge, not half of one.
+    """Outlines of True areas, including holes, in level-0 pixels, each [[x, y], ...], not closed."""
+    # Upsampled by 2: contours run through pixel centres, which are then a quarter of a pixel from the edge, not half.
     large = np.pad(mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1), 1)
     contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = []
@@ -116,12 +116,14 @@ def outline(mask: NDArray[np.bool_], frame: Frame) -> list[list[list[float]]]:
 
 
 def polygons_of(path: Path, origin: Point = ORIGIN) -> list[dict[str, Any]]:
-    """Polygons of a GeoJSON file in level-0 pixels: `rings`, `name`, `colour`; attended regions are left out, the
-    prediction itself says them. `origin` is the corner of the slide's bounds, where the coordinates of the file begin.
+    """Polygons of a GeoJSON file in level-0 pixels, as `rings`, `name` and `colour`.
+
+    Attended regions are excluded, since the prediction provides them. `origin` is the corner of the slide's bounds, the
+    origin of the coordinates in the file.
 
     Raises
     ------
-    PredictionError : the file cannot be read or is no GeoJSON.
+    PredictionError : the file is unreadable or not GeoJSON.
     """
     try:
         data = read_document(path)
@@ -129,7 +131,7 @@ def polygons_of(path: Path, origin: Point = ORIGIN) -> list[dict[str, Any]]:
         features = data["features"] if isinstance(data, dict) and "features" in data else data
         return [polygon for feature in features for polygon in _feature(feature, offset)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise PredictionError(f"Cannot read {path}: no GeoJSON of polygons ({error})") from error
+        raise PredictionError(f"Cannot read {path}: not GeoJSON with polygons ({error})") from error
 
 
 def _feature(feature: dict[str, Any], offset: tuple[float, float]) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""How a slide is cut into the tiles that a browser asks for: along its own levels, or as DeepZoom prescribes.
+"""Tile pyramids for the browser: the slide's own levels, or DeepZoom.
 
-The slide's own levels come first, in their own grids, so that stored tiles can go out as they are. Where no level is
-coarse enough to show the whole slide in a few tiles, or two lie far apart, levels are added and computed on demand.
+The slide's own levels keep their tile grids, so stored tiles are served unchanged. If no level is coarse enough to show
+the whole slide in a few tiles, or two levels are far apart, additional levels are computed on demand.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.slide import Level
 
 SIDE = 512
-"""Pixels along a side of tiles that we render: few requests, and one is still encoded in milliseconds."""
+"""Side of rendered tiles in pixels: few requests, and a tile is encoded within milliseconds."""
 
 LARGEST_SIDE, SMALLEST_SIDE = 2048, 64
-"""Stored tiles beyond these are no tiles for a browser: strips, whole images, crumbs."""
+"""Stored tiles outside these limits are not served: strips, whole images, tiny tiles."""
 
 FAR_APART = 4.5
-"""Two levels whose factors differ by more get another between them: a screen would take too many tiles of the finer."""
+"""Maximum ratio between neighbouring levels without an intermediate one: a screen would need too many tiles."""
 
 
 @dataclass(frozen=True)
 class TileLevel:
-    """One resolution that the viewer serves.
+    """One resolution served by the viewer.
 
-    `native` is the slide's own level of these pixels, None where they are computed; `passthrough` says that the tiles
-    of the grid are the stored ones.
+    `native` is the slide level with these pixels, None if they are computed; `passthrough` states that the tiles of the
+    grid are the stored ones.
     """
 
     frame: Frame
@@ -42,7 +42,7 @@ class TileLevel:
         return -(-self.frame.size.width // self.tile.width), -(-self.frame.size.height // self.tile.height)
 
     def region(self, column: int, row: int) -> Region | None:
-        """A tile in pixels of the level, cut off at its edges; None where there is no such tile."""
+        """Region of a tile in pixels of the level, clipped; None if there is no such tile."""
         columns, rows = self.grid
         if not (0 <= column < columns and 0 <= row < rows):
             return None
@@ -51,12 +51,12 @@ class TileLevel:
 
 
 def tile_levels(size0: Size, levels: tuple[Level, ...], stored: Mapping[int, Size]) -> tuple[TileLevel, ...]:
-    """The levels to serve, coarsest first.
+    """Levels to serve, coarsest first.
 
     Parameters
     ----------
     stored
-        Tile size of each of the slide's levels whose compressed tiles can be handed out.
+        Tile size of each slide level whose compressed tiles can be served.
     """
     found: list[TileLevel] = []
     for index, level in enumerate(levels):
@@ -82,7 +82,7 @@ def _computed(size0: Size, factor: float) -> TileLevel:
 
 
 def _multiple(side: int) -> int:
-    """The multiple of a stored tile's side that is nearest below `SIDE`, so that no tile is decoded twice."""
+    """The largest multiple of a stored tile's side up to `SIDE`, so that no tile is decoded twice."""
     return side * (SIDE // side) if SMALLEST_SIDE <= side <= SIDE else SIDE
 
 
@@ -94,7 +94,7 @@ class DeepZoom:
         self.highest = max(0, math.ceil(math.log2(max(size0))))
 
     def level(self, number: int) -> TileLevel | None:
-        """One of its levels; 0 is one pixel, `highest` is level 0 of the slide. None where there is no such level."""
+        """One of its levels; 0 is one pixel, `highest` is level 0 of the slide. None if there is no such level."""
         if not 0 <= number <= self.highest:
             return None
         factor = float(2 ** (self.highest - number))
@@ -112,7 +112,7 @@ class DeepZoom:
 
 
 def same_tiles(wanted: TileLevel, levels: tuple[TileLevel, ...]) -> int | None:
-    """Index of the passthrough level that has the same pixels in the same grid as another pyramid's level."""
+    """Index of the passthrough level with the same pixels in the same grid as a level of another pyramid."""
     for index, level in enumerate(levels):
         if level.passthrough and level.frame == wanted.frame and level.tile == wanted.tile:
             return index

@@ -1,4 +1,4 @@
-"""What the page is told of each slide, as JSON: a line of the list, and everything about the slide that is shown."""
+"""JSON records for the page: a row of the list, and the details of a slide."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 
 def line(entry: Entry) -> dict[str, Any]:
-    """A line of the list; what is not known is null or empty."""
+    """A row of the list; unknown values are null or empty."""
     record = entry.record
     return {
         "id": entry.key,
@@ -30,10 +30,10 @@ def line(entry: Entry) -> dict[str, Any]:
 
 
 def without_pixels(entry: Entry) -> dict[str, Any]:
-    """A prediction whose slide was not found: all but the pictures."""
+    """Record of a prediction whose slide was not found: everything except images."""
     return {
         **line(entry),
-        "warnings": ["The slide of this prediction was not found: give its path too.", *_warnings(entry)],
+        "warnings": ["The slide of this prediction was not found; pass its path too.", *_warnings(entry)],
         "regions": [],
         "layers": [],
         "provenance": _of_prediction(entry),
@@ -41,7 +41,7 @@ def without_pixels(entry: Entry) -> dict[str, Any]:
 
 
 def with_pixels(entry: Entry, slide: ViewerSlide) -> dict[str, Any]:
-    """A slide: its pyramid, its prediction where that is of this very slide, and where all of it comes from."""
+    """Record of a slide: its pyramid, its prediction if it matches the slide, and the provenance."""
     info = slide.slide.info
     drawn, problem = _drawn(entry, info)
     return {
@@ -62,7 +62,7 @@ def _drawn(entry: Entry, info: SlideInfo) -> tuple[Overlay | None, list[str]]:
     if entry.prediction is None:
         return None, []
     if entry.record is None or entry.record.fingerprint != info.fingerprint:
-        return None, ["The prediction is of another file of this name: what it looked at is not drawn."]
+        return None, ["The prediction belongs to another file with this name; its maps and regions are not shown."]
     try:
         return load_overlay(entry.prediction), []
     except PredictionError as error:
@@ -88,7 +88,7 @@ def _warnings(entry: Entry) -> list[str]:
     if entry.record is None:
         return []
     unreadable = entry.record.unreadable_tiles
-    found = [f"{unreadable} tiles could not be read when this was predicted."] if unreadable else []
+    found = [f"{unreadable} tiles could not be read during prediction."] if unreadable else []
     return [*found, *entry.record.warnings]
 
 

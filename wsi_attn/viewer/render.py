@@ -1,4 +1,4 @@
-"""Tiles that are not stored as such: read, scaled and encoded, in memory that the tile bounds and not the slide."""
+"""Rendering of tiles that are not stored: read, scale and encode, with memory bounded by the tile size."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.slides.view import best_level, read_region_at
 
 QUALITY = 85
-"""Of JPEG: what slide scanners themselves use or less; artefacts cannot be seen at screen distance."""
+"""JPEG quality, at least that of slide scanners; artefacts are invisible at screen distance."""
 
 LARGEST_READ = 2048
-"""Source pixels along a side that are decoded at once, 12 MB; larger regions are read in quarters."""
+"""Maximum side of source pixels decoded at once, 12 MB; larger regions are read in quarters."""
 
 SMALLEST_PIECE = 64
-"""Side of the pieces in which a damaged region is marked: smaller ones cost a failed read each."""
+"""Side of the pieces in which damaged regions are marked; each smaller piece would cost a failed read."""
 
 DAMAGED, DAMAGED_STRIPE = (208, 204, 198), (150, 60, 48)
 STRIPE = 16
-"""Pixels from stripe to stripe where nothing could be read."""
+"""Distance between stripes in unreadable areas, pixels."""
 
 
 def render_region(slide: Slide, frame: Frame, region: Region) -> tuple[UInt8Array, bool]:
-    """Pixels of a region of `frame`, and whether all of it could be read; the rest is hatched, never white.
+    """Pixels of a region of `frame`, and whether all of it is readable; the rest is hatched, never white.
 
     Returns
     -------
-    uint8 (region.height, region.width, 3), and True where nothing is missing.
+    uint8 (region.height, region.width, 3), and True if nothing is missing.
     """
     level = slide.info.levels[best_level(slide, frame.downsample_x, frame.downsample_y)]
     ratio = max(frame.downsample_x / level.downsample_x, frame.downsample_y / level.downsample_y)
@@ -56,7 +56,7 @@ def _render(slide: Slide, frame: Frame, region: Region, ratio: float) -> tuple[U
 
 
 def hatched(region: Region) -> UInt8Array:
-    """The pattern that says "could not be read"; stripes go on from tile to tile."""
+    """Hatching for unreadable areas; stripes continue across tiles."""
     x, y = np.arange(region.x, region.x1), np.arange(region.y, region.y1)
     stripe = (x[None, :] + y[:, None]) % STRIPE < STRIPE // 4
     return np.where(stripe[..., None], np.array(DAMAGED_STRIPE, np.uint8), np.array(DAMAGED, np.uint8))
@@ -65,7 +65,7 @@ def hatched(region: Region) -> UInt8Array:
 def to_jpeg(pixels: UInt8Array) -> bytes:
     """RGB pixels as JPEG."""
     done, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    assert done  # noqa: S101 - it only fails for arrays that are no pictures
+    assert done  # noqa: S101 - only fails for arrays that are not images
     return encoded.tobytes()
 
 

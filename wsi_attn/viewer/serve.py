@@ -1,4 +1,4 @@
-"""Running the viewer: a socket bound before anything is said, the address said when it answers, a clean end."""
+"""Running the viewer: bind the socket, announce the address once the server responds, shut down cleanly."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from wsi_attn.viewer.collection import Collection
 
 TOKEN_BYTES = 24
 SECONDS_TO_END = 1
-"""That requests under way are waited for when the viewer is stopped."""
+"""Seconds to wait for active requests on shutdown."""
 
 MOST_WORKERS = 8
 BACKLOG = 128
-"""Connections that may wait to be taken."""
+"""Maximum number of pending connections."""
 
 
 class _Server(uvicorn.Server):
@@ -58,15 +58,15 @@ def serve(
     Parameters
     ----------
     host, port
-        Where to listen; port 0 takes a free one.
+        Address to listen on; port 0 selects a free port.
     needs_token
-        Ask for a token on loopback too, where other users of the machine could come.
+        Require a token on loopback too, where other users of the machine could connect.
     on_ready
-        Called with the address to open, token included, once it answers.
+        Called with the address, including the token, once the server responds.
 
     Raises
     ------
-    UsageError : the address cannot be listened on.
+    UsageError : the address is unavailable.
     """
     listening = _listen(host, port)
     port = listening.getsockname()[1]
@@ -91,12 +91,12 @@ def _listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with ExitStack() as stack:
-            # With its protocol named: only then does asyncio send small answers at once.
+            # With an explicit protocol: only then does asyncio send small responses immediately.
             listening = stack.enter_context(socket.socket(family, kind, protocol))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
             listening.listen(BACKLOG)
-            stack.pop_all()  # it works: left open
+            stack.pop_all()  # works as it is: left open
             return listening
     except OSError as error:
         raise UsageError(
@@ -105,7 +105,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _in_address(host: str) -> str:
-    """A host as an address has it; one that means every interface is replaced by this machine's name."""
+    """A host as written in an address; a host that means every interface is replaced by this machine's name."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host

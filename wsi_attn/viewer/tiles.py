@@ -1,7 +1,7 @@
-"""The addresses of tiles, answered without router or request object: they are nearly all that is ever asked for.
+"""Tile routes, served without router or request object since they are nearly all requests.
 
-`/slides/ID/tiles/LEVEL/COLUMN_ROW.jpg` in the slide's own levels, coarsest first, and
-`/slides/ID_files/LEVEL/COLUMN_ROW.jpg` as DeepZoom numbers them.
+`/slides/ID/tiles/LEVEL/COLUMN_ROW.jpg` uses the slide's own levels, coarsest first, and
+`/slides/ID_files/LEVEL/COLUMN_ROW.jpg` the DeepZoom numbering.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LEVELS: dict[str, Callable[[ViewerSlide, int, int, int], TileLevel | None]] = {
 }
 
 FOR_EVER = b"private, max-age=31536000, immutable"
-"""For addresses that hold the slide's version: what they answer can never change."""
+"""Cache header of addresses that contain the slide's version: their content never changes."""
 REVALIDATE = b"private, no-cache"
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
@@ -35,7 +35,7 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 @dataclass(frozen=True)
 class TileRequest:
-    """A tile that is asked for; `known`: the etag that the browser has, `versioned`: its address names the version."""
+    """A tile request; `known`: the browser's etag, `versioned`: the address contains the version."""
 
     key: str
     kind: str
@@ -45,17 +45,17 @@ class TileRequest:
 
 
 class TileApp:
-    """ASGI application that answers tiles and hands everything else on.
+    """ASGI application that serves tiles and passes on all other requests.
 
-    Stored tiles of open slides are answered at once: a read of some kilobytes takes less time than handing it to a
-    thread. Opening and rendering take threads.
+    Stored tiles of open slides are served immediately: reading a few kilobytes takes less time than handing over to a
+    thread. Opening and rendering use threads.
 
     Parameters
     ----------
     keys
-        Ids of the slides that may be asked for.
+        Ids of the available slides.
     slides, threads
-        Where slides are opened and tiles are read.
+        Open slides, and the threads that read tiles.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TileApp:
         self.app, self.keys, self.slides, self.threads = app, keys, slides, threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
+        """Serve a tile or pass the request on."""
         found = ADDRESS.fullmatch(scope["path"]) if scope["type"] == "http" else None
         if found is None:
             return await self.app(scope, receive, send)
@@ -102,7 +102,7 @@ def _wanted(found: re.Match[str], scope: Scope) -> TileRequest:
 def _answer(
     slide: ViewerSlide, wanted: TileRequest, read: Callable[[ViewerSlide, TileLevel, int, int], Tile | None]
 ) -> Answer | None:
-    """The tile, as far as `read` can give it."""
+    """Response with the tile, if `read` returns it."""
     etag = f'"{slide.version}"'.encode()
     headers = [(b"etag", etag), (b"cache-control", FOR_EVER if wanted.versioned else REVALIDATE)]
     if wanted.known == etag:

@@ -1,4 +1,4 @@
-"""`ViewerSlide`: one open slide, its tiles for the browser, and what lies over it."""
+"""`ViewerSlide`: one open slide, its tiles for the browser, and its overlays."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ from wsi_attn.viewer.pyramid import SIDE, DeepZoom, TileLevel, same_tiles, tile_
 from wsi_attn.viewer.render import render_region, to_jpeg
 
 OVERVIEW_SIDE = 1024
-"""Pixels along the longer side of the view that tissue is found in, where no store knows it."""
+"""Longer side in pixels of the view for tissue detection if there is no store."""
 
 OVERVIEW_PIXELS = 150_000_000
-"""Pixels that may be read for that view: some seconds of work."""
+"""Maximum number of pixels read for that view: a few seconds of work."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One JPEG; `whole` is False where part of it could not be read and is hatched."""
+    """A JPEG tile; `whole` is False if part of it is unreadable and hatched."""
 
     data: bytes
     whole: bool = True
 
 
 class ViewerSlide:
-    """A slide as the browser sees it; may be used from several threads.
+    """A slide as presented to the browser; thread-safe.
 
     Parameters
     ----------
     path
         A slide, image or store.
     cache
-        Where rendered tiles are kept; shared by all slides.
+        Cache of rendered tiles, shared by all slides.
 
     Raises
     ------
-    WsiAttnError : as `open_source`.
+    WsiAttnError : as in `open_source`.
     """
 
     def __init__(self, path: Path, cache: ByteCache, slide_mpp: Mpp | None = None) -> None:
         self.slide: Slide = open_source(path, slide_mpp)
         self._cache = cache
         self._stored: dict[int, tuple[EncodedTiles, NDArray[np.bool_]]] = {}  # and which of them decode
-        self.not_stored = ""  # why tiles of level 0 are rendered
+        self.not_stored = ""  # reason to render tiles of level 0
         info = self.slide.info
         for index in range(len(info.levels)):
             try:
                 tiles = self.slide.encoded_tiles(index)
                 if tiles.encoding.codec != JPEG:
-                    raise NotEncodedError(f"browsers do not show {tiles.encoding.codec}")
+                    raise NotEncodedError(f"browsers cannot display {tiles.encoding.codec}")
                 self._stored[index] = tiles, np.zeros(tiles.lengths.shape, np.bool_)
             except NotEncodedError as error:
                 self.not_stored = self.not_stored or str(error)
@@ -74,40 +74,40 @@ class ViewerSlide:
 
     @property
     def version(self) -> str:
-        """Changes when the slide does; part of addresses, so that a browser never shows a tile of another file."""
+        """Changes when the slide does; part of addresses, so a browser never shows a tile of another file."""
         return self.slide.info.fingerprint[:12]
 
     def level(self, index: int, column: int, row: int) -> TileLevel | None:
-        """The level of `levels` that a tile is of; None where there is no such tile."""
+        """The level of `levels` that contains a tile; None if there is no such tile."""
         level = self.levels[index] if 0 <= index < len(self.levels) else None
         return level if level and level.region(column, row) else None
 
     def deepzoom_level(self, number: int, column: int, row: int) -> TileLevel | None:
-        """The level that has a tile of the DeepZoom pyramid: a stored one where its tile is the same."""
+        """The level for a tile of the DeepZoom pyramid: a stored one if its tile is identical."""
         level = self.deepzoom.level(number)
         region = level.region(column, row) if level else None
         if level is None or region is None:
             return None
         same = same_tiles(level, self.levels)
-        # A stored tile at the edge is padded, one of DeepZoom is cut off.
+        # A stored tile at the border is padded, a DeepZoom tile is clipped.
         return self.levels[same] if same is not None and (region.width, region.height) == level.tile else level
 
     def tile(self, level: TileLevel, column: int, row: int) -> Tile:
-        """One tile of a level: as it is stored where that is sound, else rendered."""
+        """One tile of a level: the stored one if it is intact, otherwise rendered."""
         return self._stored_tile(level, column, row, prove=True) or self._rendered(level, column, row)
 
     def stored_tile(self, level: TileLevel, column: int, row: int) -> Tile | None:
-        """One tile as the file has it, in microseconds; None where it has to be rendered or proven first."""
+        """The stored tile, within microseconds; None if it must be rendered or checked first."""
         return self._stored_tile(level, column, row, prove=False)
 
     def _stored_tile(self, level: TileLevel, column: int, row: int, *, prove: bool) -> Tile | None:
-        """Browsers show damaged tiles without a word, so each is decoded here once before it is handed out."""
+        """The stored tile, decoded once before use because browsers show damaged tiles without an error."""
         if not level.passthrough or level.native is None:
             return None
         tiles, proven = self._stored[level.native]
         if not prove and not proven[row, column]:
             return None
-        with suppress(SlideReadError, TileDecodeError):  # rendering marks what is damaged
+        with suppress(SlideReadError, TileDecodeError):  # rendering marks damaged areas
             (data,) = tiles.read([(row, column)])
             if len(data):
                 stream = tiles.encoding.complete(data)
@@ -118,11 +118,11 @@ class ViewerSlide:
         return None
 
     def tissue(self) -> tuple[NDArray[np.bool_], Frame]:
-        """Where tissue lies: the store's mask, else found in an overview.
+        """Tissue: the store's mask, or detected in an overview.
 
         Raises
         ------
-        TissueError : the overview would cost too much.
+        TissueError : the overview would be too expensive.
         """
         return self._tissue
 
@@ -134,7 +134,7 @@ class ViewerSlide:
         factor = max(1.0, max(info.size0) / OVERVIEW_SIDE)
         width, height = info.levels[best_level(self.slide, factor, factor)].size
         if width * height > OVERVIEW_PIXELS:
-            raise TissueError(f"{info.path} has no level that is coarse enough to find tissue in; tile it first")
+            raise TissueError(f"{info.path} has no level coarse enough for tissue detection; tile it first")
         view = read_view(self.slide, factor, factor)
         mask = detect_tissue(view.pixels, view.frame, info.mpp, view.readable, size0=info.size0)
         return mask.mask, mask.frame
@@ -145,7 +145,7 @@ class ViewerSlide:
 
     def _rendered(self, level: TileLevel, column: int, row: int) -> Tile:
         region = level.region(column, row)
-        assert region is not None  # noqa: S101 - levels are asked for by tiles that they have
+        assert region is not None  # noqa: S101 - levels are requested by existing tiles
         key = (self.version, level.frame, region)
         cached = self._cache.get(key)
         if cached is not None:

@@ -122,7 +122,7 @@ def test_what_lies_there_is_kept(subject, tmp_path):
     with pytest.raises(OutputExistsError, match="--overwrite"):
         export_subject(subject, "csv", path, config)
     assert export_subject(subject, "csv", path, config, overwrite=True)["state"] == "written"
-    with pytest.raises(UsageError, match="what is exported"):
+    with pytest.raises(UsageError, match="is the input"):
         export_subject(subject, "ome-zarr", subject.path, config, overwrite=True)
     other = tmp_path / "other.zarr"
     tile_slide(ArraySlide(marked(), mpp=MPP), other, TileConfig(tissue="none", workers=1))

@@ -484,7 +484,7 @@ def test_few_tiles_of_other_colours_are_compressed_again(kinds: tuple[str, str],
         wanted = slide.read_region((0, 0), 0, slide.info.size0)
         assert error_of(wanted, PIXELS) < 4
     made = wsi_attn("tile", path, "-o", tmp_path / "a.zarr", "--tile-size", "64", "--codec", "passthrough")
-    assert "level 0: 1 of its tiles state other colours" in made.stderr
+    assert "level 0: 1 of its tiles state different colours" in made.stderr
     found = np.moveaxis(np.asarray(zarr.open_group(tmp_path / "a.zarr", mode="r")["0"][:]), 0, -1)
     differs = np.abs(found.astype(int) - wanted)
     assert error_of(found, PIXELS) < 4

@@ -157,9 +157,9 @@ BROKEN = {
     "no list": ({"type": "FeatureCollection", "features": {}}, "not GeoJSON"),
     "no feature": ([square(), {"type": "Polygon"}], "feature 2: expected an object of type Feature"),
     "text in place": ([square(), square(), 7], "feature 3: "),
-    "geometry": ([square(), feature("Polygon")], "feature 2: its geometry is no object"),
+    "geometry": ([square(), feature("Polygon")], "feature 2: its geometry is not an object"),
     "unknown": ([feature({"type": "Circle", "coordinates": []})], "feature 1: unknown geometry 'Circle'"),
-    "no coordinates": ([feature({"type": "Polygon"})], "feature 1: a Polygon without coordinates"),
+    "no coordinates": ([feature({"type": "Polygon"})], "feature 1: a Polygon has no coordinates"),
     "flat": ([feature({"type": "Polygon", "coordinates": [[1, 2], [3, 4]]})], "feature 1: a position"),
     "two corners": ([feature({"type": "Polygon", "coordinates": [[[0, 0], [5, 5], [0, 0]]]})], "3 corners"),
     "text": ([feature({"type": "Polygon", "coordinates": [[[0, 0], ["a", 5], [9, 0]]]})], "two finite numbers"),
@@ -183,7 +183,7 @@ def test_broken_files_are_named_with_the_feature(case, write):
 def test_regions_of_another_slide_and_nothing_but_background(write, tmp_path):
     with pytest.raises(TissueError, match="no region lies on the slide"):
         tissue_from_geojson(write([square(None, 500)]), WHOLE, Size(100, 100))
-    with pytest.raises(TissueError, match="classified as no tissue"):
+    with pytest.raises(TissueError, match="no region is classified as tissue"):
         tissue_from_geojson(write([square("Glass")]), WHOLE, Size(100, 100))
     with pytest.raises(TissueError, match="Cannot read"):
         tissue_from_geojson(tmp_path / "none.geojson", WHOLE, Size(100, 100))

@@ -59,7 +59,7 @@ def test_slide(client: TestClient, keys: dict[str, str]) -> None:
     assert [layer["title"] for layer in slide["layers"]] == ["Attention rank"]
     assert len(slide["regions"]) == 2
     assert ["Model", "test-model"] in slide["provenance"]
-    assert slide["warnings"] == ["1 tiles could not be read when this was predicted."]
+    assert slide["warnings"] == ["1 tiles could not be read during prediction."]
 
 
 def test_prediction_without_slide(client: TestClient, keys: dict[str, str]) -> None:

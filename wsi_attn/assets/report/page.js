@@ -9,9 +9,9 @@
     return node;
   };
 
-  // World coordinates: the slide's picture is 1 wide. All positions come from level-0 pixels by this one factor.
+  // World coordinates: the slide image has width 1. All positions are level-0 pixels times this factor.
   const unit = 1 / (data.slide.columns * data.slide.downsample_x);
-  const aspect = data.slide.downsample_x / data.slide.downsample_y; // unequal factors would stretch the picture
+  const aspect = data.slide.downsample_x / data.slide.downsample_y; // unequal factors would stretch the image
   const rectOf = (region) =>
     new OpenSeadragon.Rect(region.x * unit, region.y * unit * aspect, region.width * unit, region.height * unit * aspect);
 
@@ -47,7 +47,7 @@
     const option = make("option", layer.title, byId("layer"));
     option.value = index;
   });
-  make("option", "Nothing: the slide alone", byId("layer")).value = -1;
+  make("option", "None (slide only)", byId("layer")).value = -1;
   byId("layer").addEventListener("change", show);
   byId("opacity").addEventListener("input", show);
 

@@ -1,6 +1,6 @@
-// The keyboard: one table, which the help shows too.
+// Keyboard shortcuts: one table, also shown in the help.
 
-const PAN = 120; // CSS pixels that an arrow moves
+const PAN = 120; // CSS pixels per arrow key press
 
 export function keyTable({ stage, list, toggle, opacity, help }) {
   return [
@@ -10,15 +10,15 @@ export function keyTable({ stage, list, toggle, opacity, help }) {
     [["ArrowDown"], "↓", "move down", () => stage.pan(0, PAN)],
     [["+", "="], "+", "zoom in", () => stage.zoom(1.5)],
     [["-", "_"], "−", "zoom out", () => stage.zoom(1 / 1.5)],
-    [["0"], "0", "whole slide", () => stage.home()],
+    [["0"], "0", "show whole slide", () => stage.home()],
     [["j"], "j", "next slide", () => list.step(1)],
     [["k"], "k", "previous slide", () => list.step(-1)],
-    [["h"], "h", "heatmap on or off", () => toggle("heatmap")],
-    [["["], "[", "heatmap fainter", () => opacity(-0.1)],
-    [["]"], "]", "heatmap stronger", () => opacity(0.1)],
-    [["r"], "r", "attended regions on or off", () => toggle("regions")],
-    [["p"], "p", "polygons on or off", () => toggle("polygons")],
-    [["t"], "t", "tissue outline on or off", () => toggle("tissue")],
+    [["h"], "h", "toggle heatmap", () => toggle("heatmap")],
+    [["["], "[", "decrease heatmap opacity", () => opacity(-0.1)],
+    [["]"], "]", "increase heatmap opacity", () => opacity(0.1)],
+    [["r"], "r", "toggle attended regions", () => toggle("regions")],
+    [["p"], "p", "toggle polygons", () => toggle("polygons")],
+    [["t"], "t", "toggle tissue outline", () => toggle("tissue")],
     [["?"], "?", "this help", help],
   ];
 }

@@ -1,5 +1,5 @@
-// Addresses of places: #slide=ID&x=X&y=Y&zoom=Z. X and Y are level-0 pixels of the middle of the view, Z is screen
-// (CSS) pixels per level-0 pixel. Every part may be left out.
+// Links to views: #slide=ID&x=X&y=Y&zoom=Z. X and Y are level-0 pixels of the centre of the view, Z is screen
+// (CSS) pixels per level-0 pixel. Every part is optional.
 
 export function readLink(hash) {
   const parts = new URLSearchParams(hash.replace(/^#/, ""));

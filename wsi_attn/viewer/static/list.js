@@ -1,9 +1,9 @@
-// The list of slides: order, filter, and which one is shown.
+// The list of slides: order, filter and selection.
 
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
 const byName = (a, b) => collator.compare(a.name, b.name);
-// What is not known comes last, whichever way the order runs.
+// Unknown values come last in both directions.
 const by = (value, direction) => (a, b) => {
   const x = value(a), y = value(b);
   if (x == null || y == null) return (x == null) - (y == null) || byName(a, b);
@@ -82,7 +82,7 @@ export class SlideList {
     }
   }
 
-  // The slide `step` places further down the list as it is shown.
+  // Move the selection by `step` rows in the displayed list.
   step(step) {
     const at = this.visible.findIndex((slide) => slide.id === this.current);
     const next = this.visible[at < 0 ? 0 : Math.min(Math.max(at + step, 0), this.visible.length - 1)];

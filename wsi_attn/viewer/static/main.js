@@ -1,4 +1,4 @@
-// Brings the parts together: which slide is shown, where, and with what over it.
+// Main module: connects the list, the stage and the overlays.
 import { fillHelp, keyTable, listenToKeys } from "./keys.js";
 import { readLink, writeLink } from "./link.js";
 import { SlideList } from "./list.js";
@@ -11,9 +11,9 @@ const at = (id) => document.getElementById(id);
 const checks = { heatmap: "show-heatmap", regions: "show-regions", polygons: "show-polygons", tissue: "show-tissue" };
 
 const list = new SlideList((id) => choose(id, {}));
-let stage, overlay; // made when OpenSeadragon is there
-let slide = null; // record of the slide on screen
-let asked = 0; // counts choices, so that a late answer to an earlier one is dropped
+let stage, overlay; // created once OpenSeadragon has loaded
+let slide = null; // record of the current slide
+let asked = 0; // counts selections, so that late responses to earlier ones are dropped
 
 function say(text) {
   at("message").textContent = text;
@@ -152,7 +152,7 @@ function wire() {
   });
 }
 
-// The first slide is on screen already, or soon: OpenSeadragon takes over from its preview.
+// The preview of the first slide is on screen, or will be soon: OpenSeadragon replaces it.
 async function start() {
   const { slides, problems, place, first, answer, preview } = await beginning;
   list.fill(slides);
@@ -162,7 +162,7 @@ async function start() {
   stage = new Stage(at("stage"), remember);
   overlay = new Overlay(stage.viewer);
   if (preview) stage.viewer.addOnceHandler("tile-drawn", preview.remove);
-  window.wsiAttn = { stage, overlay, list }; // for tests and for the curious
+  window.wsiAttn = { stage, overlay, list }; // for tests and debugging
   wire();
   await choose(first, place, answer);
   if (problems.length) say(problems.join(" "));

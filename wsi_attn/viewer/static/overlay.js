@@ -1,7 +1,7 @@
-// What lies over the slide, drawn on one canvas in level-0 coordinates, again whenever the view moves.
+// Overlays of the slide, drawn on one canvas in level-0 coordinates and redrawn whenever the view moves.
 /* global OpenSeadragon */
 
-const SMALLEST = 6; // CSS pixels of a region's frame, so that it is seen from afar
+const SMALLEST = 6; // minimum CSS pixels of a region's frame, so that it stays visible when zoomed out
 const HALO = "rgba(12, 20, 32, 0.85)";
 
 export class Overlay {
@@ -63,7 +63,7 @@ export class Overlay {
     const { image, width, height } = this.heatmap;
     context.save();
     context.beginPath();
-    context.rect(0, 0, this.size[0], this.size[1]); // the last cells reach past the slide
+    context.rect(0, 0, this.size[0], this.size[1]); // the last cells extend beyond the slide
     context.clip();
     context.globalAlpha = this.opacity;
     context.imageSmoothingEnabled = true;
@@ -85,7 +85,7 @@ export class Overlay {
 
   drawRegions(context, zoom) {
     const least = SMALLEST / zoom;
-    for (let index = this.regions.length - 1; index >= 0; index--) { // the first rank lies on top
+    for (let index = this.regions.length - 1; index >= 0; index--) { // the first rank is on top
       const region = this.regions[index];
       const w = Math.max(region.width, least), h = Math.max(region.height, least);
       const frame = new Path2D();
@@ -104,7 +104,7 @@ export class Overlay {
   }
 }
 
-// A line with a dark halo: seen on any tissue and any colour.
+// A line with a dark halo: visible on any tissue and any colour.
 function stroke(context, path, colour, width) {
   context.lineJoin = "round";
   context.strokeStyle = HALO;

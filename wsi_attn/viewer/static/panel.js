@@ -1,6 +1,6 @@
-// Details of the slide on screen: its prediction, the controls of the overlays, where everything comes from.
+// Details of the current slide: its prediction, overlay controls and provenance.
 
-const LISTED = 10; // attended regions that get a button
+const LISTED = 10; // number of attended regions with a button
 
 const at = (id) => document.getElementById(id);
 

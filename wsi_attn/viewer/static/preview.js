@@ -1,4 +1,4 @@
-// The first picture: the coarsest tiles of the first slide are on screen before anything else of the page has loaded.
+// Preview: shows the coarsest tiles of the first slide before the rest of the page has loaded.
 import { readLink } from "./link.js";
 
 export async function fetchJson(address) {
@@ -10,10 +10,10 @@ export async function fetchJson(address) {
 
 export const recordOf = (id) => fetchJson(`slides/${encodeURIComponent(id)}.json`);
 
-// What the page begins with: the list, the place asked for, the first slide's id, the promise of its record, its preview.
+// Initial data of the page: the list, the requested view, the first slide's id, the promise of its record, its preview.
 export const beginning = begin();
 
-// The page itself holds the list and, where it could be opened, the record of the first slide: nothing to wait for.
+// The page contains the list and, if it could be opened, the record of the first slide, so no request is needed.
 async function begin() {
   const { slides, problems, record } = JSON.parse(document.getElementById("beginning").textContent);
   const place = readLink(location.hash);

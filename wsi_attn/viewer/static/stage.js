@@ -1,7 +1,7 @@
-// The slide itself: OpenSeadragon on the levels and tile grids that the server states, and the scale bar.
+// The slide: OpenSeadragon with the levels and tile grids of the server, and the scale bar.
 /* global OpenSeadragon */
 
-const SCALE_WIDTH = 160; // CSS pixels that the scale bar takes at most
+const SCALE_WIDTH = 160; // maximum width of the scale bar in CSS pixels
 
 function tileSource(slide) {
   const [width, height] = slide.size;
@@ -46,14 +46,14 @@ export class Stage {
       maxImageCacheCount: 300, imageLoaderLimit: 6, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsTouch: { pinchRotate: false }, preserveImageSizeOnResize: true, loadTilesWithAjax: false,
     });
-    this.viewer.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; }); // keys.js has them all
+    this.viewer.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; }); // keys.js handles all keys
     this.viewer.addHandler("animation-finish", onMove);
     this.viewer.addHandler("update-viewport", () => this.drawScale());
     this.viewer.canvas.setAttribute("role", "application");
     this.viewer.canvas.setAttribute("aria-label", "Slide: arrow keys move, plus and minus zoom, question mark for help");
   }
 
-  // Show a slide at a place; without one, all of it. Resolves when its tiles can be asked for.
+  // Show a slide at a position, or all of it. Resolves when its tiles can be requested.
   open(slide, place) {
     this.slide = slide;
     return new Promise((resolve) => {
@@ -77,14 +77,14 @@ export class Stage {
     if (x !== null && y !== null) viewport.panTo(viewport.imageToViewportCoordinates(x, y), immediately);
   }
 
-  // Show a level-0 rectangle with room around it.
+  // Show a level-0 rectangle with a margin.
   fit({ x, y, width, height }) {
     const { viewport } = this.viewer;
     const rect = viewport.imageToViewportRectangle(x - width, y - height, 3 * width, 3 * height);
     viewport.fitBounds(rect);
   }
 
-  // The middle of the view in level-0 pixels, and screen pixels per level-0 pixel; null without a slide.
+  // The centre of the view in level-0 pixels, and screen pixels per level-0 pixel; null without a slide.
   place() {
     if (!this.slide || !this.viewer.isOpen()) return null;
     const { viewport } = this.viewer;
@@ -122,7 +122,7 @@ export class Stage {
   }
 }
 
-// The largest of 1, 2 or 5 times a power of ten that is not longer.
+// The largest 1, 2 or 5 times a power of ten that is at most `longest`.
 export function roundLength(longest) {
   const power = 10 ** Math.floor(Math.log10(longest));
   return Math.max(...[1, 2, 5].map((step) => step * power).filter((value) => value <= longest * (1 + 1e-9)));
