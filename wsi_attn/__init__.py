@@ -1,4 +1,4 @@
-"""wsi-attn: attention models for whole-slide and microscopy images. Importing it loads nothing heavy.
+"""wsi-attn: attention models for whole-slide and microscopy images. Importing this package is cheap.
 
 The functions of `wsi_attn.api` are attributes of the package, loaded when they are first used.
 """

@@ -1,7 +1,7 @@
-"""How a compressed tile becomes pixels: what must be known besides its bytes, and the decoding itself.
+"""Decoding of compressed tiles: the required information besides their bytes, and the decoders.
 
-Stands below slides and store, since both hold such tiles: a slide's JPEG tiles are copied into a store as they are.
-Decoders release the interpreter lock.
+Below slides and store in the layers, since both contain such tiles: a slide's JPEG tiles are copied into a store
+unchanged. Decoders release the interpreter lock.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ CHANNELS = 3
 
 @dataclass(frozen=True)
 class TileEncoding:
-    """What all compressed tiles of one level have in common.
+    """Common properties of all compressed tiles of one level.
 
     Attributes
     ----------
     codec
         `JPEG` or `JPEG2000`.
     colorspace
-        What a JPEG stream holds: `RGB`, `YCBCR` or `GRAYSCALE`; wins over markers of the stream. None for JPEG 2000,
-        whose streams state it reliably.
+        Colour space of a JPEG stream: `RGB`, `YCBCR` or `GRAYSCALE`; overrides markers of the stream. None for JPEG
+        2000, whose streams state it reliably.
     tables
-        Quantisation and Huffman tables that JPEG tiles leave out, as one stream from SOI to EOI; None where each tile
-        carries its own.
+        Quantisation and Huffman tables omitted from JPEG tiles, as one stream from SOI to EOI; None if each tile
+        contains its own.
     """
 
     codec: str
@@ -44,7 +44,7 @@ class TileEncoding:
     tables: bytes | None = None
 
     def of_stream(self, data: bytes | memoryview) -> TileEncoding:
-        """The same with the colour space that one JPEG stream states itself, where it states one."""
+        """The same encoding with the colour space that one JPEG stream states itself, if it does."""
         stated = self._memo.of(data) if self.codec == JPEG else None
         return self if stated in (None, self.colorspace) else replace(self, colorspace=stated)
 
@@ -53,12 +53,12 @@ class TileEncoding:
         return ColourMemo()
 
     def decode(self, data: bytes | memoryview, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Pixels of one tile, decoded strictly: what a lenient decoder would repair is an error.
+        """Decode one tile strictly: an error that a lenient decoder would conceal is raised.
 
         Parameters
         ----------
         out
-            uint8 (height, width, 3), contiguous, to decode JPEG into; spares an allocation a tile.
+            uint8 (height, width, 3), contiguous, to decode JPEG into; saves one allocation per tile.
 
         Returns
         -------
@@ -66,13 +66,13 @@ class TileEncoding:
 
         Raises
         ------
-        TileDecodeError : the tile is damaged, or of other size than `out`.
+        TileDecodeError : the tile is damaged, or its size differs from that of `out`.
         """
         if self.codec == JPEG:
             return decode_jpeg(self._completion.complete(data), out)
-        import imagecodecs  # a tenth of a second that commands without pixels need not pay
+        import imagecodecs  # a tenth of a second that commands without pixels save
 
-        check_jpeg2000(data)  # the decoder fills in what is missing
+        check_jpeg2000(data)  # the decoder fills in missing parts
         try:
             pixels = imagecodecs.jpeg2k_decode(data)  # type: ignore[arg-type]
         except (RuntimeError, ValueError) as error:
@@ -82,10 +82,10 @@ class TileEncoding:
         return np.asarray(pixels)
 
     def check(self, data: bytes | memoryview, size: Size) -> None:
-        """Make sure that a tile is a whole stream of `size`, without decoding it.
+        """Check that a tile is a complete stream of `size`, without decoding it.
 
-        Finds damage of the structure; see `JpegStructure` and `check_jpeg2000` for what that is. Altered
-        entropy-coded data are mostly found by `decode` alone.
+        Detects structural damage; see `JpegStructure` and `check_jpeg2000` for the checks. Altered entropy-coded data
+        are mostly detected only by `decode`.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class TileEncoding:
             check_jpeg2000(data, size)
 
     def complete(self, data: bytes | memoryview) -> bytes:
-        """A JPEG tile as a whole stream, with its tables and the marker that tells its colours.
+        """Return a JPEG tile as a complete stream, with its tables and the marker of its colour space.
 
         Raises
         ------

@@ -1,8 +1,8 @@
-"""Every exception of the toolkit, and the exit code each becomes at the command line.
+"""Every exception of the toolkit, and its exit code on the command line.
 
-One base, `WsiAttnError`; each leaf also derives from the built-in that a caller would catch. A message says
-what failed and where, and what to do next; facts a program may need are attributes. Nothing here imports
-anything, so every layer may raise.
+All derive from `WsiAttnError`; each leaf also derives from the built-in exception that a caller would catch. A message
+states what failed, where, and what to do next; facts for programs are attributes. This module imports nothing from the
+toolkit, so every layer may raise its errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process returns to the shell."""
+    """Exit codes of the process."""
 
     DONE = 0
     UNEXPECTED = 1
@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
 
 
 class WsiAttnError(Exception):
-    """Base of all errors that the toolkit raises on purpose."""
+    """Base of all errors that the toolkit raises intentionally."""
 
     exit_code = ExitCode.INVALID_INPUT
 
@@ -35,14 +35,14 @@ class UsageError(WsiAttnError, ValueError):
 
 
 class UnknownNameError(UsageError):
-    """A name that no registry knows; near misses are in the message."""
+    """A name that is not registered; the message lists similar names."""
 
 
 # slides ---------------------------------------------------------------------------------------------------
 
 
 class SlideError(WsiAttnError):
-    """Base of what can go wrong with a slide or image file."""
+    """Base of errors of slide and image files."""
 
 
 class SlideNotFoundError(SlideError, FileNotFoundError):
@@ -50,19 +50,19 @@ class SlideNotFoundError(SlideError, FileNotFoundError):
 
 
 class SlideUnsupportedError(SlideError, ValueError):
-    """No reader can open the file; the message carries each reader's reason."""
+    """No reader can open the file; the message contains each reader's reason."""
 
 
 class SlideReadError(SlideError, OSError):
-    """A region could not be decoded; the rest of the slide may be fine."""
+    """A region could not be decoded; the rest of the slide may be intact."""
 
 
 class SlideTruncatedError(SlideError, OSError):
-    """The file ends before its pixels do: an unfinished copy or transfer."""
+    """The file ends before its pixels do, as after an incomplete copy or transfer."""
 
 
 class NotEncodedError(SlideError, ValueError):
-    """The compressed tiles of a level cannot be handed out as they are; the message says why."""
+    """The compressed tiles of a level cannot be used unchanged; the message states why."""
 
 
 class TileDecodeError(SlideError, ValueError):
@@ -74,22 +74,22 @@ class RegionError(SlideError, ValueError):
 
 
 class MissingMppError(SlideError, ValueError):
-    """A pixel size is needed and the file does not give a plausible one."""
+    """A pixel size is required and the file does not state a plausible one."""
 
 
 class TissueError(WsiAttnError, ValueError):
-    """No tissue where tissue is needed."""
+    """No tissue was found where tissue is required."""
 
 
 # stores ---------------------------------------------------------------------------------------------------
 
 
 class StoreError(WsiAttnError):
-    """Base of what can go wrong with a store."""
+    """Base of errors of stores."""
 
 
 class StoreExistsError(StoreError, FileExistsError):
-    """Something else lies where the output should go."""
+    """The output path exists and contains something else."""
 
 
 class StoreSchemaError(StoreError, ValueError):
@@ -101,7 +101,7 @@ class StoreDamagedError(StoreError, ValueError):
 
 
 class StoreIncompleteError(StoreError, ValueError):
-    """The store was never finished; tiling again resumes it."""
+    """The store is unfinished; tiling again resumes it."""
 
 
 class StoreLockedError(StoreError, RuntimeError):
@@ -112,23 +112,23 @@ class StoreLockedError(StoreError, RuntimeError):
 
 
 class ModelError(WsiAttnError):
-    """Base of what can go wrong with a model."""
+    """Base of errors of models."""
 
 
 class CheckpointError(ModelError, ValueError):
-    """A folder that is not a checkpoint of ours, or whose parts do not agree."""
+    """A folder that is not a wsi-attn checkpoint, or whose files do not match."""
 
 
 class ModelMismatchError(ModelError, ValueError):
-    """The input's stain or pixel size lies outside what the model was trained on."""
+    """The input's stain or pixel size is outside the model's training range."""
 
 
 class DivergedError(ModelError, ArithmeticError):
-    """The loss of a training run is no number any more."""
+    """The loss of a training run is not finite."""
 
 
 class ManifestError(WsiAttnError, ValueError):
-    """A manifest that cannot be used; the message names the file, and the row where one is at fault."""
+    """An invalid manifest; the message names the file, and the row if one is responsible."""
 
 
 class PredictionError(WsiAttnError, ValueError):
@@ -136,11 +136,11 @@ class PredictionError(WsiAttnError, ValueError):
 
 
 class ExportError(WsiAttnError, ValueError):
-    """Something that a format cannot hold, or that there is not to export."""
+    """Content that a format cannot represent, or nothing to export."""
 
 
 class OutputExistsError(WsiAttnError, FileExistsError):
-    """Output that is not ours, or of other parameters, lies in the way."""
+    """The output path exists and is not an output of wsi-attn, or has other parameters."""
 
 
 class MissingExtraError(WsiAttnError, ImportError):

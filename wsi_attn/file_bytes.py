@@ -1,4 +1,4 @@
-"""Bytes of a file read from any thread, and many ranges of them by few reads."""
+"""Thread-safe reading of bytes of a file, and of many ranges with few reads."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from typing import Self
 from wsi_attn.errors import SlideReadError
 
 GAP_BYTES = 1 << 16
-"""Bytes between two ranges that are cheaper to read along than to skip."""
+"""Gap between two ranges up to which reading through is cheaper than skipping."""
 
 READ_BYTES = 1 << 24
-"""What one read takes at most; the ranges handed out keep it in memory while they live."""
+"""Maximum size of one read; the returned ranges keep it in memory while they are in use."""
 
 
 class FileBytes:
-    """A file whose bytes are read without a position, so that threads share it without a lock.
+    """A file read without a file position, so threads share it without a lock.
 
     Raises
     ------
-    OSError : it cannot be opened.
+    OSError : the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = -1  # for closing, should opening fail
+        self._fd = -1  # for `close` if opening fails
         self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly these bytes.
+        """Read exactly these bytes.
 
         Raises
         ------
-        SlideReadError : they are not there, or the file is closed.
+        SlideReadError : the bytes do not exist, or the file is closed.
         """
         if self._fd < 0:
             raise SlideReadError(f"{self.path} is closed")
         try:
             data = _pread(self._fd, length, offset)
-            while len(data) < length:  # a read may end early, at a signal or on some network file systems
+            while len(data) < length:  # a read may return fewer bytes after a signal or on some network file systems
                 more = _pread(self._fd, length - len(data), offset + len(data))
                 if not more:
                     raise SlideReadError(f"{self.path}: bytes {offset} to {offset + length} lie beyond its end")
@@ -75,18 +75,18 @@ class FileBytes:
 def read_ranges(
     read: Callable[[int, int], bytes], ranges: Iterable[tuple[int, int, int]]
 ) -> Iterator[tuple[int, memoryview]]:
-    """Ranges of a file, neighbours by one read.
+    """Read ranges of a file, neighbouring ones together.
 
     Parameters
     ----------
     read
-        Bytes at an offset, of a length.
+        Function that returns bytes, given offset and length.
     ranges
         Key, offset and length of each.
 
     Yields
     ------
-    Key and bytes of each, by rising offset.
+    Key and bytes of each, by increasing offset.
     """
     ordered = sorted(ranges, key=itemgetter(1))
     first = 0
@@ -110,6 +110,6 @@ _SEEKING = threading.Lock()
 def _pread(handle: int, length: int, offset: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(handle, length, offset)
-    with _SEEKING:  # on Windows a position is moved: one thread at a time
+    with _SEEKING:  # Windows moves the file position: one thread at a time
         os.lseek(handle, offset, os.SEEK_SET)
         return os.read(handle, length)

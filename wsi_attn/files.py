@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves the old content or the new, never half of either."""
+"""Atomic file writes: an interruption at any moment leaves either the old or the new content."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 from wsi_attn.errors import OutputExistsError, UsageError
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
-"""How a URL begins, also after `Path` has dropped one of its slashes; one letter is a drive of Windows."""
+"""Start of a URL, also after `Path` has removed one of its slashes; a single letter is a Windows drive."""
 
 
 def url_scheme(path: str | Path) -> str:
-    """The scheme of a URL, such as `s3`; empty for the path of a file."""
+    """The scheme of a URL, such as `s3`; empty for a file path."""
     found = URL.match(str(path))
     return found[1].lower() if found else ""
 
 
 def check_output(path: str | Path, option: str) -> None:
-    """Make sure that an output is not a URL, which would become a local folder named like its scheme.
+    """Reject an output that is a URL, which would create a local folder named like its scheme.
 
     Raises
     ------
-    UsageError : it is one; the message begins with `option`.
+    UsageError : the output is a URL; the message begins with `option`.
     """
     if scheme := url_scheme(path):
         raise UsageError(
-            f"{option}: {scheme} URLs are not supported; name a local path, or mount the storage and name its folder"
+            f"{option}: {scheme} URLs are not supported; use a local path, or mount the storage and use its folder"
         )
 
 
@@ -51,36 +51,38 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for UTF-8 text; lone surrogates, as of file names that are not UTF-8, are written as escapes."""
+    """`write_bytes` for UTF-8 text; lone surrogates, as in file names that are not UTF-8, become escapes."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` for JSON; NaN is refused, since JSON has none."""
+    """`write_bytes` for JSON; NaN is rejected, since JSON does not support it."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class Reservations:
-    """Which input of a run writes to which place, so that no two inputs of one name write over each other."""
+    """Output paths of the inputs of a run, so that inputs with equal names do not overwrite each other."""
 
     def __init__(self) -> None:
         self._inputs: dict[Path, Path] = {}
 
     def reserve(self, target: Path, path: Path) -> None:
-        """`target` is for the input `path` from now on.
+        """Reserve `target` for the input `path`.
 
         Raises
         ------
-        OutputExistsError : it is another input's.
+        OutputExistsError : it is reserved for another input.
         """
         other = self._inputs.setdefault(target, path)
         if other != path:
-            raise OutputExistsError(f"{path} and {other} would both write {target}; name another folder for one")
+            raise OutputExistsError(
+                f"{path} and {other} would both write {target}; choose another output folder for one of them"
+            )
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file to, which becomes `path` when the block ends without error."""
+    """A temporary path beside `path`, renamed to `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
@@ -94,7 +96,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `path`, replacing what was there, when the block ends without error."""
+    """A temporary folder that replaces `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     temporary.mkdir()

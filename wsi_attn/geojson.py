@@ -1,9 +1,8 @@
-"""GeoJSON files and where their coordinates begin.
+"""GeoJSON files and the origin of their coordinates.
 
-QuPath crops a slide to the bounds that OpenSlide states, so its coordinates begin at the corner of the bounds and not
-at that of level 0. All GeoJSON that is written here is shifted by that corner, and says so in the top-level member
-`wsi_attn`; all GeoJSON that is read is shifted back, by what the file says or else by the corner of the slide's
-bounds.
+QuPath crops a slide to the bounds stated by OpenSlide, so the origin of its coordinates is the corner of the bounds,
+not that of level 0. GeoJSON written by this package is shifted by that corner and states it in the top-level member
+`wsi_attn`; GeoJSON that is read is shifted back, by the stated offset or otherwise by the corner of the slide's bounds.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ from typing import Any
 from wsi_attn.geometry import Point
 
 MEMBER = "wsi_attn"
-"""Foreign member of a FeatureCollection, which GeoJSON allows and QuPath skips."""
+"""Foreign member of a FeatureCollection, which GeoJSON allows and QuPath ignores."""
 
 RULE = "level-0 pixels of the whole slide minus offset, as QuPath counts them; add offset to get those of the slide"
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 2 << 30
-"""Largest document, decompressed."""
+"""Maximum size of a document after decompression."""
 
 DECIMALS = 3
-"""Of coordinates in a file, where they are no whole number of level-0 pixels."""
+"""Decimals of coordinates that are not integers of level-0 pixels."""
 
 
 def member(offset: Point, **more: Any) -> dict[str, Any]:
-    """The value of `MEMBER` for a file whose coordinates begin at `offset`; `more` is put beside it."""
+    """The value of `MEMBER` for a file with the origin `offset`, together with `more`."""
     return {"offset": list(offset), "coordinates": RULE, **more}
 
 
 def shifted(feature: dict[str, Any], offset: Point) -> dict[str, Any]:
-    """A Feature in level-0 pixels of the whole slide as it is written: its coordinates minus `offset`.
+    """A Feature in level-0 pixels of the whole slide, shifted for writing: its coordinates minus `offset`.
 
     Parameters
     ----------
     feature
-        With a geometry that has `coordinates`.
+        Has a geometry with `coordinates`.
     offset
         Corner of the slide's bounds, level-0 pixels.
     """
@@ -74,18 +73,18 @@ def read_document(path: Path) -> Any:
 
 
 def offset_of(document: Any, origin: Point) -> tuple[float, float]:
-    """What has to be added to a document's coordinates to get level-0 pixels of the whole slide.
+    """Offset to add to a document's coordinates to obtain level-0 pixels of the whole slide.
 
     Parameters
     ----------
     document
-        As read. Where it has a member `MEMBER`, its `offset` counts, (0, 0) where it has none.
+        The parsed document. If it has a member `MEMBER`, the `offset` in it applies, or (0, 0) if it has none.
     origin
-        Corner of the slide's bounds, which counts for all other files.
+        Corner of the slide's bounds, which applies to all other files.
 
     Raises
     ------
-    ValueError : an offset that is not two finite numbers.
+    ValueError : the offset is not two finite numbers.
     """
     if not isinstance(document, dict) or MEMBER not in document:
         return float(origin.x), float(origin.y)

@@ -1,8 +1,8 @@
 """Sizes, points, regions and pixel sizes, and the conversions between frames.
 
 Points and sizes are `(x, y)` and `(width, height)`; a suffix `0` means level-0 pixels. Conversions are named
-target-from-source. Origins floor and extents ceil, so a converted region always covers its source. Arrays
-elsewhere are `[row, column]`; this module is the one place where the two meet.
+target-from-source. Origins are rounded down and extents up, so a converted region always covers its source. Arrays
+elsewhere are `[row, column]`; only this module converts between the two.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """Extent in pixels of a stated level."""
+    """Extent in pixels of a given level."""
 
     width: int
     height: int
 
 
 class Point(NamedTuple):
-    """Position in pixels of a stated level, origin top left."""
+    """Position in pixels of a given level, with the origin at the top left."""
 
     x: int
     y: int
@@ -38,17 +38,17 @@ class Mpp(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Mpp:
-        """One number for both axes or two, `X` or `X,Y`, finite and at least 0.
+        """Parse one number for both axes or two, `X` or `X,Y`, finite and nonnegative.
 
         Raises
         ------
-        ValueError : it is neither, or has a decimal comma; the message says which.
+        ValueError : the text is neither, or has a decimal comma; the message states which.
         """
         parts = text.replace(";", ",").split(",")
         if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
             whole, fraction = (part.strip() for part in parts)
             raise ValueError(
-                f"{text!r} has a decimal comma or two whole numbers: write {whole}.{fraction}, or "
+                f"{text!r} has a decimal comma or two integers: write {whole}.{fraction}, or "
                 f"{whole}.0,{fraction}.0 for two axes"
             )
         try:
@@ -65,7 +65,7 @@ class Mpp(NamedTuple):
 
 
 class Region(NamedTuple):
-    """Axis-aligned rectangle, top-left corner and extent, in pixels of a stated level."""
+    """Axis-aligned rectangle, top-left corner and extent, in pixels of a given level."""
 
     x: int
     y: int
@@ -83,7 +83,7 @@ class Region(NamedTuple):
         return self.y + self.height
 
     def intersection(self, other: Region) -> Region | None:
-        """The part both regions share, or None where they share nothing."""
+        """The intersection with another region; None if it is empty."""
         x, y = max(self.x, other.x), max(self.y, other.y)
         width, height = min(self.x1, other.x1) - x, min(self.y1, other.y1) - y
         return Region(x, y, width, height) if width > 0 and height > 0 else None
@@ -91,10 +91,10 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """A raster laid over level 0: its size, and how many level-0 pixels one of its pixels spans.
+    """A raster in level-0 coordinates: its size, and the number of level-0 pixels per pixel.
 
-    A level, a low-resolution view, a tissue mask and an attention map are all frames; the factors need be
-    neither integers nor equal along the axes.
+    A level, a low-resolution view, a tissue mask and an attention map are all frames; the factors need not be integers
+    or equal along the axes.
     """
 
     size: Size
@@ -124,9 +124,9 @@ class Frame:
 
 
 def tile_origins(extent: int, tile: int, stride: int) -> list[int]:
-    """Origins along one axis of the fewest tiles that cover `extent` from 0 at this stride.
+    """Origins along one axis of the minimum number of tiles that cover `extent` from 0 with this stride.
 
-    The last tile may reach past the end; with `stride == tile` every pixel is covered exactly once.
+    The last tile may extend beyond the end; with `stride == tile` every pixel is covered exactly once.
     """
     count = 1 + max(0, math.ceil((extent - tile) / stride))
     return [index * stride for index in range(count)]

@@ -1,7 +1,7 @@
-"""Whether a JPEG 2000 tile is a whole codestream, found without decoding it.
+"""Structural check of JPEG 2000 tiles without decoding.
 
-Its arithmetic decoder accepts any bits, so that damage within the data of a tile-part is found only where it breaks
-the rules for bytes that follow 0xFF.
+The arithmetic decoder accepts any bits, so damage within the data of a tile-part is detected only if it violates the
+rules for bytes after 0xFF.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from wsi_attn.errors import TileDecodeError
 
 SOC, SIZ, COD, QCD, SOT, SOD, EOC = 0xFF4F, 0xFF51, 0xFF52, 0xFF5C, 0xFF90, 0xFF93, 0xFFD9
 HEADER_MARKERS = range(0xFF50, 0xFF70)
-"""Markers with a length that the headers of a codestream and of its tile-parts may hold."""
+"""Markers with a length that may occur in the headers of a codestream and its tile-parts."""
 
 SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 """First box of a JP2 file."""
 
 CODESTREAM_BOX = b"jp2c"
 PADDING_BYTES = 16
-"""Bytes after the end of a stream that writers add to align the next tile."""
+"""Maximum padding after the end of a stream, which some writers add to align the next tile."""
 
 _ILLEGAL = re.compile(rb"\xff[\x90-\xff]")
-"""Packets never hold such bytes: bit stuffing keeps what follows 0xFF below 0x90."""
+"""Byte sequences that packets never contain: bit stuffing keeps the byte after 0xFF below 0x90."""
 
 _ILLEGAL_BESIDE_PACKET_MARKERS = re.compile(rb"\xff[\x90\x93-\xff]")
-"""The same where start-of-packet and end-of-packet-header markers are in use."""
+"""The same for streams with start-of-packet and end-of-packet-header markers."""
 
 
 def check_jpeg2000(data: bytes | memoryview, size: tuple[int, int] | None = None, components: int = 3) -> None:
-    """Make sure that a tile is a whole codestream, raw or in a JP2 file.
+    """Check that a tile is a complete codestream, raw or in a JP2 file.
 
-    Checked are the main header, size, number and depth of components, the chain of tile-parts with their headers and
-    numbers, the codes that are illegal within packets, and the end of the codestream.
+    Checks the main header, size, number and depth of components, the chain of tile-parts with their headers and
+    numbers, codes that are illegal within packets, and the end of the codestream.
 
     Parameters
     ----------
     size
-        Width and height that it must have; None for any.
+        Required width and height; None accepts any.
 
     Raises
     ------
-    TileDecodeError : it is not; the message says why.
+    TileDecodeError : the tile is damaged; the message states how.
     """
     try:
         _Codestream(data, _codestream_start(data)).check(size, components)
@@ -52,7 +52,7 @@ def check_jpeg2000(data: bytes | memoryview, size: tuple[int, int] | None = None
 
 
 class _Codestream:
-    """One codestream; `data` is the tile, which it ends."""
+    """One codestream; `data` is the tile, which ends with it."""
 
     def __init__(self, data: bytes | memoryview, start: int) -> None:
         self.data, self.start = data, start
@@ -72,7 +72,7 @@ class _Codestream:
         self._check_tile_parts(place, tiles, _ILLEGAL_BESIDE_PACKET_MARKERS if packet_markers else _ILLEGAL)
 
     def _check_size(self, place: int, size: tuple[int, int] | None, components: int) -> int:
-        """Check the segment SIZ; returns how many tiles the codestream has."""
+        """Check the segment SIZ; returns the number of tiles of the codestream."""
         length, _, right, bottom, left, top, across, down, x, y, count = struct.unpack_from(
             ">HHIIIIIIIIH", self.data, place
         )
@@ -116,7 +116,7 @@ class _Codestream:
             raise _damage(data, f"it ends {len(data) - place - 2} bytes before the tile does")
 
     def _end_of_data(self) -> int:
-        """Where the end marker lies: the last tile-part may leave its length out."""
+        """Position of the end marker; the last tile-part may omit its length."""
         tail = bytes(self.data[-PADDING_BYTES - 2 :])
         at = tail.rfind(b"\xff\xd9")
         if at < 0:
@@ -136,7 +136,7 @@ class _Codestream:
 
 
 def _codestream_start(data: bytes | memoryview) -> int:
-    """Place of the codestream: the first byte, or the content of the box that holds it."""
+    """Start of the codestream: the first byte, or the content of its box."""
     if bytes(data[: len(SIGNATURE)]) != SIGNATURE:
         return 0
     for name, start in _boxes(data):
@@ -146,14 +146,14 @@ def _codestream_start(data: bytes | memoryview) -> int:
 
 
 def _boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, int]]:
-    """Names of the boxes of a JP2 file, and where their content begins."""
+    """Names of the boxes of a JP2 file, and the start of their content."""
     place = 0
     while place + 8 <= len(data):
         length, name, start = int.from_bytes(data[place : place + 4], "big"), bytes(data[place + 4 : place + 8]), 8
         if length == 1:
             length, start = int.from_bytes(data[place + 8 : place + 16], "big"), 16
         yield name, place + start
-        if length < start:  # 0 says that the box reaches to the end
+        if length < start:  # 0 means that the box extends to the end
             return
         place += length
 

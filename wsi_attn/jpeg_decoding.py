@@ -1,8 +1,8 @@
-"""JPEG streams of tiles: strict decoding, and completion of abbreviated streams.
+"""Strict decoding of JPEG tiles, and completion of abbreviated streams.
 
-Lenient decoders replace what they cannot decode with grey or with remains of the block before and report success.
-Here every warning of libjpeg-turbo is an error, so that altered pixels are never used. A stream may still decode
-without a warning although bits of it have changed: Huffman codes resynchronise, and JPEG has no checksum.
+Lenient decoders replace undecodable data with grey or remains of the previous block and report success. Here every
+warning of libjpeg-turbo is an error, so altered pixels are never used. A stream may still decode without a warning
+although bits of it have changed: Huffman codes resynchronise, and JPEG has no checksum.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from wsi_attn.errors import TileDecodeError
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 TRANSFORMS = {"RGB": 0, "YCBCR": 1}
-"""Adobe's numbers for what three components are; a grey stream needs none."""
+"""Adobe's codes of the colour transform of three components; a grey stream needs none."""
 
 SOS, APP0, APP14 = 0xDA, 0xE0, 0xEE
 
 PROOF_FACTOR = 8
-"""The smallest of the sizes that libjpeg-turbo decodes to."""
+"""The smallest output scale of libjpeg-turbo."""
 
 
 def decode_jpeg(stream: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Pixels of a complete JPEG stream, equal to those of libjpeg-turbo with its default settings.
+    """Decode a complete JPEG stream to the same pixels as libjpeg-turbo with its default settings.
 
     Releases the interpreter lock.
 
     Parameters
     ----------
     stream
-        From SOI to EOI, with its tables, and with the markers that tell its colours; see `JpegCompletion`.
+        From SOI to EOI, with its tables and the markers of its colour space; see `JpegCompletion`.
     out
-        uint8 (height, width, 3), contiguous, to decode into. It may hold anything after an error.
+        uint8 (height, width, 3), contiguous, to decode into. Its content is undefined after an error.
 
     Returns
     -------
-    uint8 (height, width, 3), RGB; `out` where it was given.
+    uint8 (height, width, 3), RGB; `out` if given.
 
     Raises
     ------
-    TileDecodeError : libjpeg-turbo reports an error or a warning, or the picture does not fit `out`.
+    TileDecodeError : libjpeg-turbo reports an error or a warning, or the image does not fit `out`.
     """
     import simplejpeg
 
@@ -60,7 +60,7 @@ def decode_jpeg(stream: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[
 def prove_jpeg(stream: bytes) -> None:
     """Decode a complete stream as strictly as `decode_jpeg` at an eighth of its size, in about half the time.
 
-    All entropy-coded data are read, so that the same streams are refused.
+    All entropy-coded data are read, so the same streams are rejected.
 
     Raises
     ------
@@ -75,18 +75,18 @@ def prove_jpeg(stream: bytes) -> None:
 
 
 class JpegCompletion:
-    """Completes the tiles of one level: shared tables and the marker that tells their colours go in front.
+    """Complete the tiles of one level with shared tables and the marker of their colour space.
 
-    Tiles in slides often leave their tables to the file, and nearly always the marker. The data of the picture stay
-    as they are.
+    Tiles in slides often omit their tables, which are stored once per file, and nearly always the marker. The image
+    data stay unchanged.
 
     Parameters
     ----------
     colorspace
-        `RGB`, `YCBCR` or `GRAYSCALE`: said by an Adobe marker, and contradicting markers of the streams are left out.
-        None leaves it to the markers of the streams.
+        `RGB`, `YCBCR` or `GRAYSCALE`: written as an Adobe marker; contradicting markers of the streams are removed.
+        None relies on the markers of the streams.
     tables
-        Tables that the streams leave out, as one stream from SOI to EOI.
+        Tables omitted from the streams, as one stream from SOI to EOI.
     """
 
     def __init__(self, colorspace: str | None, tables: bytes | None) -> None:
@@ -95,11 +95,11 @@ class JpegCompletion:
         self._plain = self._head == SOI
 
     def complete(self, data: bytes | memoryview) -> bytes:
-        """The tile as a whole stream.
+        """Return the tile as a complete stream.
 
         Raises
         ------
-        TileDecodeError : the bytes are no JPEG stream.
+        TileDecodeError : the bytes are not a JPEG stream.
         """
         if bytes(data[:2]) != SOI:
             raise damage(data, "it does not begin with a start of image")
@@ -111,7 +111,8 @@ class JpegCompletion:
             marker, _, end = read_segment(data, place)
             if marker == SOS:
                 break
-            if marker in (APP0, APP14):  # JFIF's marker would win over Adobe's, and a second of either confuses
+            # JFIF's marker would override Adobe's, and a second Adobe marker would be ambiguous
+            if marker in (APP0, APP14):
                 parts.append(data[start:place])
                 start = end
             place = end
@@ -131,11 +132,11 @@ def _segments(tables: bytes) -> bytes:
 
 
 def read_segment(data: bytes | memoryview, place: int) -> tuple[int, int, int]:
-    """Marker of the segment at `place`, where its content begins, and where it ends.
+    """Marker of the segment at `place`, and the start and end of its content.
 
     Raises
     ------
-    TileDecodeError : there is none, or it reaches beyond the data.
+    TileDecodeError : there is none, or it extends beyond the data.
     """
     while place + 1 < len(data) and data[place] == data[place + 1] == 0xFF:
         place += 1  # markers may be preceded by fill bytes
@@ -148,5 +149,5 @@ def read_segment(data: bytes | memoryview, place: int) -> tuple[int, int, int]:
 
 
 def damage(data: bytes | memoryview, reason: object) -> TileDecodeError:
-    """The error that says why a tile is damaged."""
+    """The error that states why a tile is damaged."""
     return TileDecodeError(f"JPEG stream of {len(data)} bytes: {reason}")

@@ -1,8 +1,8 @@
-"""What a JPEG stream states about its colours in its own markers, read without decoding.
+"""Colour space of a JPEG stream according to its own markers, read without decoding.
 
-Containers state the colours as well (TIFF's PhotometricInterpretation, the DICOM attribute of that name) and are often
-wrong: Bio-Formats and QuPath write YCbCr streams under a tag that says RGB. The stream's own statement therefore comes
-first, and the container's counts only where the stream makes none.
+Containers state the colour space too (TIFF's PhotometricInterpretation, the DICOM attribute of that name) and are often
+wrong: Bio-Formats and QuPath write YCbCr streams with an RGB tag. The stream's own statement therefore has priority,
+and the container's is used only if the stream makes none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ADOBE_TRANSFORMS = {0: RGB, 1: YCBCR}
 
 
 class ColourMemo:
-    """`colorspace_of` for streams that share their header, as the tiles of a level do: a comparison of bytes.
+    """Cached `colorspace_of` for streams with equal headers, such as the tiles of a level. Thread-safe.
 
     May be used from several threads.
     """
@@ -48,18 +48,17 @@ def colorspace_of(stream: bytes | memoryview) -> str | None:
     """Colour space that a stream states itself.
 
     The order of evidence is that of libjpeg-turbo: the JFIF marker, the transform in Adobe's APP14 marker, then the
-    component identifiers 1, 2, 3 (YCbCr) or `R`, `G`, `B`. Chroma that is stored at a lower resolution than the first
-    component means YCbCr, too. Streams in TIFF often have none of these, such as those of Aperio scanners with
-    identifiers 0, 1, 2.
+    component identifiers 1, 2, 3 (YCbCr) or `R`, `G`, `B`. Chroma with a lower resolution than the first component also
+    means YCbCr. Streams in TIFF often have none of these, such as those of Aperio scanners with identifiers 0, 1, 2.
 
     Parameters
     ----------
     stream
-        Beginning of a JPEG stream, at least up to its frame header.
+        Start of a JPEG stream, at least up to its frame header.
 
     Returns
     -------
-    `RGB`, `YCBCR`, `GRAYSCALE`, `CMYK` or `YCCK`; None where the stream does not say, or has no frame header.
+    `RGB`, `YCBCR`, `GRAYSCALE`, `CMYK` or `YCCK`; None if the stream states none or has no frame header.
     """
     jfif, adobe = False, None
     for marker, start, end in segments(stream):
@@ -75,12 +74,12 @@ def colorspace_of(stream: bytes | memoryview) -> str | None:
 
 
 def has_frame(stream: bytes | memoryview) -> bool:
-    """Whether the bytes reach to the end of the stream's frame header."""
+    """Whether the bytes extend to the end of the stream's frame header."""
     return any(marker in FRAMES and end <= len(stream) for marker, _, end in segments(stream))
 
 
 def segments(stream: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
-    """Marker, and first and last byte + 1 of the payload, of each segment in front of the picture data."""
+    """Marker, and first and last byte + 1 of the payload, of each segment before the image data."""
     if bytes(stream[:2]) != SOI:
         return
     place, size = 2, len(stream)

@@ -1,4 +1,4 @@
-"""Whether a JPEG tile is a whole stream, found at the speed of memory without decoding it."""
+"""Fast structural check of JPEG tiles without decoding."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from dataclasses import dataclass, field
 from wsi_attn.jpeg_decoding import EOI, SOI, SOS, damage, read_segment
 
 PADDING_BYTES = 16
-"""Bytes after the end of a stream that writers add to align the next tile. Decoders never read them."""
+"""Maximum padding after the end of a stream, which some writers add to align the next tile and decoders ignore."""
 
 DHT, DQT, DRI, COM, DAC = 0xC4, 0xDB, 0xDD, 0xFE, 0xCC
 RST0 = 0xD0
 SEQUENTIAL, PROGRESSIVE, LOSSLESS, ARITHMETIC = {0xC0, 0xC1}, {0xC2}, {0xC3}, {0xC9, 0xCA}
 FRAMES = SEQUENTIAL | PROGRESSIVE | LOSSLESS | ARITHMETIC
-"""Kinds of frames that libjpeg-turbo decodes."""
+"""Frame types supported by libjpeg-turbo."""
 
 LEAST_BITS = 2
-"""Of a block in a sequential frame: one code each for the DC coefficient and the end of the block."""
+"""Minimum bits of a block in a sequential frame: one code each for the DC coefficient and the end of the block."""
 
 _MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)
-"""A marker within entropy-coded data; there, a data byte of 0xFF is followed by a stuffed 0."""
+"""A marker within entropy-coded data, in which a data byte of 0xFF is followed by a stuffed 0."""
 
 
 class JpegStructure:
-    """Checks the tiles of one level; may be used from several threads.
+    """Checks of the tiles of one level; thread-safe.
 
-    Checked are the order of markers and the lengths of segments; the frame: 8 bits, size and number of components;
-    that the tables exist which scans use; byte stuffing within entropy-coded data; number and order of restart
-    markers; and the end of image. What entropy-coded data mean is not checked: that takes a decoder.
+    Checks the order of markers and the lengths of segments; the frame: 8 bits, size and number of components; the
+    presence of all tables used by scans; byte stuffing within entropy-coded data; number and order of restart markers;
+    and the end of image. The meaning of entropy-coded data is not checked, which requires a decoder.
 
     Parameters
     ----------
     size
         Width and height of every tile in pixels.
     components
-        Permitted numbers of components.
+        Allowed numbers of components.
     tables
-        Tables that the tiles leave out, as one stream from SOI to EOI.
+        Tables omitted from the tiles, as one stream from SOI to EOI.
     """
 
     def __init__(self, size: tuple[int, int], components: tuple[int, ...], tables: bytes | None) -> None:
@@ -47,13 +47,13 @@ class JpegStructure:
         self._known: tuple[bytes, _Scan] | None = None
 
     def check(self, data: bytes | memoryview) -> None:
-        """Make sure that a tile is a whole stream.
+        """Check that a tile is a complete stream.
 
         Raises
         ------
-        TileDecodeError : it is not; the message says why.
+        TileDecodeError : the tile is damaged; the message states how.
         """
-        known = self._known  # tiles of a level mostly have the same header, byte for byte
+        known = self._known  # tiles of a level mostly have identical headers
         if known is not None and bytes(data[: len(known[0])]) == known[0]:
             end = _end_of_scan(data, len(known[0]), known[1])
             if data[end + 1] == EOI[1]:
@@ -131,7 +131,7 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What the data of a scan must have: a number of restart markers, and at least so many bytes."""
+    """Requirements for the data of a scan: number of restart markers and minimum size in bytes."""
 
     restarts: int
     least_bytes: int
@@ -139,7 +139,7 @@ class _Scan:
 
 @dataclass
 class _Header:
-    """What the segments read so far define; `data` is the tile that errors name."""
+    """State defined by the segments read so far; `data` is the tile, for error messages."""
 
     data: bytes | memoryview
     frame: _Frame | None = None
@@ -149,7 +149,7 @@ class _Header:
     scanned: set[int] = field(default_factory=set)
 
     def read(self, marker: int, body: bytes) -> _Scan | None:
-        """Take in one segment; a scan header gives what its data must have."""
+        """Process one segment; a scan header returns the requirements for its data."""
         if marker == SOS:
             return self._read_scan(body)
         if marker == DQT:
@@ -245,14 +245,14 @@ def _table_segments(tables: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _end_of_scan(data: bytes | memoryview, start: int, scan: _Scan) -> int:
-    """Place of the marker that ends the entropy-coded data which begin at `start`."""
+    """Position of the marker that ends the entropy-coded data starting at `start`."""
     place = _next_marker(data, start)
     for number in range(scan.restarts):
         if data[place + 1] != RST0 + number % 8:
             raise damage(data, f"at byte {place} restart marker {number} of {scan.restarts} is missing")
         place = _next_marker(data, place + 2)
     if RST0 <= data[place + 1] < RST0 + 8:
-        raise damage(data, f"at byte {place} is a restart marker too many")
+        raise damage(data, f"at byte {place} is an unexpected restart marker")
     if place - start < scan.least_bytes:
         raise damage(data, f"the data of its scan end after {place - start} bytes")
     return place
@@ -271,7 +271,7 @@ def _next_marker(data: bytes | memoryview, start: int) -> int:
 
 
 def _check_padding(data: bytes | memoryview, end: int) -> None:
-    """Make sure that the end of image is at the end of the tile."""
+    """Check that the end of image is at the end of the tile."""
     rest = len(data) - end - len(EOI)
     if rest > PADDING_BYTES:
         raise damage(data, f"its end of image comes {rest} bytes before the end of the tile")

@@ -1,4 +1,4 @@
-"""A least-recently-used cache that is bounded in bytes and shared by threads."""
+"""A thread-safe least-recently-used cache bounded in bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LruCache(Generic[Value]):
             return self._values.get(key)
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Store a value and replace the one that the key had."""
+        """Store a value, replacing the previous one of the key."""
         with self._lock:
             try:
                 self._values[key] = value

@@ -1,7 +1,7 @@
 """Paths as text: exact and reversible in records, always printable for people.
 
-On Linux a file name is a sequence of bytes that need not be valid UTF-8. Python keeps such bytes as lone surrogates
-(`os.fsdecode`), which JSON, terminals and picture files cannot hold.
+On Linux a file name is a sequence of bytes that need not be valid UTF-8. Python represents such bytes as lone
+surrogates (`os.fsdecode`), which JSON, terminals and image files cannot contain.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ SCHEME = "file:"
 
 
 def path_to_text(path: Path | str) -> str:
-    """Return a path as valid Unicode that `path_from_text` reads back exactly.
+    """Return a path as valid Unicode that `path_from_text` restores exactly.
 
-    A path that is valid Unicode is returned as it is, with forward slashes on every system. Any other path becomes a
+    A path that is valid Unicode is returned unchanged, with forward slashes on every system. Any other path becomes a
     `file:` URI: an absolute one `file:///data/caf%E9.svs`, a relative one `file:caf%E9.svs`.
     """
     text = Path(path).as_posix()
@@ -27,7 +27,7 @@ def path_to_text(path: Path | str) -> str:
 
 
 def path_from_text(text: str) -> Path:
-    """Return the path that `path_to_text` wrote."""
+    """Restore the path from the text of `path_to_text`."""
     if not text.startswith(SCHEME):
         return Path(text)
     return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(SCHEME).removeprefix("//"))))
@@ -41,7 +41,7 @@ def printable(text: str) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether text can be encoded as UTF-8: it holds no lone surrogate."""
+    """Whether text can be encoded as UTF-8, that is, contains no lone surrogates."""
     return not any(_is_surrogate(character) for character in text)
 
 

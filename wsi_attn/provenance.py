@@ -1,4 +1,4 @@
-"""What made a file: software versions, arguments, seed and hashes."""
+"""Provenance of files: software versions, arguments, seed and hashes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLOCK = 1 << 20
 
 
 def software() -> dict[str, str]:
-    """Versions of the toolkit and of the libraries that decide pixels and weights."""
+    """Versions of the toolkit and of the libraries that determine pixels and weights."""
     found = {"python": platform.python_version()}
     for package in ("wsi-attn", "torch", "zarr", "numba", "openslide-python", "openslide-bin", "tifffile"):
         try:
@@ -33,7 +33,7 @@ def sha256_of(path: Path) -> str:
 def fingerprint_of(path: Path) -> str:
     """Identity of a large file from its size and its first, middle and last mebibyte.
 
-    Enough to notice that a path now holds another slide, at the cost of three reads; not a checksum.
+    Sufficient to detect that a path contains another slide, at the cost of three reads; not a checksum.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

@@ -1,4 +1,4 @@
-"""Things chosen by name: register, list, and look up with near misses in the error."""
+"""Registries of named values: register, list, and look up with similar names in the error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is not known, with near misses or all the names there are."""
+    """The error for an unknown name, with similar names or all available ones."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
@@ -27,7 +27,7 @@ class Registry(Generic[T]):
         self._values: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that files a value under a name."""
+        """Decorator that registers a value under a name."""
 
         def decorate(value: T) -> T:
             self._values[name] = value
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         return sorted(self._values)
 
     def get(self, name: str) -> T:
-        """The value of that name; `UnknownNameError` with near misses otherwise."""
+        """The value of a name; raises `UnknownNameError` with similar names otherwise."""
         if name not in self._values:
             raise unknown_name(self.kind, name, self._values)
         return self._values[name]

@@ -1,8 +1,8 @@
-"""What a slide is: the protocol that every reader and the store fulfil, in the words of the field.
+"""The slide protocol implemented by every reader and by the store.
 
-A `Slide` hands out RGB pixels of any region of any level, and says what is known of their size in microns.
-Coordinates are level-0 pixels `(x, y)` unless a name says otherwise. Regions may reach past the edge: what
-lies outside is background. A region that cannot be decoded raises `SlideReadError` and is never white.
+A `Slide` returns RGB pixels of any region of any level, and their size in microns if known. Coordinates are level-0
+pixels `(x, y)` unless a name states otherwise. Regions may extend beyond the edge: pixels outside are background. A
+region that cannot be decoded raises `SlideReadError` and is never white.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from wsi_attn.encoding import TileEncoding
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Region, Size
 
 MPP_AT_1X = 10.0
-"""Pixel size of a scan at a nominal objective power of 1, µm/px: scanners give about 0.5 at 20x and 0.25 at 40x."""
+"""Pixel size of a scan at a nominal objective power of 1, µm/px: about 0.5 at 20x and 0.25 at 40x."""
 
 MAX_CONTRADICTION = 3.0
-"""Factor by which a pixel size may differ from what the objective suggests."""
+"""Factor by which a pixel size may differ from the value implied by the objective."""
 
 BACKGROUND = 255
-"""Grey value of what lies outside the scanned area (glass)."""
+"""Grey value of pixels outside the scanned area (glass)."""
 
 UInt8Array = NDArray[np.uint8]
 
 
 class Progress(Protocol):
-    """How library code reports its progress; the command line draws it, tests ignore it."""
+    """Progress callback of library code; the command line draws it, tests ignore it."""
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` steps of a phase are finished.
+        """Report that `done` of `total` steps of a phase are finished.
 
         `what` names the phase, "tiling"; details that change from step to step follow a colon, "training: epoch 3/40".
         Called with 0 before a phase whose first step may take long.
@@ -47,14 +47,14 @@ class Item(Progress, Protocol):
     """Progress within one input of a batch."""
 
     state: str
-    """What became of the input, in one word; "done" unless the code that works on it says more."""
+    """Result for the input in one word; "done" unless the code that processes it sets another."""
 
 
 class BatchProgress(Progress, Protocol):
-    """Progress of code that works on many inputs."""
+    """Progress of code that processes many inputs."""
 
     def item(self, number: int, count: int, name: str) -> AbstractContextManager[Item]:
-        """Work on input `number` of `count`, counted from 1, happens inside."""
+        """Context manager around the work on input `number` of `count`, counted from 1."""
         ...
 
 
@@ -75,7 +75,7 @@ no_progress = NoProgress()
 
 
 class ItemsAsSteps(NoProgress):
-    """Reports the items of a batch as the steps of one phase of something larger."""
+    """Reports the items of a batch as the steps of one phase of a larger task."""
 
     def __init__(self, progress: Progress, phase: str) -> None:
         self._progress = progress
@@ -96,10 +96,10 @@ class Level(Frame):
 
 @dataclass(frozen=True)
 class SlideInfo:
-    """What a slide says of itself, without its pixels.
+    """Metadata of a slide, without its pixels.
 
-    `mpp` is None where the file gives none or an implausible one; `mpp_note` then says which. `bounds` is the scanned
-    area in level-0 pixels, where OpenSlide states one: QuPath shows this part of the slide and nothing else.
+    `mpp` is None if the file states none or an implausible one; `mpp_note` then states which. `bounds` is the scanned
+    area in level-0 pixels, if OpenSlide states one: QuPath shows only this part of the slide.
     """
 
     path: Path
@@ -118,15 +118,17 @@ class SlideInfo:
     fingerprint: str
     properties: Mapping[str, str] = field(default_factory=dict)
     given_name: str = ""
-    """What outputs are named after where that is not the stem of the file: a DICOM series, an image of several."""
+    """Base name of outputs if it is not the stem of the file: a DICOM series, or one image of several."""
     other_images: tuple[str, ...] = ()
-    """Images of the file that are not this slide: number behind a `#`, name and extent."""
+    """Other images in the file: number after a `#`, name and extent."""
     notes: tuple[str, ...] = ()
-    """What was left out or is doubtful, for people."""
+    """Notes for people on ignored or uncertain content."""
 
     @property
     def mpp_contradiction(self) -> str:
-        """How the file's pixel size contradicts its objective; empty where it does not, or where the user gave one."""
+        """Contradiction between the file's pixel size and its objective; empty if none, or if the user set a
+        pixel size.
+        """
         if self.mpp is None or self.mpp_source != "file" or not self.objective_power:
             return ""
         expected = MPP_AT_1X / self.objective_power
@@ -141,21 +143,21 @@ class SlideInfo:
     def warnings(self) -> tuple[str, ...]:
         """`notes`, and a pixel size that contradicts the objective."""
         contradiction = self.mpp_contradiction
-        return (*self.notes, *([f"{contradiction}; --slide-mpp states the right one"] if contradiction else []))
+        return (*self.notes, *([f"{contradiction}; set the correct one with --slide-mpp"] if contradiction else []))
 
     @property
     def origin(self) -> Point:
-        """Where QuPath's coordinates begin, level-0 pixels: the corner of `bounds`, (0, 0) without bounds."""
+        """Origin of QuPath's coordinates, level-0 pixels: the corner of `bounds`, (0, 0) without bounds."""
         return Point(self.bounds.x, self.bounds.y) if self.bounds else ORIGIN
 
     @property
     def name(self) -> str:
-        """The name that outputs are given: `given_name`, else `name_of` the path."""
+        """Base name of outputs: `given_name`, otherwise `name_of` the path."""
         return self.given_name or name_of(self.path)
 
 
 def name_of(path: Path) -> str:
-    """File name of a slide or store without folder and suffix: what outputs are named after."""
+    """File name of a slide or store without folder and suffix, the base name of its outputs."""
     for suffix in (".ome.tiff", ".ome.tif", ".zarr"):
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
@@ -163,18 +165,22 @@ def name_of(path: Path) -> str:
 
 
 class EncodedTiles(Protocol):
-    """Compressed tiles of one level as they lie in the file: a regular grid from the level's top left corner, without
-    overlap, tiles at the right and bottom padded to full size. May be read from several threads.
+    """Compressed tiles of one level as stored in the file. Thread-safe.
+
+    They form a regular grid from the level's top left corner without overlap; tiles at the right and bottom are padded
+    to full size.
     """
 
     @property
     def recoded(self) -> int:
-        """Tiles read so far that are not the file's bytes: their streams state other colours than `encoding`."""
+        """Number of tiles read so far that are not the file's bytes because their streams state other colours than
+        `encoding`.
+        """
         ...
 
     @property
     def encoding(self) -> TileEncoding:
-        """How they are decoded."""
+        """Encoding of the tiles."""
         ...
 
     @property
@@ -184,21 +190,21 @@ class EncodedTiles(Protocol):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(rows, columns): bytes of each tile; 0 where the file has none, which reads as background."""
+        """(rows, columns): bytes of each tile; 0 for missing tiles, which read as background."""
         ...
 
     def read(self, cells: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """Bytes of tiles given as (row, column), empty for those the file does not have; neighbours are read at once.
+        """Bytes of tiles given as (row, column), empty for missing ones; neighbours are read together.
 
         Raises
         ------
-        SlideReadError : the file cannot be read there.
+        SlideReadError : the file is unreadable there.
         """
         ...
 
 
 class Slide(Protocol):
-    """A readable slide; a context manager that may be read from several threads."""
+    """A readable slide; a thread-safe context manager."""
 
     @property
     def info(self) -> SlideInfo:
@@ -206,7 +212,7 @@ class Slide(Protocol):
         ...
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
-        """Pixels of one region of one level.
+        """Read the pixels of one region of one level.
 
         Parameters
         ----------
@@ -229,17 +235,17 @@ class Slide(Protocol):
         ...
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
-        """The level's own compressed tiles, made sure to decode to the pixels that `read_region` gives.
+        """The level's compressed tiles, verified to decode to the pixels of `read_region`.
 
         Raises
         ------
-        RegionError : no such level.
-        NotEncodedError : they cannot be had; the message says why.
+        RegionError : there is no such level.
+        NotEncodedError : they are not available; the message states why.
         """
         ...
 
     def close(self) -> None:
-        """Release the file; reading afterwards is an error."""
+        """Release the file; later reads raise an error."""
         ...
 
     def __enter__(self) -> Self: ...
