@@ -279,7 +279,7 @@ def test_foreign_files_at_the_place_of_the_maps_are_kept(tmp_path: Path) -> None
     mine = tmp_path / "a.prediction.zarr"
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="no maps"):
+    with pytest.raises(OutputExistsError, match="is not the maps"):
         written(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.prediction.zarr"]
     assert (mine / "notes.txt").read_text() == "mine"

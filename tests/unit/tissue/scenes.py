@@ -227,7 +227,7 @@ def inked(name: str) -> Callable[[Scene], Scene]:
 
 
 SPOILINGS: dict[str, Callable[[Scene], Scene]] = {
-    "as it is": lambda scene: scene,
+    "none": lambda scene: scene,
     **{f"{name} marker": inked(name) for name in INKS},
     "contrast 25 %": paled,
     "contrast 12 %": lambda scene: paled(scene, 0.12),
