@@ -11,7 +11,7 @@ from wsi_attn.threads import set_wait_policy
 
 __version__ = "0.1.0"
 
-set_wait_policy()  # OpenMP reads it when torch, scikit-learn or numba are loaded
+set_wait_policy()  # OpenMP reads it when torch, scikit-learn or numba is loaded
 
 __all__ = (
     "TileStore",
@@ -29,7 +29,7 @@ __all__ = (
 )
 
 SUBPACKAGES = frozenset({"evaluate", "export", "train"})
-"""Functions whose names are also subpackages: these can be called."""
+"""Functions that share their name with a subpackage: these subpackages are callable."""
 
 
 class _CallableModule(ModuleType):
@@ -40,7 +40,7 @@ class _CallableModule(ModuleType):
 
 
 class _Package(ModuleType):
-    """The package itself: a subpackage becomes callable when its import binds it."""
+    """The package itself; makes a subpackage callable when its import binds it."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in SUBPACKAGES and isinstance(value, ModuleType):

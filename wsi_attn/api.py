@@ -1,7 +1,7 @@
-"""The functions that `import wsi_attn` offers to notebooks and scripts: thin, on top of what the commands use.
+"""Public functions of the package for notebooks and scripts, thin wrappers of the code behind the commands.
 
-A slide is given as a path or as an open slide or store, a model by name, by folder or as a loaded checkpoint. Slides
-that a function opens itself are closed when it returns.
+A slide may be a path or an open slide or store; a model may be a name, a folder or a loaded checkpoint. Slides opened
+by a function are closed when it returns.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def open_slide(path: PathLike, *, mpp: MicronsPerPixel | None = None) -> Slide:
     path
         The file, or the folder of a store.
     mpp
-        Microns per pixel of level 0, one number or x and y; wins over what the file says.
+        Microns per pixel of level 0, one number or x and y; overrides the value in the file.
 
     Returns
     -------
@@ -67,18 +67,18 @@ def open_slide(path: PathLike, *, mpp: MicronsPerPixel | None = None) -> Slide:
 
     Raises
     ------
-    SlideError, StoreError : it is missing, damaged or of an unsupported format.
+    SlideError, StoreError : the file is missing, damaged or of an unsupported format.
     """
     return open_source(Path(path), _mpp(mpp))
 
 
 def find_tissue(slide: PathLike | Slide, *, method: str = "otsu") -> TissueMask:
-    """Find the tissue of a slide on a low-resolution view of it, as `tile` does.
+    """Detect the tissue of a slide on a low-resolution view, like `tile`.
 
     Parameters
     ----------
     method
-        `otsu`, `robust` or `none`, or a GeoJSON file that says where the tissue is.
+        `otsu`, `robust` or `none`, or a GeoJSON file with the tissue.
     """
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tiling.prepare import find_tissue as find
@@ -97,20 +97,20 @@ def tile_slide(
 ) -> TileStore:
     """Tile a slide into a store and open the store.
 
-    A complete store of the same slide and settings is opened as it is, an unfinished one is resumed.
+    A complete store of the same slide and settings is opened unchanged, an unfinished one is resumed.
 
     Parameters
     ----------
     output
-        The `.zarr` folder, or the folder that receives `STEM.zarr`.
+        The `.zarr` folder, or a folder in which to create `STEM.zarr`.
     config
         `wsi_attn.tiling.config.TileConfig`: tile size, resolution, codec, scores.
     overwrite
-        Replace another store that lies there.
+        Replace an existing, different store.
 
     Raises
     ------
-    StoreExistsError : something else lies there and `overwrite` is not set.
+    StoreExistsError : the output exists, is something else, and `overwrite` is not set.
     """
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tiling.write import tile_slide as tile
@@ -183,7 +183,7 @@ def segment_slide(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Segment a slide; the label image, the polygons and the record go into the folder `output`.
+    """Segment a slide and write the label image, the polygons and the record to the folder `output`.
 
     Returns
     -------
@@ -191,8 +191,8 @@ def segment_slide(
 
     Raises
     ------
-    UsageError : the model does not segment.
-    OutputExistsError : results of another slide, model or setting lie there and `overwrite` is not set.
+    UsageError : the model is not a segmentation model.
+    OutputExistsError : the folder contains results of another slide, model or setting and `overwrite` is not set.
     """
     from wsi_attn.segment.slide import SegmentConfig, finished_record, output_paths
     from wsi_attn.segment.slide import segment_slide as segment
@@ -216,7 +216,7 @@ def train(
     progress: Progress = no_progress,
     **network: Any,
 ) -> Checkpoint:
-    """Train a model on the rows of a manifest and load it; an interrupted run of the same settings resumes.
+    """Train a model on the rows of a manifest and load it; an interrupted run with the same settings resumes.
 
     Parameters
     ----------
@@ -231,8 +231,8 @@ def train(
 
     Raises
     ------
-    ManifestError : the manifest cannot be used.
-    OutputExistsError : another run lies there and `overwrite` is not set.
+    ManifestError : the manifest is invalid.
+    OutputExistsError : the folder contains another run and `overwrite` is not set.
     """
     from wsi_attn.models.base import SEGMENTATION
     from wsi_attn.models.systems import task_of
@@ -303,13 +303,13 @@ def draw_heatmap(
     source
         A prediction or its file, or a store.
     of
-        `attention`, `evidence:LABEL`, `uncertainty`, `score:NAME` or `tissue`; by default the usual one.
+        `attention`, `evidence:LABEL`, `uncertainty`, `score:NAME` or `tissue`; the first available one by default.
     slide
-        Where the slide of a prediction lies now, if it has moved.
+        Current path of the slide of a prediction, if it has moved.
     size
-        Longer side of the slide in the picture, pixels.
+        Longer side of the slide in the image, pixels.
     mode
-        `rank` or `value`; by default ranks of attention and values of anything else.
+        `rank` or `value`; by default ranks for attention and values for anything else.
     opacity
         Opacity of the highest value, 0 to 1.
     colours
@@ -318,7 +318,7 @@ def draw_heatmap(
     Raises
     ------
     UnknownNameError : there is no such quantity.
-    PredictionError : the slide is missing or is another one.
+    PredictionError : the slide is missing or is a different one.
     """
     from wsi_attn.geometry import Frame
     from wsi_attn.heatmaps.picture import draw_layer
@@ -343,7 +343,7 @@ def export(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Path:
-    """Write a prediction, a store or a slide in a format of other tools.
+    """Export a prediction, a store or a slide to a format of other tools.
 
     Parameters
     ----------
@@ -352,19 +352,19 @@ def export(
     to
         `png`, `geojson`, `ome-tiff`, `ome-zarr`, `csv`, `parquet`, `dzi` or `html`.
     output
-        A file that ends like the format, or a folder that receives `STEM.SUFFIX`.
+        A file with the suffix of the format, or a folder in which to create `STEM.SUFFIX`.
     config
         `wsi_attn.export.run.ExportConfig`: quantity, size, colours.
     slide
-        Where the slide of a prediction lies now, if it has moved.
+        Current path of the slide of a prediction, if it has moved.
 
     Returns
     -------
-    The path that was written, or that holds the same export already.
+    The path of the export, newly written or already complete.
 
     Raises
     ------
-    OutputExistsError : something else lies there and `overwrite` is not set.
+    OutputExistsError : the output exists, is something else, and `overwrite` is not set.
     """
     from wsi_attn.export.run import ExportConfig, export_subject, target_of
 
@@ -394,13 +394,13 @@ def _mpp(mpp: MicronsPerPixel | None) -> Mpp | None:
         return None
     x, y = mpp if isinstance(mpp, tuple) else (mpp, mpp)
     if not (0 < x < 1e4 and 0 < y < 1e4):
-        raise UsageError(f"mpp is one or two numbers of microns above 0, not {mpp}")
+        raise UsageError(f"mpp must be one or two positive numbers of microns, not {mpp}")
     return Mpp(x, y)
 
 
 @contextmanager
 def _opened(slide: PathLike | Slide) -> Iterator[Slide]:
-    """The slide, closed at the end if it was opened here."""
+    """Context manager of a slide that closes it only if it was opened here."""
     if isinstance(slide, str | Path):
         with open_slide(slide) as source:
             yield source

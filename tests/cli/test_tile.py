@@ -121,7 +121,7 @@ def test_a_disk_that_takes_no_more(demo_slide: Path, tmp_path: Path) -> None:
     assert "cmu1_small_region.svs" in line
     assert "rerun the command to resume" in line
     assert not list(output.rglob("*.tmp"))
-    assert "never finished" in wsi_attn("verify", output, code=3).error()
+    assert "unfinished" in wsi_attn("verify", output, code=3).error()
     assert "resumed" in wsi_attn(*arguments).stdout
     assert "sound" in wsi_attn("verify", output).stdout
 
@@ -135,7 +135,7 @@ def test_interrupted_says_so_and_is_no_store(demo_slide: Path, tmp_path: Path) -
     process.send_signal(signal.SIGINT)
     assert process.communicate()[1] == "wsi-attn: interrupted\n"
     assert process.returncode == 130
-    assert wsi_attn("verify", output, code=3).error().endswith("was never finished; `wsi-attn tile` resumes it")
+    assert wsi_attn("verify", output, code=3).error().endswith("is unfinished; `wsi-attn tile` resumes it")
 
 
 def test_two_writers(demo_slide: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _parts(ratio: float, most: int = 16) -> int:
 def _steps(
     starts: NDArray[np.int64], extent: float, downsample: float, pixels: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Where the coverage of pixels changes along one axis, and by how much: (n, 4) and (n, 4).
+    """Changes of pixel coverage along one axis: positions and amounts, (n, 4) and (n, 4).
 
     The box from `a` to `b` covers 1 - frac(a) of the first pixel, all of the next, and frac(b) of the last.
     """
@@ -122,7 +122,7 @@ def _steps(
 def _running(
     index: NDArray[np.int64], share: NDArray[np.float64], rows: int, width: int, carry: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Changes summed at their pixels and accumulated down the rows, from `carry` on: (rows, width)."""
+    """Accumulate the changes at their pixels down the rows, starting from `carry`: (rows, width)."""
     summed = np.bincount(index.ravel(), share.ravel(), rows * (width + 1)).astype(np.float64)  # int64 if empty
     changes = summed.reshape(rows, width + 1)[:, :width]
     changes[0] += carry

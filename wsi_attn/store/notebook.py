@@ -50,7 +50,7 @@ def prediction_html(prediction: SlidePrediction) -> str | None:
 
 
 def store_html(store: TileStore) -> str | None:
-    """A thumbnail from the coarsest level, sizes and grids; None where that fails."""
+    """A thumbnail from the coarsest level, sizes and grids; None on failure."""
     try:
         info, level = store.info, len(store.info.levels) - 1
         size = info.levels[level].size

@@ -82,7 +82,7 @@ class TileStore:
         )
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows: a thumbnail, size, pixel size and grids; None where that fails."""
+        """HTML for notebooks: a thumbnail, size, pixel size and grids; None on failure."""
         return store_html(self)
 
     @classmethod

@@ -27,7 +27,7 @@ decoded twice.
 """
 
 ReadRegion = Callable[[Region], UInt8Array]
-"""Pixels of a region that lies inside the level, in its pixels; `SlideReadError` where they cannot be decoded."""
+"""Pixels of a region inside the level, in its pixels; raises `SlideReadError` if they cannot be decoded."""
 
 
 @dataclass(frozen=True, eq=False)
