@@ -71,7 +71,7 @@ def display_values(layer: Layer, mode: Mode | None = None) -> DisplayValues:
     if layer.name == ATTENTION:
         share, largest = attention_share(layer.values)
         ticks = ("0", f"{largest / 2:.2g}", f"{largest:.2g}")
-        return DisplayValues(share, layer.title, "share of the slide's total per cell", ticks)
+        return DisplayValues(share, layer.title, "share of the slide's total, per cell", ticks)
     if np.isnan(layer.values).all():
         return DisplayValues(layer.values, layer.title, "no values in this slide", ("0", "1"))
     low, high = float(np.nanmin(layer.values)), float(np.nanmax(layer.values))
