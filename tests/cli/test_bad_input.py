@@ -23,7 +23,7 @@ def image(path: Path, grey: int = 128, size: tuple[int, int] = (300, 200)) -> Pa
 @pytest.mark.parametrize("command", ["info", "tile", "predict"])
 def test_missing_file(command: str, tmp_path: Path) -> None:
     output = [] if command == "info" else ["--output", tmp_path / "out"]
-    assert "There is no file" in wsi_attn(command, tmp_path / "none.svs", *output, code=3).error()
+    assert "file not found" in wsi_attn(command, tmp_path / "none.svs", *output, code=3).error()
 
 
 @pytest.mark.parametrize("command", ["info", "tile", "predict"])
@@ -107,19 +107,19 @@ def test_model_says_when_the_colours_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "dapi.png"
     Image.fromarray(pixels).save(path)
     arguments = ("predict", path, "--slide-mpp", "0.5", "--output", tmp_path / "out", "--json")
-    assert "does not look like" in wsi_attn(*arguments, code=3).error()
+    assert "is out of distribution" in wsi_attn(*arguments, code=3).error()
     (record,) = wsi_attn(*arguments, "--allow-out-of-distribution").json()
-    assert "does not look like" in record["warnings"][0]
+    assert "is out of distribution" in record["warnings"][0]
 
 
 def test_fluorescence_slide_is_refused_by_the_he_model(collection: Callable[[str], Path], tmp_path: Path) -> None:
     error = wsi_attn("predict", collection("slides/ndpi_dapi.ndpi"), "--output", tmp_path, code=3).error()
-    assert "does not look like" in error
+    assert "is out of distribution" in error
 
 
 def test_he_slide_is_refused_by_the_photograph_model(demo_slide: Path, tmp_path: Path) -> None:
     error = wsi_attn("predict", demo_slide, "--model", "fungi", "--output", tmp_path, code=3).error()
-    assert "does not look like" in error
+    assert "is out of distribution" in error
 
 
 def test_unknown_model_gets_near_misses(demo_slide: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_evaluate_refuses_what_it_cannot_measure(run: Path, manifest: Path, tmp_
     assert "no rows of split" in wsi_attn("evaluate", run, manifest, "--split", "holdout", code=3).error()
     other = manifest.parent / "other.csv"
     other.write_text("path,label,split\n9_0.png,blue,test\n")
-    assert "knows no label 'blue'" in wsi_attn("evaluate", run, other, code=3).error()
+    assert "'blue' is not a label" in wsi_attn("evaluate", run, other, code=3).error()
 
 
 def test_training_on_slides_and_stores(demo_slide: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_port_in_use(demo_slide: Path) -> None:
 
 def test_nothing_to_show(tmp_path: Path) -> None:
     assert "no slide" in wsi_attn("view", tmp_path, "--no-open", code=2).error()
-    assert "There is no file" in wsi_attn("view", tmp_path / "none.svs", "--no-open", code=3).error()
+    assert "file not found" in wsi_attn("view", tmp_path / "none.svs", "--no-open", code=3).error()
 
 
 def test_missing_extra(demo_slide: Path, tmp_path: Path) -> None:

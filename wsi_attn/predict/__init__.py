@@ -1,1 +1,1 @@
-"""From a checkpoint and a slide to a prediction, and from many slides to many."""
+"""Prediction and evaluation of slides with a trained checkpoint."""

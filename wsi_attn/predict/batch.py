@@ -1,4 +1,4 @@
-"""Many slides, one after the other: finished ones are skipped, a bad one is reported and the rest go on."""
+"""Predict many slides in sequence; finished slides are skipped, and a failed one does not stop the others."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from wsi_attn.store.records import read_record
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input; `state` is "predicted", "skipped" or "failed", `error` is set where it failed.
+    """Result of one input; `state` is "predicted", "skipped" or "failed", and `error` is set if it failed.
 
-    `file` is the record that was written, None where none was asked for; `images` are those of a field of several.
+    `file` is the written record, None without an output folder; `images` are those of a field of several.
     """
 
     path: Path
@@ -43,14 +43,14 @@ def predict_paths(
     overwrite: bool = False,
     progress: BatchProgress = no_progress,
 ) -> Iterator[Outcome]:
-    """Predict every input; outcomes come in the order of the inputs.
+    """Predict every input; outcomes are in input order.
 
     Parameters
     ----------
     output
-        Folder for `STEM.prediction.json`; None writes nothing.
+        Folder for `STEM.prediction.json`; None writes no files.
     slide_mpp
-        Pixel size of level 0, µm, of inputs without a pixel size in a manifest.
+        Pixel size of level 0, µm, for inputs without one in a manifest.
     """
     reservations = Reservations()
     for number, given in enumerate(inputs, 1):
@@ -87,24 +87,24 @@ def _predict_one(
         return Outcome(path, "predicted", prediction, file, images=given.images)
     except WsiAttnError as error:
         return Outcome(path, "failed", error=error)
-    except OSError as error:  # a full disk, a folder that may not be written: the next slide may lie elsewhere
+    except OSError as error:  # A full disk or a read-only folder: the next slide may be written elsewhere.
         reason = PredictionError(f"Cannot write the prediction of {path} into {output}: {error.strerror}")
         return Outcome(path, "failed", error=reason)
 
 
 def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictConfig) -> SlidePrediction | None:
-    """The prediction in `file` if it is complete and of the same slide, model and settings; None if it is incomplete.
+    """Return the prediction in `file` if it is complete and of the same slide, model and settings; None if incomplete.
 
     Raises
     ------
-    OutputExistsError : the file holds something else.
+    OutputExistsError : the file contains something else.
     """
     if not file.exists():
         return None
     try:
         record = read_record(file)
     except PredictionError as error:
-        raise OutputExistsError(f"{file} exists and is not a prediction; add --overwrite to replace it") from error
+        raise OutputExistsError(f"{file} exists and is not a prediction; use --overwrite to replace it") from error
     referral = record.referral and Referral(record.referral.by, record.referral.above)
     there = record.fingerprint, record.model.sha256, record.mpp, record.coverage, record.mc_dropout, referral
     wanted = (
@@ -117,15 +117,15 @@ def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictC
     )
     if there != wanted or (record.mc_dropout and record.seed != config.seed):
         raise OutputExistsError(
-            f"{file} holds a prediction of another slide, model, pixel size, coverage, dropout or referral; add "
-            "--overwrite, or choose another --output"
+            f"{file} belongs to another slide, model, pixel size, coverage, dropout or referral; "
+            "use --overwrite or another --output"
         )
     try:
         found = read_prediction(file)
         for name in found.maps:
-            found.maps[name]  # reads it and compares its checksum
+            found.maps[name]  # Reads the maps and compares the checksum.
     except PredictionError:
-        return None  # its maps are missing, damaged or of another run: an interrupted run left them
+        return None  # Its maps are missing, damaged or of another run, because a run was interrupted.
     if config.exhaustive and EXHAUSTIVE not in found.maps:
-        return None  # the same prediction with fewer maps than requested
+        return None  # The same prediction with fewer maps than requested.
     return replace(found, slide=str(slide.info.path))

@@ -1,4 +1,4 @@
-"""A model against the labels of a manifest, or the models of several folds, whose probabilities are averaged."""
+"""Evaluation of a model, or of the averaged models of several folds, against the labels of a manifest."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from wsi_attn.predict.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, pr
 from wsi_attn.slide import BatchProgress, Progress, no_progress
 
 REGION_SIDE = 4096
-"""Longer side of the raster that annotated regions are drawn on, at most; smaller images at their own pixels."""
+"""Maximum longer side of the raster for annotated regions; smaller images use their own pixels."""
 
 
 @dataclass(frozen=True)
 class RowPrediction:
-    """What was said of one row.
+    """Prediction of one row.
 
-    `before` and `probabilities` are float64 (C,), as the networks give them and at their temperatures; `attention` is
-    None where the row has no region (`annotated`) or the attention could not be scored against it; `uncertainty` holds
-    the entropy of the probabilities and the terms of Monte-Carlo dropout, of several folds their means.
+    `before` and `probabilities` are float64 (C,), before and after temperature scaling; `attention` is
+    None if the row has no annotated region (`annotated`) or the attention could not be scored; `uncertainty` has
+    the entropy of the probabilities and the Monte-Carlo dropout terms, averaged over folds.
     """
 
     row: Row
@@ -57,7 +57,7 @@ def evaluate_manifest(
     command: str = "",
     progress: BatchProgress = no_progress,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
-    """The report on one split, and the errors of slides that could not be answered; see `predict_manifest`."""
+    """Return the report on one split and the errors of failed slides; see `predict_manifest`."""
     members = [checkpoints] if isinstance(checkpoints, Checkpoint) else list(checkpoints)
     answers, failures = predict_manifest(members, manifest, split, config, progress)
     passes = config.mc_dropout
@@ -67,28 +67,28 @@ def evaluate_manifest(
 def predict_manifest(
     checkpoints: Sequence[Checkpoint], manifest: Path, split: str, config: PredictConfig, progress: BatchProgress
 ) -> tuple[list[RowPrediction], list[WsiAttnError]]:
-    """RowPrediction every row of one split.
+    """Predict every row of one split.
 
     Parameters
     ----------
     checkpoints
-        One model, or those of several folds: their probabilities, each at its own temperature, are averaged.
+        One model, or the models of several folds, whose calibrated probabilities are averaged.
     split
         "train", "val", "test", or "all" for every row.
 
     Returns
     -------
-    The answers in the manifest's order, and the errors of the rows that have none.
+    The predictions in manifest order, and the errors of the failed rows.
 
     Raises
     ------
-    ManifestError : no such rows, labels that the model does not know, or not one slide could be answered.
-    CheckpointError : folds that answer different labels.
+    ManifestError : the split has no rows, a label is unknown to the model, or every row failed.
+    CheckpointError : the folds have different labels.
     """
     labels = checkpoints[0].spec.labels
     if any(checkpoint.spec.labels != labels for checkpoint in checkpoints):
         raise CheckpointError(
-            f"{', '.join(checkpoint.name for checkpoint in checkpoints)} answer different labels and cannot be averaged"
+            f"{', '.join(checkpoint.name for checkpoint in checkpoints)} have different labels and cannot be averaged"
         )
     rows = [row for row in read_manifest(manifest) if split in ("all", row.split)]
     if not rows:
@@ -96,8 +96,8 @@ def predict_manifest(
     for row in rows:
         if row.label not in labels:
             raise ManifestError(
-                f"{manifest}, row {row.number}: {checkpoints[0].name} knows no label {row.label!r}, "
-                f"only {', '.join(labels)}"
+                f"{manifest}, row {row.number}: {row.label!r} is not a label of {checkpoints[0].name}; "
+                f"its labels are {', '.join(labels)}"
             )
     raw = replace(config, calibrate=False, coverage=None, referral=None)
     answers: list[RowPrediction] = []
@@ -110,7 +110,7 @@ def predict_manifest(
                 failures.append(error)
                 item.state = "failed"
     if not answers:
-        raise ManifestError(f"{manifest}: none of {len(rows)} rows could be answered; the first said: {failures[0]}")
+        raise ManifestError(f"{manifest}: none of {len(rows)} rows could be predicted; first error: {failures[0]}")
     return answers, failures
 
 
@@ -125,13 +125,13 @@ def report_on(
     operating_point: OperatingPoint | None = None,
     passes: int = 0,
 ) -> dict[str, Any]:
-    """The report of `evaluate`.
+    """Return the report of `evaluate`.
 
     Returns
     -------
-    What `evaluate_predictions` gives of the probabilities at their temperature, the sections of
-    `calibration_sections`, `uncertainty`, `attention` where rows have regions, `folds` with each fold's model where
-    there are several, and `unanswered` with the reasons of the rows that are in none of the figures.
+    The result of `evaluate_predictions` for the calibrated probabilities, the sections of
+    `calibration_sections`, `uncertainty`, `attention` if rows have regions, `folds` with the model of each fold if
+    there are several, and `unanswered` with the errors of the excluded rows.
     """
     labels = checkpoints[0].spec.labels
     y = np.array([labels.index(answer.row.label) for answer in answers])
@@ -161,7 +161,7 @@ def report_on(
 
 
 def model_record(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
-    """Name and hash of the model; of several folds one hash over theirs."""
+    """Return name and hash of the model; several folds have one combined hash."""
     if len(checkpoints) == 1:
         return {"name": checkpoints[0].name, "sha256": checkpoints[0].sha256}
     together = hashlib.sha256("".join(checkpoint.sha256 for checkpoint in checkpoints).encode()).hexdigest()
@@ -191,7 +191,7 @@ def _answer(row: Row, checkpoints: Sequence[Checkpoint], config: PredictConfig, 
 
 
 def referred_by(passes: int) -> str:
-    """The term of uncertainty that images are ranked by: of the passes with dropout, if there are any."""
+    """Return the uncertainty by which images are ranked; with dropout passes, their term."""
     return DROPOUT_TERMS[0] if passes else PLAIN_TERMS[0]
 
 
@@ -205,6 +205,6 @@ def _uncertainty(
 
 
 def _raster(size0: Size) -> tuple[int, int]:
-    """Rows and columns of the raster for annotated regions."""
+    """Return rows and columns of the raster for annotated regions."""
     scale = min(1.0, REGION_SIDE / max(size0))
     return max(1, round(size0.height * scale)), max(1, round(size0.width * scale))

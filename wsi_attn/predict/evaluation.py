@@ -1,4 +1,4 @@
-"""One evaluation as `wsi-attn evaluate` makes it: a report, and where it is asked for its folder."""
+"""One run of `wsi-attn evaluate`: the report and, if requested, its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wsi_attn.slide import BatchProgress, no_progress
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be evaluated: the rows, the seed of the resampling, and an operating point, if any."""
+    """Evaluation settings: the rows, the seed of the resampling, and an optional operating point."""
 
     manifest: Path
     split: str = "test"
@@ -41,27 +41,27 @@ def evaluate_into(
     overwrite: bool = False,
     progress: BatchProgress = no_progress,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
-    """Evaluate, and leave the report in `folder`; a finished report of the same inputs is read instead.
+    """Evaluate and write the report to `folder`; a finished report of the same inputs is read instead.
 
     Parameters
     ----------
     folder
-        Where the report goes; None writes nothing.
+        Report folder; None writes no files.
     checkpoints
         One model, or those of several folds.
 
     Returns
     -------
-    The report of `cohort.report_on` with its `inputs`, and the errors of the rows that were not answered this time.
+    The report of `cohort.report_on` with its `inputs`, and the errors of the rows that failed in this run.
 
     Raises
     ------
-    OutputExistsError : something else lies at `folder`.
-    UsageError : no operating point can be chosen.
-    WsiAttnError : as `cohort.predict_manifest`.
+    OutputExistsError : `folder` contains something else.
+    UsageError : the operating point cannot be determined.
+    WsiAttnError : see `cohort.predict_manifest`.
     """
     if not wanted.manifest.is_file():
-        raise ManifestError(f"There is no manifest {wanted.manifest}")
+        raise ManifestError(f"no manifest at {wanted.manifest}")
     inputs = {
         "model_sha256": model_record(checkpoints)["sha256"],
         "manifest_sha256": sha256_of(wanted.manifest),
@@ -106,9 +106,9 @@ def _segmentation_into(
     workers: int | None,
     progress: BatchProgress,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
-    """The same for a model that segments; see `segment.evaluation`."""
+    """Evaluate a segmentation model; see `segment.evaluation`."""
     if wanted.positive is not None:
-        raise UsageError(f"{checkpoint.name} segments and has no operating point: leave --sensitivity out")
+        raise UsageError(f"{checkpoint.name} is a segmentation model and has no operating point; remove --sensitivity")
     report, found, failures = evaluate_manifest(
         checkpoint,
         wanted.manifest,

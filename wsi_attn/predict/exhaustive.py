@@ -1,8 +1,8 @@
-"""Every tissue tile read at high resolution and scored by the patch network: a heatmap that leaves nothing out.
+"""Exhaustive scoring: the patch network scores every tissue tile at high resolution, for complete heatmaps.
 
-The label is not changed by it. Tiles are the squares that the network reads as key instances, laid edge to edge. Memory
-does not depend on the slide but for a few numbers a tile: blocks of tiles are read by threads a little ahead of the
-network, which scores them in batches.
+The label does not change. Tiles have the size of key instances and do not overlap. Threads read blocks of tiles ahead
+of the network, which scores them in batches, so that memory does not depend on the slide except for a few numbers per
+tile.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from wsi_attn.store.predictions import AttentionMap
 from wsi_attn.threads import thread_limit
 
 BLOCK_TILES = 8
-"""Tiles along a side of what one read decodes."""
+"""Tiles along a side of the block that one read decodes."""
 
 MIN_TISSUE = 0.1
-"""A tile is scored where at least this share of it is tissue."""
+"""Minimum tissue share of a scored tile."""
 
 ATTENTION, EVIDENCE = "exhaustive:attention", "exhaustive:evidence:"
-"""Names of the maps; a label follows the second."""
+"""Names of the maps; the second is followed by a label."""
 
 
 @runtime_checkable
 class PatchScorer(Protocol):
-    """A network that scores single patches."""
+    """Network that scores single patches."""
 
     def patch_side(self) -> int:
-        """Side of a patch in high-resolution pixels; 0 where the network reads none."""
+        """Side of a patch in high-resolution pixels; 0 if the network reads no patches."""
         ...
 
     def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention logits (N,) and evidence (N, C) of uint8 patches (N, 3, side, side)."""
+        """Return attention logits (N,) and evidence (N, C) of uint8 patches (N, 3, side, side)."""
         ...
 
 
 @dataclass(frozen=True)
 class TileScores:
-    """Maps by name, and how many tiles were scored and how many could not be decoded."""
+    """Maps by name, and the numbers of scored and unreadable tiles."""
 
     maps: dict[str, AttentionMap]
     scored: int
@@ -66,18 +66,18 @@ def score_tiles(
     coverage: Callable[[NDArray[np.float64]], NDArray[np.float32]],
     progress: Progress = no_progress,
 ) -> TileScores:
-    """Score every tile that holds tissue.
+    """Score every tissue tile.
 
     Parameters
     ----------
     coverage
-        Share of tissue of level-0 regions (N, 4), x, y, width, height; see `TissueMask.coverage`.
+        Tissue share of level-0 regions (N, 4), x, y, width, height; see `TissueMask.coverage`.
 
     Returns
     -------
     "exhaustive:attention" is the patch gate's logit, any real, comparable within one model; "exhaustive:evidence:LABEL"
-    what the instance branch would answer to the tile alone, in logits above the mean of the labels. NaN where a tile
-    holds no tissue or could not be decoded.
+    the logit of the instance branch for the tile alone, relative to the mean over labels. NaN for tiles
+    without tissue and for unreadable tiles.
     """
     side = network.patch_side()
     columns, rows = (-(-extent // side) for extent in patches.extent)
@@ -103,7 +103,7 @@ def score_tiles(
 
 
 def _regions0(frame: Frame) -> NDArray[np.float64]:
-    """Tiles in reading order as level-0 regions, (N, 4)."""
+    """Return the tiles in row-major order as level-0 regions, (N, 4)."""
     rows, columns = np.mgrid[: frame.size.height, : frame.size.width].reshape(2, -1)
     width, height = frame.downsample_x, frame.downsample_y
     return np.stack([columns * width, rows * height, np.full(len(rows), width), np.full(len(rows), height)], axis=1)
@@ -112,7 +112,9 @@ def _regions0(frame: Frame) -> NDArray[np.float64]:
 def _read_blocks(
     patches: SlidePatches, wanted: NDArray[np.bool_], side: int
 ) -> Iterator[tuple[NDArray[np.int64], list[UInt8Array | None]]]:
-    """Cells (n, 2), row and column, and pixels of the wanted tiles, block by block; None where one is unreadable."""
+    """Yield cells (n, 2), row and column, and pixels of the requested tiles, block by block; None for unreadable
+    tiles.
+    """
     blocks = []
     for top in range(0, wanted.shape[0], BLOCK_TILES):
         for left in range(0, wanted.shape[1], BLOCK_TILES):
@@ -129,7 +131,7 @@ def _read_blocks(
 
 
 def _read_tiles(patches: SlidePatches, cells: NDArray[np.int64], side: int) -> list[UInt8Array | None]:
-    """Tiles cut out of one read around them all, or read one by one where that cannot be decoded."""
+    """Read tiles in one region, or one by one if that region cannot be decoded."""
     first = cells.min(axis=0)
     height, width = ((cells.max(axis=0) + 1 - first) * side).tolist()
     try:

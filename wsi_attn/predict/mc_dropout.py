@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: the answer of a system drawn many times with its dropout on, from one look at the image."""
+"""Monte-Carlo dropout: repeated stochastic predictions from one forward pass over the image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 
 @contextmanager
 def dropout_on(network: nn.Module) -> Iterator[None]:
-    """Within the block dropout layers draw as in training; every other layer stays as it is, batch norm above all.
+    """Enable dropout layers within the block; all other layers, in particular batch norm, stay in evaluation mode.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def dropout_on(network: nn.Module) -> Iterator[None]:
     """
     layers = [module for module in network.modules() if isinstance(module, DROPOUTS) and module.p > 0]
     if not layers:
-        raise UsageError("--mc-dropout: the model was trained without dropout, so that all passes would be alike")
+        raise UsageError("--mc-dropout: the model was trained without dropout, so all passes would be equal")
     modes = [layer.training for layer in layers]
     for layer in layers:
         layer.train()
@@ -38,10 +38,10 @@ def dropout_on(network: nn.Module) -> Iterator[None]:
 
 
 def dropout_passes(network: SlideModel, pooled: Tensor | None, count: int, seed: int) -> NDArray[np.float64]:
-    """Probabilities of every pass, float64 (count, C).
+    """Return the probabilities of every pass, float64 (count, C).
 
-    Systems have dropout in front of their heads alone, so that only the head is repeated: this equals `count` passes of
-    the whole network. The draws hang on the seed and not on what was drawn before.
+    Systems have dropout only before their heads, so that repeating the head equals `count` passes of
+    the whole network. The random draws depend only on the seed.
 
     Parameters
     ----------
@@ -50,10 +50,10 @@ def dropout_passes(network: SlideModel, pooled: Tensor | None, count: int, seed:
 
     Raises
     ------
-    UsageError : the system has no dropout before its answer.
+    UsageError : the system has no dropout before its head.
     """
     if pooled is None:
-        raise UsageError(f"--mc-dropout: {type(network).__name__} has no dropout before its answer")
+        raise UsageError(f"--mc-dropout: {type(network).__name__} has no dropout before its head")
     devices = [pooled.device] if pooled.device.type == "cuda" else []
     with torch.inference_mode(), dropout_on(network), torch.random.fork_rng(devices):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The folder of `evaluate --report`: `report.json`, `report.html` and `predictions.csv`, with a row per image."""
+"""The folder of `evaluate --report`: `report.json`, `report.html` and `predictions.csv` with one row per image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
 
 
 def finished_report(folder: Path, inputs: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
-    """The report that lies in `folder`, if it is of the same `inputs`; None where one may be written.
+    """Return the report in `folder` if it has the same `inputs`; None if a report can be written.
 
     Raises
     ------
-    OutputExistsError : something else lies there, and it may not be overwritten.
+    OutputExistsError : the folder contains something else and may not be overwritten.
     """
     if overwrite or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
@@ -32,10 +32,10 @@ def finished_report(folder: Path, inputs: dict[str, Any], *, overwrite: bool) ->
         found: dict[str, Any] = json.loads((folder / REPORT).read_text())
         same = found["inputs"] == json.loads(json.dumps(inputs))
     except (OSError, ValueError, KeyError, TypeError):
-        raise OutputExistsError(f"{folder} exists and is no report; name another folder or add --overwrite") from None
+        raise OutputExistsError(f"{folder} exists and is not a report; use --overwrite or another --report") from None
     if not same:
         raise OutputExistsError(
-            f"{folder} holds a report on another model, manifest or setting; name another folder or add --overwrite"
+            f"{folder} contains a report of another model, manifest or setting; use --overwrite or another --report"
         )
     return found
 
@@ -47,7 +47,7 @@ def write_report_folder(
     manifest: Path,
     pictures: Sequence[Picture] = (),
 ) -> None:
-    """Write the folder, whole or not at all, replacing what was there; `pictures` go onto the page."""
+    """Write the folder atomically, replacing an existing one; `pictures` are shown on the page."""
     with files.new_folder(folder) as temporary:
         files.write_json(temporary / REPORT, report)
         write_html_report(temporary / PAGE, report, pictures)
@@ -55,10 +55,10 @@ def write_report_folder(
 
 
 def predictions_table(answers: Sequence[RowPrediction], report: dict[str, Any], manifest: Path) -> str:
-    """A CSV with a header and a line for every answered row.
+    """Return a CSV with a header and one line per predicted row.
 
     Columns: `path` (relative to the manifest, several images separated by `;`), `patient`, `label` (true), `called`,
-    `probability:LABEL` for each label, `entropy`, `margin`, the terms of Monte-Carlo dropout where there are any, and
+    `probability:LABEL` for each label, `entropy`, `margin`, the terms of Monte-Carlo dropout if used, and
     `set:COVERAGE`, the labels of the prediction set separated by `|`, for each coverage with a threshold.
     """
     labels = report["labels"]

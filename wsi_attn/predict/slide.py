@@ -1,4 +1,4 @@
-"""One checkpoint, one slide, one prediction."""
+"""Prediction of one slide with one checkpoint."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ from wsi_attn.store.predictions import AttendedRegion, AttentionMap, Referral, S
 from wsi_attn.tissue.mask import raster_coverage
 
 MAX_NATIVE_PIXELS = 300_000_000
-"""A model without mpp reads images at their own pixels; beyond this an input is a slide and not a photograph."""
+"""Maximum pixels of inputs to a model without mpp, which reads level 0; larger inputs are slides, not photographs."""
 
 PLAIN_TERMS = ("entropy", "margin")
 DROPOUT_TERMS = ("predictive_entropy", "expected_entropy", "mutual_information")
-"""Terms of uncertainty: of every prediction, and of those with Monte-Carlo dropout."""
+"""Uncertainty terms of every prediction, and those of Monte-Carlo dropout."""
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """How a slide is answered."""
+    """Prediction settings."""
 
     allow_out_of_distribution: bool = False
-    """RowPrediction inputs that do not look like the training set, with a warning in the record."""
+    """Predict out-of-distribution inputs, with a warning in the record."""
     workers: int | None = None
-    """Threads that read; `thread_limit` by default."""
+    """Number of reader threads; `thread_limit` by default."""
     calibrate: bool = True
-    """Give probabilities at the checkpoint's temperature, where it has one."""
+    """Apply the temperature of the checkpoint, if it has one."""
     coverage: float | None = None
-    """Also give the set of labels that holds the true one this often; see `evaluate.conformal`."""
+    """Also predict a label set that contains the true label with this probability; see `evaluate.conformal`."""
     exhaustive: bool = False
     """Also score every tissue tile at high resolution; see `predict.exhaustive`."""
     mc_dropout: int = 0
-    """Passes with dropout behind further terms of uncertainty; 0 draws none. See `predict.mc_dropout`."""
+    """Number of dropout passes for further uncertainty terms; 0 disables them. See `predict.mc_dropout`."""
     seed: int = 0
-    """Of the passes."""
+    """Seed of the dropout passes."""
     referral: Referral | None = None
-    """The rule of what a person should look at."""
+    """Rule that refers slides to an expert."""
 
 
 @torch.inference_mode()
@@ -68,48 +68,48 @@ def predict_slide(
     progress: Progress = no_progress,
     regions: Path | None = None,
 ) -> SlidePrediction:
-    """RowPrediction one slide.
+    """Predict one slide.
 
-    The coarse view is read wherever there is tissue, of the high resolution only the key instances. With `regions`, a
-    GeoJSON file, nothing outside of them is looked at.
+    The coarse view is read where there is tissue; at high resolution only the key instances are read. With `regions`, a
+    GeoJSON file, everything outside them is ignored.
 
     Raises
     ------
-    MissingMppError : the model needs the slide's pixel size.
-    ModelMismatchError : pixel size or colour lie outside what the model was trained on.
-    TissueError : there is nothing to look at.
-    SlideReadError : none of the key instances could be decoded.
-    UsageError : the checkpoint has no threshold for the coverage that is asked for, or no patch network and exhaustive
-        scores are asked for, or no dropout and passes are asked for; a referral by an uncertainty that there is not.
+    MissingMppError : the model needs a pixel size and the slide has none.
+    ModelMismatchError : pixel size or colour lie outside the training distribution.
+    TissueError : the slide has no tissue.
+    SlideReadError : no key instance could be decoded.
+    UsageError : the checkpoint has no threshold for the requested coverage, no patch network for exhaustive scores, or
+        no dropout for dropout passes; the referral uses an unknown uncertainty.
     """
     started = time.perf_counter()
     spec, network = checkpoint.spec, checkpoint.network
     if spec.task == SEGMENTATION:
-        raise UsageError(f"{checkpoint.name} gives every pixel a class and the slide no label: use `wsi-attn segment`")
+        raise UsageError(f"{checkpoint.name} is a segmentation model: use `wsi-attn segment`")
     threshold = None if config.coverage is None else threshold_of(spec.calibration, config.coverage, checkpoint.name)
     path = slide.info.path
     if spec.mpp is None and math.prod(slide.info.size0) > MAX_NATIVE_PIXELS:
         raise ModelMismatchError(
-            f"{checkpoint.name} was trained without --mpp, on images at their own pixels, and cannot read {path}, a "
-            f"slide of {slide.info.size0.width} x {slide.info.size0.height} px; choose another model with --model"
+            f"{checkpoint.name} was trained without --mpp on images at native resolution and cannot read {path}, a "
+            f"slide of {slide.info.size0.width} x {slide.info.size0.height} px; use another --model"
         )
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
     scorer = network if isinstance(network, PatchScorer) and network.patch_side() else None
     if config.exhaustive and scorer is None:
-        raise UsageError(f"{checkpoint.name} ({checkpoint.system}) has no patch network to score tiles with")
+        raise UsageError(f"{checkpoint.name} ({checkpoint.system}) has no patch network, which --exhaustive needs")
     bag: Bag | LargeBag
     if is_large(patches):
         bag = make_large_bag(patches, network.stride, spec.tissue, progress, regions, spec.prior)
     else:
         bag = make_bag(patches, spec.tissue, progress, regions, spec.prior)
     if not bag.tissue.any():
-        raise TissueError(f"{path} has no tissue that {checkpoint.name} could look at")
+        raise TissueError(f"{path} has no tissue for {checkpoint.name} to predict from")
     warnings = [f"{path}: {warning}" for warning in slide.info.warnings]
     progress(0, 1, "comparing colours")
     warnings += _check_fit(bag, checkpoint, str(path), ignore=config.allow_out_of_distribution)
     batch, output = _look(bag, network, progress)
     if output.patch_mask.numel() and not output.patch_mask.any():
-        raise SlideReadError(f"{path}: none of the {output.patch_mask.shape[1]} places to look at could be decoded")
+        raise SlideReadError(f"{path}: none of the {output.patch_mask.shape[1]} key instances could be decoded")
     probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
     if config.calibrate:
         probabilities = calibrated(probabilities, spec.calibration)
@@ -154,20 +154,20 @@ def predict_slide(
 
 
 def check_referral(referral: Referral | None, terms: Iterable[str]) -> None:
-    """Make sure that there is what slides are referred by.
+    """Check that the uncertainty of a referral rule exists.
 
     Raises
     ------
-    UsageError : there is no such term of uncertainty.
+    UsageError : the uncertainty term does not exist.
     """
     known = list(terms)
     if referral is not None and referral.by not in known:
         hint = "" if set(known) & set(DROPOUT_TERMS) else f"; {', '.join(DROPOUT_TERMS)} need --mc-dropout"
-        raise UsageError(f"--refer-by {referral.by}: there are {', '.join(known)}{hint}")
+        raise UsageError(f"--refer-by {referral.by}: must be one of {', '.join(known)}{hint}")
 
 
 def _look(bag: Bag | LargeBag, network: SlideModel, progress: Progress) -> tuple[BagBatch, SlideOutput]:
-    """The network's answer; of a large slide that turns out to be damaged, that without the cells concerned."""
+    """Run the network; a large slide that turns out to be damaged is processed again without the affected cells."""
     progress(0, 1, "coarse view")
     batch = replace(bag.batch() if isinstance(bag, LargeBag) else collate([bag], network.stride), progress=progress)
     output = network(batch)
@@ -178,7 +178,7 @@ def _look(bag: Bag | LargeBag, network: SlideModel, progress: Progress) -> tuple
 
 
 def tissue_coverage(bag: Bag | LargeBag, patches: SlidePatches) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
-    """Share of tissue of level-0 regions, from the mask that the network was given."""
+    """Return the tissue share of level-0 regions from the mask given to the network."""
     factor, size0 = patches.coarse_factor, patches.slide.info.size0
     if isinstance(bag, LargeBag):
         frame = bag.frame
@@ -188,15 +188,15 @@ def tissue_coverage(bag: Bag | LargeBag, patches: SlidePatches) -> Callable[[NDA
 
 
 def _set_of(labels: Sequence[str], probabilities: NDArray[np.float64], threshold: float) -> tuple[str, ...]:
-    """The labels in the prediction set, likeliest first."""
+    """Return the labels in the prediction set, most likely first."""
     members = in_set(probabilities, threshold)
     return tuple(labels[c] for c in np.argsort(-probabilities, kind="stable") if members[c])
 
 
 def uncertainty_of(probabilities: NDArray[np.float64]) -> dict[str, float]:
-    """Named estimators of uncertainty from float64 (C,) probabilities.
+    """Compute uncertainty estimators from float64 (C,) probabilities.
 
-    `entropy` is in nats, 0 to log C; `margin` is 1 minus the gap between the two likeliest labels, 0 to 1.
+    `entropy` is in nats, 0 to log C; `margin` is 1 minus the gap between the two most likely labels, 0 to 1.
     """
     first, second = np.sort(probabilities)[::-1][:2]
     return {"entropy": float(entropy(probabilities)), "margin": float(1 - (first - second))}
@@ -211,20 +211,20 @@ def _check_fit(bag: Bag | LargeBag, checkpoint: Checkpoint, path: str, *, ignore
     if distance <= DOUBTFUL:
         return []
     if distance <= 1:
-        return [f"{path}: unusual colours for {checkpoint.name} ({spec.stain}), {distance:.0%} of what is accepted"]
-    said = (
-        f"{path} does not look like what {checkpoint.name} was trained on ({spec.stain}): its colours lie "
-        f"{distance:.2f} times as far out as is accepted"
+        return [
+            f"{path}: unusual colours for {checkpoint.name} ({spec.stain}): {distance:.0%} of the accepted distance"
+        ]
+    mismatch = (
+        f"{path} is out of distribution for {checkpoint.name} ({spec.stain}): the distance of its colours from the "
+        f"training set is {distance:.2f} times the accepted one"
     )
     if not ignore:
-        raise ModelMismatchError(
-            f"{said}; choose another --model, or add --allow-out-of-distribution to predict anyway"
-        )
-    return [said]
+        raise ModelMismatchError(f"{mismatch}; use another --model, or --allow-out-of-distribution to predict anyway")
+    return [mismatch]
 
 
 def _regions(output: SlideOutput, patches: SlidePatches) -> tuple[AttendedRegion, ...]:
-    """The key instances in level-0 pixels, clipped to the slide, by falling weight."""
+    """Return the key instances in level-0 pixels, clipped to the slide, by decreasing weight."""
     mask = output.patch_mask[0].cpu()
     corners = output.patch_xy[0][mask].cpu().tolist()
     sizes = output.patch_size[0].cpu()[mask].tolist()
@@ -248,7 +248,7 @@ def _map(cells: torch.Tensor, valid: NDArray[np.bool_], patches: SlidePatches, c
 def _place_maps(
     output: SlideOutput, labels: Sequence[str], valid: NDArray[np.bool_], patches: SlidePatches, cell: int
 ) -> dict[str, AttentionMap]:
-    """What each place says for each label, and how undecided that is: entropy of its softmax, 0 to 1."""
+    """Return the evidence of each cell for each label and its uncertainty, the entropy of the softmax, 0 to 1."""
     if output.evidence is None:
         return {}
     evidence = output.evidence[0].float()  # (C, rows, columns)

@@ -1,4 +1,4 @@
-"""Pictures of the images that a model was least sure of, with what it looked at."""
+"""Thumbnails of the most uncertain images with their attention."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsi_attn.predict.slide import PredictConfig, predict_slide
 from wsi_attn.slides.view import read_view
 
 SIDE, QUALITY = 320, 85
-"""Longer side of a picture in pixels at most, and its JPEG quality."""
+"""Maximum longer side of a thumbnail in pixels, and its JPEG quality."""
 
 PICTURES = 6
 
@@ -29,9 +29,9 @@ PICTURES = 6
 def uncertain_pictures(
     answers: Sequence[RowPrediction], by: str, checkpoint: Checkpoint, config: PredictConfig, count: int = PICTURES
 ) -> list[Picture]:
-    """The `count` images with the highest term `by`, most uncertain first, under the attention of one model.
+    """Draw the `count` images with the highest term `by`, most uncertain first, with the attention of one model.
 
-    They are answered once more, so that no attention map has to be kept for the others.
+    They are predicted again, so that no attention map has to be kept for the others.
     """
     order = np.argsort([-answer.uncertainty[by] for answer in answers], kind="stable")
     labels = checkpoint.spec.labels

@@ -1,1 +1,1 @@
-"""Reading slides and images: one contract, one reader a family of formats."""
+"""Readers of slides and images: one interface, one reader per family of formats."""

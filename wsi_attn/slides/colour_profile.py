@@ -1,4 +1,4 @@
-"""Colour profiles: what a file holds is checked, and a damaged one is left out with a note."""
+"""Validation of colour profiles: a damaged profile is discarded with a note."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import io
 
 from PIL import ImageCms
 
-DAMAGED = "its colour profile is damaged and was left out"
+DAMAGED = "its colour profile is damaged and was ignored"
 
 
 def checked_profile(data: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
-    """An ICC profile if it can be read, and notes on one that cannot."""
+    """Return the ICC profile if it is readable, otherwise None and a note."""
     if not data:
         return None, ()
     try:

@@ -1,7 +1,7 @@
-"""DICOM slides: what they are from OpenSlide, JPEG frames from the files, in the colours that the streams state.
+"""DICOM slides: structure from OpenSlide, JPEG frames read from the files with the colour space stated by the streams.
 
-OpenSlide 4.0 decodes frames in the colours of PhotometricInterpretation, also where the streams state others. Some
-writers (Bio-Formats among them) compress RGB to YCbCr streams and leave the attribute at RGB.
+OpenSlide 4.0 decodes frames with the colour space in PhotometricInterpretation, even if the streams state another. Some
+writers, such as Bio-Formats, compress RGB to YCbCr streams but leave the attribute at RGB.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from wsi_attn.slides.tiled_reader import TiledReader
 JPEG_SYNTAXES = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}
 JPEG2000_SYNTAXES = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
 COLOURS = {"RGB": RGB, "YBR_FULL_422": YCBCR, "YBR_FULL": YCBCR, "MONOCHROME2": "MINISBLACK"}
-"""PhotometricInterpretation in the words of TIFF."""
+"""PhotometricInterpretation as TIFF colour spaces."""
 
 PIXEL_DATA, EXTENDED_OFFSETS, EXTENDED_LENGTHS = 0x7FE00010, 0x7FE00001, 0x7FE00002
 ITEM = struct.Struct("<HHI")
 ITEM_TAG = (0xFFFE, 0xE000)
 ELEMENT_HEADER_BYTES = 12
-"""Tag, VR, two reserved bytes and the length of the element of pixel data, in explicit VR."""
+"""Tag, VR, two reserved bytes and length of the pixel data element, in explicit VR."""
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 COD_MARKER, COD_BYTES = b"\xff\x52", 9
-"""JPEG 2000's coding style, and how far into it lies the flag of the component transform."""
+"""JPEG 2000 coding style marker, and the offset of its component transform flag."""
 
 
 def open_dicom(path: Path, slide_mpp: Mpp | None = None) -> Slide:
-    """A DICOM slide; errors as `OpenSlideReader`.
+    """Open a DICOM slide; raises like `OpenSlideReader`.
 
     Raises
     ------
-    SlideUnsupportedError : also where the colours of its frames cannot be known.
+    SlideUnsupportedError : also if the colour space of its frames is unknown.
     """
-    referee = OpenSlideReader(path, slide_mpp)
+    openslide = OpenSlideReader(path, slide_mpp)
     try:
-        sources, files = _sources(path, referee.info.levels)
+        sources, files = _sources(path, openslide.info.levels)
     except BaseException:
-        referee.close()
+        openslide.close()
         raise
     if all(source.page is None for source in sources):
-        return referee
-    info = replace(referee.info, reader="pydicom", compression="JPEG")
+        return openslide
+    info = replace(openslide.info, reader="pydicom", compression="JPEG")
     own = [FileBytes(file or path) for file in files]
-    return TiledReader(info, sources, own, referee)
+    return TiledReader(info, sources, own, openslide)
 
 
 def _sources(path: Path, levels: tuple[Level, ...]) -> tuple[list[LevelSource], list[Path | None]]:
-    """A source for each of OpenSlide's levels, and the file that it lies in."""
+    """Return a source and a file for each level of OpenSlide."""
     series = series_of(path)
     found: dict[Size, list[tuple[Path, LevelSource]]] = {}
     for file in series.files if series else (path,):
@@ -84,7 +84,7 @@ def _sources(path: Path, levels: tuple[Level, ...]) -> tuple[list[LevelSource], 
 
 
 def _describe(path: Path) -> tuple[Size, LevelSource] | None:
-    """Size of the level that a file holds and what can be done with its frames; None where it holds none."""
+    """Return the size of the level in a file and how its frames can be read; None if it has no level."""
     from pydicom.filereader import read_partial
 
     with path.open("rb") as file:
@@ -95,13 +95,15 @@ def _describe(path: Path) -> tuple[Size, LevelSource] | None:
             if list(header.ImageType)[2:3] != ["VOLUME"]:
                 return None
             page = _page(header, size, file, at)
-        except Exception:  # pydicom raises nearly anything on damaged files; OpenSlide reads them or gives the reason
+        except (
+            Exception
+        ):  # pydicom raises many exception types on damaged files; OpenSlide reads them or reports why not.
             return None
         syntax, colours = str(header.file_meta.TransferSyntaxUID), str(header.PhotometricInterpretation)
         if syntax in JPEG2000_SYNTAXES and colours in ("YBR_ICT", "YBR_RCT") and not _is_transformed(file, at):
             raise SlideUnsupportedError(
-                f"{path.name} states {colours}, but its JPEG 2000 frames have no colour transform, so that their "
-                "colours are not known: convert it again from the original slide"
+                f"{path.name} states {colours}, but its JPEG 2000 frames have no colour transform, so their "
+                "colour space is unknown: convert the original slide again"
             )
     if page is None:
         return size, LevelSource(None, None, "OpenSlide gives no access to compressed tiles", "")
@@ -109,7 +111,7 @@ def _describe(path: Path) -> tuple[Size, LevelSource] | None:
 
 
 def _page(header: Any, size: Size, file: BinaryIO, at: int) -> TiledPage | None:
-    """The frames of a file as tiles; None where they are not one JPEG stream a tile of a full grid."""
+    """Return the frames of a file as tiles; None if they are not one JPEG stream per tile of a full grid."""
     tile = Size(int(header.Columns), int(header.Rows))
     rows, columns = -(-size.height // tile.height), -(-size.width // tile.width)
     full = str(header.get("DimensionOrganizationType", "")) == "TILED_FULL"
@@ -140,7 +142,7 @@ def _page(header: Any, size: Size, file: BinaryIO, at: int) -> TiledPage | None:
 
 
 def _frames(header: Any, file: BinaryIO, at: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """First byte and length of each frame, from a table of offsets or by walking; None where frames are in parts."""
+    """Return offset and length of each frame, from an offset table or by scanning; None if frames are fragmented."""
     file.seek(at)
     element = file.read(ELEMENT_HEADER_BYTES)
     if struct.unpack_from("<I", element, 8)[0] != UNDEFINED_LENGTH:
@@ -156,7 +158,7 @@ def _frames(header: Any, file: BinaryIO, at: int, count: int) -> tuple[NDArray[n
         starts = np.frombuffer(file.read(table), "<u4").astype(np.int64)
         file.seek(first + int(starts[-1]))
         last = _item(file)
-        if last is None or (np.diff(starts) < ITEM.size).any():  # beyond 4 GB the table overflows
+        if last is None or (np.diff(starts) < ITEM.size).any():  # Beyond 4 GB the table overflows.
             return None
         lengths = np.append(np.diff(starts) - ITEM.size, last)
     else:
@@ -175,7 +177,7 @@ def _walk(file: BinaryIO, place: int) -> Iterator[tuple[int, int]]:
 
 
 def _item(file: BinaryIO) -> int | None:
-    """Length of the item that begins here; None at the end of the sequence."""
+    """Return the length of the item at this position; None at the end of the sequence."""
     head = file.read(ITEM.size)
     if len(head) < ITEM.size:
         return None
@@ -184,7 +186,7 @@ def _item(file: BinaryIO) -> int | None:
 
 
 def _is_transformed(file: BinaryIO, at: int) -> bool:
-    """Whether the first JPEG 2000 frame says that its components are transformed; True where it cannot be found."""
+    """Return whether the first JPEG 2000 frame has a component transform; True if it cannot be determined."""
     file.seek(at + ELEMENT_HEADER_BYTES)
     table = _item(file)
     if table is None:

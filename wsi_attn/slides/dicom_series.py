@@ -1,7 +1,7 @@
-"""DICOM slides: the files of a series are the levels, label and overview of one slide.
+"""DICOM series: the levels, label and overview of one slide in separate files.
 
 OpenSlide opens a series from any of its files and finds the others in the same folder. Here every file of a series, and
-the folder itself, stand for the same slide: the file of its largest level, under one name.
+the folder itself, represent the same slide: the file of its largest level, under one name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsi_attn.errors import SlideUnsupportedError
 MAGIC, PREAMBLE = b"DICM", 128
 
 VOLUME = "VOLUME"
-"""Third value of Image Type of the instances that hold levels."""
+"""Third value of Image Type of the instances that contain levels."""
 
 SERIES_UID, IMAGE_TYPE = 0x0020000E, 0x00080008
 MATRIX_COLUMNS, MATRIX_ROWS = 0x00480006, 0x00480007
@@ -25,7 +25,7 @@ MATRIX_COLUMNS, MATRIX_ROWS = 0x00480006, 0x00480007
 
 @dataclass(frozen=True)
 class Instance:
-    """One DICOM file: its series, whether it holds a level, and how many pixels that has."""
+    """One DICOM file: its series, whether it contains a level, and the number of pixels of that level."""
 
     path: Path
     series: str
@@ -40,12 +40,12 @@ class Series:
     Attributes
     ----------
     name
-        What outputs are named after: the folder where it holds several files and no other series, else the stem of
+        Stem of output names: the folder name if it has several files and no other series, otherwise the stem of
         `main`.
     main
-        The file of the largest level, which stands for the slide.
+        The file of the largest level, which represents the slide.
     files
-        All of them, sorted by name.
+        All files, sorted by name.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Series:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a regular file begins as DICOM does."""
+    """Return whether a regular file starts with the DICOM signature."""
     if not path.is_file():
         return False
     try:
@@ -65,7 +65,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def series_in(folder: Path) -> list[Series]:
-    """The DICOM slides in a folder (not in the folders in it), sorted by name; series without a level are left out.
+    """Return the DICOM slides in a folder, not its subfolders, sorted by name; series without a level are omitted.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def series_in(folder: Path) -> list[Series]:
         levels = [member for member in members if member.is_volume]
         if not levels:
             continue
-        main = max(levels, key=lambda level: level.pixels).path  # the first by name of equal ones
+        main = max(levels, key=lambda level: level.pixels).path  # The first by name among equals.
         alone = len(by_uid) == 1 and len(members) > 1
         name = folder.resolve().name if alone else main.stem
         found.append(Series(name, main, tuple(member.path for member in members)))
@@ -88,17 +88,18 @@ def series_in(folder: Path) -> list[Series]:
 
 
 def series_of(path: Path) -> Series | None:
-    """The series that a DICOM file, or a folder of one series, stands for; None where it is neither.
+    """Return the series of a DICOM file or of a folder with one series; None for other paths.
 
     Raises
     ------
-    SlideUnsupportedError : a folder with several series.
+    SlideUnsupportedError : the folder has several series.
     """
     if path.is_dir():
         series = series_in(path)
         if len(series) > 1:
             raise SlideUnsupportedError(
-                f"Cannot open {path}: it holds {len(series)} DICOM series; name a file of one, such as {series[0].main}"
+                f"Cannot open {path}: it contains {len(series)} DICOM series; "
+                f"use a file of one series, such as {series[0].main}"
             )
         return series[0] if series else None
     if not is_dicom(path):
@@ -107,13 +108,13 @@ def series_of(path: Path) -> Series | None:
 
 
 class SeriesIndex:
-    """The series of many paths; looks into each folder once."""
+    """Cached lookup of the series of many paths; reads each folder once."""
 
     def __init__(self) -> None:
         self._known: dict[Path, Series] = {}
 
     def of(self, path: Path) -> Series | None:
-        """As `series_of`; None also for what cannot be read, of which opening it gives the reason."""
+        """Like `series_of`, but None for unreadable paths; opening them reports the reason."""
         if path in self._known:
             return self._known[path]
         try:
@@ -126,7 +127,7 @@ class SeriesIndex:
 
 
 def one_per_series(paths: Iterable[Path]) -> list[Path]:
-    """Paths in their order, each DICOM series once: its main file stands for any of its files and for its folder."""
+    """Return the paths in order, each DICOM series once as its main file."""
     index = SeriesIndex()
     return list(dict.fromkeys(series.main if (series := index.of(path)) else path for path in paths))
 
@@ -138,16 +139,16 @@ def _instance(path: Path) -> Instance | None:
 
 @lru_cache(maxsize=4096)
 def _read_instance(path: Path, _size: int, _modified_ns: int) -> Instance | None:
-    """What the header of a file says; None where it cannot be read. Size and time of the file are part of the key."""
+    """Read the header of a file; None if it is unreadable. Size and time of the file are part of the cache key."""
     from pydicom import config
     from pydicom.filereader import read_partial
 
-    config.settings.reading_validation_mode = config.IGNORE  # else odd values are warned of, one by one
+    config.settings.reading_validation_mode = config.IGNORE  # Avoids a warning for each unusual value.
     try:
         with path.open("rb") as file:
             header = read_partial(file, lambda tag, _vr, _length: tag > MATRIX_ROWS)
         kind = [str(value) for value in header[IMAGE_TYPE].value]
         size = [int(header[tag].value) for tag in (MATRIX_COLUMNS, MATRIX_ROWS)]
         return Instance(path, str(header[SERIES_UID].value), kind[2:3] == [VOLUME], size[0] * size[1])
-    except Exception:  # pydicom raises nearly anything on damaged files; OpenSlide then gives the reason
+    except Exception:  # pydicom raises many exception types on damaged files; OpenSlide then reports the reason.
         return None

@@ -1,7 +1,7 @@
-"""Plain images (PNG, JPEG, BMP, TIFF, WebP) as slides of one level, held in memory.
+"""Plain images (PNG, JPEG, BMP, TIFF, WebP) as in-memory slides with one level.
 
-Eight bits a channel, grey or RGB; anything else is refused with a sentence that says what to do. A pixel size
-is known only where the user, OME-XML or ImageJ states one: resolution tags of plain images state a print size.
+Only 8-bit grey or RGB images are supported; error messages state how to convert others. The pixel size is known only if
+the user, OME-XML or ImageJ states it, because resolution tags of plain images state a print size.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from wsi_attn.slides.tiff_samples import (
 )
 
 MAX_PIXELS = 400_000_000
-"""Pixels of a plain image; 1.2 GB of RGB in memory. Larger ones belong into a tiled pyramid."""
+"""Maximum pixels of a plain image; 1.2 GB of RGB in memory. Larger images should be tiled pyramids."""
 
 COMPOSITE_ROWS = 512
-"""Rows that are composited over the background at once."""
+"""Rows composited over the background at once."""
 
 PILLOW_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 AXES = {"C": "channels", "Z": "focal planes", "T": "time points", "S": "samples a pixel"}
@@ -44,14 +44,14 @@ EXIF_ORIENTATION = 274
 
 
 class ArraySlide:
-    """An image in memory as a slide of one level.
+    """In-memory image as a slide with one level.
 
     Parameters
     ----------
     pixels
         uint8 (height, width, 3), RGB.
     info
-        What is known of it; its one level has the size of `pixels`.
+        Its metadata; the single level has the size of `pixels`.
     """
 
     def __init__(self, pixels: UInt8Array, info: SlideInfo) -> None:
@@ -59,7 +59,7 @@ class ArraySlide:
         self.info = info
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
-        """Pixels of one region; see `Slide.read_region`."""
+        """Read the pixels of one region; see `Slide.read_region`."""
         if level != 0 or min(size) <= 0:
             raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
         (x, y), (width, height) = xy0, size
@@ -73,11 +73,11 @@ class ArraySlide:
         return region
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
-        """Never: the image was decoded as a whole; see `Slide.encoded_tiles`."""
+        """Raise, because the image is decoded as a whole; see `Slide.encoded_tiles`."""
         raise NotEncodedError("a plain image has no tiles")
 
     def close(self) -> None:
-        """Nothing to release: the pixels are in memory."""
+        """Do nothing; the pixels are in memory."""
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +92,7 @@ NO_FACTS = ImageFacts()
 
 @dataclass(frozen=True)
 class _Picture:
-    """A decoded image and what its file says of it."""
+    """Decoded image with the metadata of its file."""
 
     pixels: UInt8Array
     kind: str
@@ -108,11 +108,11 @@ def read_image(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Arr
     Parameters
     ----------
     image
-        Number or name of an image of the file; by default the largest.
+        Number or name of an image in the file; the largest by default.
 
     Raises
     ------
-    SlideUnsupportedError : no decoder, more than eight bits, channels that are not RGB or grey, or too large.
+    SlideUnsupportedError : no decoder, more than eight bits, channels other than RGB or grey, or too large.
     """
     with path.open("rb") as file:
         magic = file.read(4)
@@ -144,7 +144,7 @@ def read_image(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Arr
 
 
 def _read_pillow(path: Path) -> _Picture:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit below speaks more clearly
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # The limit below has a clearer message.
     try:
         with Image.open(path) as image:
             _refuse_large(image.width, image.height)
@@ -153,8 +153,10 @@ def _read_pillow(path: Path) -> _Picture:
                 raise SlideUnsupportedError(
                     f"pixels of mode {image.mode}: only 8-bit grey or RGB is supported, convert it"
                 )
-            if any(";16" in str(tile[3]) for tile in image.tile):  # Pillow would drop the low byte and say nothing
-                raise SlideUnsupportedError("16 bits a channel: only 8-bit is supported, rescale it to 8")
+            if any(";16" in str(tile[3]) for tile in image.tile):  # Pillow would silently drop the low byte.
+                raise SlideUnsupportedError(
+                    "16 bits per channel: only 8-bit images are supported, rescale it to 8 bits"
+                )
             properties = {}
             if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
                 properties["exif.orientation"] = f"{orientation} (applied)"
@@ -165,21 +167,21 @@ def _read_pillow(path: Path) -> _Picture:
     except TileDecodeError as error:
         raise SlideUnsupportedError(f"the image is damaged: {error}; copy it again") from error
     except UnidentifiedImageError as error:
-        raise SlideUnsupportedError("Pillow: not an image format it knows") from error
+        raise SlideUnsupportedError("Pillow: unknown image format") from error
     except SlideUnsupportedError:
         raise
-    except Exception as error:  # Pillow raises nearly anything on damaged files and unusual variants of formats
+    except Exception as error:  # Pillow raises many exception types on damaged files and unusual variants of formats.
         raise SlideUnsupportedError(f"Pillow: {str(error) or type(error).__name__}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
 
 def _jpeg_pixels(path: Path, image: Image.Image, orientation: int) -> UInt8Array | None:
-    """Pixels of a JPEG file, decoded strictly; None where Pillow has to convert its colours.
+    """Decode a JPEG file strictly; None if Pillow has to convert its colours.
 
     Raises
     ------
-    TileDecodeError : the file is damaged, which Pillow would not say.
+    TileDecodeError : the file is damaged, which Pillow would not report.
     """
     data = path.read_bytes()
     if image.mode in ("RGB", "L"):
@@ -192,7 +194,7 @@ def _over_background(image: Image.Image) -> UInt8Array:
     if "A" not in image.getbands() and "transparency" not in image.info:
         return np.array(image.convert("RGB"))
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, COMPOSITE_ROWS):  # in bands: whole copies in RGBA would take gigabytes
+    for top in range(0, image.height, COMPOSITE_ROWS):  # In bands, because a full RGBA copy would take gigabytes.
         band = image.crop((0, top, image.width, min(top + COMPOSITE_ROWS, image.height))).convert("RGBA")
         background = Image.new("RGBA", band.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
         pixels[top : top + band.height] = np.asarray(Image.alpha_composite(background, band))[..., :3]
@@ -222,16 +224,16 @@ def _read_tiff(path: Path, selector: str) -> _Picture:
             return _Picture(upright(pixels, orientation), "tiff", tag_name(page.compression), properties, size, more)
     except SlideUnsupportedError:
         raise
-    except Exception as error:  # tifffile and its decoders raise nearly anything on damaged files
+    except Exception as error:  # tifffile and its decoders raise many exception types on damaged files.
         raise SlideUnsupportedError(f"tifffile: {error}") from error
 
 
 def refuse_channels(series: Any) -> None:
-    """Make sure that an image of a TIFF is one 8-bit picture in grey or RGB.
+    """Check that an image of a TIFF is a single 8-bit grey or RGB image.
 
     Raises
     ------
-    SlideUnsupportedError : it does not; the message says what it holds and what to do.
+    SlideUnsupportedError : it is not; the message states its contents and how to convert it.
     """
     refuse_stack(series)
     refuse_depth(series.keyframe)
@@ -239,7 +241,7 @@ def refuse_channels(series: Any) -> None:
 
 
 def refuse_stack(series: Any) -> None:
-    """Refuse an image of several channels, planes or time points; raises as `refuse_channels`."""
+    """Refuse an image with several channels, planes or time points; raises like `refuse_channels`."""
     axes, shape = series.axes, series.shape
     if axes in ("YX", "YXS", "SYX"):
         counts = (2, 3, 4) if is_transparent_grey(series.keyframe) else (3, 4)
@@ -249,28 +251,29 @@ def refuse_stack(series: Any) -> None:
         f"{count} {AXES.get(axis, 'pages')}" for axis, count in zip(axes, shape, strict=True) if axis not in "YX"
     )
     raise SlideUnsupportedError(
-        f"{what} (a TIFF of shape {'x'.join(map(str, shape))} with axes {axes}): only one plane of grey or RGB is "
-        "supported, export what is wanted as an 8-bit RGB image"
+        f"{what} (a TIFF of shape {'x'.join(map(str, shape))} with axes {axes}): only a single grey or RGB plane is "
+        "supported, export one plane as an 8-bit RGB image"
     )
 
 
 def refuse_depth(page: Any) -> None:
-    """Refuse samples that are not one or eight bits; raises as `refuse_channels`."""
+    """Refuse samples other than 1 or 8 bits; raises like `refuse_channels`."""
     if page.bitspersample not in (1, 8) or page.dtype is None or page.dtype.kind not in "ub":
         raise SlideUnsupportedError(
-            f"{page.bitspersample} bits a sample ({page.dtype}): only 8-bit is supported, rescale it to 8"
+            f"{page.bitspersample} bits per sample ({page.dtype}): only 8-bit images are supported, "
+            "rescale it to 8 bits"
         )
 
 
 def _refuse_large_transparency(image: Image.Image) -> None:
-    """Refuse an image with transparency that takes more memory than the largest one without."""
+    """Refuse an image with transparency that takes more memory than the largest opaque image."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return
-    stored = 1 if image.mode in ("1", "L", "P") else 4  # bytes a pixel in Pillow
+    stored = 1 if image.mode in ("1", "L", "P") else 4  # Bytes per pixel in Pillow.
     if image.width * image.height * (stored + 3) > MAX_PIXELS * 3:
         most = MAX_PIXELS * 3 // (stored + 3)
         raise SlideUnsupportedError(
-            f"{image.width} x {image.height} px with transparency: such images are read up to {most / 1e6:.0f} "
+            f"{image.width} x {image.height} px with transparency: the limit is {most / 1e6:.0f} "
             "megapixels, remove the transparency or convert it to a tiled pyramidal TIFF"
         )
 
@@ -278,6 +281,6 @@ def _refuse_large_transparency(image: Image.Image) -> None:
 def _refuse_large(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise SlideUnsupportedError(
-            f"{width} x {height} px without tiles: plain images up to {MAX_PIXELS / 1e6:.0f} megapixels are read, "
-            "convert larger ones to a tiled pyramidal TIFF"
+            f"{width} x {height} px without tiles: the limit for plain images is {MAX_PIXELS / 1e6:.0f} megapixels, "
+            "convert it to a tiled pyramidal TIFF"
         )

@@ -1,7 +1,7 @@
-"""What the XML of a Leica SCN says of where the scanned area lies on the glass.
+"""Position of the scanned area on the glass from the XML of a Leica SCN file.
 
-OpenSlide shows the whole glass, and on it the area that was scanned at high resolution; a page of the file holds the
-area alone. Where there is one area its pages are found here, and the pixel that they begin at.
+OpenSlide shows the whole glass with the area scanned at high resolution; a page of the file contains only the
+area. If there is a single area, this module finds its pages and the pixel where they begin.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import tifffile
 
 
 def scanned_area(xml: str) -> dict[int, tuple[int, int]]:
-    """Pages that hold the one scanned area of a slide, and the pixel (x, y) of their level where it begins.
+    """Return the pages of the single scanned area of a slide, and the pixel (x, y) of their level where it begins.
 
     Returns
     -------
-    Nothing where there are several areas, focal planes or channels, or where the XML is not as expected.
+    Empty if there are several areas, focal planes or channels, or if the XML is not as expected.
     """
     try:
         collection = tifffile.xml2dict(xml)["scn"]["collection"]
@@ -27,7 +27,13 @@ def scanned_area(xml: str) -> dict[int, tuple[int, int]]:
         if any({"z", "c"} & set(page) for page in pages):
             return {}
         return {page["ifd"]: (_begin(view, page, "X"), _begin(view, page, "Y")) for page in pages}
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, SyntaxError):  # the last is of XML
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+        SyntaxError,
+    ):  # The last one is raised by the XML parser.
         return {}
 
 
@@ -36,10 +42,10 @@ def _listed(found: Any) -> list[dict[str, Any]]:
 
 
 def _is_macro(view: dict[str, Any], collection: dict[str, Any]) -> bool:
-    """An image of all of the glass."""
+    """Return whether an image shows the whole glass."""
     return all(view[f"size{axis}"] == collection[f"size{axis}"] and view[f"offset{axis}"] == 0 for axis in "XY")
 
 
 def _begin(view: dict[str, Any], page: dict[str, Any], axis: str) -> int:
-    """Nanometres to whole pixels of a page, cut off as OpenSlide does."""
+    """Convert nanometres to integer pixels of a page, truncated as in OpenSlide."""
     return int(view[f"offset{axis}"] / (view[f"size{axis}"] / page[f"size{axis}"]))

@@ -1,8 +1,8 @@
-"""Several images as one slide, laid out in a grid: the photographs of one culture or one patient as one field.
+"""Several images as one slide, arranged in a grid, for example the photographs of one culture or patient.
 
-The grid has ceil(sqrt(n)) columns and is filled row by row in the order given; every cell is as large as the largest
-image, an image lies in the top left corner of its cell, and what no image covers is background. Images are decoded when
-a region first touches them, and kept while memory allows.
+The grid has ceil(sqrt(n)) columns and is filled row by row in the given order; every cell is as large as the largest
+image, images lie in the top-left corner of their cells, and the rest is background. Images are decoded when
+a region first touches them and cached while memory allows.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from wsi_attn.slides.open import open_slide
 from wsi_attn.slides.tile_cache import TileCache
 
 CACHE_BYTES = 128 << 20
-"""Decoded images that a mosaic keeps by itself."""
+"""Default cache size of a mosaic for decoded images."""
 
 UPRIGHT_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
-"""Formats whose header says the size that the reader will give; of others the reader itself is asked."""
+"""Formats whose header states the size of the decoded image; for others the reader is opened."""
 
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
 
 class Mosaic:
-    """Images of one row of a manifest as one slide of one level; a `Slide`.
+    """`Slide` with one level made of the images of one manifest row.
 
     Parameters
     ----------
     paths
-        At least one image; level 0 of a pyramid counts.
+        At least one image; of a pyramid, level 0 is used.
     mpp
-        Microns per pixel of all of them, where the files do not say it.
+        Pixel size of all images in µm if the files do not state it.
     cache
-        Where decoded images are kept; one of its own by default.
+        Cache of decoded images; each mosaic has its own by default.
 
     Raises
     ------
-    SlideNotFoundError, SlideUnsupportedError : an image is not there or cannot be opened; the message names it.
+    SlideNotFoundError, SlideUnsupportedError : an image is missing or cannot be opened; the message names it.
     """
 
     def __init__(self, paths: Sequence[Path], mpp: Mpp | None = None, cache: TileCache | None = None) -> None:
@@ -77,7 +77,7 @@ class Mosaic:
         )
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
-        """Pixels of one region; see `Slide.read_region`."""
+        """Read the pixels of one region; see `Slide.read_region`."""
         if level != 0 or min(size) <= 0:
             raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
         wanted = Region(*xy0, *size)
@@ -94,11 +94,11 @@ class Mosaic:
         return pixels
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
-        """Never: the images are decoded as wholes; see `Slide.encoded_tiles`."""
-        raise NotEncodedError("several images as one field have no tiles")
+        """Raise, because images are decoded as a whole; see `Slide.encoded_tiles`."""
+        raise NotEncodedError("a field of several images has no tiles")
 
     def close(self) -> None:
-        """Nothing to release: files are open only while they are decoded."""
+        """Do nothing; files are open only during decoding."""
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +107,7 @@ class Mosaic:
         self.close()
 
     def _image(self, index: int) -> UInt8Array:
-        """Level 0 of one image, decoded unless it is still there."""
+        """Return level 0 of one image, decoded unless it is cached."""
         path, region = self.paths[index], self.regions[index]
         pixels = self._cache.get(path)
         if pixels is None:
@@ -115,27 +115,27 @@ class Mosaic:
                 pixels = _whole(slide)
             if pixels.shape[:2] != (region.height, region.width):
                 raise SlideReadError(
-                    f"{path} was {region.width} x {region.height} px when it was opened and is not now"
+                    f"{path} was {region.width} x {region.height} px when it was opened and has changed since"
                 )
             self._cache.put(path, pixels)
         return pixels
 
 
 def layout(sizes: Sequence[tuple[int, int]]) -> tuple[Region, ...]:
-    """Where each image of (width, height) lies in the field; see the module."""
+    """Return the region of each image of (width, height) in the field; see the module docstring."""
     columns = math.ceil(math.sqrt(len(sizes)))
     width, height = np.max(sizes, axis=0).tolist()
     return tuple(Region(index % columns * width, index // columns * height, *size) for index, size in enumerate(sizes))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image, from its header where that is enough; raises as `open_slide`."""
+    """Return width and height of an image, from its header if possible; raises like `open_slide`."""
     if not path.exists():
-        raise SlideNotFoundError(f"There is no file {path}")
+        raise SlideNotFoundError(f"file not found: {path}")
     with suppress(Exception), Image.open(path, formats=UPRIGHT_FORMATS) as image:
         known = (
             image.format != "PNG" or "exif" in image.info
-        )  # else Pillow would decode a PNG to look behind its pixels
+        )  # Otherwise Pillow would decode a PNG to read the chunks after its pixels.
         turned = known and image.getexif().get(EXIF_ORIENTATION) in TURNED
         return (image.height, image.width) if turned else (image.width, image.height)
     with open_slide(path) as slide:

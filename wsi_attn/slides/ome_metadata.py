@@ -1,4 +1,4 @@
-"""What the OME-XML of an OME-TIFF says of pixel size and objective."""
+"""Pixel size and objective from the OME-XML of an OME-TIFF."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MICRONS = {
     "å": 1e-4,
     "nm": 1e-3,
     "nanometer": 1e-3,
-    "μm": 1.0,  # Greek mu, which the micro sign becomes too
+    "μm": 1.0,  # Greek mu; casefolding maps the micro sign to it.
     "um": 1.0,
     "micron": 1.0,
     "micrometer": 1.0,
@@ -25,26 +25,26 @@ MICRONS = {
     "in": 25400.0,
     "inch": 25400.0,
 }
-"""Microns of the units of length, as `microns_per_unit` writes them."""
+"""Length units in µm, normalised as by `microns_per_unit`."""
 
 DEFAULT_UNIT = "µm"
 ESCAPED_MICRO = "\\u00b5"
-"""How ImageJ writes the micro sign."""
+"""The micro sign as written by ImageJ."""
 
 
 def microns_per_unit(unit: object) -> float | None:
-    """Length of a unit in µm, by any of its usual spellings; None for what is no unit of length, such as "pixel"."""
+    """Return the length of a unit in µm, in any usual spelling; None for other units, such as "pixel"."""
     text = str(unit or "").strip().casefold().replace(ESCAPED_MICRO, "μ").replace("metre", "meter")
     return MICRONS.get(text, MICRONS.get(text.removesuffix("s")))
 
 
 def ome_pixel_size(xml: str, index: int = 0, size: Size | None = None) -> PixelSize:
-    """Pixel size of one image, or a note on why it is not believed.
+    """Return the pixel size of one image, or a note on why it is rejected.
 
     Parameters
     ----------
     index, size
-        Number and extent of the image; where the extents say otherwise, the first image of this extent counts.
+        Number and size of the image; if they disagree, the first image of this size is used.
     """
     pixels = [_first(image.get("Pixels")) for image in _listed(_root(xml).get("Image"))]
     same = [each for each in pixels if size is None or (each.get("SizeX"), each.get("SizeY")) == tuple(size)]
@@ -57,7 +57,7 @@ def ome_pixel_size(xml: str, index: int = 0, size: Size | None = None) -> PixelS
 
 
 def ome_objective_power(xml: str) -> float | None:
-    """Nominal magnification where the file names one objective; for display only."""
+    """Return the nominal magnification if the file has a single objective; for display only."""
     objectives = _first(_root(xml).get("Instrument")).get("Objective")
     power = objectives.get("NominalMagnification") if isinstance(objectives, dict) else None
     return float(power) if isinstance(power, int | float) and power > 0 else None
@@ -66,19 +66,19 @@ def ome_objective_power(xml: str) -> float | None:
 def _root(xml: str) -> dict[str, Any]:
     try:
         found = tifffile.xml2dict(xml)
-    except Exception:  # its parser's errors; a description that is no XML says nothing
+    except Exception:  # Parser errors; a description that is not XML is ignored.
         return {}
     return _first(found.get("OME"))
 
 
 def _first(value: object) -> dict[str, Any]:
-    """The element, or the first of several of one name; empty where there is none."""
+    """Return the element, or the first of several with the same name; empty if there is none."""
     element = value[0] if isinstance(value, list) and value else value
     return element if isinstance(element, dict) else {}
 
 
 def _listed(value: object) -> list[dict[str, Any]]:
-    """The elements of one name, of which there may be one or several."""
+    """Return the elements of one name as a list."""
     return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
 
 
@@ -86,5 +86,5 @@ def _microns(pixels: dict[str, Any], axis: str) -> float | None:
     factor = microns_per_unit(pixels.get(f"PhysicalSize{axis}Unit", DEFAULT_UNIT))
     value = pixels.get(f"PhysicalSize{axis}")
     if factor is None or not isinstance(value, int | float) or isinstance(value, bool):
-        return None  # "pixel" and "reference frame" are units without a length
+        return None  # "pixel" and "reference frame" are not length units.
     return value * factor

@@ -1,8 +1,8 @@
 """Vendor formats through OpenSlide.
 
-An OpenSlide handle that failed once fails for ever, for all its threads. So a failed read replaces the handle and is
-tried once more on a handle of its own: one damaged tile must not cost the rest of the slide. Reads run in parallel,
-OpenSlide releases the interpreter lock.
+An OpenSlide handle that failed once fails for all later reads and threads. A failed read therefore replaces the handle
+and is retried once on a new handle, so that one damaged tile does not affect the rest of the slide. Reads run in
+parallel, because OpenSlide releases the interpreter lock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNKNOWN_FORMAT = "OpenSlide knows no such format"
 
 
 class OpenSlideReader:
-    """A slide that OpenSlide knows."""
+    """Slide read through OpenSlide."""
 
     def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
         vendor = openslide.OpenSlide.detect_format(str(path))
@@ -41,7 +41,7 @@ class OpenSlideReader:
             description = _describe_tiff(path) if vendor == "generic-tiff" else _describe_tiff_compression(path)
         except SlideUnsupportedError:
             raise
-        except Exception as error:  # tifffile raises nearly anything on damaged files
+        except Exception as error:  # tifffile raises many exception types on damaged files.
             raise SlideUnsupportedError(f"tifffile: {error}") from error
         self._path = path
         self._lock = threading.Lock()
@@ -50,9 +50,9 @@ class OpenSlideReader:
         self._factors = self._handle.level_downsamples
         try:
             self.info = self._read_info(vendor, description, slide_mpp)
-        except (KeyError, ValueError) as error:  # names or values that are no text, in damaged files
+        except (KeyError, ValueError) as error:  # Property names or values that are not text, in damaged files.
             self.close()
-            raise SlideUnsupportedError(f"OpenSlide: properties that cannot be read {error}".rstrip()) from error
+            raise SlideUnsupportedError(f"OpenSlide: unreadable properties {error}".rstrip()) from error
 
     def _open(self) -> openslide.OpenSlide:
         try:
@@ -94,13 +94,13 @@ class OpenSlideReader:
         )
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
-        """Pixels of one region; see `Slide.read_region`."""
+        """Read the pixels of one region; see `Slide.read_region`."""
         if not 0 <= level < len(self.info.levels) or min(size) <= 0:
             raise RegionError(f"{self._path} has no region of size {size} on level {level}")
         if self._closed:
             raise SlideReadError(f"{self._path} is closed")
-        # OpenSlide averages the factors of both axes and would move and blur levels of odd sizes: ask for the place
-        # that its own factor maps onto the pixel that is meant.
+        # OpenSlide averages the factors of both axes and would shift and blur levels of odd sizes: request the position
+        # that its own factor maps onto the intended pixel.
         factor = self._factors[level]
         frame = self.info.levels[level]
         x, y = round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y)
@@ -109,13 +109,13 @@ class OpenSlideReader:
         except openslide.OpenSlideError as error:
             raise SlideReadError(f"{self._path}: level {level}, region at {xy0}, size {size}: {error}") from error
         rgba = np.asarray(image)
-        rgb = rgba[..., :3].copy("C")  # never a view: Pillow's memory is read-only
+        rgb = rgba[..., :3].copy("C")  # Always a copy: Pillow's memory is read-only.
         return over_background(rgb, rgba[..., 3], associated=False)
 
     def shifts(self, level: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        """How far OpenSlide moves what it paints for columns (or rows) of a level, in pixels of the level.
+        """Return by how much OpenSlide shifts columns (or rows) of a level, in pixels of the level.
 
-        It takes corners in whole level-0 pixels only; where its factor is not whole it interpolates in between.
+        OpenSlide takes corners in integer level-0 pixels; if its factor is not an integer, it interpolates.
         """
         factor = self._factors[level]
         return np.asarray(np.rint(places * factor) / factor - places)
@@ -125,22 +125,22 @@ class OpenSlideReader:
         try:
             return handle.read_region(xy0, level, size)
         except openslide.OpenSlideError:
-            # The error may be another thread's, latched on the handle that we share: ask again on one of our own.
+            # The error may come from another thread and stick to the shared handle: retry on a new handle.
             self._replace(handle)
             with self._open() as alone:
                 return alone.read_region(xy0, level, size)
 
     def _replace(self, failed: openslide.OpenSlide) -> None:
         with self._lock:
-            if self._handle is failed:  # else another thread has already done it
+            if self._handle is failed:  # Otherwise another thread has replaced it.
                 self._handle = self._open()
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
-        """Never: OpenSlide hands out pixels alone; see `Slide.encoded_tiles`."""
+        """Raise, because OpenSlide returns only pixels; see `Slide.encoded_tiles`."""
         raise NotEncodedError("OpenSlide gives no access to compressed tiles")
 
     def close(self) -> None:
-        """Release the file; closing twice is fine."""
+        """Release the file; may be called repeatedly."""
         if not self._closed:
             self._closed = True
             self._handle.close()
@@ -160,25 +160,25 @@ def _tile_size(properties: dict[str, str], index: int) -> Size:
 
 
 def level_of(size: Size, size0: Size, tile_size: Size) -> Level:
-    """A level with its factors, which are ratios of sizes, axis by axis.
+    """Return a level whose downsample factors are ratios of sizes per axis.
 
-    OpenSlide's own factor averages the two and so moves edges of odd sizes.
+    OpenSlide averages the two factors, which shifts the edges of odd sizes.
     """
     return Level(size, _ratio(size0.width, size.width), _ratio(size0.height, size.height), tile_size)
 
 
 def _ratio(extent0: int, extent: int) -> float:
-    """Downsample of one axis; the nearest integer where `extent` is that integer's floor or ceil of `extent0`."""
+    """Return the downsample of one axis; an integer if `extent` is the floor or ceiling of `extent0` divided by it."""
     ratio = extent0 / extent
     whole = max(1, round(ratio))
     return float(whole) if extent in (extent0 // whole, -(-extent0 // whole)) else ratio
 
 
 def _describe_tiff(path: Path) -> str:
-    """Compression of a generic TIFF, after making sure that it is a picture and not a stack of channels."""
+    """Return the compression of a generic TIFF after checking that it is an image and not a channel stack."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
-        refuse_depth(page)  # OpenSlide would drop the low bits and say nothing
+        refuse_depth(page)  # OpenSlide would silently drop the low bits.
         refuse_colours(page)
         if (tiff.is_ome or tiff.is_shaped) and tiff.series:
             refuse_stack(tiff.series[0])
@@ -190,4 +190,4 @@ def _describe_tiff_compression(path: Path) -> str:
         with tifffile.TiffFile(path) as tiff:
             return tag_name(tiff.pages.first.compression)
     except (tifffile.TiffFileError, OSError, ValueError, IndexError):
-        return "unknown"  # DICOM, MIRAX and others keep it elsewhere
+        return "unknown"  # DICOM, MIRAX and others store it elsewhere.

@@ -1,7 +1,7 @@
-"""Slides whose orientation tag says that the stored rows and columns are not those of the upright picture.
+"""Slides whose orientation tag states that the stored image is flipped or rotated.
 
-The whole page is turned, never tile by tile, and all levels alike. libtiff's RGBA interface, and with it OpenSlide,
-turns each tile in its place instead; tifffile and libvips return the picture as it is stored.
+Whole pages of all levels are reoriented. The RGBA interface of libtiff, and thus OpenSlide, reorients each tile in
+place instead; tifffile and libvips return the image as stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ORIENTATION_PROPERTY = "tiff.orientation"
 
 
 class Turn(NamedTuple):
-    """How a stored picture becomes upright: columns reversed, rows reversed, then both axes exchanged."""
+    """Reorientation of a stored image: reverse columns, reverse rows, then swap axes."""
 
     columns: bool
     rows: bool
@@ -36,28 +36,28 @@ TURNS = {
     7: Turn(True, True, True),
     8: Turn(True, False, True),
 }
-"""By the value of the orientation tag of TIFF and EXIF."""
+"""Reorientation by value of the orientation tag of TIFF and EXIF."""
 
 
 def upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
-    """Stored pixels (height, width, 3) turned as the tag says; contiguous."""
+    """Reorient stored pixels (height, width, 3) according to the tag; the result is contiguous."""
     turn = TURNS[orientation]
     turned = pixels[:: -1 if turn.rows else 1, :: -1 if turn.columns else 1]
     return np.ascontiguousarray(turned.transpose(1, 0, 2) if turn.axes else turned)
 
 
 def upright_slide(slide: Slide, orientation: int) -> Slide:
-    """The slide as its orientation tag says; itself where that is 1."""
+    """Return the slide reoriented by its orientation tag; unchanged if the tag is 1."""
     return slide if orientation == 1 else OrientedSlide(slide, orientation)
 
 
 class OrientedSlide:
-    """A slide turned as a whole.
+    """Slide reoriented as a whole.
 
     Parameters
     ----------
     slide
-        As it is stored; owned, and closed with this.
+        The stored slide; owned and closed together with this one.
     orientation
         Value of the orientation tag, 2 to 8.
     """
@@ -67,7 +67,7 @@ class OrientedSlide:
         self.info = self._turned_info(slide.info)
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
-        """Pixels of one region; see `Slide.read_region`."""
+        """Read the pixels of one region; see `Slide.read_region`."""
         if not 0 <= level < len(self.info.levels) or min(size) <= 0:
             raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
         frame, stored = self.info.levels[level], self._slide.info.levels[level]
@@ -77,10 +77,12 @@ class OrientedSlide:
         return upright(self._slide.read_region(corner0, level, (place.width, place.height)), self._orientation)
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
-        """Never: the tiles of the file are not upright; see `Slide.encoded_tiles`."""
+        """Raise, because the stored tiles have another orientation; see `Slide.encoded_tiles`."""
         if not 0 <= level < len(self.info.levels):
             raise RegionError(f"{self.info.path} has no level {level}")
-        raise NotEncodedError(f"its orientation tag is {self._orientation}, so its tiles are stored turned")
+        raise NotEncodedError(
+            f"its orientation tag is {self._orientation}, so its tiles are stored in another orientation"
+        )
 
     def close(self) -> None:
         """Release the file."""
@@ -93,7 +95,7 @@ class OrientedSlide:
         self.close()
 
     def _stored_place(self, region: Region, stored: Size) -> Region:
-        """Where a region of the upright level lies in the stored one; turning is its own inverse but for the axes."""
+        """Map a region of the upright level to the stored level."""
         x, y, width, height = region
         if self._turn.axes:
             x, y, width, height = y, x, height, width

@@ -1,4 +1,4 @@
-"""What slide metadata means: a pixel size is believed where it is plausible, never derived from a magnification."""
+"""Interpretation of slide metadata: a plausible pixel size is accepted; it is never derived from a magnification."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import openslide
 from wsi_attn.geometry import Mpp, Region
 
 PLAUSIBLE_MPP = (0.01, 100.0)
-"""µm per pixel; below is finer than light resolves, above no microscope image."""
+"""Range in µm per pixel, from below the resolution of light to above that of microscope images."""
 
 TYPOGRAPHIC_DPI = (72, 75, 96, 100, 150, 200, 240, 300, 400, 600, 1200, 2400)
-"""Resolutions that image editors write by default; as TIFF resolution tags they say nothing of the specimen."""
+"""Default resolutions of image editors, which as TIFF resolution tags do not describe the specimen."""
 
 MAX_ANISOTROPY = 4.0
 MICRONS_PER_UNIT = {2: 25400.0, 3: 10000.0}
@@ -22,7 +22,7 @@ MICRONS_PER_UNIT = {2: 25400.0, 3: 10000.0}
 
 @dataclass(frozen=True)
 class PixelSize:
-    """A pixel size, where it came from, or why there is none."""
+    """Pixel size with its source, or a note on why there is none."""
 
     mpp: Mpp | None
     source: str
@@ -30,13 +30,13 @@ class PixelSize:
 
 
 def pixel_size_or_note(mpp: Mpp) -> PixelSize:
-    """A pixel size that a file states, or a note on why it is not believed."""
+    """Return the pixel size stated by a file, or a note on why it is rejected."""
     reason = implausible(mpp)
     return PixelSize(None, "none", reason) if reason else PixelSize(mpp, "file")
 
 
 def pixel_size_from(properties: Mapping[str, str], vendor: str) -> PixelSize:
-    """Pixel size from OpenSlide's properties, or a note on why it is not believed."""
+    """Return the pixel size from OpenSlide properties, or a note on why it is rejected."""
     x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
     y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
     if x is None or y is None:
@@ -46,7 +46,9 @@ def pixel_size_from(properties: Mapping[str, str], vendor: str) -> PixelSize:
 
 
 def pixel_size_from_tags(x: float, y: float, unit: int) -> PixelSize:
-    """Pixel size from TIFF's resolution tags: pixels per unit along both axes; unit 2 is an inch, 3 a centimetre."""
+    """Return the pixel size from TIFF resolution tags: pixels per unit on both axes; unit 2 is inch, 3 is
+    centimetre.
+    """
     microns = MICRONS_PER_UNIT.get(unit)
     if microns is None or not (x > 0 and y > 0):
         return PixelSize(None, "none", "the file gives no pixel size")
@@ -56,11 +58,11 @@ def pixel_size_from_tags(x: float, y: float, unit: int) -> PixelSize:
 
 
 def implausible(mpp: Mpp, *, from_resolution_tag: bool = False) -> str:
-    """Why a pixel size cannot be believed; empty where it can."""
-    said = f"the file says {mpp.x:g} x {mpp.y:g} µm/px"
+    """Return why a pixel size is rejected; empty if it is plausible."""
+    said = f"the file states {mpp.x:g} x {mpp.y:g} µm/px"
     low, high = PLAUSIBLE_MPP
-    if 0 in mpp:  # as scanners and converters write what they do not know
-        return "the file gives no pixel size: it says 0"
+    if 0 in mpp:  # Scanners and converters write 0 for unknown values.
+        return "the file gives no pixel size: it states 0"
     if from_resolution_tag and any(
         math.isclose(axis, 25400 / dpi, rel_tol=1e-3) for axis in mpp for dpi in TYPOGRAPHIC_DPI
     ):
@@ -68,17 +70,17 @@ def implausible(mpp: Mpp, *, from_resolution_tag: bool = False) -> str:
     if not all(low <= axis <= high for axis in mpp):
         return f"{said}, outside the plausible {low:g} to {high:g}"
     if max(mpp) / min(mpp) > MAX_ANISOTROPY:
-        return f"{said}, axes too different to be believed"
+        return f"{said}, with implausibly different axes"
     return ""
 
 
 def objective_power_from(properties: Mapping[str, str]) -> float | None:
-    """Nominal magnification, for display only."""
+    """Return the nominal magnification, for display only."""
     return _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
 
 
 def bounds_from(properties: Mapping[str, str]) -> Region | None:
-    """Scanned area in level-0 pixels where the vendor states one."""
+    """Return the scanned area in level-0 pixels if the vendor states it."""
     names = (
         openslide.PROPERTY_NAME_BOUNDS_X,
         openslide.PROPERTY_NAME_BOUNDS_Y,

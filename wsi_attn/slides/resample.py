@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from wsi_attn.slide import UInt8Array
 
 STRIP = 32
-"""Output rows resampled by one matrix product; small, so that the band of the weight matrix fills it."""
+"""Output rows per matrix product; small, so that the band of the weight matrix fills it."""
 
 
 def resample_area(
     pixels: UInt8Array, offset: tuple[float, float], scale: tuple[float, float], size: tuple[int, int]
 ) -> UInt8Array:
-    """Mean of `pixels` over each cell of a regular grid.
+    """Average `pixels` over each cell of a regular grid.
 
     Parameters
     ----------
     pixels
-        uint8 (rows, columns, 3). Cells that reach past its edge average what lies inside.
+        uint8 (rows, columns, 3). Cells beyond the edge average the pixels inside.
     offset
-        Grid origin (x, y) in pixels of `pixels`; need not be whole.
+        Grid origin (x, y) in pixels of `pixels`; may be fractional.
     scale
         Cell extent (x, y) in pixels of `pixels`, each at least 1; below 1 pixels are interpolated linearly.
     size
@@ -56,14 +56,14 @@ def resample_area(
 
 
 def _weights(origin: float, scale: float, count: int, extent: int) -> NDArray[np.float32]:
-    """(count, extent) share of each source pixel in each cell; rows sum to 1."""
+    """Return the share of each source pixel in each cell, (count, extent); rows sum to 1."""
     starts = origin + scale * np.arange(count)[:, None]
     pixels = np.arange(extent)[None]
     overlap = np.minimum(starts + scale, pixels + 1) - np.maximum(starts, pixels)
     overlap = np.clip(overlap, 0, None)
     total = overlap.sum(axis=1, keepdims=True)
     nearest = np.clip(np.floor(starts[:, 0]), 0, extent - 1).astype(int)
-    overlap[total[:, 0] == 0, nearest[total[:, 0] == 0]] = 1  # a cell wholly outside takes the edge
+    overlap[total[:, 0] == 0, nearest[total[:, 0] == 0]] = 1  # A cell entirely outside takes the edge pixel.
     return np.asarray(overlap / overlap.sum(axis=1, keepdims=True), np.float32)
 
 

@@ -1,7 +1,7 @@
-"""The images in a TIFF: which of them is the slide, which pages are its levels, and the pixel size stated for it.
+"""Images in a TIFF: which image is the slide, which pages are its levels, and its stated pixel size.
 
-OME-TIFF may hold several images, such as a macro photograph before the slide: the largest is the slide, and each can be
-named by its number or name behind a `#`, as in `slide.ome.tif#0`.
+OME-TIFF may contain several images, such as a macro photograph before the slide. The largest is the slide; `#` followed
+by a number or name selects another, as in `slide.ome.tif#0`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from wsi_attn.slides.ome_metadata import microns_per_unit, ome_pixel_size
 from wsi_attn.slides.properties import PixelSize, pixel_size_or_note
 
 MARK = "#"
-"""Between the path of a file and the number or name of an image in it."""
+"""Separates the path of a file from the number or name of an image in it."""
 
 MASK = 4
-"""Bit of the tag NewSubfileType that marks a transparency mask, which is neither image nor level."""
+"""Bit of the tag NewSubfileType of transparency masks, which are neither images nor levels."""
 
 
 @dataclass(frozen=True)
 class TiffImage:
-    """One image of a TIFF: its number, its name (perhaps empty), its extent, and tifffile's series."""
+    """One image of a TIFF: number, name (may be empty), size, and tifffile series."""
 
     index: int
     name: str
@@ -45,7 +45,7 @@ class TiffImage:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a slide's metadata say of the image it is of a file: `suffix` names it where it is not the default one."""
+    """Identity of the image in a file; `suffix` selects it if it is not the default image."""
 
     suffix: str = ""
     others: tuple[str, ...] = ()
@@ -59,22 +59,22 @@ class ImageFacts:
         )
 
     def path_of(self, path: Path) -> Path:
-        """The path that opens this image."""
+        """Return the path that opens this image."""
         return path.with_name(path.name + self.suffix)
 
     def name_of(self, path: Path) -> str:
-        """What outputs are named after; empty where that is the stem of the file."""
+        """Return the stem of output names; empty if it is the stem of the file."""
         return f"{name_of(path)}.image{self.suffix.removeprefix(MARK)}" if self.suffix else ""
 
     def fingerprint_of(self, path: Path) -> str:
-        """The fingerprint of the image."""
+        """Return the fingerprint of the image."""
         found = fingerprint_of(path)
         return hashlib.sha256(f"{found}{self.suffix}".encode()).hexdigest() if self.suffix else found
 
 
 def split_image(path: Path) -> tuple[Path, str]:
-    """The file of a path such as `slide.ome.tif#0`, and the number or name of the image; "" where none is named."""
-    if MARK not in path.name or path.exists():  # a file's name may hold a `#`
+    """Split a path such as `slide.ome.tif#0` into the file and the number or name of the image ("" if none)."""
+    if MARK not in path.name or path.exists():  # A file name may contain `#`.
         return path, ""
     stem, _, image = path.name.rpartition(MARK)
     file = path.with_name(stem) if stem else path
@@ -82,7 +82,7 @@ def split_image(path: Path) -> tuple[Path, str]:
 
 
 def images_of(tiff: tifffile.TiffFile) -> list[TiffImage]:
-    """All images of a file; masks, and thumbnail, label and macro of an Aperio slide left out."""
+    """Return all images of a file except masks and the thumbnail, label and macro of Aperio slides."""
     found: list[TiffImage] = []
     several = tiff.series if len(tiff.pages) else []
     for index, series in enumerate(several[:1] if tiff.is_svs else several):
@@ -94,36 +94,36 @@ def images_of(tiff: tifffile.TiffFile) -> list[TiffImage]:
 
 
 def choose_image(images: Sequence[TiffImage], selector: str = "") -> TiffImage:
-    """The image with a number or name, by default the largest, of equal ones the first.
+    """Return the image with a number or name; by default the largest, or the first of equal size.
 
     Raises
     ------
-    SlideUnsupportedError : there is no such image; the message lists all.
+    SlideUnsupportedError : the image does not exist; the message lists all images.
     """
     if not images:
-        raise SlideUnsupportedError("a TIFF without any image in it: truncated or damaged")
+        raise SlideUnsupportedError("the TIFF has no image: truncated or damaged")
     if not selector:
         return max(images, key=lambda image: math.prod(image.size))
     for image in images:
         if selector == str(image.index) or (image.name and selector.casefold() == image.name.casefold()):
             return image
-    raise SlideUnsupportedError(f"no image {selector!r}; the file holds {'; '.join(map(str, images))}")
+    raise SlideUnsupportedError(f"no image {selector!r}; the file contains {'; '.join(map(str, images))}")
 
 
 def is_mask(page: Any) -> bool:
-    """Whether a page of tifffile is a transparency mask."""
+    """Return whether a tifffile page is a transparency mask."""
     tag = page.keyframe.tags.get(254)
     return tag is not None and bool(int(tag.value) & MASK)
 
 
 def unclaimed_pages(tiff: tifffile.TiffFile, pages: Iterator[Any]) -> Iterator[Any]:
-    """Those of the main pages that belong to no image of the OME-XML: coarser levels, as OpenSlide wants them."""
+    """Return the main pages that belong to no image of the OME-XML: coarser levels in the layout of OpenSlide."""
     claimed = {page.index for series in tiff.series for page in series.pages if page is not None}
     return (page for page in pages if page.index not in claimed)
 
 
 def stated_pixel_size(tiff: tifffile.TiffFile, image: TiffImage) -> PixelSize | None:
-    """What OME-XML, ImageJ's or Aperio's description say of an image; None where there is none of these."""
+    """Return the pixel size stated by OME-XML, ImageJ or Aperio descriptions; None without these."""
     if tiff.is_ome and tiff.ome_metadata:
         return ome_pixel_size(tiff.ome_metadata, image.index, image.size)
     if tiff.is_imagej:
@@ -139,7 +139,7 @@ def stated_pixel_size(tiff: tifffile.TiffFile, image: TiffImage) -> PixelSize | 
 
 
 def aperio_facts(tiff: tifffile.TiffFile) -> dict[str, float]:
-    """The numbers in the description of an Aperio slide by name, such as `MPP` and `AppMag`."""
+    """Return the numbers in the description of an Aperio slide by name, such as `MPP` and `AppMag`."""
     facts = {}
     for part in str(tiff.pages.first.description).split("|")[1:]:
         name, _, text = part.partition("=")

@@ -1,4 +1,4 @@
-"""Pixels of one level from its tiles: only those touched, each decoded once while a neighbour may want it."""
+"""Pixels of one level from its tiles; only touched tiles are decoded, and cached for neighbouring reads."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from wsi_attn.slides.tiff_tiles import TiffTiles
 from wsi_attn.slides.tile_cache import TileCache
 
 SMALL_TILE = 64 * 64
-"""Pixels of an uncompressed tile up to which a row of tiles is read and converted at once."""
+"""Maximum pixels of an uncompressed tile for which a row of tiles is read and converted at once."""
 
 
 class TiledLevel:
-    """One level, read tile by tile; may be used from several threads. `area` is what its page covers, in its pixels.
+    """One level, read tile by tile and thread-safe; `area` is the part covered by its page, in its pixels.
 
     Parameters
     ----------
     source
-        With a page.
+        Level source with a page.
     cache
-        Shared by the levels of a slide.
+        Cache shared by the levels of a slide.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class TiledLevel:
         self._grid = -(-self.area.height // height), -(-self.area.width // width)
 
     def read(self, x: int, y: int, width: int, height: int) -> UInt8Array:
-        """Pixels of a region in pixels of the level; `BACKGROUND` outside.
+        """Read a region in pixels of the level; `BACKGROUND` outside.
 
         Raises
         ------
-        SlideReadError : a tile that it touches cannot be read; names it.
+        SlideReadError : a touched tile cannot be read; the message names it.
         """
         tile = self.page.tile_size
         x, y = x - self.area.x, y - self.area.y
@@ -80,16 +80,18 @@ class TiledLevel:
                 x1, y1 = min(x0 + tile.width, right), min(y0 + tile.height, bottom)
                 part = slice(max(y0, top), y1), slice(max(x0, left), x1)
                 whole = (y1 - part[0].start, x1 - part[1].start) == (tile.height, tile.width)
-                pixels = self._tile(row, column, keep=not whole)  # a whole one is not wanted again by a neighbour
+                pixels = self._tile(
+                    row, column, keep=not whole
+                )  # A fully read tile is not needed again by neighbouring reads.
                 region[part[0].start - y : y1 - y, part[1].start - x : x1 - x] = pixels[
                     part[0].start - y0 : y1 - y0, part[1].start - x0 : x1 - x0
                 ]
         return region
 
     def _raw_row(self, row: int, first: int, end: int) -> UInt8Array:
-        """Pixels of neighbouring uncompressed tiles of one row, (tile height, tiles * tile width, 3); read at once.
+        """Read neighbouring uncompressed tiles of one row at once, (tile height, tiles * tile width, 3).
 
-        One by one, tiles of 16 px cost a hundred times their decoding.
+        Reading tiles of 16 px one by one would cost a hundred times their decoding.
         """
         page, (width, height) = self.page, self.page.tile_size
         if page.raw is None:
@@ -106,7 +108,7 @@ class TiledLevel:
         return page.raw.rgb(samples.transpose(1, 0, 2, 3).reshape(height, -1, page.samples))
 
     def tiles(self) -> TiffTiles:
-        """The compressed tiles; only where the source has an encoding."""
+        """Return the compressed tiles; requires a source with an encoding."""
         if self._encoding is None:
             raise ValueError("tiles that only tifffile decodes")
         rows, columns = self._grid
@@ -116,9 +118,9 @@ class TiledLevel:
         )
 
     def decode(self, row: int, column: int, encoding: TileEncoding | None = None) -> UInt8Array:
-        """Pixels of one whole tile, padding included; raises as `read`.
+        """Decode one whole tile including padding; raises like `read`.
 
-        `encoding` takes the place of what the file and the stream say.
+        `encoding` overrides what the file and the stream state.
         """
         page, (width, height) = self.page, self.page.tile_size
         length = int(page.lengths[row, column])
@@ -139,7 +141,7 @@ class TiledLevel:
         return pixels
 
     def _joined(self, row: int, column: int) -> UInt8Array:
-        """A tile whose samples are stored apart."""
+        """Decode a tile whose samples are stored in separate planes."""
         page = self.page
         if page.decode_planes is None:
             raise ValueError("a page of interleaved samples")
@@ -148,7 +150,7 @@ class TiledLevel:
         ]
         try:
             return page.decode_planes(planes, row * page.lengths.shape[1] + column)
-        except Exception as error:  # as in `_decoded`
+        except Exception as error:  # As in `_decoded`.
             raise TileDecodeError(f"{page.compression}: {error}") from error
 
     def _decoded(self, data: bytes, row: int, column: int) -> UInt8Array:
@@ -159,12 +161,12 @@ class TiledLevel:
             raise TileDecodeError(f"no decoder for {page.compression}")
         try:
             pixels = page.decode(data, row * page.lengths.shape[1] + column)
-        except Exception as error:  # tifffile's decoders raise nearly anything on damaged data
+        except Exception as error:  # The decoders of tifffile raise many exception types on damaged data.
             raise TileDecodeError(f"{page.compression}: {error}") from error
         return pixels
 
     def _encoding_of(self, data: bytes) -> TileEncoding:
-        """How one stream decodes: what it states itself comes first."""
+        """Return the encoding of one stream; what it states itself has priority."""
         encoding = self._encoding.of_stream(data) if self._encoding else None
         if encoding is None:
             raise ValueError("tiles without an encoding")

@@ -1,8 +1,8 @@
-"""Which tiled page of a TIFF makes which level, and whether its tiles can be decoded or copied here.
+"""Assignment of tiled TIFF pages to levels, and whether their tiles can be decoded or copied.
 
-Where OpenSlide reads the file its levels are the truth: a page serves the level that has its size, or that is glass
-around it. OME-TIFF, files with transparency masks, and files that OpenSlide does not know, take their levels from
-tifffile's series.
+If OpenSlide reads the file, its levels are authoritative: a page provides the level of the same size, or the level of
+the glass around it. OME-TIFF, files with transparency masks, and files unknown to OpenSlide take their levels from
+tifffile series.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from wsi_attn.slides.tiff_pages import TiledPage, main_pages, tiled_page
 from wsi_attn.slides.tiff_samples import JPEG_COLOURS
 
 PLAIN_GRID_VENDORS = {"aperio", "generic-tiff", "philips", "leica"}
-"""Vendors whose levels OpenSlide may take from one page as it is; of others it joins overlapping or scattered areas."""
+"""Vendors whose levels may be single pages; for others OpenSlide joins overlapping or scattered areas."""
 
 VENDOR_KINDS = {"scn", "philips", "bif", "ndpi", "avs"}
-"""tifffile's names of formats that say in ways of their own which image is the slide."""
+"""tifffile names of formats with their own way to state which image is the slide."""
 
 MIN_TILE_SIDE = 64
-"""Smaller tiles are decoded here but never copied: chunks of so few pixels make a store slow."""
+"""Minimum side of copied tiles; smaller tiles are decoded, because small chunks make a store slow."""
 
 JPEG2000_RGB = {"APERIO_JP2000_RGB", "JPEG2000"}
 JPEG2000_YCBCR = "APERIO_JP2000_YCBC"
-APART = "its colours are stored apart"
+APART = "its samples are stored in separate planes"
 COLOURS_OF_JPEG = {colours for colours, _ in JPEG_COLOURS}
 COLOUR_SPACES = {"YCBCR": 3, "RGB": 3, "GRAYSCALE": 1}
-"""Samples of a pixel in the colour spaces that JPEG tiles are decoded from."""
+"""Samples per pixel of the colour spaces of JPEG tiles."""
 
 NAMES = {
     JPEG2000_YCBCR: "JPEG 2000",
@@ -49,23 +49,23 @@ NAMES = {
 
 @dataclass(frozen=True)
 class LevelSource:
-    """Where the pixels of one level come from.
+    """Source of the pixels of one level.
 
     Attributes
     ----------
     page
-        Tiles to decode here; None leaves the level to OpenSlide.
+        Page with the tiles; None leaves the level to OpenSlide.
     encoding
-        How its JPEG or JPEG 2000 tiles decode, streams of JPEG that state another colour space excepted; None where
-        `page.decode` decodes them, or nothing here.
+        Encoding of its JPEG or JPEG 2000 tiles, unless a JPEG stream states another colour space; None if
+        `page.decode` decodes them, or if they cannot be decoded.
     not_copied
-        Why compressed tiles cannot be handed out; empty where they can.
+        Why compressed tiles cannot be copied; empty if they can.
     compression
-        Its name in the file, for display.
+        Name of the compression in the file, for display.
     corner
         Pixel (x, y) of the level where the page begins.
     tagged
-        As `encoding`, by the photometric tag alone: what OpenSlide shows.
+        `encoding` according to the photometric tag alone, as OpenSlide decodes it.
     """
 
     page: TiledPage | None
@@ -77,7 +77,7 @@ class LevelSource:
 
 
 def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple[Level, ...]) -> list[LevelSource]:
-    """A source for each of OpenSlide's levels."""
+    """Return a source for each level of OpenSlide."""
     pages_by_number = enumerate(main_pages(tiff))
     numbered = {
         number: tiled
@@ -86,7 +86,7 @@ def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple
     }
     area = scanned_area(tiff.scn_metadata or "") if vendor == "leica" else {}
     inside = [(numbered[number], corner) for number, corner in area.items() if number in numbered and corner != (0, 0)]
-    inside.sort(key=lambda found: -found[0].size.width)  # as the levels are
+    inside.sort(key=lambda found: -found[0].size.width)  # In the order of the levels.
     pages = list(numbered.values())
     sources = []
     lacking = False
@@ -96,10 +96,10 @@ def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple
             sources.append(_within(*inside[index], level))
             continue
         if not matching:
-            sources.append(LevelSource(None, None, "OpenSlide composes it, no page of the file holds it", ""))
+            sources.append(LevelSource(None, None, "OpenSlide composes it from several parts of the file", ""))
             continue
         page = matching[0]
-        pages.remove(page)  # two levels of one size take two pages, in the order of the file
+        pages.remove(page)  # Two levels of equal size take two pages in file order.
         source = source_of(page)
         if vendor not in PLAIN_GRID_VENDORS and not source.not_copied:
             reason = f"OpenSlide composes the levels of {vendor} slides from several areas"
@@ -107,50 +107,51 @@ def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple
         elif vendor == "aperio":
             lacking = lacking or bool((page.lengths == 0).any())
             if lacking and index > 0:
-                reason = "tiles are missing here or above, which OpenSlide draws from finer levels"
+                reason = "tiles are missing on this or a finer level, which OpenSlide fills from finer levels"
                 source = LevelSource(None, None, reason, source.compression)
         sources.append(source)
     return sources
 
 
 def sources_of_image(tiff: tifffile.TiffFile, image: TiffImage) -> tuple[list[Level], list[LevelSource]]:
-    """Levels of an image and their sources as tifffile finds them, for files that OpenSlide does not read as a pyramid.
+    """Return the levels of an image and their sources from tifffile, for files that OpenSlide does not read as a
+    pyramid.
 
     Raises
     ------
-    SlideUnsupportedError : no tiles, channels that are no picture, or a compression that nothing here decodes.
+    SlideUnsupportedError : no tiles, unsupported channels, or unsupported compression.
     """
     series = image.series
     refuse_channels(series)
     if series.kind in VENDOR_KINDS:
-        raise SlideUnsupportedError(f"of {series.kind.upper()} slides only those are read that OpenSlide reads")
+        raise SlideUnsupportedError(f"{series.kind.upper()} slides are supported only if OpenSlide reads them")
     found: list[TiledPage] = []
     for part in series.levels:
         if part.pages[0] is None or part.pages[0].parent is not tiff:
-            raise SlideUnsupportedError("its image lies in another file of the same OME set: open that one")
+            raise SlideUnsupportedError("its image is in another file of the same OME set: open that file")
         page = tiled_page(part.pages[0])
         if page is None:
-            break  # a last level in strips is only an overview
+            break  # A last level in strips is only an overview.
         found.append(page)
     if not found:
         raise SlideUnsupportedError("it has no tiles")
     if len(found) == 1 and tiff.is_ome:
         found += _coarser_pages(tiff, found[0])
-    found.sort(key=lambda page: -page.size.width)  # some writers do not order them
+    found.sort(key=lambda page: -page.size.width)  # Some writers do not order them.
     levels, sources = [], []
     for page in found:
         source = source_of(page)
         if source.page is None:
             plain = source.not_copied.endswith("not JPEG") and page.decode is None and page.interleaved
             reason = f"its tiles are compressed as {source.compression}" if plain else source.not_copied
-            raise SlideUnsupportedError(f"{reason}, which nothing here decodes: convert it to RGB with JPEG tiles")
+            raise SlideUnsupportedError(f"{reason}, which is not supported: convert it to RGB with JPEG tiles")
         sources.append(source)
         levels.append(level_of(page.size, found[0].size, page.tile_size))
     return levels, sources
 
 
 def _coarser_pages(tiff: tifffile.TiffFile, finest: TiledPage) -> list[TiledPage]:
-    """Coarser levels of an image that lie in pages of their own, of which the OME-XML does not speak."""
+    """Return coarser levels of an image in separate pages that the OME-XML does not mention."""
     pages = (tiled_page(page) for page in unclaimed_pages(tiff, main_pages(tiff)) if not is_mask(page))
     found = [finest]
     for page in pages:
@@ -163,32 +164,36 @@ def _coarser_pages(tiff: tifffile.TiffFile, finest: TiledPage) -> list[TiledPage
 
 
 def orientation_of_levels(sources: list[LevelSource], pages: list[TiledPage]) -> int:
-    """The orientation tag that all levels have in common.
+    """Return the common orientation tag of all levels.
 
     Parameters
     ----------
     pages
-        Those of the file that may make a level.
+        Pages of the file that may be levels.
 
     Raises
     ------
-    SlideUnsupportedError : the tags of the pages differ, or a level that must be turned is OpenSlide's, which turns
-        each tile in its place.
+    SlideUnsupportedError : the tags of the pages differ, or OpenSlide reads a level with another orientation, which
+        it reorients tile by tile.
     """
     used = {source.page.orientation for source in sources if source.page is not None}
     found = used if all(source.page is not None for source in sources) else {page.orientation for page in pages}
     if len(found) > 1:
         tags = ", ".join(map(str, sorted(found)))
-        raise SlideUnsupportedError(f"its levels have different orientation tags ({tags}): write it upright")
+        raise SlideUnsupportedError(
+            f"its levels have different orientation tags ({tags}): rewrite it in upright orientation"
+        )
     orientation = found.pop() if found else 1
     reasons = [source.not_copied for source in sources if source.page is None]
     if orientation != 1 and reasons:
-        raise SlideUnsupportedError(f"its orientation tag is {orientation}, and {reasons[0]}: write it upright")
+        raise SlideUnsupportedError(
+            f"its orientation tag is {orientation}, and {reasons[0]}: rewrite it in upright orientation"
+        )
     return orientation
 
 
 def source_of(page: TiledPage) -> LevelSource:
-    """What can be done with the tiles of a page."""
+    """Return how the tiles of a page can be decoded and copied."""
     name = NAMES.get(page.compression, page.compression)
     reason = _not_pictures(page)
     if reason:
@@ -196,31 +201,31 @@ def source_of(page: TiledPage) -> LevelSource:
     if page.compression == "JPEG":
         source = _jpeg_source(page, name)
     elif page.compression == JPEG2000_YCBCR:
-        return LevelSource(None, None, "its JPEG 2000 tiles hold YCbCr and do not say so", name)
+        return LevelSource(None, None, "its JPEG 2000 tiles contain YCbCr without stating it", name)
     elif page.compression in JPEG2000_RGB and page.samples == 3:
         source = LevelSource(page, TileEncoding(JPEG2000), "", name)
     elif page.compression in JPEG2000_RGB:
-        source = _decoded_here(page, f"its JPEG 2000 tiles hold {page.samples} samples", name)
+        source = _decoded_here(page, f"its JPEG 2000 tiles have {page.samples} samples", name)
     else:
         source = _decoded_here(page, f"its tiles are {name}, not JPEG", name)
     if not source.not_copied and min(page.tile_size) < MIN_TILE_SIDE and page.lengths.size > 1:
         width, height = page.tile_size
-        return replace(source, not_copied=f"its tiles of {width} x {height} px are too small to be chunks of a store")
+        return replace(source, not_copied=f"its tiles of {width} x {height} px are too small for chunks of a store")
     return source
 
 
 def _jpeg_source(page: TiledPage, name: str) -> LevelSource:
-    """JPEG tiles: what their streams state decides, and the photometric tag only where they state nothing."""
+    """Return the source of JPEG tiles; the colour space stated by the streams has priority over the photometric tag."""
     tagged = JPEG_COLOURS.get((page.colours, page.samples))
     found = {stated or tagged for stated in page.stated} or {tagged}
     if len(found) > 1 and all(COLOUR_SPACES.get(space or "") == page.samples for space in found):
         encoding = TileEncoding(JPEG, tagged or min(space for space in found if space), page.tables)
-        reason = f"its JPEG tiles hold different colour spaces ({', '.join(sorted(space or '' for space in found))})"
+        reason = f"its JPEG tiles have different colour spaces ({', '.join(sorted(space or '' for space in found))})"
         by_tag = replace(encoding, colorspace=tagged) if tagged else None
         return LevelSource(page, encoding, reason, name, tagged=by_tag)
     space = next(iter(found)) if len(found) == 1 else None
     if space is None or COLOUR_SPACES.get(space) != page.samples or page.colours not in COLOURS_OF_JPEG:
-        return _decoded_here(page, f"its JPEG tiles hold {page.colours} in {page.samples} samples", name)
+        return _decoded_here(page, f"its JPEG tiles have {page.colours} in {page.samples} samples", name)
     by_tag = TileEncoding(JPEG, tagged, page.tables) if tagged else None
     return LevelSource(page, TileEncoding(JPEG, space, page.tables), "", name, tagged=by_tag)
 
@@ -230,18 +235,19 @@ def _decoded_here(page: TiledPage, reason: str, name: str) -> LevelSource:
 
 
 def _within(page: TiledPage, corner: tuple[int, int], level: Level) -> LevelSource:
-    """The source of a level that is glass around one page."""
+    """Return the source of a level that shows the glass around one page."""
     source = source_of(page)
     if corner[0] + page.size.width > level.size.width or corner[1] + page.size.height > level.size.height:
-        return LevelSource(None, None, "its area reaches over the edge of the glass", source.compression)
-    reason = f"its tiles are counted from pixel {corner[0]}, {corner[1]} of the glass, not from its corner"
+        return LevelSource(None, None, "its area extends beyond the edge of the glass", source.compression)
+    reason = f"its tiles start at pixel {corner[0]}, {corner[1]} of the glass, not at its corner"
     return replace(source, corner=corner, not_copied=source.not_copied or reason)
 
 
 def _not_pictures(page: TiledPage) -> str:
     width, height = page.tile_size
     if height < MIN_TILE_SIDE and height < page.size.height and width >= page.size.width:
-        return f"its strips of {width} x {height} px are not tiles"  # restart intervals of Hamamatsu: no faster here
+        # Restart intervals of Hamamatsu, which would not be faster.
+        return f"its strips of {width} x {height} px are not tiles"
     if page.bits != 8:
         return f"its samples have {page.bits} bits"
     if not page.interleaved:
@@ -252,7 +258,7 @@ def _not_pictures(page: TiledPage) -> str:
 def _makes(page: TiledPage, level: Level, vendor: str) -> bool:
     if vendor != "philips":
         return page.size == level.size
-    # Philips pads its pages to whole tiles; OpenSlide corrects the size and keeps the grid's origin.
+    # Philips pads its pages to whole tiles; OpenSlide corrects the size and keeps the origin of the grid.
     return (
         page.tile_size == level.tile_size
         and 0 <= page.size.width - level.size.width < page.tile_size.width * 2

@@ -1,7 +1,7 @@
-"""The tiled pages of a TIFF: where each compressed tile lies and what it holds. Decodes nothing.
+"""Tiled pages of a TIFF: location and format of each compressed tile, without decoding.
 
-Sizes are checked here against the length of the file, so that a copy that was cut off is said to be one, before any
-reader shows a part of it as the whole.
+Sizes are checked against the length of the file, so that a truncated copy is detected before any reader
+shows a part of it as the whole.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from wsi_attn.slides.tiff_samples import (
 )
 
 MAX_PAGES = 256
-"""Directories looked at; pyramids have a dozen, stacks of channels are refused before."""
+"""Maximum directories examined; pyramids have a dozen, and channel stacks are refused earlier."""
 
 MAX_DIRECTORIES = 1 << 16
-"""Directories of the chain that are followed to see whether it ends."""
+"""Maximum directories followed to check that the chain ends."""
 
 ABSURD = 64
-"""A file said to be this many times longer than it is was not cut off: the number itself is damaged."""
+"""If the stated length exceeds the file size by this factor, the number is damaged and the file not truncated."""
 
 MAX_TILE_BYTES = 1 << 30
-"""Decoded; the largest tiles met in slides have 16 megabytes."""
+"""Maximum decoded size; the largest tiles seen in slides have 16 megabytes."""
 
 NDPI_FORMAT_FLAG = 65420
-"""Tag of Hamamatsu files, whose directories hold 64-bit offsets in a way of their own."""
+"""Tag of Hamamatsu files, whose directories store 64-bit offsets in a private layout."""
 
 SUB_DIRECTORIES = 330
 NEEDED_TAGS = {270, 273, 279, 324, 325, SUB_DIRECTORIES, 347, 34675}
@@ -55,37 +55,37 @@ NEEDED_TAGS = {270, 273, 279, 324, 325, SUB_DIRECTORIES, 347, 34675}
 FIELD_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 SAMPLED_STREAMS, STREAM_HEADER_BYTES = 8, 4096
-"""JPEG tiles of a page whose headers are read to find out what they hold, and how much of each is read first."""
+"""Number of JPEG tiles per page whose headers are read to determine their format, and the bytes read of each."""
 
 OFFSET_FORMATS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 
 @dataclass(frozen=True)
 class TiledPage:
-    """One image of a TIFF that is stored in tiles.
+    """One tiled image of a TIFF.
 
     Attributes
     ----------
     compression, colours
-        Names of the tags' values, such as `JPEG` and `YCBCR`; the number where there is no name.
+        Names of the tag values, such as `JPEG` and `YCBCR`; the number if it has no name.
     offsets, lengths
-        int64 (rows, columns): first byte and number of bytes of each tile; 0 bytes where the file has none.
+        int64 (rows, columns): first byte and number of bytes of each tile; 0 bytes for missing tiles.
     tables
-        JPEG tables that the tiles share.
+        JPEG tables shared by the tiles.
     decode
-        Bytes and running number of a tile to its pixels; None where nothing here decodes them.
+        Decodes the bytes and index of a tile to pixels; None if unsupported.
     raw
-        What the bytes of a tile are where they are its samples, uncompressed.
+        Layout of uncompressed samples, if the bytes of a tile are its samples.
     stated
-        Colour spaces that some of its JPEG streams, spread over the page, state themselves; None is among them for
+        Colour spaces stated by a sample of its JPEG streams; includes None for
         streams that state none.
     orientation
         Value of the orientation tag.
     planes
-        Offsets and lengths of the tiles of each plane where samples are stored apart; the first are `offsets` and
-        `lengths`.
+        Offsets and lengths of the tiles of each plane if samples are stored in separate planes; the first are `offsets`
+        and `lengths`.
     decode_planes
-        As `decode`, for such pages.
+        Like `decode`, for such pages.
     """
 
     size: Size
@@ -107,14 +107,14 @@ class TiledPage:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether the first bytes are those of a TIFF or BigTIFF."""
+    """Return whether a file starts with the signature of TIFF or BigTIFF."""
     with path.open("rb") as file:
         magic = file.read(4)
     return magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def tiled_page(page: Any) -> TiledPage | None:
-    """What a page or frame of tifffile holds, read while its file is open; None where it has no usable tiles."""
+    """Return the tiled page of a tifffile page or frame while its file is open; None if it has no usable tiles."""
     key = page.keyframe
     if not key.is_tiled or key.imagedepth > 1:
         return None
@@ -148,7 +148,7 @@ def tiled_page(page: Any) -> TiledPage | None:
 
 
 def stated_colours(file: BinaryIO, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> frozenset[str | None]:
-    """Colour spaces that some JPEG streams of a file, spread over a level, state themselves; see `TiledPage.stated`."""
+    """Return the colour spaces stated by a sample of the JPEG streams of a level; see `TiledPage.stated`."""
     present = np.flatnonzero(lengths > 0)
     chosen = present[np.unique(np.linspace(0, len(present) - 1, min(SAMPLED_STREAMS, len(present))).astype(int))]
     found = set()
@@ -162,13 +162,13 @@ def stated_colours(file: BinaryIO, offsets: NDArray[np.int64], lengths: NDArray[
 
 
 def main_pages(tiff: tifffile.TiffFile) -> Iterator[Any]:
-    """Pages of the main chain of directories, the first few hundred."""
+    """Yield the first few hundred pages of the main directory chain."""
     for page in itertools.islice(iter(tiff.pages), MAX_PAGES):
-        yield page if page.keyframe is not None else page.aspage()  # a frame that OME-XML does not speak of
+        yield page if page.keyframe is not None else page.aspage()  # A frame that the OME-XML does not mention.
 
 
 def refuse_cut_off(path: Path) -> None:
-    """Make sure that the chain of directories and the lists of tiles lie within the file, and that the chain ends.
+    """Check that the directory chain and the tile lists lie within the file and that the chain ends.
 
     Raises
     ------
@@ -181,9 +181,9 @@ def refuse_cut_off(path: Path) -> None:
 
 
 def refuse_absurd_tiles(path: Path, page: Any) -> None:
-    """Make sure that a tile of a page can be held in memory; raises as `refuse_cut_off`.
+    """Check that a tile of a page fits in memory; raises like `refuse_cut_off`.
 
-    OpenSlide would try, and end the process where it fails.
+    OpenSlide would try to allocate it and abort the process on failure.
     """
     key = page.keyframe
     if key.is_tiled and key.tilewidth * key.tilelength * key.samplesperpixel > MAX_TILE_BYTES:
@@ -191,11 +191,11 @@ def refuse_absurd_tiles(path: Path, page: Any) -> None:
 
 
 def refuse_contradiction(path: Path, page: Any, *, strips: bool) -> None:
-    """Make sure that the size of a page agrees with the number of its tiles, or of its strips where `strips` is set.
+    """Check that the size of a page matches the number of its tiles, or of its strips if `strips` is set.
 
     Raises
     ------
-    SlideTruncatedError : it does not, or the page has no extent.
+    SlideTruncatedError : it does not, or the page is empty.
     """
     key = page.keyframe
     width, height = int(key.imagewidth), int(key.imagelength)
@@ -212,31 +212,31 @@ def refuse_contradiction(path: Path, page: Any, *, strips: bool) -> None:
         count, what = -(-height // rows) * int(key.imagedepth) * planes, "strips"
     if len(page.dataoffsets) != count:
         raise SlideTruncatedError(
-            f"{path} is damaged: an image of {width} x {height} px has {count} {what}, and the file lists "
+            f"{path} is damaged: an image of {width} x {height} px has {count} {what}, but the file lists "
             f"{len(page.dataoffsets)}; copy it again"
         )
 
 
 def refuse_tiles_beyond(path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
-    """Make sure that all tiles lie within the file; raises as `refuse_cut_off`."""
+    """Check that all tiles lie within the file; raises like `refuse_cut_off`."""
     ends = np.where(lengths > 0, offsets + lengths, 0)
     if offsets.size and min(offsets.min(), lengths.min()) < 0:
-        raise SlideTruncatedError(f"{path} is damaged: its list of tiles holds impossible numbers; copy it again")
+        raise SlideTruncatedError(f"{path} is damaged: its tile list contains impossible numbers; copy it again")
     if ends.size:
         refuse_beyond(path, path.stat().st_size, int(ends.max()))
 
 
 def refuse_beyond(path: Path, size: int, end: int) -> None:
-    """Raise where a file of `size` bytes should reach to `end`."""
+    """Raise if a file of `size` bytes should extend to `end`."""
     if end > ABSURD * max(size, 1 << 16):
-        raise SlideTruncatedError(f"{path} is damaged: it points to byte {end} and has {size}; copy it again")
+        raise SlideTruncatedError(f"{path} is damaged: it refers to byte {end} but has {size} bytes; copy it again")
     if end > size:
-        raise SlideTruncatedError(f"{path} is cut off: {size} of at least {end} bytes are there; copy it again")
+        raise SlideTruncatedError(f"{path} is truncated: it has {size} of at least {end} bytes; copy it again")
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How numbers are stored: classic TIFF or BigTIFF, either byte order."""
+    """Number format: classic TIFF or BigTIFF, either byte order."""
 
     order: str
     count: str
@@ -258,20 +258,20 @@ class _Layout:
 
 
 def _ends_of_directories(file: BinaryIO, path: Path) -> Iterator[int]:
-    """First byte after each directory, and after each of its values that are needed and lie elsewhere.
+    """Yield the end of each directory and of each of its required values that are stored elsewhere.
 
-    Whoever iterates stops at an end beyond the file; so what is read next is there. Of more than `MAX_PAGES`
+    The caller stops at an end beyond the file, so that the next read lies inside. Beyond `MAX_PAGES`
     directories only the chain is followed.
 
     Raises
     ------
-    SlideTruncatedError : the chain of directories is a loop.
+    SlideTruncatedError : the directory chain is a loop.
     """
     head = file.read(16)
     layout = _Layout.of(head)
     yield layout.first_at + layout.offset_bytes
     waiting, seen = [layout.number(layout.offset, head, layout.first_at)], set[int]()
-    chain = set[int]()  # those that another directory names as the next one
+    chain = set[int]()  # Offsets that another directory refers to as the next one.
     while waiting and len(seen) < MAX_DIRECTORIES:
         place = waiting.pop()
         if place in chain and place in seen:
@@ -289,7 +289,7 @@ def _ends_of_directories(file: BinaryIO, path: Path) -> Iterator[int]:
             entries = b""
         else:
             entries = file.read(count * layout.entry_bytes)
-        after = file.read(layout.offset_bytes)  # some writers leave the last pointer out
+        after = file.read(layout.offset_bytes)  # Some writers omit the last pointer.
         for at in range(0, len(entries), layout.entry_bytes):
             tag, field = layout.number("H", entries, at), layout.number("H", entries, at + 2)
             if tag == NDPI_FORMAT_FLAG:

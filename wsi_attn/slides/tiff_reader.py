@@ -1,9 +1,9 @@
-"""TIFF slides tile by tile, several times faster than OpenSlide, which reads what is left.
+"""Tile-wise reader of TIFF slides, several times faster than OpenSlide, which reads the remaining levels.
 
-OpenSlide says what the slide is: levels, pixel size, associated images. Each level whose tiles lie in one page is read
-from the file directly, after one of its tiles was compared with OpenSlide's, which shows that it is the right page;
-what colours a tile holds is decided by the tile itself. Any other level is OpenSlide's. OME-TIFF, and tiles compressed
-as OpenSlide does not know, are read by tifffile and imagecodecs alone.
+OpenSlide provides the structure: levels, pixel size, associated images. A level whose tiles lie in one page is read
+directly from the file after one of its tiles was compared with OpenSlide, which confirms the page; the
+colour space is that stated by the tile. OpenSlide reads all other levels. OME-TIFF, and tiles with a compression
+unknown to OpenSlide, are read by tifffile and imagecodecs alone.
 """
 
 from __future__ import annotations
@@ -57,52 +57,52 @@ ICC_PROFILE_TAG = 34675
 
 
 def open_tiff(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Slide:
-    """A slide in a TIFF, upright; parameters and errors as `TiffReader`."""
+    """Open a slide in a TIFF, reoriented upright; parameters and errors are those of `TiffReader`."""
     reader = TiffReader(path, slide_mpp, image)
     return upright_slide(reader, reader.orientation)
 
 
 class TiffStructureError(SlideUnsupportedError):
-    """tifffile cannot read the directories; OpenSlide may."""
+    """tifffile cannot read the directories, but OpenSlide may."""
 
 
 class TiffReader(TiledReader):
-    """A slide in a TIFF as it is stored; owns the file and, where OpenSlide knows it, OpenSlide's handle.
+    """Slide in a TIFF as stored; owns the file and, if OpenSlide supports it, the OpenSlide handle.
 
     Parameters
     ----------
     image
-        Number or name of an image of the file; by default the largest.
+        Number or name of an image in the file; the largest by default.
 
     Raises
     ------
     SlideTruncatedError : the file ends before its tiles do.
-    SlideUnsupportedError : no tiles, no picture, or a compression that nothing decodes.
+    SlideUnsupportedError : no tiles, not an image, or unsupported compression.
     TiffStructureError : tifffile fails on it.
     """
 
     def __init__(self, path: Path, slide_mpp: Mpp | None = None, image: str = "") -> None:
         refuse_cut_off(path)
-        self._referee: OpenSlideReader | None = None
+        self._openslide: OpenSlideReader | None = None
         try:
             with tifffile.TiffFile(path) as tiff:
                 info, sources = self._describe(path, tiff, slide_mpp, image)
         except BaseException as error:
-            if self._referee is not None:
-                self._referee.close()
+            if self._openslide is not None:
+                self._openslide.close()
             if isinstance(error, WsiAttnError | PermissionError) or not isinstance(error, Exception):
                 raise
-            # tifffile raises nearly anything on damaged files
+            # tifffile raises many exception types on damaged files.
             raise TiffStructureError(f"tifffile: {error}") from error
         file = FileBytes(path)
-        super().__init__(info, sources, [file] * len(sources), self._referee)
+        super().__init__(info, sources, [file] * len(sources), self._openslide)
 
     def _describe(
         self, path: Path, tiff: tifffile.TiffFile, slide_mpp: Mpp | None, selector: str
     ) -> tuple[SlideInfo, list[LevelSource]]:
         for index, page in enumerate(main_pages(tiff)):
             refuse_absurd_tiles(path, page)
-            if not (tiff.is_ndpi or tiff.is_stk or tiff.is_lsm):  # their lists are in ways of their own
+            if not (tiff.is_ndpi or tiff.is_stk or tiff.is_lsm):  # Their tile lists have a private layout.
                 refuse_contradiction(path, page, strips=index == 0)
             if index == 0 or page.keyframe.is_tiled:
                 refuse_tiles_beyond(path, np.asarray(page.dataoffsets), np.asarray(page.databytecounts))
@@ -110,31 +110,31 @@ class TiffReader(TiledReader):
         image = choose_image(images, selector)
         refusal = ""
         try:
-            self._referee = OpenSlideReader(path, slide_mpp)
+            self._openslide = OpenSlideReader(path, slide_mpp)
         except SlideUnsupportedError as error:
             refusal = str(error)
         bounds = None
-        if self._referee is not None and (selector or _levels_are_mixed(tiff, images, image, self._referee.info)):
-            bounds = None if selector or tiff.is_ome else self._referee.info.bounds
-            self._referee.close()
-            self._referee = None
-        if self._referee is None or tiff.is_ome:
+        if self._openslide is not None and (selector or _levels_are_mixed(tiff, images, image, self._openslide.info)):
+            bounds = None if selector or tiff.is_ome else self._openslide.info.bounds
+            self._openslide.close()
+            self._openslide = None
+        if self._openslide is None or tiff.is_ome:
             try:
                 levels, sources = sources_of_image(tiff, image)
             except SlideUnsupportedError as error:
-                if self._referee is None:
+                if self._openslide is None:
                     reasons = [str(error), *([refusal] if refusal != UNKNOWN_FORMAT else [])]
                     raise SlideUnsupportedError("; ".join(dict.fromkeys(reasons))) from error
             else:
                 for source in sources:
                     if source.page is not None:
                         refuse_tiles_beyond(path, source.page.offsets, source.page.lengths)
-                # OpenSlide sees more where a pyramid lies in pages of its own, beside the one that OME-XML names.
-                if self._referee is None or len(levels) >= len(self._referee.info.levels):
+                # OpenSlide finds more levels if a pyramid lies in separate pages that the OME-XML does not mention.
+                if self._openslide is None or len(levels) >= len(self._openslide.info.levels):
                     self.orientation = orientation_of_levels(sources, [])
                     info = replace(_info_of_tags(path, tiff, image, slide_mpp, levels, sources), bounds=bounds)
                     return _with_facts(info, path, ImageFacts.of(images, image)), sources
-        info = self._referee.info
+        info = self._openslide.info
         if info.mpp_source != "user" and (stated := stated_pixel_size(tiff, image)) and stated.mpp:
             info = replace(info, mpp=stated.mpp, mpp_source=stated.source, mpp_note=stated.note)
         sources = sources_beside_openslide(tiff, info.vendor, info.levels)
@@ -154,7 +154,7 @@ def _compressions(sources: list[LevelSource]) -> dict[str, str]:
 
 
 def _levels_are_mixed(tiff: tifffile.TiffFile, images: Sequence[TiffImage], image: TiffImage, info: SlideInfo) -> bool:
-    """Whether OpenSlide takes masks or other images of a generic TIFF for levels."""
+    """Return whether OpenSlide treats masks or other images of a generic TIFF as levels."""
     if info.vendor != "generic-tiff":
         return False
     several = tiff.is_ome and len(images) > 1
@@ -179,7 +179,7 @@ def _info_of_tags(
     levels: list[Level],
     sources: list[LevelSource],
 ) -> SlideInfo:
-    """What the tags and descriptions say, for files that OpenSlide reads not at all or not as a pyramid."""
+    """Return the metadata from tags and descriptions, for files that OpenSlide does not read as a pyramid."""
     page: Any = image.series.keyframe
     xml = tiff.ome_metadata if tiff.is_ome else None
     if slide_mpp:

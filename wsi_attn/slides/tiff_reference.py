@@ -1,8 +1,8 @@
-"""Whether the tiles of a level are those that OpenSlide shows: one tile is compared before the first use.
+"""Comparison of a level with OpenSlide: one tile is compared before the first use.
 
-A page may have the size of a level and still not be it. OpenSlide knows how vendors put levels together, so a
-difference leaves the level to it. It is no evidence where it cannot read the tile, nor about colours where the
-photometric tag contradicts the streams: it believes the tag, and the streams are right.
+A page may have the size of a level and still not be that level. OpenSlide knows how vendors compose levels, so after a
+difference OpenSlide reads the level. The comparison is not conclusive if OpenSlide cannot read the tile, nor for
+colours if the photometric tag contradicts the streams: OpenSlide follows the tag, but the streams are correct.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_pages import TiledPage
 
 TOLERANCE = 2
-"""Grey levels by which two sound decoders may differ: JPEG is equal to the bit with libjpeg-turbo on both sides, other
-builds and the real-valued wavelet of JPEG 2000 round by one. A wrong colour transform is off by tens even on glass."""
+"""Grey levels by which two correct decoders may differ: JPEG is bit-identical with libjpeg-turbo on both sides; other
+builds and the real-valued wavelet of JPEG 2000 differ by one. A wrong colour transform differs by tens even on
+glass."""
 
 CANDIDATES = 3
 """Tiles tried, largest first, before a level whose tiles cannot be decoded counts as damaged."""
 
 ON_GRID = 1 / 300
-"""Pixels by which OpenSlide may shift what it paints and still copy it; it interpolates from 1/256."""
+"""Maximum shift in pixels at which OpenSlide still copies pixels; it interpolates from 1/256."""
 
 MIN_SIDE = 8
 
 
 class DecodeTile(Protocol):
-    """Pixels of the tile at (row, column), decoded by `encoding` where it is given; raises `SlideReadError`."""
+    """Decodes the tile at (row, column), with `encoding` if given; raises `SlideReadError`."""
 
     def __call__(self, row: int, column: int, encoding: TileEncoding | None = None) -> UInt8Array:
-        """One whole tile, padding included."""
+        """Return one whole tile including padding."""
         ...
 
 
@@ -49,14 +50,14 @@ def disagreement(
     decode: DecodeTile,
     tagged: TileEncoding | None = None,
 ) -> str:
-    """Why the tiles are not used; empty where nothing speaks against them.
+    """Return why the tiles are not used; empty if they agree with OpenSlide.
 
     Parameters
     ----------
     area
-        What the page covers of the level, in pixels of that.
+        Part of the level covered by the page, in pixels of the level.
     tagged
-        What the photometric tag says of the tiles; OpenSlide shows that where their streams contradict it.
+        Encoding according to the photometric tag, which OpenSlide uses even if the streams contradict it.
     """
     frame = reference.info.levels[level]
     tile = page.tile_size
@@ -94,7 +95,7 @@ def disagreement(
             with suppress(SlideReadError):
                 if _difference(decode(*place, tagged)[window], theirs) <= TOLERANCE:
                     return ""
-        return f"they decode to other pixels than OpenSlide's, by up to {difference}"
+        return f"they decode to other pixels than in OpenSlide, by up to {difference} grey levels"
     return "" if decoded or not failures else failures[-1]
 
 
@@ -103,7 +104,9 @@ def _difference(ours: UInt8Array, theirs: UInt8Array) -> int:
 
 
 def _first_on_grid(shifts: NDArray[np.float64], tile: int) -> NDArray[np.int64]:
-    """(tiles,): first place in each tile that OpenSlide paints without interpolation, -1 where there is none."""
+    """Return the first position in each tile that OpenSlide reads without interpolation, (tiles,); -1 if there is
+    none.
+    """
     count = -(-len(shifts) // tile)
     good = np.zeros(count * tile, np.bool_)
     good[: len(shifts)] = np.abs(shifts) < ON_GRID

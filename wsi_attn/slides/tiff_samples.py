@@ -1,7 +1,7 @@
-"""From the samples of a TIFF page to RGB: PhotometricInterpretation, ExtraSamples and the tags that go with them.
+"""Conversion of TIFF samples to RGB: PhotometricInterpretation, ExtraSamples and related tags.
 
-Every reader of TIFF comes here, so that strips and tiles of one kind give the same pixels. JPEG streams are converted
-by their decoder (`wsi_attn.encoding`); here they only lose their transparency.
+All TIFF readers use this module, so that strips and tiles of one kind give the same pixels. JPEG streams are converted
+by their decoder (`wsi_attn.encoding`); this module only removes their transparency.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from wsi_attn.errors import SlideUnsupportedError
 from wsi_attn.slide import BACKGROUND, UInt8Array
 
 Decode = Callable[[bytes, int], UInt8Array]
-"""Bytes and running number of a strip or tile to its pixels, uint8 (height, width, 3)."""
+"""Decodes the bytes and index of a strip or tile to pixels, uint8 (height, width, 3)."""
 
 DecodePlanes = Callable[[Sequence[bytes], int], UInt8Array]
-"""Bytes of each plane of a tile, and its running number in the first, to its pixels."""
+"""Decodes the bytes of each plane of a tile, and its index in the first plane, to pixels."""
 
 COLOURS = ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "PALETTE")
-"""Values of PhotometricInterpretation that are read; others need a colour profile to be right."""
+"""Supported values of PhotometricInterpretation; others need a colour profile."""
 
 JPEG_COMPRESSION = 7
 UNCOMPRESSED = 1
@@ -34,25 +34,25 @@ ASSOCIATED, UNASSOCIATED = 1, 2
 
 YCBCR_COEFFICIENTS, YCBCR_SUBSAMPLING, REFERENCE_BLACK_WHITE, COLOR_MAP, ORIENTATION = 529, 530, 532, 320, 274
 LUMA = (0.299, 0.587, 0.114)
-"""YCbCrCoefficients where the file has none: ITU-R BT.601, as in JPEG."""
+"""Default YCbCrCoefficients: ITU-R BT.601, as in JPEG."""
 
 FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
-"""ReferenceBlackWhite where the file has none: no headroom and no footroom, as in JPEG and libtiff."""
+"""Default ReferenceBlackWhite: no headroom and no footroom, as in JPEG and libtiff."""
 
 JPEG_COLOURS = {("YCBCR", 3): "YCBCR", ("RGB", 3): "RGB", ("MINISBLACK", 1): "GRAYSCALE"}
-"""What JPEG streams hold by PhotometricInterpretation and number of samples, where they do not say it themselves."""
+"""Colour space of JPEG streams by PhotometricInterpretation and number of samples, if they do not state it."""
 
 DECODED_AS_RGB = frozenset({6, 7, 34892, 33007, 33003, 33004, 33005, 34712, 22610, 34934, 50001, 50002, 52546, 34933})
-"""Compressions whose decoders return RGB whatever the tag says."""
+"""Compressions whose decoders return RGB regardless of the tag."""
 
 
 def tag_name(value: object) -> str:
-    """Name of a TIFF tag's value; the number where tifffile knows no name for it."""
+    """Return the name of a TIFF tag value; the number if tifffile has no name for it."""
     return str(getattr(value, "name", value))
 
 
 def orientation_of(page: Any) -> int:
-    """Value of the orientation tag, 1 where there is none or an impossible one."""
+    """Return the value of the orientation tag; 1 if it is missing or invalid."""
     value = page.keyframe.tags.valueof(ORIENTATION)
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -62,7 +62,7 @@ def refuse_colours(page: Any) -> None:
 
     Raises
     ------
-    SlideUnsupportedError : names the colours and what to do.
+    SlideUnsupportedError : unsupported colours; the message states how to convert them.
     """
     if (colours := tag_name(page.photometric)) not in COLOURS:
         raise SlideUnsupportedError(
@@ -71,7 +71,7 @@ def refuse_colours(page: Any) -> None:
 
 
 def is_transparent_grey(page: Any) -> bool:
-    """Whether two samples of a pixel are grey and its opacity; else they are channels."""
+    """Return whether two samples per pixel are grey and opacity; otherwise they are channels."""
     extra = [int(value) for value in page.extrasamples]
     return tag_name(page.photometric).startswith("MINIS") and extra in ([ASSOCIATED], [UNASSOCIATED])
 
@@ -105,7 +105,7 @@ class YCbCr:
 
     @classmethod
     def of(cls, page: Any) -> YCbCr:
-        """From the tags of a page; defaults where one is missing or of no use."""
+        """Read the tags of a page; missing or invalid tags take defaults."""
         coefficients = _rationals(page, YCBCR_COEFFICIENTS, 3)
         reference = _rationals(page, REFERENCE_BLACK_WHITE, 6)
         usable = coefficients is not None and coefficients[1] > 0
@@ -115,7 +115,7 @@ class YCbCr:
         )
 
     def rgb(self, samples: UInt8Array) -> UInt8Array:
-        """RGB of uint8 (..., 3) samples Y, Cb, Cr."""
+        """Convert uint8 (..., 3) samples Y, Cb, Cr to RGB."""
         red, green, blue = self.coefficients
         y_black, y_white, cb_black, cb_white, cr_black, cr_white = self.reference
         codes = np.arange(256, dtype=np.float32)
@@ -131,9 +131,9 @@ class YCbCr:
 
 @dataclass(frozen=True)
 class Photometry:
-    """What the decoded samples of a page mean.
+    """Interpretation of the decoded samples of a page.
 
-    `alpha` is a value of ExtraSamples that means transparency, 0 for none; `palette` is uint8 (colours, 3).
+    `alpha` is the value of ExtraSamples for transparency, 0 for none; `palette` is uint8 (colours, 3).
     """
 
     colours: str
@@ -143,7 +143,7 @@ class Photometry:
 
     @classmethod
     def of(cls, page: Any) -> Photometry:
-        """From the tags of a page; errors as `refuse_colours`."""
+        """Read the tags of a page; raises like `refuse_colours`."""
         refuse_colours(page)
         colours = tag_name(page.photometric)
         extra = [int(value) for value in page.extrasamples]
@@ -153,12 +153,12 @@ class Photometry:
         if colours == "PALETTE":
             table = np.asarray(page.tags.valueof(COLOR_MAP, ()), np.uint16).reshape(3, -1)
             if table.shape[1] < 2 ** min(page.bitspersample, 8):
-                raise SlideUnsupportedError("a palette image without a whole palette: convert it to RGB")
+                raise SlideUnsupportedError("its palette is incomplete: convert it to RGB")
             return cls(colours, palette=np.ascontiguousarray((table.T >> 8).astype(np.uint8)))
         return cls(colours, alpha, ycbcr=YCbCr.of(page) if colours == "YCBCR" else None)
 
     def rgb(self, samples: NDArray[Any]) -> UInt8Array:
-        """Pixels over the background.
+        """Convert samples to RGB over the background.
 
         Parameters
         ----------
@@ -189,7 +189,7 @@ class Photometry:
 
 
 def segment_decoder(page: Any) -> Decode | None:
-    """How strips or tiles of a page (a keyframe of tifffile) become RGB; None where nothing here decodes them.
+    """Return the decoder of strips or tiles of a page (tifffile keyframe) to RGB; None if unsupported.
 
     Colours that cannot be converted raise `SlideUnsupportedError` when they are decoded.
     """
@@ -206,7 +206,7 @@ def segment_decoder(page: Any) -> Decode | None:
         return None
     if photometry.ycbcr is not None and _subsampling(page) != (1, 1):
         return _subsampled_decoder(page, photometry)
-    decode = page.decode  # looks into the file the first time, so it is fetched now
+    decode = page.decode  # Reads the file on first access, so fetch it now.
     options = {"jpegtables": tables} if tables else {}
 
     def pixels(data: bytes, index: int) -> UInt8Array:
@@ -216,7 +216,7 @@ def segment_decoder(page: Any) -> Decode | None:
 
 
 def planes_decoder(page: Any) -> DecodePlanes | None:
-    """As `segment_decoder`, for pages whose samples are stored apart."""
+    """Like `segment_decoder`, for pages whose samples are stored in separate planes."""
     if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.bitspersample != 8:
         return None
     try:
@@ -239,7 +239,7 @@ def planes_decoder(page: Any) -> DecodePlanes | None:
 
 
 def raw_samples(page: Any) -> Photometry | None:
-    """What the bytes of a tile are where they are the samples themselves, else None."""
+    """Return the layout of a tile whose bytes are uncompressed samples; otherwise None."""
     plain = int(page.compression) == UNCOMPRESSED and int(page.predictor) == 1 and int(page.fillorder) == 1
     if not plain or page.bitspersample != 8 or int(page.planarconfig) != 1:
         return None
@@ -251,16 +251,18 @@ def raw_samples(page: Any) -> Photometry | None:
 
 
 def page_pixels(page: Any) -> UInt8Array:
-    """All pixels of one page (a keyframe of tifffile) whose file is open; its samples are interleaved.
+    """Read all pixels of one page (tifffile keyframe) with interleaved samples; its file must be open.
 
     Raises
     ------
-    SlideUnsupportedError : colours or a compression that nothing here decodes.
+    SlideUnsupportedError : unsupported colours or compression.
     """
     decode = segment_decoder(page)
     if decode is None:
         refuse_colours(page)
-        raise SlideUnsupportedError(f"its pixels are compressed as {tag_name(page.compression)}, which nothing decodes")
+        raise SlideUnsupportedError(
+            f"its pixels are compressed as {tag_name(page.compression)}, which is not supported"
+        )
     width, height = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
     across = -(-page.imagewidth // width)
     pixels = np.full((page.imagelength, page.imagewidth, 3), BACKGROUND, np.uint8)
@@ -279,7 +281,7 @@ def page_pixels(page: Any) -> UInt8Array:
 
 
 def needs_own_conversion(page: Any) -> bool:
-    """Whether tifffile's own array of a page would not be what its tags and streams say."""
+    """Return whether the array that tifffile returns would contradict the tags and streams of a page."""
     if int(page.planarconfig) != 1:
         return False
     colours = tag_name(page.photometric)
@@ -289,13 +291,13 @@ def needs_own_conversion(page: Any) -> bool:
 
 
 def _subsampling(page: Any) -> tuple[int, int]:
-    """Chroma samples are stored once for so many columns and rows; 2, 2 where the file does not say."""
+    """Return the chroma subsampling in columns and rows; 2, 2 if the file does not state it."""
     value = page.tags.valueof(YCBCR_SUBSAMPLING)
     return (int(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) == 2 else (2, 2)
 
 
 def _subsampled_decoder(page: Any, photometry: Photometry) -> Decode | None:
-    """Data units of several Y samples, one Cb and one Cr; chroma is repeated, as libtiff does."""
+    """Decode data units of several Y samples, one Cb and one Cr; chroma is repeated as in libtiff."""
     across, down = _subsampling(page)
     simple = page.samplesperpixel == 3 and page.predictor == 1 and page.fillorder == 1 and page.bitspersample == 8
     if not simple or int(page.planarconfig) != 1 or across not in (1, 2, 4) or down not in (1, 2, 4):

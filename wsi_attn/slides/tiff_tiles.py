@@ -1,4 +1,4 @@
-"""The compressed tiles of one level of a TIFF, neighbours in one read."""
+"""Compressed tiles of one TIFF level; neighbours are read at once."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Size
 
 RECODE_QUALITY = 95
-"""JPEG quality of tiles that are compressed again; chroma keeps its resolution."""
+"""JPEG quality of recompressed tiles; chroma keeps its resolution."""
 
 RECODABLE = ("RGB", "YCBCR")
 
 
 class TiffTiles:
-    """Compressed tiles of one level as they lie in the file; see `EncodedTiles`.
+    """Compressed tiles of one level as stored in the file; see `EncodedTiles`.
 
-    Where a JPEG stream states another colour space than the level has, `encoding` would show it in wrong colours, so
-    it is decoded and compressed again.
+    A JPEG stream that states another colour space than the level would decode to wrong colours with `encoding`, so
+    it is decoded and recompressed.
 
     Parameters
     ----------
     file
-        Read from, never closed.
+        File to read; it is not closed.
     offsets, lengths
         int64 (rows, columns).
     """
@@ -48,7 +48,7 @@ class TiffTiles:
         self._offsets = offsets
 
     def read(self, cells: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """Bytes of tiles by (row, column); see `EncodedTiles.read`."""
+        """Read the bytes of tiles by (row, column); see `EncodedTiles.read`."""
         if not len(cells):
             return []
         places = np.asarray(cells, np.int64)
@@ -69,7 +69,7 @@ class TiffTiles:
         return len(self._recoded)
 
     def _recode(self, data: bytes | memoryview, offset: int) -> bytes:
-        """The tile in the colours of the level; empty where it cannot be decoded."""
+        """Recompress the tile in the colour space of the level; empty if it cannot be decoded."""
         import imagecodecs
 
         self._recoded.add(offset)

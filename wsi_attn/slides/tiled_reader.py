@@ -1,4 +1,4 @@
-"""A slide whose levels are read tile by tile from its files, each after a look at what OpenSlide shows."""
+"""Slide whose levels are read tile by tile from its files, each after a comparison with OpenSlide."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from wsi_attn.slides.tiff_reference import disagreement
 from wsi_attn.slides.tile_cache import TileCache
 
 CACHE_BYTES = 48 << 20
-"""Decoded tiles kept for neighbouring reads: some 250 of 256 px."""
+"""Cache size of decoded tiles for neighbouring reads: about 250 tiles of 256 px."""
 
 
 class TiledReader:
-    """Levels from tiles where there are any, else from OpenSlide; owns the files and OpenSlide's handle.
+    """Reads levels from tiles if possible, otherwise with OpenSlide; owns the files and the OpenSlide handle.
 
-    `orientation` is the value of the orientation tag that its levels have in common: pixels are as they are stored.
+    `orientation` is the common orientation tag of its levels; pixels are returned as stored.
 
     Parameters
     ----------
     sources
-        Where the pixels of each level of `info` come from.
+        Pixel source of each level of `info`.
     files
-        For each level, what its tiles are read from; one may serve several.
-    referee
-        OpenSlide, where it knows the slide.
+        File of each level; levels may share one.
+    openslide
+        OpenSlide reader, if it supports the slide.
     """
 
     orientation = 1
@@ -43,9 +43,9 @@ class TiledReader:
         info: SlideInfo,
         sources: Sequence[LevelSource],
         files: Sequence[FileBytes],
-        referee: OpenSlideReader | None,
+        openslide: OpenSlideReader | None,
     ) -> None:
-        self.info, self._sources, self._files, self._referee = info, sources, files, referee
+        self.info, self._sources, self._files, self._openslide = info, sources, files, openslide
         self._cache = TileCache(CACHE_BYTES)
         self._levels = [
             TiledLevel(info.path, index, level, source, file, self._cache) if source.page is not None else None
@@ -56,22 +56,22 @@ class TiledReader:
         self._closed = False
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
-        """Pixels of one region; see `Slide.read_region`."""
+        """Read the pixels of one region; see `Slide.read_region`."""
         if not 0 <= level < len(self._levels) or min(size) <= 0:
             raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
         if self._closed:
             raise SlideReadError(f"{self.info.path} is closed")
         tiled = self._levels[level]
         left_to_openslide = tiled is None or (bool(self._mismatch(level)) and not self._wrong_in_openslide(level))
-        if self._referee is not None and left_to_openslide and self._referee_knows(level):
-            return self._referee.read_region(xy0, level, size)
+        if self._openslide is not None and left_to_openslide and self._openslide_has(level):
+            return self._openslide.read_region(xy0, level, size)
         if tiled is None:
             raise SlideReadError(f"{self.info.path}: level {level}: {self._sources[level].not_copied}")
         frame = self.info.levels[level]
         return tiled.read(round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y), *size)
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
-        """The level's compressed tiles; see `Slide.encoded_tiles`."""
+        """Return the compressed tiles of a level; see `Slide.encoded_tiles`."""
         if not 0 <= level < len(self._levels):
             raise RegionError(f"{self.info.path} has no level {level}")
         if self._closed:
@@ -79,12 +79,12 @@ class TiledReader:
         tiled, source = self._levels[level], self._sources[level]
         if reason := source.not_copied or self._mismatch(level):
             raise NotEncodedError(reason)
-        if tiled is None:  # a source with nothing against it has a page
+        if tiled is None:  # A source without a reason has a page.
             raise NotEncodedError("OpenSlide reads this level")
         return tiled.tiles()
 
     def _mismatch(self, level: int) -> str:
-        """Why the level's tiles are not used; empty where they are. Found out once, before the first use."""
+        """Return why the tiles of a level are not used; empty if they are. Determined once, before the first use."""
         found = self._doubts[level]
         if found is None:
             with self._checking[level]:
@@ -98,9 +98,9 @@ class TiledReader:
         if tiled is None:
             return self._sources[level].not_copied
         source = self._sources[level]
-        comparable = source.encoding is not None and self.orientation == 1  # OpenSlide may be wrong about all others
-        if self._referee is not None and self._referee_knows(level) and comparable:
-            return disagreement(self._referee, level, tiled.area, tiled.page, tiled.decode, source.tagged)
+        comparable = source.encoding is not None and self.orientation == 1  # OpenSlide may be wrong in all other cases.
+        if self._openslide is not None and self._openslide_has(level) and comparable:
+            return disagreement(self._openslide, level, tiled.area, tiled.page, tiled.decode, source.tagged)
         lengths = tiled.page.lengths
         row, column = np.unravel_index(int(lengths.argmax()), lengths.shape)
         try:
@@ -110,14 +110,14 @@ class TiledReader:
         return ""
 
     def _wrong_in_openslide(self, level: int) -> bool:
-        """Whether OpenSlide shows other colours, or turns each tile in its place."""
+        """Return whether OpenSlide decodes wrong colours or reorients each tile in place."""
         source = self._sources[level]
         return self.orientation != 1 or source.tagged not in (None, source.encoding)
 
-    def _referee_knows(self, level: int) -> bool:
-        if self._referee is None:
+    def _openslide_has(self, level: int) -> bool:
+        if self._openslide is None:
             return False
-        theirs = self._referee.info.levels
+        theirs = self._openslide.info.levels
         return level < len(theirs) and theirs[level].size == self.info.levels[level].size
 
     def close(self) -> None:
@@ -126,8 +126,8 @@ class TiledReader:
         self._cache.clear()
         for file in self._files:
             file.close()
-        if self._referee is not None:
-            self._referee.close()
+        if self._openslide is not None:
+            self._openslide.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
-"""Reading at any resolution: single regions, and the whole slide at a low one, from the smallest sufficient level.
+"""Reading at any resolution: single regions and low-resolution views, from the coarsest sufficient level.
 
-Memory is bounded by the output and a few blocks, never by the slide. What cannot be decoded is masked and
-reported, and is never white.
+Memory is bounded by the output and a few blocks, not by the slide. Unreadable pixels are masked and
+reported, never returned as white tissue-free background.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from wsi_attn.slides.resample import resample_area
 from wsi_attn.threads import blas_libraries, thread_limit
 
 BLOCK = 1024
-"""Source pixels along a side of what one read decodes: 3 MB a thread, and few tiles decoded twice at its borders."""
+"""Side of the block that one read decodes, in source pixels: 3 MB per thread, with few tiles decoded twice at borders.
+"""
 
 LEVEL_TOLERANCE = 1.01
-"""A level at most this much coarser than what is wanted still serves it."""
+"""Maximum factor by which a level may be coarser than requested."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A whole slide at one resolution.
+    """Whole slide at one resolution.
 
-    `pixels` is uint8 (rows, columns, 3); `readable` is bool (rows, columns), False where nothing could be
-    decoded; `unreadable` are the same places as level-0 regions.
+    `pixels` is uint8 (rows, columns, 3); `readable` is bool (rows, columns), False where decoding
+    failed; `unreadable` are the same pixels as level-0 regions.
     """
 
     pixels: UInt8Array
@@ -43,7 +44,7 @@ class View:
 
 
 def best_level(slide: Slide, downsample_x: float, downsample_y: float) -> int:
-    """Index of the coarsest level that is not coarser than wanted along either axis."""
+    """Return the index of the coarsest level that is not coarser than requested along either axis."""
     sufficient = [
         index
         for index, level in enumerate(slide.info.levels)
@@ -55,14 +56,14 @@ def best_level(slide: Slide, downsample_x: float, downsample_y: float) -> int:
 def read_region_at(
     slide: Slide, xy0: tuple[float, float], downsample_x: float, downsample_y: float, size: tuple[int, int]
 ) -> UInt8Array:
-    """Pixels of a region at any downsample.
+    """Read a region at any downsample.
 
     Parameters
     ----------
     xy0
         Top-left corner in level-0 pixels; may lie outside the slide, where pixels are background.
     downsample_x, downsample_y
-        Level-0 pixels per output pixel; below that of level 0 pixels are interpolated.
+        Level-0 pixels per output pixel; values below 1 interpolate.
     size
         Width and height of the output.
 
@@ -95,14 +96,14 @@ def read_view(
     workers: int | None = None,
     progress: Progress = no_progress,
 ) -> View:
-    """The whole slide at a low resolution, read block by block in parallel.
+    """Read the whole slide at a low resolution, block by block in parallel.
 
     Parameters
     ----------
     downsample_x, downsample_y
         Level-0 pixels per pixel of the view.
     workers
-        Threads that read; `thread_limit` by default.
+        Number of reader threads; `thread_limit` by default.
     """
     frame = Frame.covering(slide.info.size0, downsample_x, downsample_y)
     pixels = np.full((frame.size.height, frame.size.width, 3), BACKGROUND, np.uint8)
@@ -116,7 +117,7 @@ def read_view(
 
     blocks = list(_blocks(frame, max(1, int(BLOCK / max(1.0, _ratio(slide, downsample_x, downsample_y))))))
     threads = min(workers or thread_limit(), len(blocks))
-    single = blas_libraries().limit(limits=1)  # else each reader's matrix products start threads of their own
+    single = blas_libraries().limit(limits=1)  # Otherwise the matrix products of each reader start their own threads.
     with single, ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         for done, damaged in enumerate(pool.map(read, blocks) if pool else map(read, blocks), 1):
             for block in damaged:
@@ -129,16 +130,16 @@ def read_view(
 def read_block(
     slide: Slide, downsample_x: float, downsample_y: float, block: Region
 ) -> tuple[UInt8Array, list[Region]]:
-    """One block of the view at a low resolution, and the parts of it that cannot be decoded.
+    """Read one block of the view at a low resolution and its unreadable parts.
 
     Parameters
     ----------
     block
-        In pixels of the view.
+        Block in pixels of the view.
 
     Returns
     -------
-    uint8 (height, width, 3), background where nothing could be decoded; those parts in pixels of the view, as small as
+    uint8 (height, width, 3), background where decoding failed; the unreadable parts in pixels of the view, as small as
     the tiles of the level that is read.
     """
     corner0 = (block.x * downsample_x, block.y * downsample_y)
@@ -160,7 +161,7 @@ def read_block(
 
 
 def _ratio(slide: Slide, downsample_x: float, downsample_y: float) -> float:
-    """Pixels of the level that is read for one pixel of a view, along the axis where they are more."""
+    """Return the larger ratio over both axes of level pixels to view pixels."""
     level = slide.info.levels[best_level(slide, downsample_x, downsample_y)]
     return max(downsample_x / level.downsample_x, downsample_y / level.downsample_y)
 

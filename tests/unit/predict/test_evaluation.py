@@ -105,7 +105,7 @@ def test_folds_answer_with_their_mean(folds: Path, manifest: Path, tmp_path: Pat
 def test_folds_must_be_whole_and_agree(folds: Path, run: Checkpoint, manifest: Path, tmp_path: Path) -> None:
     save_drawn(tmp_path / "fold-1", 0, SPEC)
     (tmp_path / "fold-2").mkdir()
-    with pytest.raises(CheckpointError, match="1 finished folds of 2"):
+    with pytest.raises(CheckpointError, match="1 of 2 folds finished"):
         find_models(str(tmp_path))
     other = replace(run, spec=replace(run.spec, labels=("red", "green")))
     with pytest.raises(CheckpointError, match="different labels"):
@@ -124,7 +124,7 @@ def test_a_finished_report_is_read_and_another_refused(run: Checkpoint, manifest
     assert other["seed"] == json.loads((out / "report.json").read_text())["seed"] == 5
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="is no report"):
+    with pytest.raises(OutputExistsError, match="is not a report"):
         report([run], manifest, tmp_path / "mine")
 
 

@@ -86,7 +86,7 @@ def test_progress_reaches_its_end() -> None:
     patches = SlidePatches(ArraySlide(stained(300, 200)), 0.5, 4)
     score_tiles(patches, network_of(), ("a", "b"), all_tissue, lambda *step: told.append(step))
     done, total, what = told[-1]
-    assert (done, what) == (total, "tiles")
+    assert (done, what) == (total, "scoring tiles")
 
 
 def test_a_system_without_a_patch_network_is_refused() -> None:

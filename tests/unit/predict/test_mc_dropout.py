@@ -141,5 +141,5 @@ def test_referral_is_recorded_and_kept(image: Path, tmp_path: Path) -> None:
 def test_referral_needs_its_term(image: Path) -> None:
     with pytest.raises(UsageError, match="need --mc-dropout"):
         answer(image, "cnn", replace(PLAIN, referral=Referral("mutual_information", 0.1)))
-    with pytest.raises(UsageError, match="there are entropy, margin"):
+    with pytest.raises(UsageError, match="must be one of entropy, margin"):
         answer(image, "cnn", replace(MANY, referral=Referral("doubt", 0.1)))

@@ -152,7 +152,7 @@ def test_cohorts_that_cannot_be_measured(images: list[Path], tmp_path: Path) -> 
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n")
     for rows, split, said in [
         (["a.png,a,train"], "test", "no rows of split 'test'"),
-        (["a.png,z,test"], "test", "row 2: tiny knows no label 'z'"),
+        (["a.png,z,test"], "test", "row 2: 'z' is not a label of tiny"),
         (["bad.png,a,test"], "test", "none of 1 rows"),
     ]:
         with pytest.raises(ManifestError, match=said):
