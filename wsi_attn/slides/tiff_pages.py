@@ -271,11 +271,9 @@ def _ends_of_directories(file: BinaryIO, path: Path) -> Iterator[int]:
     layout = _Layout.of(head)
     yield layout.first_at + layout.offset_bytes
     waiting, seen = [layout.number(layout.offset, head, layout.first_at)], set[int]()
-    chain = set[int]()  # Offsets that another directory refers to as the next one.
+    next_of = dict[int, int]()
     while waiting and len(seen) < MAX_DIRECTORIES:
         place = waiting.pop()
-        if place in chain and place in seen:
-            raise SlideTruncatedError(f"{path} is damaged: its directories form a loop; copy it again")
         if not place or place in seen:
             continue
         seen.add(place)
@@ -309,5 +307,9 @@ def _ends_of_directories(file: BinaryIO, path: Path) -> Iterator[int]:
             if tag == SUB_DIRECTORIES and (format_ := OFFSET_FORMATS.get(field)):
                 waiting += [layout.number(format_, data, struct.calcsize(format_) * index) for index in range(values)]
         if len(after) == layout.offset_bytes:
-            waiting.append(layout.number(layout.offset, after))
-            chain.add(waiting[-1])
+            following = next_of[place] = layout.number(layout.offset, after)
+            while following in seen:  # Subdirectories may be listed and chained: only a way back is a loop.
+                if following == place:
+                    raise SlideTruncatedError(f"{path} is damaged: its directories form a loop; copy it again")
+                following = next_of.get(following, 0)
+            waiting.append(next_of[place])
