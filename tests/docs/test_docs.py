@@ -1,4 +1,4 @@
-"""The documents say what the program does: every command and option, no dead link, no stale reference."""
+"""The documentation covers every command and option and has no dead links or stale references."""
 
 from __future__ import annotations
 
@@ -21,37 +21,36 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 
 INTRODUCTION = """# Commands and exit codes
 
-stdout carries data only: one line a slide, or with `--json` one JSON object a slide. stderr carries what people read:
-progress, warnings, errors; `--quiet` leaves errors alone. On a terminal, progress is a line that shows the input, its
-number, the phase, its steps, the time that has passed since the input was started and an estimate of the time left: of
-the phase, or of all inputs once one is finished. Without a terminal, each finished input is a line such as
-`[3/12] slide.svs: predicted in 4.2 s`. Output that is complete, from the same input and parameters, is skipped and said
-so; incomplete output is resumed; anything else in the
-way is refused unless `--overwrite`. `wsi-attn --log-file FILE COMMAND` also appends the messages of stderr to a file.
-`-h` is short for `--help`, `-V` for `--version`.
+stdout carries only data: one line per slide, or one JSON object per slide with `--json`. Progress, warnings and errors go
+to stderr; `--quiet` prints only errors. On a terminal, progress is a line with the input, its number, the phase and its
+steps, the elapsed time of the input, and an estimate of the time left for the phase, or for all inputs once one is
+finished. Elsewhere, each finished input gives a line such as `[3/12] slide.svs: predicted in 4.2 s`.
+
+Complete output of the same input and parameters is skipped with a message, and incomplete output is resumed. Any other
+existing output is an error unless `--overwrite` is given. `wsi-attn --log-file FILE COMMAND` also appends the messages on
+stderr to a file. `-h` is short for `--help`, `-V` for `--version`.
 
 ## Inputs
 
-Wherever a command takes slides, it takes any number of these:
+A command that takes slides accepts any number of:
 
-- a slide, an image, or a store;
-- a folder, which means the slides, images and stores in it, sorted by name. Subfolders are not searched. A store beside
-  the slide of the same name is left out. The files of a DICOM series are one slide, however many of them are named.
-  For `heatmap` and `export` a folder means its predictions, or its stores where it has no predictions; for `verify`
-  its stores;
-- a manifest, a CSV file with a header and a column `path` (or `slide_id`, `wsi`, `slide`, `image_path`, `filename`).
-  Paths are relative to the manifest. A column `mpp` gives the pixel size of each slide in µm, `X` or `X,Y`; it wins
-  over `--slide-mpp` and over the slide's own pixel size. An empty cell or 0 means that the pixel size is not known.
-  Several images separated by `;` form one field;
-- `-`, a list of any of these on stdin: one a line, or separated by NUL as `find -print0` writes them.
+- slides, images and stores;
+- folders: the slides, images and stores in the folder, sorted by name. Subfolders are not searched. A store beside the
+  slide of the same name is omitted. All files of a DICOM series together are one slide. For `heatmap` and `export`, a
+  folder stands for its predictions, or for its stores if it has no predictions; for `verify`, for its stores;
+- manifests: CSV files with a header and a column `path` (or `slide_id`, `wsi`, `slide`, `image_path`, `filename`).
+  Paths are relative to the manifest. The column `mpp` is the pixel size of each slide in µm, `X` or `X,Y`; it overrides
+  `--slide-mpp` and the pixel size of the file. An empty cell or 0 means unknown. Several images separated by `;` form
+  one field;
+- `-`: a list of any of these on stdin, one per line or separated by NUL as by `find -print0`.
 
-An input that cannot be used is reported, and the others are processed. URLs such as `s3://` are not supported, neither
-as inputs nor as outputs.
+An unusable input is reported, and the others are processed. URLs such as `s3://` are not supported as inputs or outputs.
 
 ## Defaults in a file
 
-`wsi-attn --config lab.toml COMMAND` takes defaults from a TOML file with one table for each command. Keys are names of
-options without the dashes; the command line wins. Unknown tables and keys and values of the wrong type are refused.
+`wsi-attn --config lab.toml COMMAND` reads option defaults from a TOML file with one table per command. Keys are option
+names without dashes; the command line takes precedence. Unknown tables, unknown keys and values of the wrong type are
+errors.
 
 ```toml
 [tile]
@@ -66,22 +65,22 @@ overwrite = true
 ## Shell completion
 
 `wsi-attn --install-completion` installs completion of commands, options and values for the current shell (bash, zsh or
-fish; it takes effect in a new terminal), and `wsi-attn --show-completion` prints the script. In zsh the first Tab of a
-session loads the completion, the second one completes.
+fish); it takes effect in a new terminal. `wsi-attn --show-completion` prints the script. In zsh, the first Tab of a
+session only loads the completion.
 
 ## Exit codes
 
 | exit code | meaning |
 |---|---|
-| 0 | done |
-| 1 | unexpected error, a bug: `--debug` shows the traceback |
-| 2 | wrong usage |
+| 0 | success |
+| 1 | unexpected error (a bug); `--debug` prints the traceback |
+| 2 | usage error |
 | 3 | input unreadable or invalid |
-| 4 | finished, some of several inputs failed |
+| 4 | some of several inputs failed |
 | 5 | an optional dependency is missing |
 | 130 | interrupted |
 
-Every command that computes has `--threads N`; [performance.md](performance.md) says what it bounds.
+All commands that compute accept `--threads N`; see [performance.md](performance.md).
 """
 
 
