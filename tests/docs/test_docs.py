@@ -21,14 +21,14 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 
 INTRODUCTION = """# Commands and exit codes
 
-stdout carries only data: one line per slide, or one JSON object per slide with `--json`. Progress, warnings and errors go
-to stderr; `--quiet` prints only errors. On a terminal, progress is a line with the input, its number, the phase and its
-steps, the elapsed time of the input, and an estimate of the time left for the phase, or for all inputs once one is
+stdout carries only data: one line per slide, or one JSON object per slide with `--json`. Progress, warnings and errors
+go to stderr; `--quiet` prints only errors. On a terminal, progress is a line with the input, its number, the phase and
+its steps, the elapsed time of the input, and an estimate of the time left for the phase, or for all inputs once one is
 finished. Elsewhere, each finished input gives a line such as `[3/12] slide.svs: predicted in 4.2 s`.
 
 Complete output of the same input and parameters is skipped with a message, and incomplete output is resumed. Any other
-existing output is an error unless `--overwrite` is given. `wsi-attn --log-file FILE COMMAND` also appends the messages on
-stderr to a file. `-h` is short for `--help`, `-V` for `--version`.
+existing output is an error unless `--overwrite` is given. `wsi-attn --log-file FILE COMMAND` also appends the messages
+on stderr to a file. `-h` is short for `--help`, `-V` for `--version`.
 
 ## Inputs
 
@@ -39,12 +39,13 @@ A command that takes slides accepts any number of:
   slide of the same name is omitted. All files of a DICOM series together are one slide. For `heatmap` and `export`, a
   folder stands for its predictions, or for its stores if it has no predictions; for `verify`, for its stores;
 - manifests: CSV files with a header and a column `path` (or `slide_id`, `wsi`, `slide`, `image_path`, `filename`).
-  Paths are relative to the manifest. The column `mpp` is the pixel size of each slide in µm, `X` or `X,Y`; it overrides
-  `--slide-mpp` and the pixel size of the file. An empty cell or 0 means unknown. Several images separated by `;` form
-  one field;
+  Paths are relative to the manifest. The column `mpp` is the pixel size of each slide in µm, `X` or `X,Y`; it
+  overrides `--slide-mpp` and the pixel size of the file. An empty cell or 0 means unknown. Several images separated by
+  `;` form one field;
 - `-`: a list of any of these on stdin, one per line or separated by NUL as by `find -print0`.
 
-An unusable input is reported, and the others are processed. URLs such as `s3://` are not supported as inputs or outputs.
+An unusable input is reported, and the others are processed. URLs such as `s3://` are not supported as inputs or
+outputs.
 
 ## Defaults in a file
 
