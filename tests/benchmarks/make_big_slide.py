@@ -1,4 +1,4 @@
-"""A large slide in the manner of a scanner's, out of the pixels of a small real one.
+"""A large synthetic slide in the layout of a scanner, made of the pixels of a small real slide.
 
     python tests/benchmarks/make_big_slide.py SEED.svs OUT.svs [--width 20000] [--height 20000] [--quality 85]
 

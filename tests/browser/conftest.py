@@ -49,7 +49,7 @@ class Page:
     keys: dict[str, str]
 
     def open(self, fragment: str = "", size: tuple[int, int] = DESK) -> Page:
-        """Load the page anew and wait until its tiles are there."""
+        """Reload the page and wait for its tiles."""
         self.driver.set_window_size(*size)
         self.driver.get("about:blank")
         self.driver.get(self.address + (f"#{fragment}" if fragment else ""))

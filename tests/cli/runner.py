@@ -35,7 +35,7 @@ class Result:
         return lines[0]
 
 
-def heed_interrupts() -> None:
+def restore_interrupts() -> None:
     """For a child before it begins: a shell that runs the tests in the background makes all of them deaf to Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

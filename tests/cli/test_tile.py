@@ -18,7 +18,7 @@ import openslide
 import pytest
 import zarr
 
-from tests.cli.runner import heed_interrupts, wsi_attn
+from tests.cli.runner import restore_interrupts, wsi_attn
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def test_passthrough_refuses_and_auto_says_why(demo_slide: Path, tmp_path: Path)
     assert "no level of the slide has 0.8" in error
     assert not (tmp_path / "s.zarr").exists()
     told = wsi_attn(*arguments)
-    assert "compressed anew as zstd, not passed through: no level of the slide has 0.8" in told.stderr
+    assert "recompressed as zstd, not copied: no level of the slide has 0.8" in told.stderr
 
 
 def test_grids_are_added_and_others_refused(demo_slide: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_disk_that_takes_no_more(demo_slide: Path, tmp_path: Path) -> None:
 def test_interrupted_says_so_and_is_no_store(demo_slide: Path, tmp_path: Path) -> None:
     output = tmp_path / "s.zarr"
     command = [sys.executable, "-m", "wsi_attn", "tile", demo_slide, "-o", output, "--codec", "zstd", "--workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=restore_interrupts)
     while not output.exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import heed_interrupts, wsi_attn
+from tests.cli.runner import restore_interrupts, wsi_attn
 
 SECONDS = 60
 
@@ -36,7 +36,7 @@ def viewer(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]
         "--no-open",
     ]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore_interrupts
     )
     try:
         assert process.stdout is not None

@@ -113,7 +113,7 @@ def reference() -> str:
 
 
 def test_reference_is_what_the_program_says() -> None:
-    """WSI_ATTN_UPDATE_DOCS=1 writes it anew."""
+    """WSI_ATTN_UPDATE_DOCS=1 updates it."""
     if os.environ.get("WSI_ATTN_UPDATE_DOCS"):
         REFERENCE.write_text(reference())
     assert REFERENCE.read_text() == reference()

@@ -14,7 +14,7 @@ settings.load_profile("shared machine")
 
 @pytest.fixture(scope="module", autouse=True)
 def single_thread() -> Iterator[None]:
-    """For each module anew: a parallel Numba kernel, wherever it runs, resets the number for torch too."""
+    """Once per module: a parallel Numba kernel, wherever it runs, resets the number for torch too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -84,7 +84,7 @@ class DualCrossConfig:
     smoothing: float = 0.0
     """Deviation, in pixels, of a Gaussian over every view."""
     backbone: str = "small"
-    """First network: one of ours or "timm:NAME"."""
+    """First network: built-in or "timm:NAME"."""
     second_backbone: str = "small-vgg"
     """Second network."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)

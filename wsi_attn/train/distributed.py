@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 PRECISION: dict[str, Any] = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
-"""Fabric's names of ours."""
+"""Fabric names of the precisions."""
 
 
 def make_fabric(config: TrainConfig) -> Fabric:

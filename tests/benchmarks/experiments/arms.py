@@ -2,7 +2,7 @@
 
 An experiment makes a data set (a manifest and its files) and hands it to `run_task`: each arm and seed is a run folder
 of `wsi-attn train`, each answered by `wsi-attn evaluate` on the test rows. What is finished is skipped: an experiment
-can be stopped and started again, with more arms or seeds. `results.json` and `results.md` are written anew after every
+can be stopped and started again, with more arms or seeds. `results.json` and `results.md` are rewritten after every
 run; `measures` says how they are computed.
 """
 
@@ -25,7 +25,7 @@ from thumbnails import answer_by_thumbnails
 
 DEEP = "deep-attention"
 THUMBNAILS = "thumbnail-svm"
-"""Name of the arm that is no network, see `thumbnails`; it has no options."""
+"""Name of the arm without a network, see `thumbnails`; it has no options."""
 
 
 @dataclass(frozen=True)

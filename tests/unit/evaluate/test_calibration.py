@@ -1,4 +1,4 @@
-"""Temperatures that are known, and what a checkpoint keeps of its validation part."""
+"""Known temperatures, and the calibration that a checkpoint stores from its validation set."""
 
 import json
 

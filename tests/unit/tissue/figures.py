@@ -1,4 +1,4 @@
-"""The figures of docs/tissue.md. `python -m tests.unit.tissue.figures` prints its table anew."""
+"""The figures of docs/tissue.md. `python -m tests.unit.tissue.figures` prints its table."""
 
 from __future__ import annotations
 
