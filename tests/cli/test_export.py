@@ -124,5 +124,6 @@ def test_two_predictions_of_one_name(made: Path, tmp_path: Path) -> None:
     first, twin = made / f"{STEM}.prediction.json", tmp_path / "twin" / f"{STEM}.prediction.json"
     twin.parent.mkdir()
     shutil.copy(first, twin)
+    shutil.copytree(made / f"{STEM}.prediction.zarr", twin.with_name(f"{STEM}.prediction.zarr"))
     result = wsi_attn("export", first, twin, "--to", "csv", "-o", tmp_path / "out", code=4)
     assert "would both" in result.error()

@@ -61,7 +61,7 @@ def test_serves_and_ends(demo_slide: Path) -> None:
         out, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 130
         assert out == ""
-        assert err.splitlines() == ["1 slides; Ctrl-C ends the viewer", "wsi-attn: interrupted"]
+        assert err.splitlines() == ["1 slides; press Ctrl-C to stop", "wsi-attn: interrupted"]
 
 
 def test_elsewhere_than_loopback_needs_the_token(demo_slide: Path) -> None:
