@@ -50,7 +50,7 @@ def test_the_table_is_a_manifest(wsi_attn: Run, manifest: Path, tmp_path: Path) 
     assert first["iou"] > 0.7
     assert second["iou"] == 0
     assert third["iou"] is None
-    assert "mean overlap with given boxes: 0." in done.stderr
+    assert "mean IoU with the boxes of the manifest: 0." in done.stderr
     assert "on 2 images" in done.stderr
     rows = read_manifest(tmp_path / "out" / "boxes.csv")
     assert [(row.label, row.patient, row.split) for row in rows] == [

@@ -188,4 +188,4 @@ def test_boxes_on_a_copy_of_another_size_stop_training(wsi_attn: Run, manifest: 
     arguments = ("train", tmp_path / "m.csv", "--output", tmp_path / "run", *CNN, "--care", "boxes")
     error = wsi_attn(*arguments, code=3).error()
     assert "m.csv, row 19" in error
-    assert "drawn on an image of 640 x 480 px" in error
+    assert "belong to an image of 640 x 480 px" in error

@@ -77,4 +77,4 @@ def test_one_cut_off_slide_costs_the_others_nothing(demo_slide: Path, tmp_path: 
     os.truncate(path, 1_000_000)
     result = wsi_attn("info", path, demo_slide, "--json", code=4)
     assert [record["slide"] for record in result.json()] == [str(demo_slide)]
-    assert "cut.svs is cut off: 1000000 of at least" in result.error()
+    assert "cut.svs is truncated: it has 1000000 of at least" in result.error()
