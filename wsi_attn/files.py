@@ -36,6 +36,26 @@ def check_output(path: str | Path, option: str) -> None:
         )
 
 
+FILE_SUFFIXES = {
+    *(".csv", ".tsv", ".txt", ".xlsx", ".parquet", ".json", ".geojson", ".htm", ".html", ".pdf", ".zip"),
+    *(".jpeg", ".jpg", ".png", ".tif", ".tiff", ".svs", ".ndpi"),
+}
+"""Suffixes of files, which the name of a new folder is unlikely to have."""
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Reject an output that must be a folder but is, or is named like, a file.
+
+    Raises
+    ------
+    UsageError : the output is a URL, an existing file, or a new name with the suffix of a file.
+    """
+    check_output(path, option)
+    if path.is_file() or (path.suffix.lower() in FILE_SUFFIXES and not path.exists()):
+        what = "is a file" if path.is_file() else f"ends with {path.suffix} like a file"
+        raise UsageError(f"{option} takes a folder, but {path} {what}; choose another name")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file under a temporary name beside it, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)

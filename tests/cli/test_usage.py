@@ -167,3 +167,85 @@ def test_completion_loads_nothing_heavy() -> None:
 def test_no_command_shows_help() -> None:
     result = wsi_attn(code=2)
     assert "Usage: wsi-attn" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["predict", ""], "an argument"),
+        (["tile", "a.svs", "-o", ""], "-o"),
+        (["tile", "a.svs", "--output="], "--output"),
+        (["predict", "a.svs", "--model", " "], "--model"),
+        (["models", "show", ""], "an argument"),
+        (["--config", "", "info", "a.svs"], "--config"),
+    ],
+)
+def test_empty_arguments_do_not_mean_the_current_folder(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = in_process(capsys, *arguments, code=2).error()
+    assert f"{named} is empty" in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "a.svs", "-o"],
+        ["tile", "a.svs", "-o"],
+        ["tissue", "a.svs", "-o"],
+        ["segment", "a.svs", "-m", "m", "-o"],
+        ["heatmap", "a", "-o"],
+        ["boxes", "a.png", "-o"],
+        ["train", "a.csv", "-o"],
+        ["evaluate", "fungi", "a.csv", "--report"],
+    ],
+)
+def test_output_folders_are_not_files(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    assert "is a file" in in_process(capsys, *arguments, file, code=2).error()
+    assert "ends with .csv" in in_process(capsys, *arguments, "result.csv", code=2).error()
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_export_refuses_files_of_another_format(
+    demo_slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_process(capsys, "export", demo_slide, "--to", "png", "-o", tmp_path / "a.jpg", code=2).error()
+    assert not any(tmp_path.iterdir())
+
+
+def test_config_is_no_url(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "s3 URLs are not supported" in in_process(capsys, "--config", "s3://b/x", "info", "a", code=2).error()
+
+
+def test_options_without_effect_and_out_of_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--refer-above" in in_process(capsys, "predict", "a.svs", "--refer-by", "margin", code=2).error()
+    arguments = ("train", tmp_path / "a.csv", "-o", tmp_path / "run", "--mpp", "-1")
+    assert "--mpp" in in_process(capsys, *arguments, code=2).error()
+
+
+def test_manifests_separated_by_semicolons_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text("path;label\na.svs;x\n")
+    assert "not separated by commas" in in_process(capsys, "info", manifest, code=3).error()
+
+
+def test_folders_with_subfolders_only_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "case").mkdir()
+    assert "subfolders are not searched" in in_process(capsys, "info", tmp_path, code=3).error()
+
+
+def test_system_errors_name_the_file_in_plain_words(
+    demo_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "out")
+
+    monkeypatch.setattr("wsi_attn.cli.info.expand", denied)
+    error = in_process(capsys, "info", demo_slide, code=3).error()
+    assert "out: Permission denied" in error
+    assert "Errno" not in error

@@ -75,6 +75,7 @@ def _show_version(value: bool) -> None:
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Read option defaults from a TOML file."""
     if path is not None:
+        check_output(path, "--config")
         from wsi_attn.cli.config import read_config
 
         context.default_map = read_config(path, context.command)
@@ -160,7 +161,7 @@ def run(arguments: list[str]) -> int:
 
 def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError):
-        report(error)
+        report(UsageError(f"Cannot access {error.filename}: {error.strerror}") if error.filename else error)
         return ExitCode.INVALID_INPUT
     if DEBUG["on"]:
         raise error

@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from wsi_attn.errors import UsageError
 from wsi_attn.files import check_output
 
 ARGUMENTS, OPTIONS = "Arguments", "Options"
@@ -51,14 +52,31 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands that refuses URLs in its own options."""
+    """A group of commands that refuses empty arguments, and URLs in its own options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See `Command.parse_args`."""
+        if not ctx.resilient_parsing:
+            check_empty(args)
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
             check_paths(self.params, ctx.params)
         return rest
+
+
+def check_empty(arguments: list[str]) -> None:
+    """Refuse empty arguments, such as an unset shell variable in quotes: as a path they mean the current folder.
+
+    Raises
+    ------
+    UsageError : an argument or the value of an option is empty.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option = argument[:-1] if argument.startswith("--") and argument.endswith("=") else ""
+        if not argument.strip() or option:
+            option = option or (before if before.startswith("-") else "")
+            what = f"the value of {option} is empty" if option else "an argument is empty"
+            raise UsageError(f"{what}; give a value, and check that shell variables in the command are set")
 
 
 def check_paths(parameters: list[Any], values: dict[str, Any]) -> None:

@@ -10,7 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_attn.cli.options import Debug, Device, Json, McDropout, Overwrite, Quiet, Seed, Threads, resolve_device
+from wsi_attn.cli.options import (
+    Debug,
+    Device,
+    Json,
+    McDropout,
+    Overwrite,
+    Quiet,
+    Seed,
+    Threads,
+    check_folder_option,
+    resolve_device,
+)
 from wsi_attn.cli.output import Console, data, data_json, interval
 from wsi_attn.errors import ExitCode, UsageError
 from wsi_attn.models.zoo import find_models
@@ -33,7 +44,12 @@ Sensitivity = Annotated[
 Positive = Annotated[str | None, typer.Option("--positive", metavar="LABEL", help="Positive label for --sensitivity.")]
 Report = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FOLDER", help="Folder for report.html, report.json and predictions.csv."),
+    typer.Option(
+        "--report",
+        metavar="FOLDER",
+        callback=check_folder_option,
+        help="Folder for report.html, report.json and predictions.csv.",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from wsi_attn import files
-from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Threads
+from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Threads, check_folder_option
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExportError, UsageError, WsiAttnError
 
@@ -19,7 +19,10 @@ Inputs = Annotated[
         help="Predictions (STEM.prediction.json), stores, or folders of either; - reads a list from stdin.",
     ),
 ]
-Folder = Annotated[Path | None, typer.Option("--output", "-o", help="Output folder; by default that of the input.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", callback=check_folder_option, help="Output folder; by default that of the input."),
+]
 Of = Annotated[
     str | None,
     typer.Option(

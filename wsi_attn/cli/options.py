@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from wsi_attn.errors import UsageError
+from wsi_attn.files import check_folder
 from wsi_attn.geometry import Mpp
 from wsi_attn.threads import limit_threads
 
@@ -24,6 +25,13 @@ def _debug(value: bool) -> bool:
 def _limit_threads(limit: int | None) -> int | None:
     limit_threads(limit)  # Set before a command imports libraries that read their limits at import.
     return limit
+
+
+def check_folder_option(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
+    """Callback of options that name an output folder; see `files.check_folder`."""
+    if path is not None:
+        check_folder(path, parameter.opts[0])
+    return path
 
 
 def starting(*values: str) -> Callable[[str], list[str]]:
@@ -85,7 +93,7 @@ Device = Annotated[
         autocompletion=starting("auto", "cpu", "cuda"),
     ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Output folder.")]
+Output = Annotated[Path, typer.Option("--output", "-o", callback=check_folder_option, help="Output folder.")]
 SlideMpp = Annotated[
     str | None,
     typer.Option(

@@ -19,13 +19,14 @@ from wsi_attn.cli.options import (
     SlideMpp,
     Slides,
     Threads,
+    check_folder_option,
     parse_slide_mpp,
     resolve_device,
     shipped_models,
     starting,
 )
 from wsi_attn.cli.output import Console, data, data_json, expand
-from wsi_attn.errors import ExportError, WsiAttnError
+from wsi_attn.errors import ExportError, UsageError, WsiAttnError
 from wsi_attn.files import Reservations
 from wsi_attn.models.zoo import DEFAULT, find_model
 
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 Folder = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="Folder for the predictions (STEM.prediction.json); without it, nothing is written."
+        "--output",
+        "-o",
+        callback=check_folder_option,
+        help="Folder for the predictions (STEM.prediction.json); without it, nothing is written.",
     ),
 ]
 Heatmap = Annotated[
@@ -124,6 +128,8 @@ def predict(
     from wsi_attn.predict.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, check_referral
     from wsi_attn.store.predictions import Referral
 
+    if refer_above is None and refer_by != "entropy":
+        raise UsageError("--refer-by has no effect without --refer-above; add --refer-above with a threshold")
     referral = None if refer_above is None else Referral(refer_by, refer_above)
     check_referral(referral, (*PLAIN_TERMS, *(DROPOUT_TERMS if mc_dropout else ())))
     checkpoint = load_checkpoint(folder, resolve_device(device))

@@ -11,7 +11,7 @@ import typer
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp, starting
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
-from wsi_attn.files import Reservations
+from wsi_attn.files import Reservations, check_folder
 
 if TYPE_CHECKING:
     from wsi_attn.slide import SlideInfo
@@ -84,6 +84,8 @@ def tile(
 
     inputs, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
     one = output.suffix == ".zarr"
+    if not one:
+        check_folder(output, "--output")
     if one and len(inputs) > 1:
         raise UsageError(f"{output} is a single store, but {len(inputs)} slides were given; use a folder as --output")
     if Path(tissue).is_file() and len(inputs) > 1:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wsi_attn import files, geojson
-from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp
+from wsi_attn.cli.options import (
+    Debug,
+    Json,
+    Overwrite,
+    Quiet,
+    SlideMpp,
+    Slides,
+    Threads,
+    check_folder_option,
+    parse_slide_mpp,
+)
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
 
@@ -21,7 +31,10 @@ if TYPE_CHECKING:  # These import numpy, which only the command needs.
 Folder = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="Folder for STEM.tissue.geojson and STEM.tissue.png; without it, nothing is written."
+        "--output",
+        "-o",
+        callback=check_folder_option,
+        help="Folder for STEM.tissue.geojson and STEM.tissue.png; without it, nothing is written.",
     ),
 ]
 Method = Annotated[

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wsi_attn.cli.options import check_folder_option
+
 DATA, NETWORK, STEPS, RARE, MACHINE = "Data", "Network", "Training", "Rare classes", "Machine and logs"
 """Panels of `--help`."""
 
@@ -22,7 +24,10 @@ System = Annotated[
         "--model", "-m", help="System to train: deep-attention, dual-cross, global-spatial, joint-segmentation or cnn."
     ),
 ]
-Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder: logs, metrics and the checkpoint.")]
+Run = Annotated[
+    Path,
+    typer.Option("--output", "-o", callback=check_folder_option, help="Run folder: logs, metrics and the checkpoint."),
+]
 Name = Annotated[
     str | None, typer.Option("--name", help="Name stored with the model; the name of the run folder by default.")
 ]

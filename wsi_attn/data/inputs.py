@@ -209,13 +209,18 @@ def _expand_one(name: str, find: Finder, what: str) -> list[Input]:
         if path.is_dir() and not (path / "zarr.json").exists() and path.suffix != ".zarr":
             found = find(path)
             if not found:
-                raise SlideNotFoundError(f"no {what} in the folder {path}")
+                hint = "; its subfolders are not searched, name them instead" if _has_folders(path) else ""
+                raise SlideNotFoundError(f"no {what} in the folder {path}{hint}")
             return [Input(file) for file in found]
     except WsiAttnError as error:
         return [Input(path, problem=error)]
     except OSError as error:
         return [Input(path, problem=SlideUnsupportedError(f"Cannot read {path}: {error.strerror or error}"))]
     return [Input(path)]
+
+
+def _has_folders(path: Path) -> bool:
+    return any(each.is_dir() and not each.name.startswith(".") for each in path.iterdir())
 
 
 def _rows(manifest: Path) -> list[Input]:

@@ -134,6 +134,8 @@ def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str
     }
     for name in ("path", "label") if need_label else ("path",):
         if not columns[name]:
+            if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
+                raise ManifestError(f"{path} is not separated by commas; save it as comma-separated CSV")
             raise ManifestError(
                 f"{path} has no column for the {name}: expected one of {', '.join(ALIASES[name])}; "
                 f"found {', '.join(header) or 'none'}"

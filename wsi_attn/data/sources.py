@@ -157,13 +157,13 @@ def _downsamples(slide: Slide, mpp: float | None) -> tuple[float, float]:
     path = slide.info.path
     if own is None:
         raise MissingMppError(
-            f"Cannot read {path} at {mpp:g} µm/px: {slide.info.mpp_note}; set it with --slide-mpp X[,Y] "
-            "or a manifest column `mpp`"
+            f"Cannot read {path} at {mpp:g} µm/px: {slide.info.mpp_note}; set it with "
+            "a manifest column `mpp`, or with --slide-mpp X[,Y] where the command has it"
         )
     if contradiction := slide.info.mpp_contradiction:
         raise MissingMppError(
-            f"Cannot read {path} at {mpp:g} µm/px: {contradiction}; set the correct pixel size with --slide-mpp X[,Y] "
-            "or a manifest column `mpp`"
+            f"Cannot read {path} at {mpp:g} µm/px: {contradiction}; set the correct pixel size with "
+            "a manifest column `mpp`, or with --slide-mpp X[,Y] where the command has it"
         )
     if max(own) > mpp * UPSAMPLING_LIMIT:
         raise ModelMismatchError(

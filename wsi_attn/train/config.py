@@ -127,6 +127,7 @@ class TrainConfig:
             ("beta", 0 <= self.beta < 1, "from 0 to below 1"),
             ("random_crop", 0 <= self.random_crop < 1, "from 0 to below 1"),
             ("care_weight", 0 <= self.care_weight < 1, "from 0 to below 1"),
+            ("mpp", self.mpp is None or 0 < self.mpp < 1e4, "above 0 µm/px and below 10000"),
             ("care_tau", 0 < self.care_tau <= 1, "above 0, at most 1"),
         ):
             if not ok:
