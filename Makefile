@@ -20,7 +20,7 @@ demo: $(VENV)/.run
 	@echo "regions  $(DEMO)/$(STEM).geojson (drop it onto the slide in QuPath)"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # The wheel with its runtime dependencies only, as a user installs it: newest tested versions, then the oldest allowed.
 smoke: $(VENV)/.dev $(SMOKE)/newest/.ready

@@ -223,6 +223,8 @@ def test_every_real_slide_is_openslides_pixels(collection: Callable[[str], Path]
     for path in sorted(collection("slides").rglob("*")):
         if not path.is_file() or openslide.OpenSlide.detect_format(str(path)) is None:
             continue
+        if path.name == "orientation3.tif":  # OpenSlide ignores the orientation tag
+            continue
         store = tmp_path / f"{path.name}.zarr"
         result = wsi_attn("tile", path, "-o", store, "--scores", "none", "--tissue", "none", "--json", code=None)
         if result.code:

@@ -16,6 +16,9 @@ from wsi_attn.errors import OutputExistsError, UnknownNameError, UsageError
 from wsi_attn.export.run import ExportConfig, export_subject, target_of
 from wsi_attn.export.source import open_export_source, results_in
 from wsi_attn.geometry import Mpp, Region
+from wsi_attn.store.additions import write_root
+from wsi_attn.store.checked_files import scan
+from wsi_attn.store.schema import read_root
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.write import tile_slide
 
@@ -30,10 +33,18 @@ def subject(request, tmp_path):
     path = tmp_path / "marked.zarr"
     tile_slide(slide, path, TileConfig(tile_size=TILE, overlap=OVERLAP, tissue="none", min_tissue=0.0, workers=1))
     # One tile's score stands out: the one whose middle is nearest to the mark's.
-    array = zarr.open_array(path / "tiles" / "default" / "scores" / "tissue", mode="r+")
     coords = zarr.open_array(path / "tiles" / "default" / "coords", mode="r")[...]
-    array[...] = np.abs(coords + TILE / 2 - centre()).max(axis=1) == nearest(coords)
+    write_score(path, ..., np.abs(coords + TILE / 2 - centre()).max(axis=1) == nearest(coords))
     return open_export_source(path)
+
+
+def write_score(store, index, value):
+    """Change stored scores as a writer of the store does, with their checksums."""
+    scores = store / "tiles" / "default" / "scores" / "tissue"
+    zarr.open_array(scores, mode="r+")[index] = value
+    meta, _ = read_root(store)
+    changed = scan(scores, "tiles/default/scores/tissue")
+    write_root(store, replace(meta, files={**meta.files, **changed}))
 
 
 def nearest(coords):
@@ -65,7 +76,9 @@ def test_layers_are_scores_and_tissue(subject):
 def test_geojson_and_csv_hold_the_tiles(subject, tmp_path):
     features = json.loads(export(subject, "geojson", tmp_path, top=1).read_text())["features"]
     assert len(features) == 1
-    assert features[0]["geometry"]["coordinates"][0][0] == highest(subject)
+    # GeoJSON counts from the corner of the bounds, CSV from that of the whole slide.
+    corner = np.subtract(highest(subject), subject.qupath_origin).tolist()
+    assert features[0]["geometry"]["coordinates"][0][0] == corner
     assert features[0]["properties"]["objectType"] == "detection"
     measurements = features[0]["properties"]["measurements"]
     assert (measurements["tissue"], measurements["rank"]) == (1.0, 1)
@@ -161,7 +174,7 @@ def test_new_scores_are_another_export(subject, tmp_path):
     path, config = tmp_path / "s.ome.tiff", ExportConfig(workers=1, values=True)
     assert export_subject(subject, "ome-tiff", path, config)["state"] == "written"
     assert export_subject(subject, "ome-tiff", path, config)["state"] == "skipped"
-    zarr.open_array(subject.path / "tiles" / "default" / "scores" / "tissue", mode="r+")[0] = 0.5
+    write_score(subject.path, 0, 0.5)
     with pytest.raises(OutputExistsError, match="another input"):
         export_subject(subject, "ome-tiff", path, config)
 
