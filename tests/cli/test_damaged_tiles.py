@@ -108,3 +108,39 @@ def test_plain_images_and_strips(tmp_path: Path) -> None:
         wsi_attn("info", image)
         image.write_bytes(whole[: len(whole) // 2] + bytes(400) + whole[len(whole) // 2 + 400 :])
         wsi_attn("info", image, code=3).error()
+
+
+def test_damage_to_the_only_tile_of_a_slide(tmp_path: Path) -> None:
+    """OpenSlide would show altered pixels without a warning."""
+    with tifffile.TiffFile(SLIDE) as tiff:
+        pixels = np.ascontiguousarray(tiff.pages[0].asarray()[700:956, 900:1156])
+    slide = tmp_path / "one.tif"
+    tifffile.imwrite(slide, pixels, tile=(256, 256), compression="jpeg", photometric="rgb", metadata=None)
+    whole = slide.read_bytes()
+    with tifffile.TiffFile(slide) as tiff:
+        middle = tiff.pages[0].dataoffsets[0] + tiff.pages[0].databytecounts[0] // 2
+    slide.write_bytes(whole[:middle] + bytes(400) + whole[middle + 400 :])
+    done = wsi_attn("tile", slide, "-o", tmp_path / "s.zarr", "--tissue", "none", "--json")
+    assert done.json()[0]["unreadable_tiles"] == 1
+    assert "row 0, column 0" in wsi_attn("verify", tmp_path / "s.zarr", code=3).error()
+    assert "could not be decoded" in wsi_attn("export", slide, "--to", "dzi", "-o", tmp_path / "s.dzi").stderr
+
+
+@pytest.mark.parametrize("layout", [{"tile": (256, 256)}, {"rowsperstrip": 64}])
+def test_planes_stored_apart(layout: dict[str, object], tmp_path: Path) -> None:
+    with tifffile.TiffFile(SLIDE) as tiff:
+        pixels = np.ascontiguousarray(tiff.pages[0].asarray()[700:1212, 900:1412].transpose(2, 0, 1))
+    slide = tmp_path / "planes.tif"
+    options = {"compression": "jpeg", "photometric": "rgb", "planarconfig": "separate", "metadata": None, **layout}
+    tifffile.imwrite(slide, pixels, **options)
+    with tifffile.TiffFile(slide) as tiff:
+        page = tiff.pages[0]
+        middle = page.dataoffsets[-1] + page.databytecounts[-1] // 2
+    command = ("tile", slide, "-o", tmp_path / "s.zarr", "--tissue", "none", "--scores", "none", "--json")
+    assert wsi_attn(*command).json()[0]["unreadable_tiles"] == 0
+    whole = slide.read_bytes()
+    slide.write_bytes(whole[:middle] + bytes(200) + whole[middle + 200 :])
+    if "tile" in layout:
+        assert wsi_attn(*command, "--overwrite").json()[0]["unreadable_tiles"] >= 1
+    else:
+        assert "JPEG stream" in wsi_attn(*command, "--overwrite", code=3).error()

@@ -27,6 +27,7 @@ from wsi_attn.slides.tiff_samples import (
     needs_own_conversion,
     orientation_of,
     page_pixels,
+    prove_segments,
     refuse_colours,
     tag_name,
 )
@@ -214,6 +215,8 @@ def _read_tiff(path: Path, selector: str) -> _Picture:
             if len(series.pages) == 1 and needs_own_conversion(page):
                 pixels = page_pixels(page)
             else:
+                for part in series.pages:
+                    prove_segments(part)
                 array = series.asarray()
                 pixels = Photometry.of(page).rgb(np.moveaxis(array, 0, -1) if axes == "SYX" else array)
             properties = {}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from wsi_attn.encoding import JPEG, TileEncoding
 from wsi_attn.errors import SlideUnsupportedError
+from wsi_attn.jpeg_decoding import JpegCompletion, prove_jpeg
 from wsi_attn.slide import BACKGROUND, UInt8Array
 
 Decode = Callable[[bytes, int], UInt8Array]
@@ -208,8 +209,11 @@ def segment_decoder(page: Any) -> Decode | None:
         return _subsampled_decoder(page, photometry)
     decode = page.decode  # Reads the file on first access, so fetch it now.
     options = {"jpegtables": tables} if tables else {}
+    completion = JpegCompletion(None, tables) if int(page.compression) == JPEG_COMPRESSION else None
 
     def pixels(data: bytes, index: int) -> UInt8Array:
+        if completion is not None:
+            prove_jpeg(completion.complete(data))
         return photometry.rgb(np.asarray(decode(data, index, **options)[0][0]))  # (1, height, width, samples)
 
     return pixels
@@ -225,14 +229,16 @@ def planes_decoder(page: Any) -> DecodePlanes | None:
         return None
     if photometry.ycbcr is not None and _subsampling(page) != (1, 1):
         return None
-    decode, options = page.decode, {"jpegtables": page.jpegtables} if page.jpegtables else {}
-    tiles = len(page.dataoffsets) // page.samplesperpixel
+    decode, tiles = page.decode, len(page.dataoffsets) // page.samplesperpixel
+    grey = TileEncoding(JPEG, "GRAYSCALE", page.jpegtables) if int(page.compression) == JPEG_COMPRESSION else None
+
+    def plane(data: bytes, index: int) -> UInt8Array:
+        if grey is not None:  # tifffile's decoder ignores warnings
+            return grey.decode(data)[:, :, 0]
+        return np.asarray(decode(data, index)[0])[0, :, :, 0]
 
     def pixels(planes: Sequence[bytes], index: int) -> UInt8Array:
-        found = [
-            np.asarray(decode(data, number * tiles + index, **options)[0])[0, :, :, 0]
-            for number, data in enumerate(planes)
-        ]
+        found = [plane(data, number * tiles + index) for number, data in enumerate(planes)]
         return photometry.rgb(np.stack(found, axis=-1))
 
     return pixels
@@ -278,6 +284,22 @@ def page_pixels(page: Any) -> UInt8Array:
             raise ValueError(f"strip or tile {index} has {part.shape[1]} x {part.shape[0]} px")
         target[:] = part[: target.shape[0], : target.shape[1]]
     return pixels
+
+
+def prove_segments(page: Any) -> None:
+    """Decode all JPEG strips or tiles of a page strictly, for pages that tifffile reads, which ignores warnings.
+
+    Raises
+    ------
+    TileDecodeError : one is damaged.
+    """
+    if int(page.compression) != JPEG_COMPRESSION:
+        return
+    completion, file = JpegCompletion(None, page.jpegtables), page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if count:
+            file.seek(offset)
+            prove_jpeg(completion.complete(file.read(count)))
 
 
 def needs_own_conversion(page: Any) -> bool:

@@ -510,3 +510,14 @@ def test_info_names_the_orientation(tmp_path: Path) -> None:
     assert "512 x 384 px" in said
     assert "tiff.orientation 6 (applied)" in said
     assert "orientation tag is 6" in said
+
+
+def test_colour_streams_under_a_grey_tag(tmp_path: Path) -> None:
+    """The streams state YCbCr; OpenSlide shows their first component as grey."""
+    tissue, path = np.ascontiguousarray(PIXELS[:256, :256]), tmp_path / "a.tif"
+    stream = io.BytesIO()
+    Image.fromarray(tissue).save(stream, "JPEG", quality=95, subsampling="4:4:4")
+    options = {"photometric": "minisblack", "planarconfig": "contig", "tile": (256, 256), "compression": "jpeg"}
+    tifffile.imwrite(path, iter([stream.getvalue()]), shape=tissue.shape, dtype="uint8", metadata=None, **options)
+    with Image.open(stream) as image:
+        assert np.abs(whole(path) - np.asarray(image).astype(float)).max() <= 2

@@ -166,8 +166,8 @@ def test_streams_of_another_size_than_the_tag_says(tmp_path: Path) -> None:
     encoded = [streams.encode(part) for part in tiff_files.tiles_of(PIXELS[:256, :256], (128, 128))]
     options = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2), "metadata": None}
     tifffile.imwrite(path, iter(encoded), shape=(512, 512, 3), dtype="uint8", tile=(256, 256), **options)
-    with TiffReader(path) as slide, pytest.raises(NotEncodedError, match="128 x 128 px, not 256 x 256"):
-        slide.encoded_tiles(0)
+    with TiffReader(path) as slide, pytest.raises(SlideReadError, match="128 x 128 px, not 256 x 256"):
+        slide.read_region((0, 0), 0, (256, 256))
 
 
 def test_tiles_may_have_tables_of_their_own_beside_shared_ones(tmp_path: Path) -> None:
