@@ -214,7 +214,8 @@ def test_output_folders_are_not_files(
 def test_export_refuses_files_of_another_format(
     demo_slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    in_process(capsys, "export", demo_slide, "--to", "png", "-o", tmp_path / "a.jpg", code=2).error()
+    arguments = ("export", demo_slide, "--to", "png", "-o", tmp_path / "a.jpg")
+    assert "end with .png" in in_process(capsys, *arguments, code=2).error()
     assert not any(tmp_path.iterdir())
 
 

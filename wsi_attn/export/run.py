@@ -88,7 +88,8 @@ def target_of(subject: ExportSource, to: Format, output: Path, config: ExportCon
     endings = {"ome-tiff": (".ome.tiff", ".ome.tif", ".tiff", ".tif")}.get(to, (SUFFIXES[to],))
     if output.name.endswith(endings) and not (to == "ome-zarr" and output.is_dir() and not _is_zarr(output)):
         return output
-    files.check_folder(output, "--output")
+    if output.suffix.lower() in files.FILE_SUFFIXES and not output.exists():
+        raise UsageError(f"--output {output}: files of --to {to} end with {endings[0]}; rename it or name a folder")
     of = _of(subject, to, config)
     name = f".{of.replace(':', '-')}" if to in NAMED_BY_LAYER and of != NO_LAYER else ""
     return output / f"{subject.stem}{name}{SUFFIXES[to]}"
