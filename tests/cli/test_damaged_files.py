@@ -17,6 +17,8 @@ from tests.tiff_files import write_generic, write_svs
 from wsi_attn.slides import image_reader
 from wsi_attn.slides.tiff_pages import MAX_PAGES
 
+SLIDE = Path(__file__).parents[1] / "data" / "cmu1_small_region.svs"
+
 WIDTH, HEIGHT = 256, 257
 
 
@@ -148,3 +150,33 @@ def test_sound_files_are_not_refused(pixels: np.ndarray, tmp_path: Path, capsys:
     )
     tifffile.imwrite(one, pixels, photometric="rgb", metadata=None)
     in_process(capsys, "info", odd, planar, one)
+
+
+def _altered(path: Path, tag: int, value: bytes, *, field: bool = False) -> Path:
+    """A copy of the demo slide with the first bytes of the value, or the type, of a tag of its first page replaced."""
+    with tifffile.TiffFile(SLIDE) as tiff:
+        entry = tiff.pages[0].tags[tag]
+        at = entry.offset + 2 if field else entry.valueoffset
+    data = bytearray(SLIDE.read_bytes())
+    data[at : at + len(value)] = value
+    path.write_bytes(data)
+    return path
+
+
+def test_jpeg_tables_of_another_type_are_refused(tmp_path: Path) -> None:
+    assert "JPEG tables" in wsi_attn("info", _altered(tmp_path / "a.svs", 347, b"\6", field=True), code=3).error()
+
+
+def test_a_grey_tag_on_colour_tiles_without_markers_is_refused(tmp_path: Path) -> None:
+    assert "grey" in wsi_attn("info", _altered(tmp_path / "a.svs", 262, b"\0"), code=3).error()
+
+
+def test_old_style_jpeg_is_refused(tmp_path: Path) -> None:
+    """One flipped bit of the compression tag turns JPEG into it, with other colours."""
+    wsi_attn("info", _altered(tmp_path / "a.svs", 259, b"\6"), code=3).error()
+
+
+def test_a_tile_whose_length_is_lost_is_unreadable(tmp_path: Path) -> None:
+    slide = _altered(tmp_path / "a.svs", 325, bytes(2))
+    options = ("--tissue", "none", "--scores", "none", "--json")
+    assert wsi_attn("tile", slide, "-o", tmp_path / "a.zarr", *options).json()[0]["unreadable_tiles"] == 1

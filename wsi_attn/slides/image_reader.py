@@ -22,6 +22,7 @@ from wsi_attn.slides.orientation import ORIENTATION_PROPERTY, upright
 from wsi_attn.slides.properties import PixelSize
 from wsi_attn.slides.tiff_images import ImageFacts, choose_image, images_of, stated_pixel_size
 from wsi_attn.slides.tiff_samples import (
+    OLD_JPEG,
     Photometry,
     is_transparent_grey,
     needs_own_conversion,
@@ -240,6 +241,8 @@ def refuse_channels(series: Any) -> None:
     """
     refuse_stack(series)
     refuse_depth(series.keyframe)
+    if int(series.keyframe.compression) == OLD_JPEG:
+        raise SlideUnsupportedError("old-style JPEG (compression 6), whose colours are not defined: convert it to JPEG")
     refuse_colours(series.keyframe)
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import tifffile
 
-from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
-from wsi_attn.errors import SlideUnsupportedError
+from wsi_attn.encoding import CHANNELS, JPEG, JPEG2000, TileEncoding
+from wsi_attn.errors import SlideTruncatedError, SlideUnsupportedError
 from wsi_attn.slide import Level
 from wsi_attn.slides.image_reader import refuse_channels
 from wsi_attn.slides.leica_metadata import scanned_area
@@ -224,6 +224,11 @@ def _jpeg_source(page: TiledPage, name: str) -> LevelSource:
         by_tag = replace(encoding, colorspace=tagged) if tagged else None
         return LevelSource(page, encoding, reason, name, tagged=by_tag)
     space = next(iter(found)) if len(found) == 1 else None
+    if space is None and page.samples == CHANNELS and page.colours.startswith("MINIS"):
+        raise SlideTruncatedError(  # not "unsupported": it would be read as a plain image, with the colours of the tag
+            f"its tag states grey ({page.colours}), but its JPEG tiles have {CHANNELS} components of unknown colours: "
+            "the tag is damaged, copy or convert it again"
+        )
     if space is None or COLOUR_SPACES.get(space) != page.samples or page.colours not in COLOURS_OF_JPEG:
         return _decoded_here(page, f"its JPEG tiles have {page.colours} in {page.samples} samples", name)
     by_tag = TileEncoding(JPEG, tagged, page.tables) if tagged else None

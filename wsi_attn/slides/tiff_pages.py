@@ -122,6 +122,7 @@ def tiled_page(page: Any) -> TiledPage | None:
     size, tile = Size(key.imagewidth, key.imagelength), Size(key.tilewidth, key.tilelength)
     grid = -(-size.height // tile.height), -(-size.width // tile.width)
     offsets, lengths = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+    lengths = _with_lost_lengths(offsets, lengths)
     if len(offsets) != grid[0] * grid[1] * planes or len(lengths) != len(offsets):
         return None
     apart = offsets.reshape(planes, *grid), lengths.reshape(planes, *grid)
@@ -145,6 +146,17 @@ def tiled_page(page: Any) -> TiledPage | None:
         planes=() if interleaved else tuple(zip(apart[0], apart[1], strict=True)),
         decode_planes=None if interleaved else planes_decoder(key),
     )
+
+
+def _with_lost_lengths(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Lengths, with 1 for tiles of length 0 that have data: no decoder accepts a single byte, so they are unreadable.
+
+    Missing tiles have offset 0 or, if the writer stored an empty tile, the offset of the next one.
+    """
+    if not (suspects := (lengths == 0) & (offsets > 0)).any():
+        return lengths
+    _, places, counts = np.unique(offsets, return_inverse=True, return_counts=True)
+    return np.where(suspects & (counts[places] == 1), 1, lengths)
 
 
 def stated_colours(file: BinaryIO, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> frozenset[str | None]:
@@ -210,6 +222,8 @@ def refuse_contradiction(path: Path, page: Any, *, strips: bool) -> None:
     else:
         rows = min(max(1, int(key.rowsperstrip)), height)
         count, what = -(-height // rows) * int(key.imagedepth) * planes, "strips"
+    if key.jpegtables is not None and not isinstance(key.jpegtables, bytes):
+        raise SlideTruncatedError(f"{path} is damaged: its JPEG tables are not bytes; copy it again")
     if len(page.dataoffsets) != count:
         raise SlideTruncatedError(
             f"{path} is damaged: an image of {width} x {height} px has {count} {what}, but the file lists "

@@ -28,7 +28,9 @@ DecodePlanes = Callable[[Sequence[bytes], int], UInt8Array]
 COLOURS = ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "PALETTE")
 """Supported values of PhotometricInterpretation; others need a colour profile."""
 
-JPEG_COMPRESSION = 7
+JPEG_COMPRESSION, OLD_JPEG = 7, 6
+"""Decoders disagree about the colours of JPEG as it was before TIFF Technical Note 2."""
+
 UNCOMPRESSED = 1
 ASSOCIATED, UNASSOCIATED = 1, 2
 """Values of ExtraSamples that mean transparency; 0 is unspecified and ignored."""
@@ -195,6 +197,8 @@ def segment_decoder(page: Any) -> Decode | None:
     Colours that cannot be converted raise `SlideUnsupportedError` when they are decoded.
     """
     if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.bitspersample not in (1, 8):
+        return None
+    if int(page.compression) == OLD_JPEG:
         return None
     tables = page.jpegtables
     colorspace = JPEG_COLOURS.get((tag_name(page.photometric), page.samplesperpixel))
