@@ -86,6 +86,12 @@ def test_bad_records_are_exit_code_3_and_the_others_are_drawn(
     assert len(result.stdout.splitlines()) == 1
 
 
+@pytest.mark.parametrize("width", [2**70, 2**31 - 1, 3000000])
+def test_a_size_that_is_not_the_slides_is_refused(old: Path, capsys: pytest.CaptureFixture[str], width: int) -> None:
+    old.write_text(json.dumps({**json.loads(old.read_text()), "size": [width, 2967]}))
+    in_process(capsys, "heatmap", old, code=3).error()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
 def test_a_name_that_is_not_utf8_goes_through_all_commands(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]

@@ -119,6 +119,11 @@ class ExportSource:
                 raise PredictionError(
                     f"{self.slide} is not the slide of this prediction; set the path of the right one with --slide"
                 )
+            if self.prediction and slide.info.size0 != self.size0:
+                raise PredictionError(
+                    f"{self.slide} is {slide.info.size0.width} x {slide.info.size0.height} px, and its prediction "
+                    f"states {self.size0.width} x {self.size0.height} px: the record is damaged, rerun predict"
+                )
             yield slide
 
     @property

@@ -20,8 +20,11 @@ from wsi_attn.paths import path_from_text, path_to_text
 SCHEMA_VERSION = 2
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=0)]
-Pixels = Annotated[int, Meta(ge=1)]
+MAX_PIXELS = 2**31 - 1
+"""Largest coordinate that image libraries can draw."""
+
+Count = Annotated[int, Meta(ge=0, le=MAX_PIXELS)]
+Pixels = Annotated[int, Meta(ge=1, le=MAX_PIXELS)]
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 
