@@ -2,7 +2,7 @@
 
 An OpenSlide handle that failed once fails for all later reads and threads. A failed read therefore replaces the handle
 and is retried once on a new handle, so that one damaged tile does not affect the rest of the slide. Reads run in
-parallel, because OpenSlide releases the interpreter lock.
+parallel, because OpenSlide releases the interpreter lock. The JPEG data of NDPI files are proven first.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from wsi_attn.slide import EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.slides.colour_profile import DAMAGED, checked_profile
 from wsi_attn.slides.dicom_series import series_of
 from wsi_attn.slides.image_reader import refuse_depth, refuse_stack
+from wsi_attn.slides.ndpi_proof import NdpiProof
 from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
 from wsi_attn.slides.tiff_samples import over_background, refuse_colours, tag_name
 
@@ -48,6 +49,7 @@ class OpenSlideReader:
         self._closed = False
         self._handle = self._open()
         self._factors = self._handle.level_downsamples
+        self._proof = NdpiProof(path) if vendor == "hamamatsu" else None
         try:
             self.info = self._read_info(vendor, description, slide_mpp)
         except (KeyError, ValueError) as error:  # Property names or values that are not text, in damaged files.
@@ -104,8 +106,11 @@ class OpenSlideReader:
         factor = self._factors[level]
         frame = self.info.levels[level]
         x, y = round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y)
+        corner = round(x * factor), round(y * factor)
+        if self._proof is not None:
+            self._proof.prove(level, frame.size, (corner[0] / factor, corner[1] / factor), size)
         try:
-            image = self._read((round(x * factor), round(y * factor)), level, size)
+            image = self._read(corner, level, size)
         except openslide.OpenSlideError as error:
             raise SlideReadError(f"{self._path}: level {level}, region at {xy0}, size {size}: {error}") from error
         rgba = np.asarray(image)
@@ -144,6 +149,8 @@ class OpenSlideReader:
         if not self._closed:
             self._closed = True
             self._handle.close()
+            if self._proof is not None:
+                self._proof.close()
 
     def __enter__(self) -> Self:
         return self
