@@ -113,8 +113,8 @@ def test_the_learned_map_is_written(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("system", "option", "value", "said"),
     [
-        ("global-spatial", "--fusion", "concat", "no fusion"),
-        ("dual-cross", "--map-by", "free", "no map by"),
+        ("global-spatial", "--fusion", "concat", "no option --fusion"),
+        ("dual-cross", "--map-by", "free", "no option --map-by"),
         ("global-spatial", "--map-after", "first", "--map-after takes"),
         ("global-spatial", "--view-size", "30", "multiple of 8"),
     ],

@@ -260,14 +260,14 @@ def test_the_plain_baseline_trains_through_the_same_loop(manifest: Path, tmp_pat
     error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--heads", "2", code=2).error()
     assert "--model cnn has no option --heads" in error
     error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--warm-up-epochs", "1", code=2).error()
-    assert "no global head" in error
+    assert "no separate global head" in error
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--schedule", "cosin"), "did you mean cosine"),
-        (("--coarse-widths", "8,x"), "--coarse-widths takes whole numbers"),
+        (("--coarse-widths", "8,x"), "--coarse-widths takes positive integers"),
         (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a CUDA device"),
     ],
 )

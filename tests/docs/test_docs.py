@@ -79,7 +79,8 @@ session only loads the completion.
 | 3 | input unreadable or invalid |
 | 4 | some of several inputs failed |
 | 5 | an optional dependency is missing |
-| 130 | interrupted |
+| 130 | interrupted by Ctrl-C |
+| 143 | ended by a termination signal |
 
 All commands that compute accept `--threads N`; see [performance.md](performance.md).
 """

@@ -108,7 +108,7 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
     polygons: list[Path] = []
     for path in paths:
         if not slide_exists(path):
-            raise SlideNotFoundError(f"There is no file {path}")
+            raise SlideNotFoundError(f"file not found: {path}")
         if path.name.endswith(MAPS_SUFFIX):  # the maps of a prediction stand for it
             path = path.with_name(path.name.removesuffix(MAPS_SUFFIX) + SUFFIX)
         is_folder = path.is_dir() and path.suffix != ".zarr" and not (path / "zarr.json").exists()

@@ -189,7 +189,8 @@ def test_a_second_grid_is_added_without_touching_pixels(tmp_path):
         coarse = tile_slide(slide, output, TileConfig(tile_size=64, mpp=1.0, grid="coarse", min_tissue=0))
         again = tile_slide(slide, output, TileConfig(tile_size=64, mpp=1.0, grid="coarse", min_tissue=0))
     assert (added.state, coarse.state, again.state) == ("added", "added", "skipped")
-    assert all(file.read_bytes() == data for file, data in before.items())
+    changed = {file.relative_to(output).as_posix() for file, data in before.items() if file.read_bytes() != data}
+    assert changed <= {"zarr.json", "tiles/zarr.json"}  # the metadata that lists the grids and their checksums
     with TileStore.open(output) as store:
         assert store.grids() == ("coarse", "default", "fine")
         assert (np.diff(np.unique(store.coords("fine")[:, 0])) % 192 == 0).all()

@@ -77,7 +77,7 @@ def test_batches_are_whole_where_the_map_is_made_of_them(manifest: Path) -> None
     batches = part(manifest, CONFIG, map_by="batch").batches(0, training=True)
     assert [len(item.rows) for item in batches] == [4, 4]
     assert sorted(len(item.rows) for item in part(manifest, CONFIG).batches(0, training=True)) == [2, 4, 4]
-    with pytest.raises(UsageError, match="fewer than a batch"):
+    with pytest.raises(UsageError, match="do not fill one batch"):
         part(manifest, TrainConfig(system="global-spatial", batch_size=16), map_by="batch").steps()
 
 

@@ -220,7 +220,7 @@ def test_waiting_is_measured() -> None:
 def test_settings_that_are_none(fabric: Fabric) -> None:
     with pytest.raises(UnknownNameError, match="did you mean cosine"):
         TrainConfig(schedule="cosin")
-    with pytest.raises(UsageError, match="at least two parts"):
+    with pytest.raises(UsageError, match="at least 2 folds"):
         TrainConfig(folds=1)
     with pytest.raises(UsageError, match="16-mixed needs a CUDA device"):
         make_fabric(TrainConfig(precision="16-mixed"))

@@ -164,7 +164,7 @@ def test_other_settings_options_or_data_are_refused(manifest: Path, whole: Path,
         with pytest.raises(OutputExistsError, match="--overwrite"):
             train(*arguments)
     (tmp_path / "thesis.docx").touch()
-    with pytest.raises(OutputExistsError, match="no training run"):
+    with pytest.raises(OutputExistsError, match="not a training run"):
         train(manifest, tmp_path, CONFIG, NETWORK)
     assert (tmp_path / "thesis.docx").exists()
 
@@ -201,7 +201,7 @@ def test_checkpoint_says_what_it_was_made_of(manifest: Path, whole: Path) -> Non
     ("rows", "said"),
     [
         (["0_0.png,red,p0,", "0_1.png,red,p1,"], "at least two"),
-        (["0_0.png,red,p0,", "1_0.png,green,p1,"], "no patient can be spared"),
+        (["0_0.png,red,p0,", "1_0.png,green,p1,"], "too few patients"),
         (["0_0.png,red,p0,train", "1_0.png,green,p1,train", "2_0.png,blue,p2,val"], "row 4: label 'blue'"),
     ],
 )
