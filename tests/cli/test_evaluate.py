@@ -38,7 +38,7 @@ def test_the_report_folder(folder: Path, tmp_path: Path) -> None:
     for row in rows:
         shares = [float(row[f"probability:{label}"]) for label in SPEC.labels]
         assert sum(shares) == pytest.approx(1, abs=1e-5)
-        assert row["called"] == SPEC.labels[int(np.argmax(shares))]
+        assert row["predicted"] == SPEC.labels[int(np.argmax(shares))]
         assert set(row["set:0.9"].split("|")) <= {"", *SPEC.labels}
     assert "set:0.95" not in rows[0]
 

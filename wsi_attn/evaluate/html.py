@@ -117,7 +117,7 @@ def _classes(report: Mapping[str, Any]) -> list[str]:
 def _confusion(report: Mapping[str, Any]) -> list[str]:
     """Shade rows by the share of the true label's images."""
     names = report["labels"]
-    lines = ["<table>", "<caption>Rows: true label. Columns: called label.</caption>"]
+    lines = ["<table>", "<caption>Rows: true label. Columns: predicted label.</caption>"]
     lines.append("<tr><th></th>" + "".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>")
     for name, counts in zip(names, report["confusion_matrix"], strict=True):
         total = max(1, sum(counts))
@@ -184,7 +184,7 @@ def _operating(report: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     said = (
-        f"<p>{escape(found['positive'])} is called where its probability is at least {_number(found['threshold'])}, "
+        f"<p>{escape(found['positive'])} is predicted where its probability is at least {_number(found['threshold'])}, "
         f"chosen on {escape(found['chosen_on'])} for a sensitivity of {found['wanted_sensitivity']:g}.</p>"
     )
     keys = ("sensitivity", "specificity", "precision", "negative_predictive_value")

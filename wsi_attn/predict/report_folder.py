@@ -57,7 +57,7 @@ def write_report_folder(
 def predictions_table(answers: Sequence[RowPrediction], report: dict[str, Any], manifest: Path) -> str:
     """Return a CSV with a header and one line per predicted row.
 
-    Columns: `path` (relative to the manifest, several images separated by `;`), `patient`, `label` (true), `called`,
+    Columns: `path` (relative to the manifest, several images separated by `;`), `patient`, `label` (true), `predicted`,
     `probability:LABEL` for each label, `entropy`, `margin`, the terms of Monte-Carlo dropout if used, and
     `set:COVERAGE`, the labels of the prediction set separated by `|`, for each coverage with a threshold.
     """
@@ -69,7 +69,7 @@ def predictions_table(answers: Sequence[RowPrediction], report: dict[str, Any], 
     names = [f"probability:{label}" for label in labels]
     sets = [f"set:{coverage}" for coverage in thresholds]
     terms = [name for name in answers[0].uncertainty if name != "entropy"]
-    writer.writerow(["path", "patient", "label", "called", *names, "entropy", "margin", *terms, *sets])
+    writer.writerow(["path", "patient", "label", "predicted", *names, "entropy", "margin", *terms, *sets])
     for answer in answers:
         p, uncertainty = answer.probabilities, uncertainty_of(answer.probabilities)
         members = [in_set(p, threshold) for threshold in thresholds.values()]
