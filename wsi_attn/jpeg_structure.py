@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attn.errors import TileDecodeError
 from wsi_attn.jpeg_decoding import EOI, SOI, SOS, damage, read_segment
 
 PADDING_BYTES = 16
@@ -17,6 +21,9 @@ RST0 = 0xD0
 SEQUENTIAL, PROGRESSIVE, LOSSLESS, ARITHMETIC = {0xC0, 0xC1}, {0xC2}, {0xC3}, {0xC9, 0xCA}
 FRAMES = SEQUENTIAL | PROGRESSIVE | LOSSLESS | ARITHMETIC
 """Frame types supported by libjpeg-turbo."""
+
+BATCH_BYTES = 1 << 23
+"""Bytes searched at once: enough for threads to rarely wait for the interpreter lock, a few MB of memory each."""
 
 LEAST_BITS = 2
 """Minimum bits of a block in a sequential frame: one code each for the DC coefficient and the end of the block."""
@@ -62,6 +69,33 @@ class JpegStructure:
             return self._parse(data)
         except struct.error as error:
             raise damage(data, "a segment is shorter than its content") from error
+
+    def are_whole(self, tiles: Sequence[bytes | memoryview]) -> NDArray[np.bool_]:
+        """Check many tiles; the result is that of `check` for each.
+
+        Markers of several tiles are searched at once in NumPy, which releases the interpreter lock: tiles with the
+        usual header followed by the expected markers are whole, and only the others are checked one by one.
+
+        Returns
+        -------
+        bool (N,): False for damaged tiles.
+        """
+        whole = np.zeros(len(tiles), np.bool_)
+        batch = max(1, BATCH_BYTES * len(tiles) // (1 + sum(map(len, tiles))))
+        for start in range(0, len(tiles), batch):
+            part = tiles[start : start + batch]
+            usual = [False] * len(part) if self._known is None else _have_markers(part, *self._known)
+            whole[start : start + batch] = [
+                fits or self._is_whole(tile) for fits, tile in zip(usual, part, strict=True)
+            ]
+        return whole
+
+    def _is_whole(self, tile: bytes | memoryview) -> bool:
+        try:
+            self.check(tile)
+        except TileDecodeError:
+            return False
+        return True
 
     def _parse(self, data: bytes | memoryview) -> None:
         if bytes(data[:2]) != SOI:
@@ -242,6 +276,26 @@ def _table_segments(tables: bytes) -> Iterator[tuple[int, bytes]]:
     while place + 4 <= len(tables):
         marker, begin, place = read_segment(tables, place)
         yield marker, tables[begin:place]
+
+
+def _have_markers(tiles: Sequence[bytes | memoryview], head: bytes, scan: _Scan) -> list[bool]:
+    """Whether each tile is `head`, one scan with exactly its restart markers, and the end of image."""
+    joined = b"".join(tiles)
+    values = np.frombuffer(joined, np.uint8)
+    is_marker = values[:-1] == 0xFF
+    np.logical_and(is_marker, values[1:], out=is_marker)
+    places: NDArray[np.int64] = np.flatnonzero(is_marker)
+    codes = values[places + 1].tobytes()
+    ends = np.cumsum(np.fromiter(map(len, tiles), np.int64, len(tiles)))
+    starts = np.concatenate([[0], ends[:-1]])
+    first, last = np.searchsorted(places, starts + len(head)), np.searchsorted(places, ends - 1)
+    end_of_image = places[np.maximum(last - 1, 0)] if len(places) else ends
+    sized = (end_of_image - starts - len(head) >= scan.least_bytes) & (ends - end_of_image - len(EOI) <= PADDING_BYTES)
+    expected = bytes(RST0 + number % 8 for number in range(scan.restarts)) + EOI[1:]
+    return [
+        fits and codes[begin:end] == expected and joined.startswith(head, start)
+        for fits, begin, end, start in zip(sized.tolist(), first.tolist(), last.tolist(), starts.tolist(), strict=True)
+    ]
 
 
 def _end_of_scan(data: bytes | memoryview, start: int, scan: _Scan) -> int:

@@ -12,9 +12,6 @@ from pathlib import Path
 from wsi_attn.store.schema import FileInfo
 from wsi_attn.store.sharding import crc32c
 
-BUFFER_BYTES = 1 << 20
-"""Size of the write buffer: a shard has hundreds of parts, most of them small."""
-
 
 class FolderBackend:
     """The files of one store in a folder, named as by Zarr's `LocalStore`.
@@ -39,20 +36,21 @@ class FolderBackend:
     def put(self, key: str, *parts: bytes | memoryview) -> FileInfo:
         """Write a file from its parts, replacing an existing one; returns its size and checksum."""
         path = self.folder / key
+        content = b"".join(parts)  # a shard has hundreds of parts; one write and one checksum are faster
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
         try:
             try:
-                file = temporary.open("wb", BUFFER_BYTES)
+                file = temporary.open("wb")
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                file = temporary.open("wb", BUFFER_BYTES)
+                file = temporary.open("wb")
             with file:
-                file.writelines(parts)
+                file.write(content)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        self.written[key] = FileInfo(sum(map(len, parts)), crc32c(*parts))
+        self.written[key] = FileInfo(len(content), crc32c(content))
         return self.written[key]
 
     def delete(self, key: str) -> None:

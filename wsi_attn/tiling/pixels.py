@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.errors import SlideReadError, TileDecodeError
+from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, Slide, UInt8Array
 from wsi_attn.slides.view import read_region_at
@@ -54,18 +54,10 @@ def copy_chunks(tiles: EncodedTiles, wanted: NDArray[np.bool_], block: Region) -
         data = tiles.read(places)
     except SlideReadError:
         data = [_read_tile(tiles, place) for place in places]
-    good = np.fromiter((_is_whole(tiles, chunk) for chunk in data), np.bool_, len(data))
+    good = tiles.encoding.are_whole(data, tiles.tile_size)
     if good.all():
         return Chunks(cells, data, _no_cells())
     return Chunks(cells[good], [chunk for chunk, whole in zip(data, good, strict=True) if whole], cells[~good])
-
-
-def _is_whole(tiles: EncodedTiles, data: bytes | memoryview) -> bool:
-    try:
-        tiles.encoding.check(data, tiles.tile_size)
-    except TileDecodeError:
-        return False
-    return True
 
 
 def _read_tile(tiles: EncodedTiles, place: tuple[int, int]) -> bytes | memoryview:

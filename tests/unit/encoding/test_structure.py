@@ -138,6 +138,31 @@ def test_damaged_structure_of_jpeg_is_found(name: str) -> None:
         YCBCR.check(damaged, SIDE)
 
 
+def test_many_tiles_are_checked_as_one_by_one() -> None:
+    restarts = jpeg(restart_marker_rows=1)
+    damaged = [*damaged_jpegs().values(), restarts[:-20] + EOI, restarts + b"\xff"]
+    for sound in (jpeg(), restarts):  # the header that is usual, thus known
+        tiles = [part for data in damaged for part in (sound, data, sound + bytes(16))]
+        encoding = TileEncoding(JPEG, "YCBCR")
+        assert encoding.are_whole([sound], SIDE).tolist() == [True]
+        assert encoding.are_whole(tiles, SIDE).tolist() == [_passes(encoding, tile) for tile in tiles]
+    assert YCBCR.are_whole([], SIDE).shape == (0,)
+
+
+def test_damaged_jpeg2000_among_many_tiles_is_found() -> None:
+    damaged = list(damaged_jpeg2000s().values())
+    found = TileEncoding(JPEG2000).are_whole([jpeg2000(), *damaged], SIDE)
+    assert found.tolist() == [True] + [False] * len(damaged)
+
+
+def _passes(encoding: TileEncoding, tile: bytes) -> bool:
+    try:
+        encoding.check(tile, SIDE)
+    except TileDecodeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("options", [{}, {"no_jp2": False}, {"tile_size": (32, 32)}, {"num_resolutions": 3}])
 def test_sound_jpeg2000_passes(options: dict[str, object]) -> None:
     stream = jpeg2000(**options)
