@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from wsi_attn.export.source import ExportSource
     from wsi_attn.heatmaps.layer import Mode
     from wsi_attn.models.checkpoint import Checkpoint
-    from wsi_attn.predict.slide import PredictConfig
-    from wsi_attn.segment.slide import SegmentConfig
+    from wsi_attn.tasks.classification.slide import PredictConfig
+    from wsi_attn.tasks.config import TrainConfig
+    from wsi_attn.tasks.segmentation.slide import SegmentConfig
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tissue.mask import TissueMask
-    from wsi_attn.train.config import TrainConfig
 
 __all__ = [
     "TileStore",
@@ -156,7 +156,7 @@ def predict_slide(
     model
         A model of `load_model`, or its name or folder; load it once to predict many slides.
     config
-        `wsi_attn.predict.slide.PredictConfig`: coverage, exhaustive maps, dropout.
+        `wsi_attn.tasks.classification.slide.PredictConfig`: coverage, exhaustive maps, dropout.
 
     Returns
     -------
@@ -167,8 +167,8 @@ def predict_slide(
     ------
     ModelMismatchError, MissingMppError, TissueError : the model cannot be applied to the slide.
     """
-    from wsi_attn.predict.slide import PredictConfig
-    from wsi_attn.predict.slide import predict_slide as predict
+    from wsi_attn.tasks.classification.slide import PredictConfig
+    from wsi_attn.tasks.classification.slide import predict_slide as predict
 
     with _opened(slide) as source:
         return predict(source, _loaded(model), config or PredictConfig(), progress)
@@ -194,8 +194,8 @@ def segment_slide(
     UsageError : the model is not a segmentation model.
     OutputExistsError : the folder contains results of another slide, model or setting and `overwrite` is not set.
     """
-    from wsi_attn.segment.slide import SegmentConfig, finished_record, output_paths
-    from wsi_attn.segment.slide import segment_slide as segment
+    from wsi_attn.tasks.segmentation.slide import SegmentConfig, finished_record, output_paths
+    from wsi_attn.tasks.segmentation.slide import segment_slide as segment
 
     folder, settings, checkpoint = Path(output), config or SegmentConfig(), _loaded(model)
     with _opened(slide) as source:
@@ -225,7 +225,7 @@ def train(
     output
         The folder of the run.
     config
-        `wsi_attn.train.config.TrainConfig`: system, epochs, learning rate, resolution; without `folds`.
+        `wsi_attn.tasks.config.TrainConfig`: system, epochs, learning rate, resolution; without `folds`.
     **network
         Options of the network, such as `coarse_factor=4`.
 
@@ -236,7 +236,7 @@ def train(
     """
     from wsi_attn.models.base import SEGMENTATION
     from wsi_attn.models.systems import task_of
-    from wsi_attn.train.config import TrainConfig
+    from wsi_attn.tasks.config import TrainConfig
     from wsi_attn.train.run import train as train_classifier
     from wsi_attn.train.segmentation import train_segmentation
 
@@ -276,9 +276,9 @@ def evaluate(
     ManifestError : there are no such rows, or none of them can be predicted.
     """
     from wsi_attn.models.base import SEGMENTATION
-    from wsi_attn.predict.cohort import evaluate_manifest
-    from wsi_attn.predict.slide import PredictConfig
-    from wsi_attn.segment.evaluation import evaluate_manifest as evaluate_segmentation
+    from wsi_attn.tasks.classification.cohort import evaluate_manifest
+    from wsi_attn.tasks.classification.slide import PredictConfig
+    from wsi_attn.tasks.segmentation.evaluation import evaluate_manifest as evaluate_segmentation
 
     named = [_loaded(folder) for folder in find_models(str(model))] if isinstance(model, str | Path) else [model]
     if named[0].spec.task == SEGMENTATION:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.cli.runner import in_process, wsi_attn
-from wsi_attn.predict.exhaustive import ATTENTION
 from wsi_attn.store.predictions import read_prediction
+from wsi_attn.tasks.classification.exhaustive import ATTENTION
 
 SLIDE = Path(__file__).parents[1] / "data" / "cmu1_small_region.svs"
 

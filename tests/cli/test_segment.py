@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.cli.runner import Result, in_process, wsi_attn
-from wsi_attn.segment import labels as labels_module
 from wsi_attn.store import additions
 from wsi_attn.store.schema import read_meta
+from wsi_attn.tasks.segmentation import labels as labels_module
 from wsi_attn.viewer.collection import collect
 from wsi_attn.viewer.overlays import polygons_of
 
@@ -243,7 +243,7 @@ def test_a_killed_segmentation_ends_as_one_that_was_not(run: Path, manifest: Pat
     image = tmp_path / "large.png"
     Image.fromarray(pixels).save(image)
     program = (
-        "import sys; import wsi_attn.segment.labels as labels; labels.BLOCK = 64; "
+        "import sys; import wsi_attn.tasks.segmentation.labels as labels; labels.BLOCK = 64; "
         "from wsi_attn.cli.app import run; sys.exit(run(sys.argv[1:]))"
     )
 

@@ -68,9 +68,9 @@ def test_import_loads_nothing_heavy_and_subpackages_stay_callable() -> None:
     code = (
         "import sys, wsi_attn\n"
         "assert not {'numpy', 'torch', 'zarr', 'PIL'} & set(sys.modules), sys.modules\n"
-        "from wsi_attn.train.config import TrainConfig\n"
+        "from wsi_attn.tasks.config import TrainConfig\n"
         "import wsi_attn.export.run\n"
         "assert callable(wsi_attn.train) and callable(wsi_attn.export) and callable(wsi_attn.evaluate)\n"
-        "assert wsi_attn.train.config.TrainConfig is TrainConfig\n"
+        "assert wsi_attn.tasks.config.TrainConfig is TrainConfig\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

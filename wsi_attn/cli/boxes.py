@@ -101,7 +101,7 @@ def _finder(method: str, model: str, device: str) -> Callable[[Slide], FoundBoxe
         from wsi_attn.data.boxes import salient_boxes
 
         return salient_boxes
-    from wsi_attn.segment.boxes import box_finder  # Imports torch.
+    from wsi_attn.tasks.segmentation.boxes import box_finder  # Imports torch.
 
     return box_finder(method, model, resolve_device(device))
 

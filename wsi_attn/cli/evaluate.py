@@ -73,9 +73,9 @@ def evaluate(
     if (sensitivity is None) != (positive is None):
         raise UsageError("--sensitivity and --positive must be used together")
     folders = find_models(model)
+    from wsi_attn.inference.evaluation import Evaluation, evaluate_into
     from wsi_attn.models.checkpoint import load_checkpoint
-    from wsi_attn.predict.evaluation import Evaluation, evaluate_into
-    from wsi_attn.predict.slide import PredictConfig
+    from wsi_attn.tasks.classification.slide import PredictConfig
 
     console = Console(quiet=quiet)
     wanted = Evaluation(manifest, split, seed, sensitivity, positive, shlex.join(["wsi-attn", *sys.argv[1:]]))

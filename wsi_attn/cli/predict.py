@@ -32,7 +32,7 @@ from wsi_attn.models.zoo import DEFAULT, find_model
 
 if TYPE_CHECKING:
     from wsi_attn.export.heatmap import HeatmapFiles
-    from wsi_attn.predict.batch import Outcome
+    from wsi_attn.inference.batch import Outcome
     from wsi_attn.store.predictions import SlidePrediction
 
 Folder = Annotated[
@@ -123,10 +123,10 @@ def predict(
     """
     inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
     from wsi_attn.evaluate.conformal import threshold_of
+    from wsi_attn.inference.batch import predict_paths
     from wsi_attn.models.checkpoint import load_checkpoint
-    from wsi_attn.predict.batch import predict_paths
-    from wsi_attn.predict.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, check_referral
     from wsi_attn.store.predictions import Referral
+    from wsi_attn.tasks.classification.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, check_referral
 
     if refer_above is None and refer_by != "entropy":
         raise UsageError("--refer-by has no effect without --refer-above; add --refer-above with a threshold")

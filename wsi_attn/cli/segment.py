@@ -74,11 +74,11 @@ def segment(
     each to --output.
     """
     inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
+    from wsi_attn.inference.segment_batch import segment_paths
     from wsi_attn.models.checkpoint import load_checkpoint
-    from wsi_attn.segment.batch import segment_paths
-    from wsi_attn.segment.evaluation import segmenter
-    from wsi_attn.segment.slide import SegmentConfig
-    from wsi_attn.segment.windows import Windows, default_overlap
+    from wsi_attn.tasks.segmentation.evaluation import segmenter
+    from wsi_attn.tasks.segmentation.slide import SegmentConfig
+    from wsi_attn.tasks.segmentation.windows import Windows, default_overlap
 
     checkpoint = load_checkpoint(folder, resolve_device(device))
     side = tile or segmenter(checkpoint).config.crop

@@ -134,7 +134,7 @@ def train(
     }
     from wsi_attn.models.base import SEGMENTATION
     from wsi_attn.models.systems import task_of
-    from wsi_attn.train.config import Resources, TrainConfig
+    from wsi_attn.tasks.config import Resources, TrainConfig
     from wsi_attn.train.folds import cross_validate
     from wsi_attn.train.run import train as train_run
     from wsi_attn.train.segmentation import train_segmentation

@@ -17,15 +17,15 @@ from wsi_attn.data.sources import open_row
 from wsi_attn.evaluate.baseline import thumbnail_svm
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.checkpoint import CARD, CONFIG, Checkpoint, load_checkpoint, read_config
-from wsi_attn.predict.cohort import evaluate_manifest
-from wsi_attn.predict.slide import PredictConfig
 from wsi_attn.recipes import cellularity, fungi
 from wsi_attn.recipes.card import recipe_card
 from wsi_attn.recipes.fields import Field, write_fields
 from wsi_attn.recipes.hot_spots import hot_spot_quality
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import BatchProgress, no_progress
-from wsi_attn.train.config import TrainConfig
+from wsi_attn.tasks.classification.cohort import evaluate_manifest
+from wsi_attn.tasks.classification.slide import PredictConfig
+from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.train.run import train
 
 THUMBNAIL = 32

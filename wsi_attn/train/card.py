@@ -8,7 +8,7 @@ from typing import Any
 
 from wsi_attn.data.manifest import Row
 from wsi_attn.models.checkpoint import ModelSpec
-from wsi_attn.train.config import TrainConfig
+from wsi_attn.tasks.config import TrainConfig
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "ece")
 

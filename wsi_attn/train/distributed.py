@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 
 from wsi_attn.errors import UsageError
-from wsi_attn.train.config import TrainConfig
+from wsi_attn.tasks.config import TrainConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -17,7 +17,7 @@ from wsi_attn.data.splits import fold_rows
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.slide import BatchProgress, no_progress
-from wsi_attn.train.config import Resources, TrainConfig
+from wsi_attn.tasks.config import Resources, TrainConfig
 from wsi_attn.train.run import METRICS, PREDICTIONS, REPORT, check_rows, claim_together, train_rows, training_context
 from wsi_attn.train.start import NO_WEIGHTS
 

@@ -17,13 +17,14 @@ from torch.optim.swa_utils import AveragedModel
 from wsi_attn.errors import DivergedError
 from wsi_attn.models.base import SlideModel
 from wsi_attn.slide import Progress, no_progress
+from wsi_attn.tasks.classification.care import TERM as CARE_TERM
+from wsi_attn.tasks.classification.care import care_terms
+from wsi_attn.tasks.classification.class_losses import focal_loss
+from wsi_attn.tasks.classification.dataset import Dataset
+from wsi_attn.tasks.clock import EpochClock
+from wsi_attn.tasks.config import TrainConfig
+from wsi_attn.tasks.steps import Step
 from wsi_attn.train.averaging import averaged
-from wsi_attn.train.care import TERM as CARE_TERM
-from wsi_attn.train.care import care_terms
-from wsi_attn.train.class_losses import focal_loss
-from wsi_attn.train.clock import EpochClock
-from wsi_attn.train.config import TrainConfig
-from wsi_attn.train.dataset import Dataset, Step
 from wsi_attn.train.distributed import gathered, share_buffers
 from wsi_attn.train.state import TrainingState, load_state, save_state
 

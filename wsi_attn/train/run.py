@@ -19,6 +19,7 @@ from wsi_attn import files
 from wsi_attn.data.annotations import check_regions
 from wsi_attn.data.appearance import describe_appearance, fit_appearance
 from wsi_attn.data.manifest import Row, read_manifest
+from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.splits import with_validation
 from wsi_attn.errors import ManifestError, OutputExistsError
 from wsi_attn.evaluate.calibration import fit_calibration
@@ -28,15 +29,15 @@ from wsi_attn.models.base import SlideModel
 from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import sha256_of, software
-from wsi_attn.segment.boxes import box_finder
 from wsi_attn.slide import Progress, no_progress
 from wsi_attn.store.lock import store_lock
+from wsi_attn.tasks.classification.class_losses import effective_number_weights
+from wsi_attn.tasks.classification.dataset import Dataset
+from wsi_attn.tasks.classification.lesions import lesion_rows, rare_labels
+from wsi_attn.tasks.config import Resources, TrainConfig
+from wsi_attn.tasks.segmentation.boxes import box_finder
 from wsi_attn.train.card import write_card
-from wsi_attn.train.class_losses import effective_number_weights
-from wsi_attn.train.config import Resources, TrainConfig
-from wsi_attn.train.dataset import Dataset, SlideCache
 from wsi_attn.train.distributed import finish, make_fabric
-from wsi_attn.train.lesions import lesion_rows, rare_labels
 from wsi_attn.train.log import EpochLog, check_tensorboard
 from wsi_attn.train.loop import Predictions, fit, predict
 from wsi_attn.train.start import NO_WEIGHTS, check_options, new_network, weights_record

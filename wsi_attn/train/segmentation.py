@@ -20,6 +20,7 @@ from wsi_attn import files
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.masks import UNLABELLED, Classes, Mask, found_classes, open_mask, parse_classes
 from wsi_attn.data.segmentation import Augmentation, Crop, crops_of, fixed_crop, fixed_crops, random_crop, window_of
+from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.data.splits import with_validation
 from wsi_attn.errors import ManifestError, UsageError
@@ -32,12 +33,12 @@ from wsi_attn.models.joint_segmentation import UNLABELLED as NO_LABEL
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.systems import plain_config
 from wsi_attn.provenance import software
-from wsi_attn.segment.evaluation import compare_rows, report_on
 from wsi_attn.slide import ItemsAsSteps, Progress, Slide, no_progress
+from wsi_attn.tasks.clock import EpochClock
+from wsi_attn.tasks.config import Resources, TrainConfig
+from wsi_attn.tasks.segmentation.evaluation import compare_rows, report_on
+from wsi_attn.tasks.steps import Step, prepared_ahead
 from wsi_attn.train.card import NOT_FOR, metrics_table
-from wsi_attn.train.clock import EpochClock
-from wsi_attn.train.config import Resources, TrainConfig
-from wsi_attn.train.dataset import SlideCache, Step, prepared_ahead
 from wsi_attn.train.distributed import gathered
 from wsi_attn.train.log import EpochLog
 from wsi_attn.train.loop import fit

@@ -13,11 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from wsi_attn.data.manifest import read_manifest
+from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.errors import UsageError
 from wsi_attn.models.checkpoint import load_checkpoint
 from wsi_attn.models.systems import build_network
-from wsi_attn.train.config import TrainConfig
-from wsi_attn.train.dataset import Dataset, SlideCache
+from wsi_attn.tasks.classification.dataset import Dataset
+from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.train.run import train
 
 NETWORK: dict[str, Any] = {"view_size": 16, "coarse_widths": [4, 4], "map_hidden": 4, "freeze": 0.5}

@@ -15,12 +15,13 @@ from PIL import Image
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_attn.data.manifest import Row
+from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.tasks.classification.dataset import Dataset
+from wsi_attn.tasks.clock import EpochClock
+from wsi_attn.tasks.config import Resources, TrainConfig
 from wsi_attn.train.card import METRICS, metrics_table
-from wsi_attn.train.clock import EpochClock
-from wsi_attn.train.config import Resources, TrainConfig
-from wsi_attn.train.dataset import Dataset, SlideCache
 from wsi_attn.train.distributed import gathered, make_fabric
 from wsi_attn.train.loop import WARM_UP, Predictions, learning_rate, predict
 from wsi_attn.train.run import class_weights

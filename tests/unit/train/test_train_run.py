@@ -18,8 +18,8 @@ from wsi_attn.data.appearance import appearance_distance
 from wsi_attn.errors import ManifestError, OutputExistsError, SlideUnsupportedError, StoreLockedError, UsageError
 from wsi_attn.models.checkpoint import load_checkpoint
 from wsi_attn.store.lock import store_lock
-from wsi_attn.train.clock import TIMING
-from wsi_attn.train.config import Resources, TrainConfig
+from wsi_attn.tasks.clock import TIMING
+from wsi_attn.tasks.config import Resources, TrainConfig
 from wsi_attn.train.folds import cross_validate
 from wsi_attn.train.run import train
 
@@ -37,7 +37,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from wsi_attn.train.config import TrainConfig
+from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.train.run import train
 
 torch.set_num_threads(1)

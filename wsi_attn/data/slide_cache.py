@@ -1,0 +1,47 @@
+"""Open slides of a run, with one cache of their decoded pixels."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+from wsi_attn.data.blocks import CachedSlide
+from wsi_attn.data.manifest import Row
+from wsi_attn.data.sources import open_row
+from wsi_attn.slide import Slide, SlideInfo
+from wsi_attn.slides.image_reader import ArraySlide
+from wsi_attn.slides.mosaic import Mosaic
+from wsi_attn.slides.tile_cache import TileCache
+
+OPEN_SLIDES = 32
+"""Slides and stores held open; each holds a file and, of a TIFF, a few decoded tiles."""
+
+
+class SlideCache:
+    """Open slides of a run by row. All share one cache of decoded pixels that is bounded in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.pixels = TileCache(limit)
+        self._infos: dict[int, SlideInfo] = {}
+        self._open: OrderedDict[int, Slide] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, row: Row) -> Slide:
+        """Return the slide of a row, opening it if needed. The cache closes it, not the caller."""
+        with self._lock:
+            if row.number in self._open:
+                self._open.move_to_end(row.number)
+                return self._open[row.number]
+        if row.number in self._infos and (kept := self.pixels.get(("image", row.number))) is not None:
+            return ArraySlide(kept, self._infos[row.number])
+        slide = open_row(row, self.pixels)
+        if isinstance(slide, ArraySlide):
+            self._infos[row.number] = slide.info
+            self.pixels.put(("image", row.number), slide.pixels)
+            return slide
+        kept_slide = slide if isinstance(slide, Mosaic) else CachedSlide(slide, self.pixels, row.number)
+        with self._lock:
+            self._open[row.number] = kept_slide
+            while len(self._open) > OPEN_SLIDES:
+                self._open.popitem(last=False)  # closed when its last reader releases it
+        return kept_slide

@@ -1,0 +1,1 @@
+"""Any task over many inputs, and its evaluation against the rows of a manifest."""

@@ -1,1 +1,0 @@
-"""Prediction and evaluation of slides with a trained checkpoint."""

@@ -1,0 +1,1 @@
+"""What models are for: one package a task, all behind the protocol of `tasks.base`."""

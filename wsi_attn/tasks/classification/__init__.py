@@ -1,0 +1,1 @@
+"""Classification of whole slides and images: a label for each, and where the model looked."""

@@ -1,0 +1,1 @@
+"""Segmentation of slides and images: a class for every pixel."""
