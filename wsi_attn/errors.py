@@ -38,6 +38,16 @@ class UnknownNameError(UsageError):
     """A name that is not registered; the message lists similar names."""
 
 
+class PluginError(WsiAttnError, ImportError):
+    """A member of a registry whose package cannot be imported or provides something else."""
+
+    exit_code = ExitCode.EXTRA_MISSING
+
+
+class PluginWarning(UserWarning):
+    """A package extends wsi-attn and is left out because it is broken or its name is taken; the message names it."""
+
+
 # slides ---------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ from wsi_attn.cli import (
 )
 from wsi_attn.cli.command import HELP, Command, Group, usage_of
 from wsi_attn.cli.options import DEBUG
-from wsi_attn.cli.output import LOG, open_log, report
+from wsi_attn.cli.output import LOG, open_log, report, show_plugin_warnings
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 from wsi_attn.files import check_output
 
@@ -123,6 +123,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     logging.getLogger().addHandler(logging.NullHandler())  # Silences log records of libraries.
+    show_plugin_warnings()
     code = run(sys.argv[1:])
     with contextlib.suppress(OSError, ValueError):  # A closed pipe or stream.
         sys.stdout.flush()

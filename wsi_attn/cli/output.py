@@ -6,14 +6,15 @@ import json
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.progress import BatchBar, Hidden, terminal
-from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
+from wsi_attn.errors import ExitCode, PluginWarning, UsageError, WsiAttnError
 from wsi_attn.paths import is_unicode, path_to_text, printable
 
 if TYPE_CHECKING:  # Imports numpy, a third of the time of --help.
@@ -34,6 +35,8 @@ class Console:
         self.quiet = quiet
         self.total = total
         self.failures: list[WsiAttnError] = []
+        if quiet:
+            warnings.simplefilter("ignore", PluginWarning)
         while PENDING:
             self.info(PENDING.pop(0))
 
@@ -81,6 +84,28 @@ def report(error: BaseException) -> None:
     message = printable(" ".join(str(error).split()))
     _log(f"error: {message}")
     print(f"wsi-attn: error: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def show_plugin_warnings() -> None:
+    """Print each `PluginWarning` as one line to stderr; other warnings as Python does."""
+    show = warnings.showwarning
+
+    def show_one(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, PluginWarning):
+            show(message, category, filename, lineno, file, line)
+            return
+        text = printable(f"warning: {' '.join(str(message).split())}")
+        _log(text)
+        print(f"wsi-attn: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    warnings.showwarning = show_one
 
 
 def open_log(path: Path) -> None:

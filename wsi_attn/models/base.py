@@ -207,6 +207,8 @@ class SlideModel(nn.Module, ABC):
 
     Attributes
     ----------
+    config_class
+        Frozen dataclass of the network's configuration, see `NetworkConfig`; the constructor takes one.
     task
         "classification" of slides, or "segmentation" of their pixels.
     any_orientation
@@ -216,6 +218,7 @@ class SlideModel(nn.Module, ABC):
     """
 
     config: NetworkConfig
+    config_class: ClassVar[type[NetworkConfig]]
     task: ClassVar[str] = CLASSIFICATION
     any_orientation: bool = True
     whole_batches: bool = False

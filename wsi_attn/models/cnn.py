@@ -51,6 +51,8 @@ class CnnConfig:
 class Cnn(SlideModel):
     """The network of equations (1) to (3)."""
 
+    config_class = CnnConfig
+
     def __init__(self, config: CnnConfig) -> None:
         super().__init__()
         self.config: CnnConfig = config

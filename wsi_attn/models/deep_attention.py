@@ -174,6 +174,8 @@ def selection_of(config: DeepAttentionConfig) -> Selection:
 class DeepAttention(SlideModel):
     """The network of equations (1) to (9)."""
 
+    config_class = DeepAttentionConfig
+
     def __init__(self, config: DeepAttentionConfig) -> None:
         super().__init__()
         self.config: DeepAttentionConfig = config

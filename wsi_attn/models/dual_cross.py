@@ -149,6 +149,8 @@ class Level(nn.Module):
 class DualCross(SlideModel):
     """The network of equations (1) to (7)."""
 
+    config_class = DualCrossConfig
+
     def __init__(self, config: DualCrossConfig) -> None:
         super().__init__()
         self.config: DualCrossConfig = config

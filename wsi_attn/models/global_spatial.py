@@ -129,6 +129,7 @@ class GlobalSpatial(SlideModel):
         float (), see `prepare`.
     """
 
+    config_class = GlobalSpatialConfig
     any_orientation = False
     mean_image: Tensor
     alignment: Tensor

@@ -78,6 +78,7 @@ class JointSegmentationConfig:
 class JointSegmentation(SlideModel):
     """The network of equation (1)."""
 
+    config_class = JointSegmentationConfig
     task: ClassVar[str] = SEGMENTATION
 
     def __init__(self, config: JointSegmentationConfig) -> None:

@@ -7,20 +7,28 @@ from typing import Any
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import NetworkConfig, SlideModel
-from wsi_attn.models.cnn import Cnn, CnnConfig
-from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
-from wsi_attn.models.dual_cross import DualCross, DualCrossConfig
-from wsi_attn.models.global_spatial import GlobalSpatial, GlobalSpatialConfig
-from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig
-from wsi_attn.nn.backbones import TimmBackbone, normalisation_of
+from wsi_attn.nn.backbone import TakesWeights
+from wsi_attn.nn.backbones import normalisation_of
 from wsi_attn.registry import Registry
 
-SYSTEMS: Registry[tuple[type[SlideModel], type[NetworkConfig]]] = Registry("attention system")
-SYSTEMS.register("deep-attention")((DeepAttention, DeepAttentionConfig))
-SYSTEMS.register("cnn")((Cnn, CnnConfig))
-SYSTEMS.register("global-spatial")((GlobalSpatial, GlobalSpatialConfig))
-SYSTEMS.register("dual-cross")((DualCross, DualCrossConfig))
-SYSTEMS.register("joint-segmentation")((JointSegmentation, JointSegmentationConfig))
+
+def _is_system(member: object) -> bool:
+    return isinstance(member, type) and issubclass(member, SlideModel) and hasattr(member, "config_class")
+
+
+SYSTEMS: Registry[type[SlideModel]] = Registry(
+    "attention system",
+    "wsi_attn.models",
+    {
+        "deep-attention": "wsi_attn.models.deep_attention:DeepAttention",
+        "cnn": "wsi_attn.models.cnn:Cnn",
+        "global-spatial": "wsi_attn.models.global_spatial:GlobalSpatial",
+        "dual-cross": "wsi_attn.models.dual_cross:DualCross",
+        "joint-segmentation": "wsi_attn.models.joint_segmentation:JointSegmentation",
+    },
+    _is_system,
+)
+"""All systems by name, each a `SlideModel` class."""
 
 NO_WEIGHTS = "none"
 """Begin with random weights."""
@@ -28,7 +36,7 @@ NO_WEIGHTS = "none"
 
 def task_of(system: str) -> str:
     """Return the task of a system, see `SlideModel.task`; raises `UnknownNameError`."""
-    return SYSTEMS.get(system)[0].task
+    return SYSTEMS.get(system).task
 
 
 def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS) -> SlideModel:
@@ -51,11 +59,11 @@ def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS
     CheckpointError : the weights cannot be downloaded or do not match.
     MissingExtraError : timm is requested but not installed.
     """
-    network, config_class = SYSTEMS.get(system)
+    network = SYSTEMS.get(system)
     known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    built = network(config_class(**_normalised(network.completed(known))))
+    built = network(network.config_class(**_normalised(network.completed(known))))
     if weights != NO_WEIGHTS:
-        backbones = [module for module in built.modules() if isinstance(module, TimmBackbone | JointSegmentation)]
+        backbones = [module for module in built.modules() if isinstance(module, TakesWeights)]
         if not backbones:
             raise UsageError(f"--weights {weights}: the small backbones have no pretrained weights; choose timm:NAME")
         for backbone in backbones:

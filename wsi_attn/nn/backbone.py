@@ -5,9 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Channel means and standard deviations of the input, 0 to 1."""
 
 
 class Stage(NamedTuple):
@@ -54,6 +58,57 @@ class Backbone(nn.Module, ABC):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@runtime_checkable
+class TakesWeights(Protocol):
+    """A network or part of one that can start from trained weights."""
+
+    def load(self, weights: str) -> None:
+        """Load trained weights: "pretrained", or a `.safetensors` file.
+
+        Raises
+        ------
+        CheckpointError : the weights cannot be read, or belong to another network.
+        """
+        ...
+
+
+class BackboneOptions(NamedTuple):
+    """What a family builds a backbone from.
+
+    Attributes
+    ----------
+    widths
+        Channels of the stages, for families without given ones.
+    network
+        What follows the colon in ``family:network``; empty without one.
+    largest_stride
+        Largest stride of the output, for families that can end at several stages; None for the last stage.
+    """
+
+    widths: tuple[int, ...]
+    network: str = ""
+    largest_stride: int | None = None
+
+
+@dataclass(frozen=True)
+class BackboneFamily:
+    """A member of the registry of backbones: one network, or many that are chosen by ``family:network``.
+
+    Attributes
+    ----------
+    build
+        Builds the network with random weights. A network with a method `load` also takes trained weights.
+    normalisation
+        Normalisation that the weights of a network expect; None for networks that are trained from scratch.
+    networks
+        Whether the name continues with ``:network``.
+    """
+
+    build: Callable[[BackboneOptions], Backbone]
+    normalisation: Callable[[str], Normalisation | None] = lambda network: None
+    networks: bool = False
 
 
 def _hook(watcher: Callable[[Tensor], Tensor | None]) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:

@@ -1,4 +1,4 @@
-"""Backbones by name: built-in small networks and any timm network."""
+"""Registry of backbones: built-in small networks, any timm network, and those of other packages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attn.errors import CheckpointError, MissingExtraError, UnknownNameError, UsageError
-from wsi_attn.nn.backbone import Backbone, Stage
-from wsi_attn.nn.families import FAMILIES, ResidualBlock
-from wsi_attn.registry import unknown_name
+from wsi_attn.nn.backbone import Backbone, BackboneFamily, BackboneOptions, Normalisation, Stage
+from wsi_attn.nn.families import ResidualBlock
+from wsi_attn.registry import Registry, unknown_name
 
-SMALL, TIMM = "small", "timm:"
-"""Names of backbones: ours, and the prefix of timm's."""
+SMALL, TIMM = "small", "timm"
+
+BACKBONES: Registry[BackboneFamily] = Registry(
+    "backbone",
+    "wsi_attn.encoders",
+    {
+        SMALL: "wsi_attn.nn.backbones:SMALL_RESNET",
+        "small-vgg": "wsi_attn.nn.families:VGG",
+        "small-googlenet": "wsi_attn.nn.families:GOOGLENET",
+        "small-resnet": "wsi_attn.nn.families:RESNET",
+        "small-densenet": "wsi_attn.nn.families:DENSENET",
+        TIMM: "wsi_attn.nn.backbones:TIMM_NETWORKS",
+    },
+    lambda member: isinstance(member, BackboneFamily),
+)
+"""All backbones by name."""
 
 ATTENTION_STRIDE = 16
 """Stride of the timm stage that attention is computed on: a coarser grid would point less precisely."""
@@ -124,7 +138,7 @@ class TimmBackbone(Backbone):
             shape = tuple(self.network.eval()(torch.zeros(1, 3, 4 * self.stride, 6 * self.stride))[0].shape)
         if shape != (1, self.out_channels, 4, 6):
             raise UsageError(
-                f"{TIMM}{self.name} does not return feature maps for images of any size; choose another network"
+                f"{TIMM}:{self.name} does not return feature maps for images of any size; choose another network"
             )
         self.network.train()
 
@@ -150,35 +164,58 @@ class TimmBackbone(Backbone):
 
 
 def build_backbone(name: str, widths: Sequence[int], largest_stride: int | None = None) -> Backbone:
-    """Build a backbone by name: "small" or one of `FAMILIES`, with `widths`, or "timm:NAME", see `TimmBackbone`.
+    """Build a backbone by its name in `BACKBONES`, followed by ``:network`` where a family has several.
+
+    Parameters
+    ----------
+    widths, largest_stride
+        See `BackboneOptions`.
 
     Raises
     ------
     UnknownNameError : unknown backbone.
     MissingExtraError : timm is requested but not installed.
     """
-    if name == SMALL:
-        return SmallResNet(widths)
-    if name in FAMILIES:
-        return FAMILIES[name](widths)
-    if name.startswith(TIMM):
-        return TimmBackbone(name.removeprefix(TIMM), largest_stride)
-    raise UnknownNameError(f"Unknown backbone {name!r}; available: {', '.join([SMALL, *FAMILIES])} and {TIMM}NAME")
+    family, network = _family_of(name)
+    return family.build(BackboneOptions(tuple(widths), network, largest_stride))
 
 
-def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return the channel means and standard deviations, 0 to 1, of a timm network's weights; None for built-in
-    networks.
+def normalisation_of(name: str) -> Normalisation | None:
+    """Return the channel means and standard deviations, 0 to 1, that the weights of a backbone expect; None for
+    networks that are trained from scratch, and for names that are no backbones.
 
     Raises
     ------
     MissingExtraError : timm is requested but not installed.
     UnknownNameError : timm has no such network.
     """
-    if not name.startswith(TIMM):
+    if name.partition(":")[0] not in BACKBONES:
         return None
-    cfg = _features_of(name.removeprefix(TIMM), out_indices=(0,)).pretrained_cfg
+    family, network = _family_of(name)
+    return family.normalisation(network)
+
+
+def _family_of(name: str) -> tuple[BackboneFamily, str]:
+    """Split ``family:network``; raises `UnknownNameError`."""
+    first, colon, network = name.partition(":")
+    if first in BACKBONES:
+        family = BACKBONES.get(first)
+        if family.networks == bool(colon):
+            return family, network
+    alone = [known for known in (*BACKBONES.built_in, *BACKBONES.plugins) if known != TIMM]
+    raise UnknownNameError(f"Unknown backbone {name!r}; available: {', '.join(alone)} and {TIMM}:NAME")
+
+
+def _timm_normalisation(network: str) -> Normalisation:
+    cfg = _features_of(network, out_indices=(0,)).pretrained_cfg
     return tuple(cfg["mean"]), tuple(cfg["std"])
+
+
+SMALL_RESNET = BackboneFamily(lambda options: SmallResNet(options.widths))
+
+TIMM_NETWORKS = BackboneFamily(
+    lambda options: TimmBackbone(options.network, options.largest_stride), _timm_normalisation, networks=True
+)
 
 
 def _timm() -> ModuleType:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attn.errors import UsageError
-from wsi_attn.nn.backbone import Backbone, Stage
+from wsi_attn.nn.backbone import Backbone, BackboneFamily, BackboneOptions, Stage
 
 FEWEST = 8
 """Least channels of an inception block: an eighth is the share of its smallest branch."""
@@ -165,37 +165,25 @@ class Family(Backbone):
         ]
 
 
-def small_vgg(widths: Sequence[int]) -> Family:
-    """Two convolutions reach 2 cells, the maximum 1."""
-    return Family(widths, vgg_stage, 3, stem=False)
-
-
-def small_googlenet(widths: Sequence[int]) -> Family:
+def _googlenet(options: BackboneOptions) -> Family:
     """The maximum reaches 1 cell, the following 5x5 convolution 2 of twice the size.
 
     Raises
     ------
     UsageError : a width that is too small for the branches.
     """
-    if min(widths) < FEWEST:
+    if min(options.widths) < FEWEST:
         raise UsageError(f"small-googlenet has four branches per stage; its widths must be at least {FEWEST}")
-    return Family(widths, googlenet_stage, 5, stem=True)
+    return Family(options.widths, googlenet_stage, 5, stem=True)
 
 
-def small_resnet(widths: Sequence[int]) -> Family:
-    """The first block reaches 3 cells, the second 2 of twice the size."""
-    return Family(widths, resnet_stage, 7, stem=True)
+VGG = BackboneFamily(lambda options: Family(options.widths, vgg_stage, 3, stem=False))
+"""Two convolutions reach 2 cells, the maximum 1."""
 
+GOOGLENET = BackboneFamily(_googlenet)
 
-def small_densenet(widths: Sequence[int]) -> Family:
-    """The mean reaches 1 cell, each following layer 1 of twice the size."""
-    return Family(widths, densenet_stage, 1 + 2 * LAYERS, stem=True)
+RESNET = BackboneFamily(lambda options: Family(options.widths, resnet_stage, 7, stem=True))
+"""The first block reaches 3 cells, the second 2 of twice the size."""
 
-
-FAMILIES: dict[str, Callable[[Sequence[int]], Family]] = {
-    "small-vgg": small_vgg,
-    "small-googlenet": small_googlenet,
-    "small-resnet": small_resnet,
-    "small-densenet": small_densenet,
-}
-"""By name, as `--backbone` takes them."""
+DENSENET = BackboneFamily(lambda options: Family(options.widths, densenet_stage, 1 + 2 * LAYERS, stem=True))
+"""The mean reaches 1 cell, each following layer 1 of twice the size."""

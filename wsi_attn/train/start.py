@@ -23,7 +23,7 @@ def check_options(system: str, options: dict[str, Any], *, warm_up: bool = False
     UnknownNameError : the system does not exist.
     UsageError : the system does not have an option.
     """
-    known = {field.name for field in fields(SYSTEMS.get(system)[1])}
+    known = {field.name for field in fields(SYSTEMS.get(system).config_class)}
     for name in options:
         if name not in known:
             raise UsageError(f"--model {system} has no option --{name.replace('_', '-')}; remove it")

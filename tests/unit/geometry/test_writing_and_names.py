@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_attn import files
-from wsi_attn.errors import UnknownNameError
 from wsi_attn.geometry import Frame, Mpp, Size
-from wsi_attn.registry import Registry
 
 
 @given(st.integers(1, 200_000), st.integers(1, 200_000), st.floats(0.25, 300), st.floats(0.25, 300))
@@ -67,15 +65,3 @@ def test_folder_that_cannot_be_moved_into_place_leaves_the_old(tmp_path: Path, m
         (folder / "new").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     assert [path.name for path in target.iterdir()] == ["old"]
-
-
-def test_registry_lists_finds_and_suggests() -> None:
-    colours: Registry[int] = Registry("colour")
-    colours.register("green")(2)
-    colours.register("blue")(1)
-    assert colours.names() == ["blue", "green"]
-    assert colours.get("green") == 2
-    with pytest.raises(UnknownNameError, match="no colour named 'gren'; did you mean green"):
-        colours.get("gren")
-    with pytest.raises(UnknownNameError, match="known: blue, green"):
-        colours.get("xyz")

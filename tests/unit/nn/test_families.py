@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from wsi_attn.errors import UnknownNameError, UsageError
-from wsi_attn.nn.backbones import SMALL, build_backbone
-from wsi_attn.nn.families import FAMILIES
+from wsi_attn.nn.backbones import BACKBONES, TIMM, build_backbone
 
-NAMES = [SMALL, *FAMILIES]
+NAMES = [name for name in BACKBONES.built_in if name != TIMM]
 
 
 @pytest.mark.parametrize("name", NAMES)
