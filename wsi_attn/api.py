@@ -110,7 +110,7 @@ def tile_slide(
 
     Raises
     ------
-    StoreExistsError : the output exists, is something else, and `overwrite` is not set.
+    OutputExistsError : the output exists, is something else, and `overwrite` is not set.
     """
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tiling.write import tile_slide as tile
@@ -194,17 +194,17 @@ def segment_slide(
     UsageError : the model is not a segmentation model.
     OutputExistsError : the folder contains results of another slide, model or setting and `overwrite` is not set.
     """
-    from wsi_attn.tasks.segmentation.slide import SegmentConfig, finished_record, output_paths
+    from wsi_attn.outputs.policy import claim
+    from wsi_attn.tasks.segmentation.slide import SegmentConfig, output_paths, segmentation_output
     from wsi_attn.tasks.segmentation.slide import segment_slide as segment
 
     folder, settings, checkpoint = Path(output), config or SegmentConfig(), _loaded(model)
     with _opened(slide) as source:
-        if not overwrite:
-            paths = output_paths(source, checkpoint, folder, settings)
-            done = finished_record(paths, source, checkpoint, settings)
-            if done is not None:
-                return done
-        return segment(source, checkpoint, folder, settings, overwrite=overwrite, progress=progress)
+        paths = output_paths(source, checkpoint, folder, settings)
+        with claim(segmentation_output(paths, source, checkpoint, settings), overwrite=overwrite) as found:
+            if found.finished is not None:
+                return found.finished
+            return segment(source, checkpoint, folder, settings, overwrite=overwrite, progress=progress)
 
 
 def train(

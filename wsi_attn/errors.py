@@ -8,6 +8,7 @@ toolkit, so every layer may raise its errors.
 from __future__ import annotations
 
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -98,10 +99,6 @@ class StoreError(WsiAttnError):
     """Base of errors of stores."""
 
 
-class StoreExistsError(StoreError, FileExistsError):
-    """The output path exists and contains something else."""
-
-
 class StoreSchemaError(StoreError, ValueError):
     """A path that is not a wsi-attn store, or a store of an unknown schema version."""
 
@@ -112,10 +109,6 @@ class StoreDamagedError(StoreError, ValueError):
 
 class StoreIncompleteError(StoreError, ValueError):
     """The store is unfinished; tiling again resumes it."""
-
-
-class StoreLockedError(StoreError, RuntimeError):
-    """Another process is writing this store."""
 
 
 # models and data ------------------------------------------------------------------------------------------
@@ -149,8 +142,23 @@ class ExportError(WsiAttnError, ValueError):
     """Content that a format cannot represent, or nothing to export."""
 
 
-class OutputExistsError(WsiAttnError, FileExistsError):
-    """The output path exists and is not an output of wsi-attn, or has other parameters."""
+# outputs --------------------------------------------------------------------------------------------------
+
+
+class OutputError(WsiAttnError):
+    """Base of errors of outputs; `path` is the output."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class OutputExistsError(OutputError, FileExistsError):
+    """The output is something else, of another input or other parameters, or is reserved for another input."""
+
+
+class OutputBusyError(OutputError, RuntimeError):
+    """Another process is writing the output."""
 
 
 class MissingExtraError(WsiAttnError, ImportError):

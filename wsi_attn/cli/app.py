@@ -33,7 +33,7 @@ from wsi_attn.cli.command import HELP, Command, Group, usage_of
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report, show_plugin_warnings
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
-from wsi_attn.files import check_output
+from wsi_attn.outputs.names import check_output
 
 # Base class of all command-line errors. typer exports only this subclass, from the separate package click up to
 # typer 0.25 and from a vendored copy afterwards, so click itself cannot be imported.

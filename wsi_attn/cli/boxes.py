@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wsi_attn import files
 from wsi_attn.cli.options import Debug, Device, Json, Output, Overwrite, Quiet, Threads, resolve_device
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, UsageError, WsiAttnError
+from wsi_attn.outputs import files
 
 if TYPE_CHECKING:  # These import numpy, which only the command needs.
     from wsi_attn.data.boxes import FoundBoxes

@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from wsi_attn.errors import UsageError
-from wsi_attn.files import check_output
+from wsi_attn.outputs.names import check_output
 
 ARGUMENTS, OPTIONS = "Arguments", "Options"
 HELP = ("-h", "--help")

@@ -10,7 +10,7 @@ import typer
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Threads
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExitCode, ExportError, UsageError, WsiAttnError
-from wsi_attn.files import Reservations
+from wsi_attn.outputs.names import Reservations
 
 if TYPE_CHECKING:
     from wsi_attn.data.inputs import Input

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsi_attn import files
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, Threads, check_folder_option
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExportError, UsageError, WsiAttnError
+from wsi_attn.outputs import names
 
 Inputs = Annotated[
     list[str],
@@ -86,7 +86,7 @@ def heatmap(
         raise UsageError(f"--slide applies to a single input, but {len(found)} were given")
     config = HeatmapConfig(of, show, colour_map, alpha, size, contact_sheet)
     console = Console(quiet=quiet, total=len(found))
-    reservations = files.Reservations()
+    reservations = names.Reservations()
     with console.progress("heatmap") as progress:
         for number, given in enumerate(found, 1):
             path = given.path

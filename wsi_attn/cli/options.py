@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from wsi_attn.errors import UsageError
-from wsi_attn.files import check_folder
 from wsi_attn.geometry import Mpp
+from wsi_attn.outputs.names import check_folder
 from wsi_attn.threads import limit_threads
 
 DEBUG = {"on": False}
@@ -28,7 +28,7 @@ def _limit_threads(limit: int | None) -> int | None:
 
 
 def check_folder_option(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
-    """Callback of options that name an output folder; see `files.check_folder`."""
+    """Callback of options that name an output folder; see `names.check_folder`."""
     if path is not None:
         check_folder(path, parameter.opts[0])
     return path

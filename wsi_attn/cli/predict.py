@@ -27,8 +27,8 @@ from wsi_attn.cli.options import (
 )
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExportError, UsageError, WsiAttnError
-from wsi_attn.files import Reservations
 from wsi_attn.models.zoo import DEFAULT, find_model
+from wsi_attn.outputs.names import Reservations
 
 if TYPE_CHECKING:
     from wsi_attn.export.heatmap import HeatmapFiles

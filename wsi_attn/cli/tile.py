@@ -11,7 +11,7 @@ import typer
 from wsi_attn.cli.options import Debug, Json, Overwrite, Quiet, SlideMpp, Slides, Threads, parse_slide_mpp, starting
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import StoreError, TissueError, UsageError, WsiAttnError
-from wsi_attn.files import Reservations, check_folder
+from wsi_attn.outputs.names import Reservations, check_folder
 
 if TYPE_CHECKING:
     from wsi_attn.slide import SlideInfo

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wsi_attn import files, geojson
+from wsi_attn import geojson
 from wsi_attn.cli.options import (
     Debug,
     Json,
@@ -22,6 +22,7 @@ from wsi_attn.cli.options import (
 )
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
+from wsi_attn.outputs import files, names
 
 if TYPE_CHECKING:  # These import numpy, which only the command needs.
     from wsi_attn.slide import Progress, Slide
@@ -91,7 +92,7 @@ def tissue(
     parameters = {"method": method, "mpp": mpp, "min_area_um2": min_area, "max_hole_um2": max_hole}
     parameters["simplify"] = simplify
     console = Console(quiet=quiet, total=len(inputs))
-    reservations = files.Reservations()
+    reservations = names.Reservations()
     with console.progress("tissue") as progress:
         for number, given in enumerate(inputs, 1):
             path = given.path
@@ -137,7 +138,7 @@ def tissue(
 
 
 def _targets(
-    output: Path | None, slide: Slide, path: Path, reservations: files.Reservations
+    output: Path | None, slide: Slide, path: Path, reservations: names.Reservations
 ) -> tuple[Path, Path] | None:
     """Return the outline and image files, if any; raises if another input of this run has the same name."""
     if output is None:

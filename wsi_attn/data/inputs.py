@@ -13,8 +13,8 @@ from pathlib import Path
 from wsi_attn.data.manifest import read_slides
 from wsi_attn.data.sources import open_images, open_source
 from wsi_attn.errors import ManifestError, SlideNotFoundError, SlideUnsupportedError, WsiAttnError
-from wsi_attn.files import url_scheme
 from wsi_attn.geometry import Mpp
+from wsi_attn.outputs.names import url_scheme
 from wsi_attn.slide import Slide, name_of
 from wsi_attn.slides.dicom_series import SeriesIndex, one_per_series, series_in, series_of
 from wsi_attn.store.schema import read_meta

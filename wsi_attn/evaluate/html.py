@@ -9,11 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from wsi_attn import files
 from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS
 from wsi_attn.evaluate.segmentation import METRICS as OF_CLASSES
 from wsi_attn.evaluate.segmentation import OVERALL as PIXELS
 from wsi_attn.evaluate.svg import Line, plot
+from wsi_attn.outputs import files
 
 NOTICE = "Research use only. Not a medical device, not validated for any decision about a patient."
 

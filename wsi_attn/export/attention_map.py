@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from wsi_attn import files
 from wsi_attn.errors import CheckpointError, ExportError, OutputExistsError
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.heatmaps.layer import Layer
@@ -23,6 +22,7 @@ from wsi_attn.heatmaps.legend import NOTICE
 from wsi_attn.heatmaps.picture import Caption, draw_layer, png_bytes
 from wsi_attn.heatmaps.raster import FloatArray
 from wsi_attn.models.zoo import find_model
+from wsi_attn.outputs import files
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.slide import UInt8Array
 

@@ -9,9 +9,9 @@ from xml.sax.saxutils import quoteattr
 
 import cv2
 
-from wsi_attn import files
 from wsi_attn.errors import ExportError
 from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes
+from wsi_attn.outputs import files
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 
 TILE = 254

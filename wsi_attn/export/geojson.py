@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsi_attn import files, geojson
+from wsi_attn import geojson
 from wsi_attn.export.source import Tiles, strongest
 from wsi_attn.geometry import Point
 from wsi_attn.heatmaps.colour import lookup_table
+from wsi_attn.outputs import files
 from wsi_attn.paths import path_to_text
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_attn import files
 from wsi_attn.errors import UsageError
 from wsi_attn.export.finished import mark_of
 from wsi_attn.export.run import ExportConfig, check_target, export_subject
@@ -13,6 +12,7 @@ from wsi_attn.export.source import ExportSource
 from wsi_attn.heatmaps.contact_sheet import contact_sheet, read_patches
 from wsi_attn.heatmaps.layer import Mode
 from wsi_attn.heatmaps.picture import png_bytes
+from wsi_attn.outputs import files
 from wsi_attn.slide import Progress, no_progress
 
 PATCH_SIDE = 256

@@ -20,11 +20,11 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from wsi_attn import files
 from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes, padded
 from wsi_attn.geometry import Frame, Mpp, Size
 from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.raster import FloatArray, halve
+from wsi_attn.outputs import files
 from wsi_attn.paths import printable
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 

@@ -9,10 +9,10 @@ from typing import Any
 import zarr
 from zarr.codecs import ZstdCodec
 
-from wsi_attn import files
 from wsi_attn.geometry import Frame, Mpp
 from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.raster import halve
+from wsi_attn.outputs import files
 from wsi_attn.store.ome import VERSION
 
 CHUNK = 512

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from wsi_attn import files
 from wsi_attn.errors import ExportError, OutputExistsError, UsageError
 from wsi_attn.export.dzi import tile_folder, write_dzi
 from wsi_attn.export.finished import mark_of
@@ -20,6 +19,7 @@ from wsi_attn.export.table import write_csv, write_parquet
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import Layer, Mode
 from wsi_attn.heatmaps.picture import colours_alone, draw_layer, png_bytes
+from wsi_attn.outputs import files, names
 from wsi_attn.slide import Progress, no_progress
 from wsi_attn.slides.view import read_view
 from wsi_attn.tissue.polygons import tissue_to_geojson
@@ -88,7 +88,7 @@ def target_of(subject: ExportSource, to: Format, output: Path, config: ExportCon
     endings = {"ome-tiff": (".ome.tiff", ".ome.tif", ".tiff", ".tif")}.get(to, (SUFFIXES[to],))
     if output.name.endswith(endings) and not (to == "ome-zarr" and output.is_dir() and not _is_zarr(output)):
         return output
-    if output.suffix.lower() in files.FILE_SUFFIXES and not output.exists():
+    if output.suffix.lower() in names.FILE_SUFFIXES and not output.exists():
         raise UsageError(f"--output {output}: files of --to {to} end with {endings[0]}; rename it or name a folder")
     of = _of(subject, to, config)
     name = f".{of.replace(':', '-')}" if to in NAMED_BY_LAYER and of != NO_LAYER else ""

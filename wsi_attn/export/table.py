@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn import files
 from wsi_attn.errors import MissingExtraError, OutputExistsError
 from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
+from wsi_attn.outputs import files
 from wsi_attn.paths import path_to_text
 
 ROWS_AT_ONCE = 65_536

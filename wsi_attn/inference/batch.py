@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_attn.data.inputs import Input
-from wsi_attn.errors import OutputExistsError, PredictionError, WsiAttnError
-from wsi_attn.files import Reservations
+from wsi_attn.errors import PredictionError, WsiAttnError
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.outputs.names import Reservations
+from wsi_attn.outputs.policy import Found, Output, claim, complete, other, unfinished
 from wsi_attn.slide import BatchProgress, Progress, Slide, no_progress
-from wsi_attn.store.predictions import SUFFIX, Referral, SlidePrediction, read_prediction, write_prediction
+from wsi_attn.store.prediction_maps import foreign_maps
+from wsi_attn.store.predictions import SUFFIX, Referral, SlidePrediction, maps_path, read_prediction, write_prediction
 from wsi_attn.store.records import read_record
 from wsi_attn.tasks.classification.exhaustive import ATTENTION as EXHAUSTIVE
 from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
@@ -74,14 +76,16 @@ def _predict_one(
     try:
         progress(0, 1, "opening")
         with given.open(slide_mpp) as slide:
-            file = None if output is None else output / f"{slide.info.name}{SUFFIX}"
-            if file is not None:
-                reservations.reserve(file, path)
-                done = None if overwrite else _finished(file, slide, checkpoint, config)
-                if done is not None:
-                    return Outcome(path, "skipped", done, file, images=given.images)
-            prediction = predict_slide(slide, checkpoint, config, progress)
-            if file is not None:
+            if output is None:
+                return Outcome(
+                    path, "predicted", predict_slide(slide, checkpoint, config, progress), images=given.images
+                )
+            file = output / f"{slide.info.name}{SUFFIX}"
+            reservations.reserve(file, path)
+            with claim(prediction_output(file, slide, checkpoint, config), overwrite=overwrite) as found:
+                if found.finished is not None:
+                    return Outcome(path, "skipped", found.finished, file, images=given.images)
+                prediction = predict_slide(slide, checkpoint, config, progress)
                 progress(0, 1, "writing")
                 write_prediction(prediction, file)
         return Outcome(path, "predicted", prediction, file, images=given.images)
@@ -92,19 +96,19 @@ def _predict_one(
         return Outcome(path, "failed", error=reason)
 
 
-def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictConfig) -> SlidePrediction | None:
-    """Return the prediction in `file` if it is complete and of the same slide, model and settings; None if incomplete.
+def prediction_output(
+    file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictConfig
+) -> Output[SlidePrediction]:
+    """The record of a prediction as an output, with its maps."""
+    return Output(file, lambda: _found(file, slide, checkpoint, config), protected={maps_path(file): foreign_maps})
 
-    Raises
-    ------
-    OutputExistsError : the file contains something else.
-    """
-    if not file.exists():
-        return None
+
+def _found(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictConfig) -> Found[SlidePrediction]:
+    """What lies at the path of a prediction."""
     try:
         record = read_record(file)
-    except PredictionError as error:
-        raise OutputExistsError(f"{file} exists and is not a prediction; use --overwrite to replace it") from error
+    except PredictionError:
+        return other("exists and is not a prediction")
     referral = record.referral and Referral(record.referral.by, record.referral.above)
     there = record.fingerprint, record.model.sha256, record.mpp, record.coverage, record.mc_dropout, referral
     wanted = (
@@ -116,16 +120,13 @@ def _finished(file: Path, slide: Slide, checkpoint: Checkpoint, config: PredictC
         config.referral,
     )
     if there != wanted or (record.mc_dropout and record.seed != config.seed):
-        raise OutputExistsError(
-            f"{file} belongs to another slide, model, pixel size, coverage, dropout or referral; "
-            "use --overwrite or another --output"
-        )
+        return other("belongs to another slide, model, pixel size, coverage, dropout or referral")
     try:
         found = read_prediction(file)
         for name in found.maps:
             found.maps[name]  # Reads the maps and compares the checksum.
     except PredictionError:
-        return None  # Its maps are missing, damaged or of another run, because a run was interrupted.
+        return unfinished()  # Its maps are missing, damaged or of another run, because a run was interrupted.
     if config.exhaustive and EXHAUSTIVE not in found.maps:
-        return None  # The same prediction with fewer maps than requested.
-    return replace(found, slide=str(slide.info.path))
+        return unfinished()  # The same prediction with fewer maps than requested.
+    return complete(replace(found, slide=str(slide.info.path)))

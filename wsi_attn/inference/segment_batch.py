@@ -9,11 +9,12 @@ from typing import Any
 
 from wsi_attn.data.inputs import Input
 from wsi_attn.errors import PredictionError, WsiAttnError
-from wsi_attn.files import Reservations
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.outputs.names import Reservations
+from wsi_attn.outputs.policy import claim
 from wsi_attn.slide import BatchProgress, Progress, no_progress
-from wsi_attn.tasks.segmentation.slide import SegmentConfig, finished_record, output_paths, segment_slide
+from wsi_attn.tasks.segmentation.slide import SegmentConfig, output_paths, segment_slide, segmentation_output
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ def _segment_one(
         with given.open(slide_mpp) as slide:
             places = output_paths(slide, checkpoint, output, config)
             reservations.reserve(places.record, path)
-            done = None if overwrite else finished_record(places, slide, checkpoint, config)
-            if done is not None:
-                return Outcome(path, "skipped", done)
-            record = segment_slide(slide, checkpoint, output, config, overwrite=overwrite, progress=progress)
+            with claim(segmentation_output(places, slide, checkpoint, config), overwrite=overwrite) as found:
+                if found.finished is not None:
+                    return Outcome(path, "skipped", found.finished)
+                record = segment_slide(slide, checkpoint, output, config, overwrite=overwrite, progress=progress)
         return Outcome(path, "segmented", record)
     except WsiAttnError as error:
         return Outcome(path, "failed", error=error)

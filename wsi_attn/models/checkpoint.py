@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from wsi_attn import files
 from wsi_attn.errors import CheckpointError
 from wsi_attn.models.base import CLASSIFICATION, SlideModel
 from wsi_attn.models.systems import build_network, plain_config
+from wsi_attn.outputs import files
 from wsi_attn.provenance import sha256_of
 
 FORMAT = "wsi-attn checkpoint"

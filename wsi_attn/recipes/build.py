@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn import files
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.sources import open_row
 from wsi_attn.evaluate.baseline import thumbnail_svm
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.checkpoint import CARD, CONFIG, Checkpoint, load_checkpoint, read_config
+from wsi_attn.outputs import files
 from wsi_attn.recipes import cellularity, fungi
 from wsi_attn.recipes.card import recipe_card
 from wsi_attn.recipes.fields import Field, write_fields

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn import files
 from wsi_attn.errors import ManifestError
+from wsi_attn.outputs import files
 from wsi_attn.slide import UInt8Array
 
 JPEG_QUALITY = 92

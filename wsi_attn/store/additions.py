@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from wsi_attn import files
+from wsi_attn.outputs import files
+from wsi_attn.outputs.lock import output_lock
 from wsi_attn.store.checked_files import difference
-from wsi_attn.store.lock import store_lock
 from wsi_attn.store.schema import COMPLETE, GROUP_FILE, Addition, FileInfo, StoreMeta, encode_root, read_root
 
 PATIENCE = 60.0
@@ -32,10 +32,10 @@ def adding(store: Path, group: str) -> Iterator[Callable[[Mapping[str, FileInfo]
 
     Raises
     ------
-    StoreLockedError : another process holds the lock of the metadata.
+    OutputBusyError : another process holds the lock of the metadata.
     StoreError : the metadata of the store is unreadable.
     """
-    with store_lock(store / GROUP_FILE, wait=PATIENCE):
+    with output_lock(store / GROUP_FILE, wait=PATIENCE):
         recover_locked(store)
         meta, _ = read_root(store)
         recording = meta.records_all_files and meta.state == COMPLETE
@@ -52,7 +52,7 @@ def adding(store: Path, group: str) -> Iterator[Callable[[Mapping[str, FileInfo]
 def recover(store: Path) -> None:
     """Complete or undo an interrupted addition, if any."""
     if read_root(store)[0].addition is not None:
-        with store_lock(store / GROUP_FILE, wait=PATIENCE):
+        with output_lock(store / GROUP_FILE, wait=PATIENCE):
             recover_locked(store)
 
 

@@ -6,9 +6,9 @@ be short or empty, which the sizes and checksums in the metadata reveal.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from wsi_attn.outputs import files
 from wsi_attn.store.schema import FileInfo
 from wsi_attn.store.sharding import crc32c
 
@@ -37,19 +37,7 @@ class FolderBackend:
         """Write a file from its parts, replacing an existing one; returns its size and checksum."""
         path = self.folder / key
         content = b"".join(parts)  # a shard has hundreds of parts; one write and one checksum are faster
-        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
-        try:
-            try:
-                file = temporary.open("wb")
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = temporary.open("wb")
-            with file:
-                file.write(content)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        files.write_unflushed(path, content)
         self.written[key] = FileInfo(len(content), crc32c(content))
         return self.written[key]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn import files
 from wsi_attn.geometry import Frame, Size
+from wsi_attn.outputs import files
 from wsi_attn.store import ome
 from wsi_attn.store.additions import adding
 from wsi_attn.store.arrays import put_array, put_group, put_level
@@ -42,8 +42,6 @@ def create_store(
     tissue
         uint8 (rows, columns) over `tissue_frame`, values as in `schema`.
     """
-    if path.exists() and not path.is_dir():
-        path.unlink()  # renaming cannot replace a folder
     with files.new_folder(path) as folder:
         place = FolderBackend(folder)
         for index, (level, codec) in enumerate(zip(meta.levels, codecs, strict=True)):

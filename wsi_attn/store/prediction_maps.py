@@ -27,9 +27,10 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from wsi_attn import files
-from wsi_attn.errors import OutputExistsError, PredictionError
+from wsi_attn.errors import PredictionError
 from wsi_attn.geometry import Frame, Size
+from wsi_attn.outputs import files
+from wsi_attn.outputs.policy import check_protected
 from wsi_attn.store.arrays import DOCUMENT, put_array, put_group
 from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.records import SCHEMA_VERSION, Pixels, Positive
@@ -127,7 +128,7 @@ def write_maps(
     ------
     OutputExistsError : the path exists and is not the maps of a prediction.
     """
-    check_replaceable(folder)
+    check_protected({folder: foreign_maps})
     taken: set[str] = {REGIONS}
     with files.new_folder(folder) as temporary:
         place = FolderBackend(temporary)
@@ -149,17 +150,14 @@ def write_maps(
     return attributes.id
 
 
-def check_replaceable(folder: Path) -> None:
-    """Raise `OutputExistsError` if a path exists and is not the maps of a prediction."""
-    if not folder.exists() and not folder.is_symlink():
-        return
+def foreign_maps(folder: Path) -> str:
+    """Why a path must not be replaced by maps; empty if it is the maps of a prediction."""
     try:
         document = json.loads((folder / DOCUMENT).read_bytes())
-        if ATTRIBUTE in document["attributes"]:
-            return
+        ours = ATTRIBUTE in document["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise OutputExistsError(f"{folder} exists and is not the maps of a prediction; move it, or choose another --output")
+        ours = False
+    return "" if ours else "exists and is not the maps of a prediction"
 
 
 def read_attributes(folder: Path, record: Path, maps_id: str) -> MapsAttributes:

@@ -16,15 +16,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from wsi_attn import files
 from wsi_attn.errors import PredictionError
 from wsi_attn.geometry import ORIGIN, Frame, Point, Region, Size
+from wsi_attn.outputs import files
+from wsi_attn.outputs.policy import check_protected
 from wsi_attn.paths import path_to_text, printable
 from wsi_attn.store.notebook import prediction_html
 from wsi_attn.store.prediction_maps import (
     AttentionMap,
     StoredMaps,
-    check_replaceable,
+    foreign_maps,
     read_array,
     read_attributes,
     write_maps,
@@ -198,7 +199,7 @@ def write_prediction(prediction: SlidePrediction, path: Path) -> None:
     short, complete = shorten(fields)
     truncated = {"truncated": list(complete)} if complete else {}
     short = {**short, **truncated}
-    check_replaceable(maps_path(path))
+    check_protected({maps_path(path): foreign_maps})
     _text(short, "", path)  # raises before anything is written
     path.parent.mkdir(parents=True, exist_ok=True)
     regions = None

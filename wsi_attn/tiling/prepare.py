@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsi_attn.errors import StoreDamagedError, StoreExistsError, StoreSchemaError
+from wsi_attn.errors import OutputExistsError, StoreDamagedError, StoreSchemaError
 from wsi_attn.geometry import Frame
 from wsi_attn.paths import printable
 from wsi_attn.provenance import software
@@ -40,7 +40,7 @@ def find_existing(slide: Slide, output: Path, config: TileConfig, *, overwrite: 
 
     Raises
     ------
-    StoreExistsError : the output is not a store of this slide with these parameters.
+    OutputExistsError : the output is not a store of this slide with these parameters.
     """
     if overwrite or not (output.exists() or output.is_symlink()):
         return "nothing"
@@ -71,9 +71,9 @@ def find_existing(slide: Slide, output: Path, config: TileConfig, *, overwrite: 
     return "complete"
 
 
-def _exists(output: Path, what: str, *, option: bool = False) -> StoreExistsError:
+def _exists(output: Path, what: str, *, option: bool = False) -> OutputExistsError:
     ways = "choose another --output, or replace it with --overwrite"
-    return StoreExistsError(f"{output} exists: {what}{', or ' + ways if option else '. ' + ways.capitalize()}")
+    return OutputExistsError(f"{output} exists: {what}{', or ' + ways if option else '. ' + ways.capitalize()}")
 
 
 def _describe(path: Path) -> str:

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import StoreError
 from wsi_attn.geometry import Mpp, Region
+from wsi_attn.outputs.lock import output_lock
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store import sharding
 from wsi_attn.store.additions import recover, write_root
 from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.journal import Journal
-from wsi_attn.store.lock import store_lock
 from wsi_attn.store.schema import COMPLETE, FileInfo, StoreMeta, Unreadable, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig, TileSummary
@@ -71,13 +71,13 @@ def tile_slide(
 
     Raises
     ------
-    StoreExistsError : `output` exists and is something else.
-    StoreLockedError : another process is writing it.
+    OutputExistsError : `output` exists and is something else.
+    OutputBusyError : another process is writing it.
     MissingMppError, UsageError : `config.mpp` is not possible for this slide.
     NotEncodedError : `config.codec` is `passthrough` and the slide's tiles cannot be copied.
     """
     started = time.perf_counter()
-    with store_lock(output):
+    with output_lock(output):
         if output.exists() and not overwrite:
             with suppress(StoreError):  # `find_existing` reports the problem
                 recover(output)

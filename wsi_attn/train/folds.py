@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from wsi_attn import files
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.splits import fold_rows
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.outputs import files
 from wsi_attn.slide import BatchProgress, no_progress
 from wsi_attn.tasks.config import Resources, TrainConfig
 from wsi_attn.train.run import METRICS, PREDICTIONS, REPORT, check_rows, claim_together, train_rows, training_context

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wsi_attn import files
 from wsi_attn.errors import MissingExtraError
+from wsi_attn.outputs import files
 
 STEP = "epoch"
 """The column that counts; all others are curves."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wsi_attn import files
 from wsi_attn.data.annotations import check_regions
 from wsi_attn.data.appearance import describe_appearance, fit_appearance
 from wsi_attn.data.manifest import Row, read_manifest
@@ -28,9 +27,10 @@ from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.base import SlideModel
 from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
 from wsi_attn.models.systems import plain_config
+from wsi_attn.outputs import files
+from wsi_attn.outputs.lock import output_lock
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.slide import Progress, no_progress
-from wsi_attn.store.lock import store_lock
 from wsi_attn.tasks.classification.class_losses import effective_number_weights
 from wsi_attn.tasks.classification.dataset import Dataset
 from wsi_attn.tasks.classification.lesions import lesion_rows, rare_labels
@@ -170,7 +170,7 @@ def training_context(
 
     Raises
     ------
-    StoreLockedError : another process trains there.
+    OutputBusyError : another process trains there.
     """
     options = network_options or {}
     resources = resources or Resources()
@@ -179,7 +179,7 @@ def training_context(
         check_tensorboard()
     fabric = make_fabric(config)
     cache = SlideCache(resources.cache_mb << 20)
-    with store_lock(run) if fabric.is_global_zero else nullcontext():
+    with output_lock(run) if fabric.is_global_zero else nullcontext():
         yield TrainingContext(manifest, config, options, weights, command, resources, fabric, cache, progress, log, say)
     finish(fabric)
 

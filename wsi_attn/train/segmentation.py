@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn import files
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.masks import UNLABELLED, Classes, Mask, found_classes, open_mask, parse_classes
 from wsi_attn.data.segmentation import Augmentation, Crop, crops_of, fixed_crop, fixed_crops, random_crop, window_of
@@ -32,6 +31,7 @@ from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
 from wsi_attn.models.joint_segmentation import UNLABELLED as NO_LABEL
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.systems import plain_config
+from wsi_attn.outputs import files
 from wsi_attn.provenance import software
 from wsi_attn.slide import ItemsAsSteps, Progress, Slide, no_progress
 from wsi_attn.tasks.clock import EpochClock

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wsi_attn import files
+from wsi_attn.outputs import files
 
 
 @dataclass

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_attn import files
 from wsi_attn.geometry import Frame, Region, Size, tile_origins
+from wsi_attn.outputs import files
 
 factors = st.floats(0.25, 64, allow_nan=False)
 regions = st.builds(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_attn import files
 from wsi_attn.geometry import Frame, Mpp, Size
+from wsi_attn.outputs import files
 
 
 @given(st.integers(1, 200_000), st.integers(1, 200_000), st.floats(0.25, 300), st.floats(0.25, 300))

@@ -262,13 +262,13 @@ def test_a_kill_between_maps_and_record_is_noticed(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("wsi_attn.files.write_text", killed)
+        patched.setattr("wsi_attn.outputs.files.write_text", killed)
         with pytest.raises(KeyboardInterrupt):
             written(tmp_path)
     assert not (tmp_path / "a.prediction.json").exists()
     path = written(tmp_path)  # resumes
     with monkeypatch.context() as patched:
-        patched.setattr("wsi_attn.files.write_text", killed)
+        patched.setattr("wsi_attn.outputs.files.write_text", killed)
         with pytest.raises(KeyboardInterrupt):
             written(tmp_path, attention_map=prediction().maps["evidence:dense"])
     with pytest.raises(PredictionError, match="another run"):

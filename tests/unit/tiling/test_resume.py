@@ -23,11 +23,11 @@ SMALL_SHARDS = 3 * 128 * 128
 VICTIM = """
 import os, signal, sys
 from pathlib import Path
-import wsi_attn.files, wsi_attn.store.journal, wsi_attn.store.backend
+import wsi_attn.outputs.files, wsi_attn.store.journal, wsi_attn.store.backend
 from tests.unit.tiling import test_resume as case
 
 owner, name, after, when = sys.argv[2:6]
-target = {"files": wsi_attn.files, "slide": case.ArraySlide, "journal": wsi_attn.store.journal.Journal,
+target = {"files": wsi_attn.outputs.files, "slide": case.ArraySlide, "journal": wsi_attn.store.journal.Journal,
           "place": wsi_attn.store.backend.FolderBackend}[owner]
 original, calls = getattr(target, name), []
 

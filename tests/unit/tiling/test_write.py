@@ -5,11 +5,11 @@ import pytest
 import zarr
 
 from tests.slides import ArraySlide, stained
-from wsi_attn.errors import MissingMppError, SlideReadError, StoreExistsError, StoreLockedError, UsageError
+from wsi_attn.errors import MissingMppError, OutputBusyError, OutputExistsError, SlideReadError, UsageError
 from wsi_attn.geometry import Mpp, Region
+from wsi_attn.outputs.lock import output_lock
 from wsi_attn.slide import BACKGROUND
 from wsi_attn.store import sharding
-from wsi_attn.store.lock import store_lock
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.pixels import halve
 from wsi_attn.tiling.write import TileConfig, tile_slide
@@ -209,11 +209,11 @@ def test_complete_is_skipped_and_other_things_are_refused(tmp_path):
     assert again.state == "skipped"
     assert (again.tiles, again.bytes, again.tissue_fraction) == (first.tiles, first.bytes, first.tissue_fraction)
     assert (tree(output), slide.reads) == (before, reads)
-    with pytest.raises(StoreExistsError, match=r"tile_size 32 instead of 64.*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"tile_size 32 instead of 64.*--overwrite"):
         tile_slide(slide, output, config(tile_size=64))
-    with pytest.raises(StoreExistsError, match="other pixels"):
+    with pytest.raises(OutputExistsError, match="other pixels"):
         tile_slide(ArraySlide(stained(100, 70, seed=1)), output, config())
-    with pytest.raises(StoreExistsError, match="slide mpp"):
+    with pytest.raises(OutputExistsError, match="slide mpp"):
         tile_slide(ArraySlide(stained(100, 70), mpp=Mpp(1, 1)), output, config())
     assert tree(output) == before
     assert tile_slide(slide, output, config(tile_size=64), overwrite=True).state == "written"
@@ -227,7 +227,7 @@ def test_foreign_things_are_replaced_only_on_request(tmp_path):
     (folder / "mine.txt").write_text("mine")
     zarr.create_group(foreign)
     for path, what in ((file, "a file of 4 bytes"), (folder, "a folder of 1 entries"), (foreign, "not a store")):
-        with pytest.raises(StoreExistsError, match=what):
+        with pytest.raises(OutputExistsError, match=what):
             tile_slide(slide, path, config())
         tile_slide(slide, path, config(), overwrite=True)
         TileStore.open(path).close()
@@ -235,7 +235,7 @@ def test_foreign_things_are_replaced_only_on_request(tmp_path):
 
 def test_second_writer_is_refused(tmp_path):
     slide, output = ArraySlide(stained(100, 70)), tmp_path / "s.zarr"
-    with store_lock(output), pytest.raises(StoreLockedError, match="Another process"):
+    with output_lock(output), pytest.raises(OutputBusyError, match="Another process"):
         tile_slide(slide, output, config())
     (tmp_path / ".s.zarr.lock").write_text("left by a process that died")
     assert tile_slide(slide, output, config()).state == "written"

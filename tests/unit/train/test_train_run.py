@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from wsi_attn.data.appearance import appearance_distance
-from wsi_attn.errors import ManifestError, OutputExistsError, SlideUnsupportedError, StoreLockedError, UsageError
+from wsi_attn.errors import ManifestError, OutputBusyError, OutputExistsError, SlideUnsupportedError, UsageError
 from wsi_attn.models.checkpoint import load_checkpoint
-from wsi_attn.store.lock import store_lock
+from wsi_attn.outputs.lock import output_lock
 from wsi_attn.tasks.clock import TIMING
 from wsi_attn.tasks.config import Resources, TrainConfig
 from wsi_attn.train.folds import cross_validate
@@ -133,7 +133,7 @@ def test_killed_and_resumed_is_as_if_never_killed(when: str, manifest: Path, who
 
 
 def test_a_run_that_another_process_trains_is_refused(manifest: Path, tmp_path: Path) -> None:
-    with store_lock(tmp_path / "run"), pytest.raises(StoreLockedError, match="Another process is writing"):
+    with output_lock(tmp_path / "run"), pytest.raises(OutputBusyError, match="Another process is writing"):
         train(manifest, tmp_path / "run", CONFIG, overwrite=True)
     assert not (tmp_path / "run").exists()
 

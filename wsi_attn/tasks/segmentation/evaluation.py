@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from wsi_attn import files
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.masks import UNLABELLED, Classes, open_mask
 from wsi_attn.data.segmentation import window_of
@@ -22,6 +21,7 @@ from wsi_attn.evaluate.segmentation import COLUMNS, METRICS, PixelCounts, count_
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
 from wsi_attn.models.joint_segmentation import JointSegmentation
+from wsi_attn.outputs import files
 from wsi_attn.slide import BatchProgress, Slide, no_progress
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
 from wsi_attn.tasks.segmentation.windows import default_overlap

@@ -17,8 +17,8 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from wsi_attn import files
 from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.outputs import files
 from wsi_attn.slide import UInt8Array
 from wsi_attn.store import ome
 from wsi_attn.store.additions import adding, retired_name

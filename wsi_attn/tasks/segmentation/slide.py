@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn import files
 from wsi_attn.data.bags import TISSUE_PIXELS
 from wsi_attn.data.sources import SlidePatches
-from wsi_attn.errors import OutputExistsError, TissueError, UsageError
+from wsi_attn.errors import TissueError, UsageError
 from wsi_attn.export.geojson import write_features
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.outputs import files
+from wsi_attn.outputs.lock import output_lock
+from wsi_attn.outputs.policy import Found, Output, complete, other, unfinished
 from wsi_attn.provenance import software
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.slides.view import read_view
 from wsi_attn.store.additions import recover
-from wsi_attn.store.lock import store_lock
 from wsi_attn.store.schema import TISSUE_LABEL
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tasks.segmentation.evaluation import segmenter
@@ -101,32 +100,26 @@ def output_paths(slide: Slide, checkpoint: Checkpoint, output: Path, config: Seg
     return OutputPaths(labels, output / f"{name}{POLYGONS}", output / f"{name}{RECORD}", key)
 
 
-def finished_record(
+def segmentation_output(
     paths: OutputPaths, slide: Slide, checkpoint: Checkpoint, config: SegmentConfig
-) -> dict[str, Any] | None:
-    """Return the existing record of the same slide, model and settings; None if the slide is still to be segmented.
+) -> Output[dict[str, Any]]:
+    """The segmentation of a slide as an output, which is resumed."""
 
-    Raises
-    ------
-    OutputExistsError : an output path holds something else.
-    """
-    settings = _settings(slide, checkpoint, config)
-    if paths.key:
-        recover(slide.info.path)  # A label that was moved to its final path before the record was written.
-    if settings_of(paths.labels, under_way=True) == settings:
-        return None
-    there = [path for path in (paths.record, paths.labels, paths.polygons) if path.exists()]
-    if not there:
-        return None
-    try:
-        found: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    if found.get("settings") == settings == settings_of(paths.labels):
-        return found
-    raise OutputExistsError(
-        f"{there[0]} exists and belongs to another slide, model or setting; use --overwrite or another --output"
-    )
+    def inspect() -> Found[dict[str, Any]]:
+        settings = _settings(slide, checkpoint, config)
+        if paths.key:
+            recover(slide.info.path)  # A label that was moved to its final path before the record was written.
+        if settings_of(paths.labels, under_way=True) == settings:
+            return unfinished()
+        try:
+            found: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = {}
+        if found.get("settings") == settings == settings_of(paths.labels):
+            return complete(found)
+        return other("exists and belongs to another slide, model or setting")
+
+    return Output(paths.record, inspect, beside=(paths.labels, paths.polygons))
 
 
 def segment_slide(
@@ -151,7 +144,7 @@ def segment_slide(
     UsageError : the checkpoint does not segment, or `output_paths` refuses the output.
     MissingMppError, ModelMismatchError : the slide cannot be read at the model's resolution.
     TissueError : the slide has no tissue.
-    StoreLockedError : another process writes to the same output.
+    OutputBusyError : another process writes to the same output.
     """
     started = time.perf_counter()
     network, spec = segmenter(checkpoint), checkpoint.spec
@@ -174,7 +167,8 @@ def segment_slide(
     levels = len(slide.info.levels) if paths.key else None
     source = "../../" if paths.key else None
     labels = LabelImage(paths.labels, frame, slide.info.mpp, spec.labels, settings, levels, source)
-    with _locked(paths):
+    paths.labels.parent.mkdir(parents=True, exist_ok=True)
+    with output_lock(paths.labels):  # In a store, runs with different output folders write the same label.
         if overwrite:
             labels.discard()
         labels.open()
@@ -243,14 +237,6 @@ def _settings(slide: Slide, checkpoint: Checkpoint, config: SegmentConfig) -> di
         "model_sha256": checkpoint.sha256,
         **config.settings(),
     }
-
-
-@contextmanager
-def _locked(paths: OutputPaths) -> Iterator[None]:
-    """Lock the results of a slide for one writer."""
-    paths.labels.parent.mkdir(parents=True, exist_ok=True)
-    with store_lock(paths.labels):
-        yield
 
 
 def _areas(

@@ -16,9 +16,10 @@ from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import MissingMppError, OutputExistsError, TissueError, UsageError
 from wsi_attn.geometry import Region
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.outputs.policy import decide
 from wsi_attn.slide import Slide
 from wsi_attn.tasks.segmentation import labels as labels_module
-from wsi_attn.tasks.segmentation.slide import SegmentConfig, finished_record, output_paths, segment_slide
+from wsi_attn.tasks.segmentation.slide import SegmentConfig, output_paths, segment_slide, segmentation_output
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
 
 CONFIG = SegmentConfig(workers=1)
@@ -92,7 +93,8 @@ def test_a_run_that_is_cut_off_ends_as_one_that_is_not(
 
 def unfinished(folder: Path, model: Checkpoint, config: SegmentConfig = CONFIG, of: Slide | None = None) -> bool:
     of = of or slide()
-    return finished_record(output_paths(of, model, folder, config), of, model, config) is None
+    output = segmentation_output(output_paths(of, model, folder, config), of, model, config)
+    return decide(output, overwrite=False).finished is None
 
 
 def test_finished_results_are_known_and_others_refused(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Output files: names, locks, atomic writes, and whether an output is written, resumed, skipped or refused."""
