@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wsi_attn import assets, files
+from wsi_attn import assets
 from wsi_attn.errors import ExportError
 from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
@@ -28,6 +28,7 @@ from wsi_attn.heatmaps.contact_sheet import read_patches
 from wsi_attn.heatmaps.layer import Layer, Mode, display_values
 from wsi_attn.heatmaps.picture import FAINTEST
 from wsi_attn.heatmaps.raster import FloatArray, resample
+from wsi_attn.outputs import files
 from wsi_attn.paths import printable
 from wsi_attn.slide import Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.view import read_view
