@@ -64,8 +64,8 @@ class Registry(Generic[T]):
 
     @property
     def built_in(self) -> tuple[str, ...]:
-        """Names of the members of wsi-attn itself and of the running program, in the order of their listing."""
-        return tuple(dict.fromkeys((*self._places, *self._members)))
+        """Names of the built-in members in the order of their listing."""
+        return tuple(self._places)
 
     @property
     def plugins(self) -> Mapping[str, EntryPoint]:
@@ -149,7 +149,7 @@ class Registry(Generic[T]):
 
     def all(self) -> Iterator[tuple[str, T]]:
         """All members with their names, the built-in ones first; a package that is broken gives one `PluginWarning`."""
-        for name in self.built_in:
+        for name in dict.fromkeys((*self._places, *self._members)):
             yield name, self.get(name)
         for name in self.plugins:
             try:

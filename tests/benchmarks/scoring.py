@@ -30,10 +30,11 @@ PASSES = 8
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from wsi_attn.scores.scores import MAX_DENSITY, SCORES, UNMIXING, score_tiles, warm_up  # noqa: E402
+from wsi_attn.scores.fused import MAX_DENSITY, UNMIXING  # noqa: E402
+from wsi_attn.scores.scores import SCORES, score_tiles, warm_up  # noqa: E402
 
 COLLECTION = Path(os.environ.get("WSI_ATTN_DATA", ROOT / "shared" / "data")) / "slides"
-SIDE, RULE, NAMES = 256, ("chroma", 20), tuple(SCORES)
+SIDE, RULE, NAMES = 256, ("chroma", 20), SCORES.built_in
 DENSITY = np.rint(-np.log10((np.arange(256) + 1) / 256) / MAX_DENSITY * 65535).astype(np.float32) / 65535 * MAX_DENSITY
 
 

@@ -1,1 +1,1 @@
-"""Tile scores computed from pixels without learning: definitions in `scores.py`, kernels in `kernels.py`."""
+"""Tile scores computed from pixels without learning: `scores.py`, the built-in ones in `fused.py` and `kernels.py`."""

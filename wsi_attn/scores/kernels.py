@@ -20,6 +20,22 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.scores.sums import (
+    COUNT_FOLD,
+    COUNT_PEN,
+    COUNT_TISSUE,
+    DENSITY,
+    ENTROPY,
+    ENTROPY_BITS,
+    FOCUS,
+    FOLD,
+    LOG2_RED,
+    PEN,
+    SHARPNESS,
+    SQUARES_LAPLACE,
+    TISSUE,
+    VOLLATH,
+)
 from wsi_attn.threads import thread_limit
 
 BLAS = "scipy.linalg.cython_blas"
@@ -33,15 +49,8 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 CHROMA, BRIGHTNESS, DARKNESS = 0, 1, 2
 
-TISSUE, FOCUS, ENTROPY, DENSITY, PEN, FOLD, SHARPNESS = 1, 2, 4, 8, 16, 32, 64
-"""Sums that a kernel computes, as bits of `groups`."""
-
 GREY = FOCUS | SHARPNESS | ENTROPY
 BINNED = DENSITY | PEN | FOLD
-
-COUNT_TISSUE, SQUARES_LAPLACE, VOLLATH, ENTROPY_BITS, LOG2_RED, LOG2_GREEN, LOG2_BLUE, COUNT_PEN, COUNT_FOLD = range(9)
-SUMS = 9
-"""Columns of the kernels' result per tile: sums over pixels, and the entropy."""
 
 STRIP = 32
 """Rows of a strip; even, so that no 2x2 cell spans two strips."""
@@ -480,7 +489,7 @@ def sum_serial(
     threshold: int,
     sums: NDArray[np.float64],
 ) -> None:
-    """`sum_tile` for tiles (N, H, 3 W) into zeros (N, SUMS), on the calling thread, without the GIL."""
+    """`sum_tile` for tiles (N, H, 3 W) into zeros (N, COLUMNS), on the calling thread, without the GIL."""
     for index in range(tiles.shape[0]):
         width, height = valid[index, 0], valid[index, 1]
         if width > 0 and height > 0:

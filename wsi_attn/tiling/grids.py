@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame, Region, Size
-from wsi_attn.scores.scores import SCORES, ScoreInfo, parse_names, warm_up
+from wsi_attn.scores.fused import FusedScore
+from wsi_attn.scores.score import Score
+from wsi_attn.scores.scores import SCORES, parse_names, warm_up
 from wsi_attn.slide import Progress
 from wsi_attn.store.create import write_grid
 from wsi_attn.store.schema import FileInfo, GridInfo
@@ -92,12 +94,12 @@ def add_grid(
     scored = scored or score_grid(store, mask, config, pool, progress)
     if not grid.scores or _are_chunks(store, grid, frame):  # otherwise pixels were read, and damage was detected there
         scored = _without_damaged(scored, store, grid, origins_from0(coords0, frame), frame)
-    attributes = {name: _attributes(SCORES[name]) for name in grid.scores}
+    attributes = {name: _attributes(SCORES.get(name)) for name in grid.scores}
     written = write_grid(store.path, grid, coords0, scored.readable, scored.scores, attributes)
     return replace(scored, files=written)
 
 
-def _attributes(score: ScoreInfo) -> dict[str, Any]:
+def _attributes(score: Score | FusedScore) -> dict[str, Any]:
     bounds = [bound if np.isfinite(bound) else None for bound in (score.low, score.high)]
     return {"range": bounds, "unit": score.unit, "description": score.description}
 

@@ -16,10 +16,11 @@ from numba import config
 from tests.conftest import COLLECTION, DATA
 from tests.unit.scores.twins import STAINS, TWINS, twin
 from wsi_attn.errors import UnknownNameError, UsageError
-from wsi_attn.scores.scores import MEASURE_CODES, SCORES, parse_names, score_tiles, warm_up
+from wsi_attn.scores.fused import MEASURE_CODES
+from wsi_attn.scores.scores import SCORES, parse_names, score_tiles, warm_up
 from wsi_attn.tissue.detect import MEASURES
 
-NAMES = tuple(SCORES)
+NAMES = SCORES.built_in
 RULE = ("chroma", 20)
 EXACT = {"tissue", "pen", "fold", "focus", "sharpness"}
 """Counts and sums of integers; the others are sums of float32 products or logarithms."""
@@ -80,8 +81,8 @@ def test_equals_twin(seed, shape, measure, threshold, names, parallel, spread):
     got = score_tiles(tiles, valid, names, (measure, threshold), parallel=parallel)
     assert_equal(got, twin(tiles, valid, names, (measure, threshold)))
     for name, values in got.items():
-        assert (values >= np.float32(SCORES[name].low)).all()
-        assert (values <= np.float32(SCORES[name].high)).all()
+        assert (values >= np.float32(SCORES.get(name).low)).all()
+        assert (values <= np.float32(SCORES.get(name).high)).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 31), (31, 17), (16, 64), (1, 40), (40, 1), (33, 32)])
@@ -111,7 +112,7 @@ def test_constant_tiles(value):
     got = score_tiles(tiles, whole(tiles), NAMES, RULE)
     assert_equal(got, twin(tiles, whole(tiles), NAMES, RULE))
     assert got["focus"] == got["sharpness"] == got["entropy"] == got["fold"] == 0
-    assert got["optical_density"] == pytest.approx(0 if value else SCORES["optical_density"].high)
+    assert got["optical_density"] == pytest.approx(0 if value else SCORES.get("optical_density").high)
 
 
 def test_nothing_valid_scores_zero():
@@ -252,8 +253,8 @@ def test_edge_tiles_count_only_what_is_inside():
 
 def test_measures_are_those_of_masks_and_every_score_has_a_twin():
     assert set(MEASURES) == set(MEASURE_CODES)
-    assert set(SCORES) == {"tissue", *TWINS}
-    assert all(info.name == name and info.low < info.high and info.unit for name, info in SCORES.items())
+    assert set(SCORES.built_in) == {"tissue", *TWINS}
+    assert all(score.low < score.high and score.unit for _, score in SCORES.all())
 
 
 def test_names():
