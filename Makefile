@@ -7,7 +7,7 @@ SLIDE  ?= tests/data/cmu1_small_region.svs
 SMOKE  ?= .smoke
 STEM   := $(basename $(notdir $(SLIDE)))
 
-.PHONY: demo test smoke smoke-lowest lowest check format clean
+.PHONY: demo test test-all smoke smoke-lowest lowest check format clean
 
 demo: $(VENV)/.run
 	@mkdir -p $(DEMO)
@@ -20,6 +20,10 @@ demo: $(VENV)/.run
 	@echo "regions  $(DEMO)/$(STEM).geojson (drop it onto the slide in QuPath)"
 
 test: $(VENV)/.dev
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not slow'
+
+# With the tests marked slow, as .ci/run does.
+test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # The wheel with its runtime dependencies only, as a user installs it: newest tested versions, then the oldest allowed.

@@ -1,6 +1,6 @@
 """Fungi under the microscope, five classes: the tiles of one photograph make one field, and the field has the label.
 
-    python tests/benchmarks/experiments/defungi.py --data SHARED_DATA --work FOLDER
+    python experiments/defungi.py --data SHARED_DATA --work FOLDER
 
 Reads `classify/defungi` under --data. A row of the manifest lists the tiles of a photograph; `wsi-attn` lays them out
 as one field. To train on, each tile is a small field of its own as well. The data set's `val` part is the test part

@@ -1,6 +1,6 @@
 """CARE: attention on the lesions of rare classes, against plain training, class weights, focal loss and resampling.
 
-    python tests/benchmarks/experiments/rare.py cells|platelets|skin --data SHARED_DATA --work FOLDER
+    python experiments/rare.py cells|platelets|skin --data SHARED_DATA --work FOLDER
 
 `cells` are the blood cells of `boxes/wbc` with boxes around their masks, `platelets` the fields of `boxes/bccd` with
 the boxes of platelets, of which only `KEPT` training fields are kept so that they are rare, `skin` the lesions of

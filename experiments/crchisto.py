@@ -1,6 +1,6 @@
 """Colorectal nuclei as fields: the nuclei of one image laid out edge to edge; positive where any is cancerous.
 
-    python tests/benchmarks/experiments/crchisto.py --data SHARED_DATA --work FOLDER
+    python experiments/crchisto.py --data SHARED_DATA --work FOLDER
 
 Reads `mil/crchisto` under --data: 27 px patches of nuclei, in bags by the image that they come from. Each is enlarged
 to 32 px, a cell of the attention map and 4 pixels of the coarse view, so that attention can be checked nucleus by

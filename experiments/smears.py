@@ -1,6 +1,6 @@
 """Blood smears put together from single cells: is there an eosinophil or a basophil among them?
 
-    python tests/benchmarks/experiments/smears.py --data SHARED_DATA --work FOLDER [--train 320] [--test 60]
+    python experiments/smears.py --data SHARED_DATA --work FOLDER [--train 320] [--test 60]
 
 Reads `boxes/wbc` under --data. A smear to test on is a megapixel field with some twenty cells, one or two of them rare
 where the answer is yes; those to train on are of that size and smaller. Cells of a smear come from one split only;

@@ -1,6 +1,6 @@
 """Global spatial attention: four families of networks, each with the map of places and without it.
 
-    python tests/benchmarks/experiments/families.py chest|pneumonia|cells --data SHARED_DATA --work FOLDER
+    python experiments/families.py chest|pneumonia|cells --data SHARED_DATA --work FOLDER
 
 `chest` are X-rays of `aligned/chest_xray`, `pneumonia` the 28 px pictures of `aligned/pneumoniamnist`, many of the same
 photographs, and `cells` the centred blood cells of `boxes/wbc`, five kinds, one image of each set of equal pixels. The

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from tests.benchmarks.experiments.measures import Predictions, measured
+from experiments.measures import Predictions, measured
 
 LABELS = ("a", "b", "c")
 NAMES = ("accuracy", "auprc", "auprc:a+b", "auprc:c", "recall:a", "recall:b+c", "error:100", "error:50", "cut:50")

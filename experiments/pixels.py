@@ -1,6 +1,6 @@
 """Joint attention in a DenseUNet, against its two parts and against none: four data sets with masks.
 
-    python tests/benchmarks/experiments/pixels.py SET --data SHARED_DATA --work FOLDER
+    python experiments/pixels.py SET --data SHARED_DATA --work FOLDER
 
 SET is nuclei, vessels, membranes or tissue-nuclei.
 `nuclei` is `segment/dsb2018`, `vessels` `chase_db1` (both eyes of a child are one group), `membranes` `em_membrane`,

@@ -1,6 +1,6 @@
 """The constructed task: the class of a megapixel image is the fine pattern of one to three small marks in it.
 
-    python tests/benchmarks/experiments/marks.py --data SHARED_DATA --work FOLDER [--train 240] [--test 120]
+    python experiments/marks.py --data SHARED_DATA --work FOLDER [--train 240] [--test 120]
         [--slides 6]
 
 Backgrounds are random crops of a real H&E slide (`slides/crc01_he_left.tif` under --data): its upper part for training,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_attn.data.manifest import read_manifest
-from wsi_attn.recipes.build import baseline_predictions
+from wsi_attn.recipes.build import baseline_answers
 
 
 def answer_by_thumbnails(manifest: Path, folder: Path, seed: int) -> None:
@@ -18,7 +18,7 @@ def answer_by_thumbnails(manifest: Path, folder: Path, seed: int) -> None:
         return
     rows = read_manifest(manifest)
     labels = sorted({row.label for row in rows})
-    testing, probabilities = baseline_predictions(rows, labels, seed)
+    testing, probabilities = baseline_answers(rows, labels, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)

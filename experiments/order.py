@@ -1,6 +1,6 @@
 """Chest X-rays in the order of their numbers: how well a thumbnail machine answers a block that it was not trained on.
 
-    python tests/benchmarks/experiments/order.py --data SHARED_DATA [--blocks 5]
+    python experiments/order.py --data SHARED_DATA [--blocks 5]
 
 The training part of `aligned/chest_xray` is cut into consecutive blocks of each label; each is answered by a machine
 trained on the others, also at one mean and deviation of all photographs, and as many random parts likewise. No test

@@ -1,6 +1,6 @@
 """Dual cross-attention: two networks that ask each other, against either alone and against plain concatenation.
 
-    python tests/benchmarks/experiments/fusion.py chest|fungi|skin --data SHARED_DATA --work FOLDER
+    python experiments/fusion.py chest|fungi|skin --data SHARED_DATA --work FOLDER
 
 `chest` are X-rays of `aligned/chest_xray`, `fungi` the crops of `classify/defungi` (the crops of a photograph are one
 group), `skin` those of `classify/ham10000`. The `val` parts are the test parts; validation is carved out of the rest.
