@@ -23,9 +23,10 @@ from wsi_attn.store.tile_store import TileStore
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from wsi_attn.export.run import ExportConfig, Format
+    from wsi_attn.export.config import ExportConfig
+    from wsi_attn.export.run import Format
     from wsi_attn.export.source import ExportSource
-    from wsi_attn.heatmaps.layer import Mode
+    from wsi_attn.heatmaps.appearance import Mode
     from wsi_attn.models.checkpoint import Checkpoint
     from wsi_attn.tasks.classification.slide import PredictConfig
     from wsi_attn.tasks.config import TrainConfig
@@ -354,7 +355,7 @@ def export(
     output
         A file with the suffix of the format, or a folder in which to create `STEM.SUFFIX`.
     config
-        `wsi_attn.export.run.ExportConfig`: quantity, size, colours.
+        `wsi_attn.export.config.ExportConfig`: quantity, size, colours.
     slide
         Current path of the slide of a prediction, if it has moved.
 
@@ -366,7 +367,8 @@ def export(
     ------
     OutputExistsError : the output exists, is something else, and `overwrite` is not set.
     """
-    from wsi_attn.export.run import ExportConfig, export_subject, target_of
+    from wsi_attn.export.config import ExportConfig
+    from wsi_attn.export.run import export_subject, target_of
 
     subject, settings = _subject(source, slide), config or ExportConfig()
     target = target_of(subject, to, Path(output), settings)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.unit.export.marks import MARK, SIZE, cell_region, make_subject
-from wsi_attn.export.run import ExportConfig, export_subject
+from wsi_attn.export.config import ExportConfig
+from wsi_attn.export.run import export_subject
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from wsi_attn.cli.app import app
 from wsi_attn.threads import POOL_SIZES
@@ -40,7 +39,7 @@ def test_one_option_bounds_every_pool(demo_slide: Path, tmp_path: Path, option: 
 
 
 def test_every_command_that_computes_has_the_option() -> None:
-    root = typer.main.get_command(app)
+    root = app
     commands = dict(root.commands)
     commands |= commands.pop("models").commands
     without = {name for name, command in commands.items() if not any(p.name == "threads" for p in command.params)}

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 
 from tests.cli.runner import in_process, wsi_attn
 from wsi_attn.cli.app import app
 from wsi_attn.cli.options import resolve_device
 from wsi_attn.errors import UsageError
 
-COMMANDS = sorted(typer.main.get_command(app).commands)
+COMMANDS = sorted(app.commands)
 NEED_ARGUMENTS = [name for name in COMMANDS if name not in ("doctor", "models")]
 
 

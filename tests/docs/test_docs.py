@@ -88,7 +88,7 @@ All commands that compute accept `--threads N`; see [performance.md](performance
 
 def commands() -> list[tuple[str, TyperCommand]]:
     """Every command with its full name, groups' members after the group."""
-    root = typer.main.get_command(app)
+    root = app
     found = []
 
     def walk(name: str, command: TyperCommand) -> None:

@@ -29,7 +29,7 @@ from wsi_attn.cli import (
     verify,
     view,
 )
-from wsi_attn.cli.command import HELP, Command, Group, usage_of
+from wsi_attn.cli.command import COMPLETION, HELP, Command, Group, usage_of
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report, show_plugin_warnings
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
@@ -41,29 +41,22 @@ COMMAND_LINE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 
 NAME = "wsi-attn"
 
-app = typer.Typer(
-    name=NAME,
-    help="Attention models for whole-slide and microscopy images. Research use only.",
-    cls=Group,
-    context_settings={"help_option_names": list(HELP)},
-    invoke_without_command=True,
-    rich_markup_mode=None,  # Plain help takes half the time.
-    pretty_exceptions_enable=False,
+COMMANDS = (
+    Command("info", info.info),
+    Command("tissue", tissue.tissue),
+    Command("tile", tile.tile),
+    Command("verify", verify.verify),
+    Command("boxes", boxes.boxes),
+    Command("train", train.train),
+    Command("evaluate", evaluate.evaluate),
+    Command("predict", predict.predict),
+    Command("segment", segment.segment),
+    Command("heatmap", heatmap.heatmap),
+    Command("export", export.export),
+    Command("view", view.view),
+    models.group(),
+    Command("doctor", doctor.doctor),
 )
-app.command("info", cls=Command)(info.info)
-app.command("tissue", cls=Command)(tissue.tissue)
-app.command("tile", cls=Command)(tile.tile)
-app.command("verify", cls=Command)(verify.verify)
-app.command("boxes", cls=Command)(boxes.boxes)
-app.command("train", cls=Command)(train.train)
-app.command("evaluate", cls=Command)(evaluate.evaluate)
-app.command("predict", cls=Command)(predict.predict)
-app.command("segment", cls=Command)(segment.segment)
-app.command("heatmap", cls=Command)(heatmap.heatmap)
-app.command("export", cls=Command)(export.export)
-app.command("view", cls=Command)(view.view)
-app.add_typer(models.app, name="models")
-app.command("doctor")(doctor.doctor)
 
 
 def _show_version(value: bool) -> None:
@@ -90,7 +83,6 @@ def _open_log(path: Path | None) -> Path | None:
     return path
 
 
-@app.callback()
 def _root(
     context: typer.Context,
     version: Annotated[
@@ -115,6 +107,30 @@ def _root(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(ExitCode.USAGE)
+
+
+def _program() -> Group:
+    typed = typer.Typer(
+        name=NAME,
+        help="Attention models for whole-slide and microscopy images. Research use only.",
+        cls=Group,
+        context_settings={"help_option_names": list(HELP)},
+        invoke_without_command=True,
+        rich_markup_mode=None,  # Plain help takes half the time.
+        pretty_exceptions_enable=False,
+    )
+    typed.callback()(_root)
+    group = cast(Group, typer.main.get_command(typed))
+    for command in COMMANDS:
+        group.add_command(command)
+    for option in group.params:
+        if option.opts[0] in COMPLETION:  # Typer's own, to which `Group` adds the name of a shell.
+            option.help = f"{option.help} Another shell: add bash, zsh or fish."  # type: ignore[attr-defined]
+    return group
+
+
+app = _program()
+"""The program, as a group of commands."""
 
 
 def main() -> None:

@@ -7,14 +7,16 @@ import io
 import json as json_module
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wsi_attn.cli.options import Debug, Device, Json, Output, Overwrite, Quiet, Threads, resolve_device
+from wsi_attn.cli.options import Machine, Output, Write
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import OutputExistsError, UsageError, WsiAttnError
+from wsi_attn.options import Option
 from wsi_attn.outputs import files
 
 if TYPE_CHECKING:  # These import numpy, which only the command needs.
@@ -29,46 +31,41 @@ Inputs = Annotated[
         help="One manifest (.csv), or images and folders of images; - reads a list of paths from stdin.",
     ),
 ]
-Method = Annotated[
-    Literal["saliency", "segmentation"],
-    typer.Option("--method", help="Box method: saliency, or segmentation with --model."),
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="FOLDER",
-        help="Segmentation model for --method segmentation: a run or checkpoint folder.",
-    ),
-]
+
+
+@dataclass(frozen=True)
+class Finder:
+    """How boxes are found."""
+
+    method: Annotated[
+        Literal["saliency", "segmentation"], Option("Box method: saliency, or segmentation with --model.")
+    ] = "saliency"
+    model: Annotated[
+        str,
+        Option(
+            "Segmentation model for --method segmentation: a run or checkpoint folder.",
+            aliases=("-m",),
+            metavar="FOLDER",
+        ),
+    ] = ""
+
 
 TABLE, RECORD, PICTURES = "boxes.csv", "boxes.json", "pictures"
 COLUMNS = ("path", "label", "patient", "split", "boxes", "score", "iou")
 
 
-def boxes(
-    inputs: Inputs,
-    output: Output,
-    method: Method = "saliency",
-    model: Model = "",
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    threads: Threads = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
+def boxes(inputs: Inputs, target: Output, finder: Finder, machine: Machine, write: Write) -> None:
     """Find boxes around salient regions of each image. Writes FOLDER/boxes.csv, a manifest with a column boxes, and
     FOLDER/pictures, which shows found boxes in orange and those of the manifest in green.
     """
-    find = _finder(method, model, device)
+    output = target.output
+    find = _finder(finder.method, finder.model, machine)
     rows, problems = _rows(inputs)
-    made_of = {"method": method, "model": model, "inputs": [_input(row) for row in rows]}
-    console = Console(quiet=quiet, total=len(rows) + len(problems))
+    made_of = {"method": finder.method, "model": finder.model, "inputs": [_input(row) for row in rows]}
+    console = Console(quiet=write.quiet, total=len(rows) + len(problems))
     for problem in problems:
         console.fail(problem)
-    records = None if overwrite else _finished(output, made_of)
+    records = None if write.overwrite else _finished(output, made_of)
     if records is not None:
         console.info(f"{output / TABLE} is already complete; use --overwrite to find boxes again")
     else:
@@ -87,7 +84,7 @@ def boxes(
         if not console.failures:  # Incomplete results are recomputed.
             files.write_json(output / RECORD, {"made_of": made_of, "records": records})
     for record in records:
-        data_json(record) if json else data(_line(record))
+        data_json(record) if write.json else data(_line(record))
     measured = [record["iou"] for record in records if record["iou"] is not None]
     if measured:
         console.info(
@@ -96,14 +93,14 @@ def boxes(
     raise typer.Exit(console.exit_code())
 
 
-def _finder(method: str, model: str, device: str) -> Callable[[Slide], FoundBoxes]:
+def _finder(method: str, model: str, machine: Machine) -> Callable[[Slide], FoundBoxes]:
     if method == "saliency":
         from wsi_attn.data.boxes import salient_boxes
 
         return salient_boxes
     from wsi_attn.tasks.segmentation.boxes import box_finder  # Imports torch.
 
-    return box_finder(method, model, resolve_device(device))
+    return box_finder(method, model, machine.resolve())
 
 
 def _rows(arguments: list[str]) -> tuple[list[Row], list[WsiAttnError]]:

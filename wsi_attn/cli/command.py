@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from wsi_attn.cli.parameters import Made, make
 from wsi_attn.errors import UsageError
+from wsi_attn.options import OptionField
 from wsi_attn.outputs.names import check_output
 
 ARGUMENTS, OPTIONS = "Arguments", "Options"
 HELP = ("-h", "--help")
+COMPLETION = ("--install-completion", "--show-completion")
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 
 class Command(TyperCommand):
     """Command that refuses URLs in options and has one section of `--help` per `rich_help_panel`.
 
+    Its parameters are made from `function` when they are first needed, so that the help of the program needs none.
     Sections are in order of first occurrence.
     """
+
+    def __init__(self, name: str, function: Callable[..., None]) -> None:
+        super().__init__(name, help=inspect.getdoc(function), rich_markup_mode=None)
+        self.function = function
+        self._made: Made | None = None
+
+    def made(self, ctx: Any = None) -> Made:
+        """The parameters of the command."""
+        if self._made is None:
+            self._made = make(self.function)
+        return self._made
+
+    def fields(self) -> Iterable[OptionField]:
+        """The options that a file of `--config` may set."""
+        return self.made().fields.values()
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters and `--help`."""
+        self.params = self.made(ctx).params
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the function."""
+        return ctx.invoke(self.made(ctx).call, **ctx.params)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line, then check its options.
@@ -58,10 +89,22 @@ class Group(TyperGroup):
         """See `Command.parse_args`."""
         if not ctx.resilient_parsing:
             check_empty(args)
+            self._complete(ctx, args)
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
             check_paths(self.params, ctx.params)
         return rest
+
+    def _complete(self, ctx: Any, args: list[str]) -> None:
+        """`--show-completion zsh`: without a shell, Typer detects the one that runs, and it takes no name."""
+        option, _, shell = " ".join(args).replace("=", " ").partition(" ")
+        if option not in COMPLETION or not shell:
+            return
+        if shell not in SHELLS:
+            raise UsageError(f"{option} takes the name of a shell, {', '.join(SHELLS)}, not {shell!r}")
+        for parameter in self.params:
+            if option in parameter.opts and parameter.callback is not None:
+                parameter.callback(ctx, parameter, shell)  # Ends the process.
 
 
 def check_empty(arguments: list[str]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from wsi_attn.errors import UsageError
+from wsi_attn.options import OptionField
 from wsi_attn.registry import unknown_name
 
 KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
@@ -17,7 +17,7 @@ KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "text in quotes"),
     Path: ((str,), "a path in quotes"),
 }
-"""Accepted TOML types of each option type, and their name in messages."""
+"""Accepted TOML types of each type of a field, and their name in messages."""
 
 
 def read_config(path: Path, root: Any) -> dict[str, Any]:
@@ -61,34 +61,34 @@ def _group(where: str, tables: dict[str, Any], group: Any) -> dict[str, Any]:
 
 def _options(where: str, table: dict[str, Any], command: Any) -> dict[str, Any]:
     options = {
-        name.removeprefix("--"): parameter
-        for parameter in command.params
-        if parameter.param_type_name == "option"
-        for name in parameter.opts
+        name.removeprefix("--"): field
+        for field in command.fields()
+        for name in (*(field.option.name or field.flag).split("/"), *field.option.aliases)
         if name.startswith("--")
     }
-    hints = get_type_hints(command.callback)
     found = {}
     for key, value in table.items():
-        option = options.get(key.replace("_", "-"))
-        if option is None:
+        field = options.get(key.replace("_", "-"))
+        if field is None:
             raise UsageError(f"{where}: {unknown_name('option', key, options)}")
-        if problem := _problem(value, hints[option.name]):
+        if problem := _problem(value, field):
             raise UsageError(f"{where}: {key} takes {problem}, not {value!r}")
-        found[option.name] = value
+        if not isinstance(value, list) and (wrong := field.option.problem(value)):
+            raise UsageError(f"{where}: {key} = {value!r}: {wrong}")
+        found[field.name] = value
     return found
 
 
-def _problem(value: Any, hint: Any) -> str:
+def _problem(value: Any, field: OptionField) -> str:
     """Return the accepted type of an option if the value does not have it, otherwise an empty string."""
-    if get_origin(hint) in (Union, UnionType):
-        (hint,) = (part for part in get_args(hint) if part is not type(None))
-    if get_origin(hint) is list:
-        (item,) = get_args(hint)
-        wrong = not isinstance(value, list) or any(_problem(each, item) for each in value)
-        return f"a list, each {_problem(None, item)}" if wrong else ""
-    if get_origin(hint) is Literal:
-        return "" if value in get_args(hint) else f"one of {', '.join(map(str, get_args(hint)))}"
-    types, name = KINDS[hint]
-    fits = isinstance(value, types) and (hint is bool or not isinstance(value, bool))
-    return "" if fits else name
+    kind = bool if field.option.stores is not None else str if field.option.parse is not None else field.kind
+    types, name = KINDS[kind]
+    many = field.many and field.option.parse is None
+    fits = (
+        all(
+            isinstance(each, types) and (kind is bool or not isinstance(each, bool))
+            for each in (value if many and isinstance(value, list) else [value])
+        )
+        and isinstance(value, list) == many
+    )
+    return "" if fits else f"a list, each {name}" if many else name

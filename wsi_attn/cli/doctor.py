@@ -6,12 +6,12 @@ from collections import Counter
 
 import typer
 
-from wsi_attn.cli.options import Debug, Json, Quiet
+from wsi_attn.cli.options import Report
 from wsi_attn.cli.output import Console, data, data_json
 from wsi_attn.errors import ExitCode
 
 
-def doctor(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+def doctor(report: Report) -> None:
     """Check Python, packages, CPU, GPU, fonts, caches, OpenSlide, shipped weights, folders and disk.
 
     Each check is PASS, WARN (slow or limited) or FAIL (commands do not work); WARN and FAIL come with a fix. The exit
@@ -23,11 +23,11 @@ def doctor(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> No
     counts: Counter[Status] = Counter()
     for check in run_checks():
         counts[check.status] += 1
-        if json:
+        if report.json:
             data_json({"check": check.name, "status": check.status, "detail": check.detail, "fix": check.fix})
             continue
         data(f"{check.status}  {check.name:<22}  {check.detail}")
         if check.fix:
             data(f"{'fix:':>28}  {check.fix}")
-    Console(quiet=quiet).info(", ".join(f"{counts[status]} {status}" for status in Status))
+    Console(quiet=report.quiet).info(", ".join(f"{counts[status]} {status}" for status in Status))
     raise typer.Exit(ExitCode.INVALID_INPUT if counts[Status.FAIL] else ExitCode.DONE)

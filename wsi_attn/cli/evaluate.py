@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_attn.cli.options import (
+from wsi_attn.cli.output import Console, data, data_json, interval
+from wsi_attn.cli.typed_options import (
     Debug,
     Device,
     Json,
@@ -20,9 +21,8 @@ from wsi_attn.cli.options import (
     Seed,
     Threads,
     check_folder_option,
-    resolve_device,
 )
-from wsi_attn.cli.output import Console, data, data_json, interval
+from wsi_attn.devices import resolve_device
 from wsi_attn.errors import ExitCode, UsageError
 from wsi_attn.models.zoo import find_models
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from wsi_attn.cli.options import Debug, Json, Quiet, SlideMpp, Slides, parse_slide_mpp
+from wsi_attn.cli.options import PixelSize, Report, Slides
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import WsiAttnError
 
@@ -16,19 +16,17 @@ if TYPE_CHECKING:
     from wsi_attn.slide import Slide, SlideInfo
 
 
-def info(
-    slides: Slides, slide_mpp: SlideMpp = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
-) -> None:
+def info(slides: Slides, pixels: PixelSize, report: Report) -> None:
     """Print levels, pixel size, compression and other metadata of slides, images or stores."""
-    inputs, mpp = expand(slides), parse_slide_mpp(slide_mpp)
-    console = Console(quiet=quiet, total=len(inputs))
+    inputs = expand(slides)
+    console = Console(quiet=report.quiet, total=len(inputs))
     with console.progress("info") as progress:
         for number, given in enumerate(inputs, 1):
             try:
-                with progress.item(number, len(inputs), given.path.name), given.open(mpp) as slide:
+                with progress.item(number, len(inputs), given.path.name), given.open(pixels.slide_mpp) as slide:
                     tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
                     warn_about(console, given.path, slide.info)
-                    data_json(as_record(slide.info, tiles)) if json else data(as_text(slide.info, tiles))
+                    data_json(as_record(slide.info, tiles)) if report.json else data(as_text(slide.info, tiles))
             except WsiAttnError as error:
                 console.fail(error)
     raise typer.Exit(console.exit_code())

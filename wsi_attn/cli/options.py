@@ -1,54 +1,23 @@
-"""Options shared by several commands."""
+"""Options shared by several commands, as configurations whose fields are options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsi_attn.devices import AUTO, NAMES, resolve_device
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Mpp
+from wsi_attn.options import Option
 from wsi_attn.outputs.names import check_folder
 from wsi_attn.threads import limit_threads
 
 DEBUG = {"on": False}
 """Whether tracebacks are shown; set by `--debug`, read by the error handlers."""
-
-
-def _debug(value: bool) -> bool:
-    DEBUG["on"] = DEBUG["on"] or value
-    return value
-
-
-def _limit_threads(limit: int | None) -> int | None:
-    limit_threads(limit)  # Set before a command imports libraries that read their limits at import.
-    return limit
-
-
-def check_folder_option(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
-    """Callback of options that name an output folder; see `names.check_folder`."""
-    if path is not None:
-        check_folder(path, parameter.opts[0])
-    return path
-
-
-def starting(*values: str) -> Callable[[str], list[str]]:
-    """Return a shell completion with these values; other values are accepted as well."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [value for value in values if value.startswith(incomplete)]
-
-    return complete
-
-
-def shipped_models(incomplete: str) -> list[str]:
-    """Complete the names of shipped models."""
-    from wsi_attn.models import zoo
-
-    return starting(*zoo.shipped_models())(incomplete)
-
 
 Slides = Annotated[
     list[str],
@@ -58,56 +27,22 @@ Slides = Annotated[
         "- reads a list of paths from stdin.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors to stderr.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line to stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", callback=_debug)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads",
-        "--workers",
-        metavar="N",
-        min=1,
-        callback=_limit_threads,
-        help="Maximum number of threads for each of reading, decoding and computing; by default the available CPUs.",
-    ),
-]
-Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
-McDropout = Annotated[
-    int,
-    typer.Option(
-        "--mc-dropout",
-        metavar="N",
-        min=0,
-        help="Number of Monte-Carlo dropout passes for uncertainty; 0 disables them.",
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        "--gpus",
-        help="auto, cpu, cuda or cuda:N. auto uses CUDA if available. A number N means cuda:N, or cpu without a CUDA "
-        "device; -1 means cpu.",
-        autocompletion=starting("auto", "cpu", "cuda"),
-    ),
-]
-Output = Annotated[Path, typer.Option("--output", "-o", callback=check_folder_option, help="Output folder.")]
-SlideMpp = Annotated[
-    str | None,
-    typer.Option(
-        "--slide-mpp",
-        metavar="X[,Y]",
-        help="Pixel size of level 0 in µm/px; overrides that of the file. The column mpp of a manifest overrides both.",
-    ),
-]
 
 
-def parse_slide_mpp(text: str | None) -> Mpp | None:
+def shipped_models() -> list[str]:
+    """Names of the shipped models, for the shell."""
+    from wsi_attn.models import zoo
+
+    return list(zoo.shipped_models())
+
+
+def folder(value: object, option: str) -> None:
+    """Check of an option that names an output folder; see `names.check_folder`."""
+    check_folder(Path(str(value)), option)
+
+
+def pixel_size(text: str) -> Mpp:
     """Parse --slide-mpp: one number for both axes, or two."""
-    if text is None:
-        return None
     try:
         mpp = Mpp.parse(text)
     except ValueError as error:
@@ -117,29 +52,107 @@ def parse_slide_mpp(text: str | None) -> Mpp | None:
     return mpp
 
 
-def resolve_device(device: str) -> str:
-    """Return the device to run on.
+@dataclass(frozen=True)
+class Talk:
+    """What a command says on stderr."""
 
-    `auto` is CUDA if available, otherwise the CPU; a number selects a CUDA device, or the CPU without CUDA.
+    quiet: Annotated[bool, Option("Print only errors to stderr.", aliases=("-q",))] = False
+    debug: Annotated[bool, Option("Print tracebacks of errors.")] = False
 
-    Raises
-    ------
-    UsageError : the device does not exist.
-    """
-    import torch
+    def __post_init__(self) -> None:
+        DEBUG["on"] = DEBUG["on"] or self.debug
 
-    if device == "-1" or (device.isdecimal() and not torch.cuda.is_available()):
-        return "cpu"
-    if device.isdecimal():
-        device = f"cuda:{device}"
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, not {device!r}") from error
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices")
-    if wanted.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, not {device!r}")
-    return device
+
+@dataclass(frozen=True)
+class Report(Talk):
+    """Also what it says on stdout."""
+
+    json: Annotated[bool, Option("Print one JSON object per line to stdout.")] = False
+
+
+@dataclass(frozen=True)
+class Work(Talk):
+    """A command that computes."""
+
+    threads: Annotated[
+        int | None,
+        Option(
+            "Maximum number of threads for each of reading, decoding and computing.",
+            aliases=("--workers",),
+            metavar="N",
+            at_least=1,
+            default="the available CPUs",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limit_threads(self.threads)  # Set before a command imports libraries that read their limits at import.
+
+
+@dataclass(frozen=True)
+class WorkReport(Work, Report):
+    """A command that computes and has a line for each input."""
+
+
+@dataclass(frozen=True)
+class Write(WorkReport):
+    """A command that also writes files."""
+
+    overwrite: Annotated[bool, Option("Replace existing output.")] = False
+
+
+@dataclass(frozen=True)
+class PixelSize:
+    """The pixel size of the inputs."""
+
+    slide_mpp: Annotated[
+        Mpp | None,
+        Option(
+            "Pixel size of level 0 in µm/px; overrides that of the file. The column mpp of a manifest overrides both.",
+            metavar="X[,Y]",
+            parse=pixel_size,
+        ),
+    ] = None
+
+
+DEVICE = Option(
+    "auto, cpu, cuda or cuda:N. auto uses CUDA if available. A number N means cuda:N, or cpu without a CUDA device; "
+    "-1 means cpu.",
+    aliases=("--gpus",),
+    suggestions=lambda: NAMES,
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the network of a command runs."""
+
+    device: Annotated[str, DEVICE] = AUTO
+
+    def resolve(self) -> str:
+        """The device; see `resolve_device`."""
+        return resolve_device(self.device)
+
+
+OUTPUT = Option("Output folder.", aliases=("-o",), check=folder)
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output of a command that always writes."""
+
+    output: Annotated[Path, OUTPUT]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is drawn or exported, apart from its path."""
+
+    slide: Annotated[Path | None, Option("Path of the slide if it has moved.")] = None
+    grid: Annotated[str, Option("Grid of a store whose scores are shown.")] = "default"
+
+    def check(self, found: Sequence[object]) -> None:
+        """Refuse --slide with several inputs."""
+        if self.slide and len(found) > 1:
+            raise UsageError(f"--slide applies to a single input, but {len(found)} were given")

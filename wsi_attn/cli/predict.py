@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_attn.cli.options import (
+from wsi_attn.cli.options import Slides
+from wsi_attn.cli.output import Console, data, data_json, expand
+from wsi_attn.cli.typed_options import (
     Debug,
     Device,
     Json,
@@ -17,15 +19,13 @@ from wsi_attn.cli.options import (
     Quiet,
     Seed,
     SlideMpp,
-    Slides,
     Threads,
     check_folder_option,
+    completed_models,
     parse_slide_mpp,
-    resolve_device,
-    shipped_models,
     starting,
 )
-from wsi_attn.cli.output import Console, data, data_json, expand
+from wsi_attn.devices import resolve_device
 from wsi_attn.errors import ExportError, UsageError, WsiAttnError
 from wsi_attn.models.zoo import DEFAULT, find_model
 from wsi_attn.outputs.names import Reservations
@@ -57,7 +57,7 @@ Model = Annotated[
         "--model",
         "-m",
         help="Name of a shipped model, a run folder or a checkpoint folder.",
-        autocompletion=shipped_models,
+        autocompletion=completed_models,
     ),
 ]
 AllowOutOfDistribution = Annotated[
@@ -191,7 +191,8 @@ def _draw(
     overwrite: bool,
 ) -> HeatmapFiles:
     """Draw the heatmap of one prediction with the defaults of `wsi-attn heatmap`, without regions."""
-    from wsi_attn.export.heatmap import HeatmapConfig, draw_heatmap, heatmap_of
+    from wsi_attn.export.config import HeatmapConfig
+    from wsi_attn.export.heatmap import draw_heatmap, heatmap_of
     from wsi_attn.export.source import prediction_source
 
     source = prediction_source(found, outcome.file, images=outcome.images)

@@ -7,21 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_attn.cli.options import (
+from wsi_attn.cli.options import Slides
+from wsi_attn.cli.output import Console, data, data_json, expand
+from wsi_attn.cli.predict import peak_memory_mb
+from wsi_attn.cli.typed_options import (
     Debug,
     Device,
     Json,
-    Output,
+    OutputFolder,
     Overwrite,
     Quiet,
     SlideMpp,
-    Slides,
     Threads,
     parse_slide_mpp,
-    resolve_device,
 )
-from wsi_attn.cli.output import Console, data, data_json, expand
-from wsi_attn.cli.predict import peak_memory_mb
+from wsi_attn.devices import resolve_device
 from wsi_attn.models.zoo import find_model
 
 Model = Annotated[
@@ -56,7 +56,7 @@ Simplify = Annotated[
 def segment(
     slides: Slides,
     model: Model,
-    output: Output,
+    output: OutputFolder,
     into_store: IntoStore = False,
     tile: Tile = None,
     overlap: Overlap = None,

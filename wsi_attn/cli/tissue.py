@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from wsi_attn import geojson
-from wsi_attn.cli.options import (
-    Debug,
-    Json,
-    Overwrite,
-    Quiet,
-    SlideMpp,
-    Slides,
-    Threads,
-    check_folder_option,
-    parse_slide_mpp,
-)
+from wsi_attn.cli.options import PixelSize, Slides, Write, folder
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
-from wsi_attn.errors import OutputExistsError, TissueError, UsageError, WsiAttnError
+from wsi_attn.errors import OutputExistsError, TissueError, WsiAttnError
+from wsi_attn.options import Option
 from wsi_attn.outputs import files, names
 
 if TYPE_CHECKING:  # These import numpy, which only the command needs.
@@ -29,96 +21,90 @@ if TYPE_CHECKING:  # These import numpy, which only the command needs.
     from wsi_attn.slides.view import View
     from wsi_attn.tissue.mask import TissueMask
 
-Folder = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        callback=check_folder_option,
-        help="Folder for STEM.tissue.geojson and STEM.tissue.png; without it, nothing is written.",
-    ),
-]
-Method = Annotated[
-    Literal["otsu", "robust", "none"],
-    typer.Option(
-        "--method", help="Detection method: otsu, robust (handles ink, padding and pale stain) or none (whole image)."
-    ),
-]
-ViewMpp = Annotated[
-    float | None,
-    typer.Option("--mpp", help="Resolution of the detection in µm/px; by default 8, coarser for large slides."),
-]
-MinArea = Annotated[
-    float | None,
-    typer.Option("--min-area", min=0, metavar="UM2", help="Minimum area of a tissue piece in µm²; 2500 by default."),
-]
-MaxHole = Annotated[
-    float | None,
-    typer.Option(
-        "--max-hole", min=0, metavar="UM2", help="Maximum area of holes that are filled, µm²; 10000 by default."
-    ),
-]
-Simplify = Annotated[
-    float,
-    typer.Option("--simplify", min=0, help="Tolerance of outline simplification in level-0 pixels; 0 disables it."),
-]
+
+@dataclass(frozen=True)
+class Target:
+    """Where the outlines go."""
+
+    output: Annotated[
+        Path | None,
+        Option(
+            "Folder for STEM.tissue.geojson and STEM.tissue.png; without it, nothing is written.",
+            aliases=("-o",),
+            check=folder,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How tissue is detected and outlined."""
+
+    method: Annotated[
+        Literal["otsu", "robust", "none"],
+        Option("Detection method: otsu, robust (handles ink, padding and pale stain) or none (whole image)."),
+    ] = "otsu"
+    mpp: Annotated[
+        float | None,
+        Option("Resolution of the detection.", unit="µm/px", above=0, default="8, coarser for large slides"),
+    ] = None
+    min_area: Annotated[
+        float | None,
+        Option("Minimum area of a tissue piece.", metavar="UM2", unit="µm²", at_least=0, default="2500"),
+    ] = None
+    max_hole: Annotated[
+        float | None,
+        Option("Maximum area of holes that are filled.", metavar="UM2", unit="µm²", at_least=0, default="10000"),
+    ] = None
+    simplify: Annotated[
+        float, Option("Tolerance of outline simplification in level-0 pixels; 0 disables it.", at_least=0)
+    ] = 0.0
+
 
 LARGEST_VIEW = 20_000
 """Maximum longer side of the view, pixels: 1.2 GB for a square slide."""
 
 
-def tissue(
-    slides: Slides,
-    output: Folder = None,
-    method: Method = "otsu",
-    mpp: ViewMpp = None,
-    slide_mpp: SlideMpp = None,
-    min_area: MinArea = None,
-    max_hole: MaxHole = None,
-    simplify: Simplify = 0.0,
-    overwrite: Overwrite = False,
-    threads: Threads = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
+def tissue(slides: Slides, target: Target, detection: Detection, pixels: PixelSize, write: Write) -> None:
     """Detect the tissue of slides, stores or images; with --output, write outlines for QuPath and an image."""
-    from wsi_attn.tissue.detect import METHODS, detect_tissue
+    from wsi_attn.tissue.detect import detect_tissue
 
-    METHODS.get(method)
-    if mpp is not None and not 0 < mpp < float("inf"):
-        raise UsageError(f"--mpp takes a positive number, not {mpp:g}")
-    inputs, own_mpp = expand(slides), parse_slide_mpp(slide_mpp)
-    parameters = {"method": method, "mpp": mpp, "min_area_um2": min_area, "max_hole_um2": max_hole}
-    parameters["simplify"] = simplify
-    console = Console(quiet=quiet, total=len(inputs))
+    inputs, output = expand(slides), target.output
+    parameters = {
+        "method": detection.method,
+        "mpp": detection.mpp,
+        "min_area_um2": detection.min_area,
+        "max_hole_um2": detection.max_hole,
+        "simplify": detection.simplify,
+    }
+    console = Console(quiet=write.quiet, total=len(inputs))
     reservations = names.Reservations()
     with console.progress("tissue") as progress:
         for number, given in enumerate(inputs, 1):
             path = given.path
             try:
-                with progress.item(number, len(inputs), path.name) as item, given.open(own_mpp) as slide:
+                with progress.item(number, len(inputs), path.name) as item, given.open(pixels.slide_mpp) as slide:
                     warn_about(console, path, slide.info)
                     targets = _targets(output, slide, path, reservations)
                     made_of = {"fingerprint": slide.info.fingerprint, "slide_mpp": slide.info.mpp, **parameters}
-                    if targets and not overwrite and (done := _finished(*targets, made_of)):
+                    if targets and not write.overwrite and (done := _finished(*targets, made_of)):
                         record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
                         console.info(f"{targets[0]} is already complete; use --overwrite to detect tissue again")
                     else:
-                        view = _view(slide, path, mpp, item)
+                        view = _view(slide, path, detection.mpp, item)
                         item(0, 1, "finding tissue")
                         found = detect_tissue(
                             view.pixels,
                             view.frame,
                             slide.info.mpp,
                             view.readable,
-                            method,
+                            detection.method,
                             size0=slide.info.size0,
-                            min_area_um2=min_area,
-                            max_hole_um2=max_hole,
+                            min_area_um2=detection.min_area,
+                            max_hole_um2=detection.max_hole,
                         )
                         item(0, 1, "writing")
-                        result = _write(targets, slide, view, found, made_of, simplify)
+                        result = _write(targets, slide, view, found, made_of, detection.simplify)
                         record = {
                             "slide": str(path),
                             **result,
@@ -133,7 +119,7 @@ def tissue(
                 console.fail(TissueError(f"Cannot write the tissue of {path} into {output}: {error.strerror or error}"))
                 continue
             _warn(console, record)
-            data_json(record) if json else data(_line(record))
+            data_json(record) if write.json else data(_line(record))
     raise typer.Exit(console.exit_code())
 
 

@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 from wsi_attn.cli import train_options as opt
-from wsi_attn.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Threads, resolve_device
 from wsi_attn.cli.output import LOG, Console, data, data_json, interval
+from wsi_attn.cli.typed_options import Debug, Device, Json, Overwrite, Quiet, Seed, Threads
+from wsi_attn.devices import resolve_device
 from wsi_attn.errors import UsageError
 from wsi_attn.threads import thread_limit
 

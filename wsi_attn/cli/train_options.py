@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_attn.cli.options import check_folder_option
+from wsi_attn.cli.typed_options import check_folder_option
 
 DATA, NETWORK, STEPS, RARE, MACHINE = "Data", "Network", "Training", "Rare classes", "Machine and logs"
 """Panels of `--help`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from wsi_attn.cli.options import Debug, Json, Quiet, Threads
+from wsi_attn.cli.options import WorkReport
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import StoreError, WsiAttnError
+from wsi_attn.options import Option
 
 Stores = Annotated[
     list[str],
@@ -16,29 +18,28 @@ Stores = Annotated[
         metavar="STORE", help="Stores, folders of stores or manifests (.csv); - reads a list of paths from stdin."
     ),
 ]
-Fast = Annotated[bool, typer.Option("--fast", help="Check only sizes and checksums; do not decode pixels.")]
 
 
-def verify(
-    stores: Stores,
-    fast: Fast = False,
-    threads: Threads = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
+@dataclass(frozen=True)
+class Depth:
+    """How thoroughly stores are checked."""
+
+    fast: Annotated[bool, Option("Check only sizes and checksums; do not decode pixels.")] = False
+
+
+def verify(stores: Stores, depth: Depth, report: WorkReport) -> None:
     """Check every file of stores and report missing, foreign and damaged files."""
     from wsi_attn.data.inputs import stores_in
     from wsi_attn.store.verify import verify_store
 
     inputs = expand(stores, stores_in, "store")
-    console = Console(quiet=quiet, total=len(inputs))
+    console = Console(quiet=report.quiet, total=len(inputs))
     with console.progress("verify") as progress:
         for number, given in enumerate(inputs, 1):
             try:
                 path = given.located()
                 with progress.item(number, len(inputs), path.name) as item:
-                    verdict = verify_store(path, decode=not fast, progress=item)
+                    verdict = verify_store(path, decode=not depth.fast, progress=item)
                     item.state = "damaged" if verdict.problems else "sound"
             except WsiAttnError as error:
                 console.fail(error)
@@ -58,7 +59,7 @@ def verify(
                 "problems": list(verdict.problems),
                 "notes": list(verdict.notes),
             }
-            data_json(record) if json else data(
+            data_json(record) if report.json else data(
                 f"{path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(verdict.problems)} problems"
             )
     raise typer.Exit(console.exit_code())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from wsi_attn.cli.options import Debug, Quiet, SlideMpp, Threads, parse_slide_mpp
+from wsi_attn.cli.options import PixelSize, Work
 from wsi_attn.cli.output import Console, data, expand
+from wsi_attn.options import Option
 
 Inputs = Annotated[
     list[str],
@@ -18,35 +20,29 @@ Inputs = Annotated[
         "paths from stdin.",
     ),
 ]
-Host = Annotated[
-    str, typer.Option("--host", help="Address to listen on; an address that other machines can reach requires a token.")
-]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 selects a free port.")]
-Token = Annotated[
-    bool, typer.Option("--token", help="Require a token also for local access, for machines with several users.")
-]
-Open = Annotated[
-    bool | None,
-    typer.Option("--open/--no-open", help="Open a browser or not; by default only if stdout is a terminal."),
-]
 
 
-def view(
-    paths: Inputs,
-    host: Host = "127.0.0.1",
-    port: Port = 8765,
-    token: Token = False,
-    open_browser: Open = None,
-    slide_mpp: SlideMpp = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
+@dataclass(frozen=True)
+class Server:
+    """Where the pages are served, and to whom."""
+
+    host: Annotated[str, Option("Address to listen on; an address that other machines can reach requires a token.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Option("Port to listen on; 0 selects a free port.", at_least=0, at_most=65535)] = 8765
+    token: Annotated[bool, Option("Require a token also for local access, for machines with several users.")] = False
+    open_browser: Annotated[
+        bool | None,
+        Option("Open a browser or not.", name="--open/--no-open", default="only if stdout is a terminal"),
+    ] = None
+
+
+def view(paths: Inputs, server: Server, pixels: PixelSize, work: Work) -> None:
     """Show slides, heatmaps and outlines in a browser. Prints the address once the server runs; Ctrl-C stops it."""
     from wsi_attn.viewer.collection import collect
     from wsi_attn.viewer.serve import serve
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=work.quiet)
     given = expand(paths, lambda folder: [folder])
     usable = [one for one in given if one.problem is None]
     problems = [one.problem for one in given if one.problem is not None]
@@ -59,17 +55,17 @@ def view(
     def ready(address: str) -> None:
         data(address)
         console.info(f"{len(collection.entries)} slides; press Ctrl-C to stop")
-        if sys.stdout.isatty() if open_browser is None else open_browser:
+        if sys.stdout.isatty() if server.open_browser is None else server.open_browser:
             import webbrowser
 
             webbrowser.open(address)
 
     serve(
         collection,
-        host=host,
-        port=port,
-        needs_token=token,
-        slide_mpp=parse_slide_mpp(slide_mpp),
-        workers=threads,
+        host=server.host,
+        port=server.port,
+        needs_token=server.token,
+        slide_mpp=pixels.slide_mpp,
+        workers=work.threads,
         on_ready=ready,
     )

@@ -6,40 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_attn.errors import UsageError
+from wsi_attn.export.config import ExportConfig, HeatmapConfig
 from wsi_attn.export.finished import mark_of
-from wsi_attn.export.run import ExportConfig, check_target, export_subject
+from wsi_attn.export.run import check_target, export_subject
 from wsi_attn.export.source import ExportSource
 from wsi_attn.heatmaps.contact_sheet import contact_sheet, read_patches
-from wsi_attn.heatmaps.layer import Mode
 from wsi_attn.heatmaps.picture import png_bytes
 from wsi_attn.outputs import files
 from wsi_attn.slide import Progress, no_progress
 
 PATCH_SIDE = 256
 """Maximum side of a patch of a contact sheet, pixels."""
-
-
-@dataclass(frozen=True)
-class HeatmapConfig:
-    """Settings of a heatmap."""
-
-    of: str | None = None
-    """Quantity; attention of a prediction and the first score of a store by default."""
-    mode: Mode | None = None
-    """Ranks or values; by default the mode of the quantity."""
-    colour: str = "viridis"
-    """Colour map."""
-    alpha: float = 0.5
-    """Opacity of the highest value, 0 to 1."""
-    size: int = 1600
-    """Longer side of the slide in the image, pixels."""
-    contact_sheet: int = 0
-    """Number of highest regions on a contact sheet; 0 draws none."""
-
-    def picture(self) -> ExportConfig:
-        """Settings of the image."""
-        of = () if self.of is None else (self.of,)
-        return ExportConfig(of, self.mode, self.colour, self.alpha, self.size)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from wsi_attn import assets
 from wsi_attn.errors import ExportError
 from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
+from wsi_attn.heatmaps.appearance import Mode
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.heatmaps.contact_sheet import read_patches
-from wsi_attn.heatmaps.layer import Layer, Mode, display_values
+from wsi_attn.heatmaps.layer import Layer, display_values
 from wsi_attn.heatmaps.picture import FAINTEST
 from wsi_attn.heatmaps.raster import FloatArray, resample
 from wsi_attn.outputs import files

@@ -13,13 +13,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, Literal
+from typing import IO, Any
 from xml.sax.saxutils import escape, quoteattr
 
 import imagecodecs
 import numpy as np
 import tifffile
 
+from wsi_attn.export.config import Layout
 from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes, padded
 from wsi_attn.geometry import Frame, Mpp, Size
 from wsi_attn.heatmaps.layer import Layer
@@ -27,8 +28,6 @@ from wsi_attn.heatmaps.raster import FloatArray, halve
 from wsi_attn.outputs import files
 from wsi_attn.paths import printable
 from wsi_attn.slide import Progress, UInt8Array, no_progress
-
-Layout = Literal["subifd", "pages"]
 
 _Levels = list[tuple[tuple[int, ...], Any]]
 """Shape and tiles in row order of each level, finest first."""

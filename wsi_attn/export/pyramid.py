@@ -18,8 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.heatmaps.appearance import Mode
 from wsi_attn.heatmaps.contact_sheet import UNREADABLE
-from wsi_attn.heatmaps.layer import Layer, Mode, display_values
+from wsi_attn.heatmaps.layer import Layer, display_values
 from wsi_attn.heatmaps.picture import overlay
 from wsi_attn.heatmaps.raster import resample
 from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress

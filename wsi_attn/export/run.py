@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from wsi_attn.errors import ExportError, OutputExistsError, UsageError
+from wsi_attn.export.config import ExportConfig
 from wsi_attn.export.dzi import tile_folder, write_dzi
 from wsi_attn.export.finished import mark_of
 from wsi_attn.export.geojson import tile_features, to_geojson, write_features
 from wsi_attn.export.html import MOST_PATCHES, SLIDE_SIDE, write_html
-from wsi_attn.export.ome_tiff import Layout, write_picture, write_values
+from wsi_attn.export.ome_tiff import write_picture, write_values
 from wsi_attn.export.ome_zarr import write_ome_zarr
 from wsi_attn.export.pyramid import Colours, Painter
 from wsi_attn.export.source import NO_LAYER, SCORE, TISSUE, ExportSource
 from wsi_attn.export.table import write_csv, write_parquet
 from wsi_attn.geometry import Frame
-from wsi_attn.heatmaps.layer import Layer, Mode
+from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.picture import colours_alone, draw_layer, png_bytes
 from wsi_attn.outputs import files, names
 from wsi_attn.slide import Progress, no_progress
@@ -48,36 +49,6 @@ TIFF_SIDE = 16_384
 """Longer side in pixels of an OME-TIFF with colours: a heatmap shows no more detail beyond it."""
 
 PATCHES = 12
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """Settings of an export; formats ignore settings that do not apply to them."""
-
-    of: tuple[str, ...] = ()
-    """Quantities, or "slide" for pixels without colours; the default quantity, for html all available ones."""
-    mode: Mode | None = None
-    """Ranks or values; by default the mode of the quantity."""
-    colour: str = "viridis"
-    """Colour map."""
-    alpha: float = 0.5
-    """Opacity of the highest value, 0 to 1."""
-    size: int | None = None
-    """Longer side of images in pixels; each format has its own default."""
-    downsample: float | None = None
-    """Level-0 pixels per pixel of images, instead of `size`."""
-    top: int | None = None
-    """Maximum number of patches of html, or of cells or tiles of geojson."""
-    annotations: bool = False
-    """QuPath annotations instead of detections."""
-    values: bool = False
-    """Values instead of colours in an OME-TIFF."""
-    transparent: bool = False
-    """PNG with only the colours, without slide and legend."""
-    pyramid: Layout = "subifd"
-    """Layout of an OME-TIFF."""
-    workers: int | None = None
-    """Threads that read; `thread_limit` by default."""
 
 
 def target_of(subject: ExportSource, to: Format, output: Path, config: ExportConfig) -> Path:

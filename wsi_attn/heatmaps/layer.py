@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame
+from wsi_attn.heatmaps.appearance import Mode
 from wsi_attn.heatmaps.raster import FloatArray, attention_rank, attention_share
-
-Mode = Literal["rank", "value"]
 
 ATTENTION = "attention"
 

@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps import legend
+from wsi_attn.heatmaps.appearance import Mode
 from wsi_attn.heatmaps.colour import UInt8Array, colourise, lookup_table
-from wsi_attn.heatmaps.layer import ATTENTION, DisplayValues, Layer, Mode, display_values
+from wsi_attn.heatmaps.layer import ATTENTION, DisplayValues, Layer, display_values
 from wsi_attn.heatmaps.outlines import draw_outlines
 from wsi_attn.heatmaps.raster import FloatArray, resample
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Colour, Line, text_block

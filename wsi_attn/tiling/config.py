@@ -4,89 +4,121 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from wsi_attn.errors import TissueError, UsageError
-from wsi_attn.geometry import Mpp
+from wsi_attn.options import Option, check_fields
 from wsi_attn.registry import unknown_name
-from wsi_attn.scores.scores import parse_names
-from wsi_attn.store.schema import PixelsInfo
 from wsi_attn.threads import thread_limit
-from wsi_attn.tissue.detect import METHODS
 
-TILE_SIZES = (16, 8192)
-BACKGROUNDS = ("keep", "skip")
-CODECS = ("auto", "passthrough", "zstd", "jpeg")
+if TYPE_CHECKING:  # These import numpy, which the help of the command does without.
+    from wsi_attn.geometry import Mpp
+    from wsi_attn.store.schema import PixelsInfo
+
+TISSUE_METHODS = ("otsu", "robust", "none")
+"""Keys of `tissue.detect.METHODS`."""
 
 
 @dataclass(frozen=True)
 class TileConfig:
     """How to tile a slide. All fields except `workers` determine the store and are recorded in it."""
 
-    tile_size: int = 256
-    """Side of a grid tile in pixels at the grid's resolution."""
+    tile_size: Annotated[
+        int,
+        Option(
+            "Side of a tile at the resolution of the grid.",
+            aliases=("--patch-size",),
+            unit="px",
+            at_least=16,
+            at_most=8192,
+        ),
+    ] = 256
 
-    overlap: int = 0
-    """Pixels shared by neighbouring tiles of the grid; the store holds each pixel once in any case."""
+    overlap: Annotated[
+        int,
+        Option(
+            "Overlap of neighbouring tiles of the grid, below the tile size; the store holds each pixel once.",
+            unit="px",
+            at_least=0,
+        ),
+    ] = 0
 
-    mpp: float | None = None
-    """Microns per pixel of the store's level 0 along both axes; None keeps the slide's resolution. A level of the
-    slide within 2 % of it is copied unchanged, with its true pixel size; otherwise level 0 is resampled by area.
-    """
+    mpp: Annotated[
+        float | None,
+        Option(
+            "Resolution of the store. A level of the slide within 2 % of it is copied with its true pixel size; "
+            "otherwise level 0 is resampled by area.",
+            unit="µm/px",
+            above=0,
+            default="the resolution of level 0",
+        ),
+    ] = None
 
-    min_tissue: float = 0.1
-    """Minimum share of tissue in a tile's area inside the slide, 0 to 1; 0 keeps all tiles."""
+    min_tissue: Annotated[
+        float, Option("Minimum tissue share of the tiles in the grid; 0 keeps all tiles.", at_least=0, at_most=1)
+    ] = 0.1
 
-    background: str = "keep"
-    """`keep` stores every pixel; `skip` omits chunks without tissue, which then read as background (255)."""
+    background: Annotated[
+        Literal["keep", "skip"],
+        Option("Chunks without tissue: keep, or skip to leave them out; they then read as white."),
+    ] = "keep"
 
-    tissue: str = "otsu"
-    """Tissue detection method, a key of `tissue.detect.METHODS`, or a GeoJSON file; `none` takes the whole slide."""
+    tissue: Annotated[
+        str,
+        Option(
+            "Tissue detection: otsu, robust, none (whole slide), a GeoJSON file, or a folder of STEM.geojson files.",
+            suggestions=lambda: TISSUE_METHODS,
+        ),
+    ] = "otsu"
 
-    codec: str = "auto"
-    """Compression of pixels. `passthrough` copies the slide's JPEG or JPEG 2000 tiles byte for byte and refuses
-    slides without such tiles; `auto` does the same if possible and otherwise uses `zstd`; `zstd` is lossless;
-    `jpeg` recompresses and is lossy.
-    """
+    codec: Annotated[
+        Literal["auto", "passthrough", "zstd", "jpeg"],
+        Option(
+            "Codec: passthrough (copy the encoded tiles of the slide or fail), zstd (lossless), jpeg (lossy), or auto "
+            "(passthrough if possible, otherwise zstd)."
+        ),
+    ] = "auto"
 
-    quality: int = 90
-    """Quality of `jpeg`, 1 to 100."""
+    quality: Annotated[int, Option("Quality of --codec jpeg.", at_least=1, at_most=100)] = 90
 
-    grid: str = "default"
-    """Name of the grid in the store; a grid with a new name is added without changing the pixels."""
+    grid: Annotated[str, Option("Name of the grid; a new name adds a grid to an existing store.")] = "default"
 
-    scores: str = "all"
-    """Scores to compute for each tile: `all`, `none`, or comma-separated names from `scores.SCORES`."""
+    scores: Annotated[str, Option("Tile scores: all, none, or comma-separated names.")] = "all"
 
     workers: int | None = None
     """Threads that read and compress; None means one per core. Affects speed and memory, not the result."""
 
     def __post_init__(self) -> None:
-        low, high = TILE_SIZES
-        if not low <= self.tile_size <= high:
-            raise UsageError(f"--tile-size must be between {low} and {high}, not {self.tile_size}")
-        if not 0 <= self.overlap < self.tile_size:
-            raise UsageError(
-                f"--overlap must be at least 0 and below the tile size {self.tile_size}, not {self.overlap}"
-            )
-        if self.mpp is not None and not 0 < self.mpp < float("inf"):
-            raise UsageError(f"--mpp must be a positive number of microns, not {self.mpp}")
-        if not 0 <= self.min_tissue <= 1:
-            raise UsageError(f"--min-tissue must be between 0 and 1, not {self.min_tissue}")
+        check_fields(self)
+        if self.overlap >= self.tile_size:
+            raise UsageError(f"--overlap {self.overlap}: must be below the tile size, {self.tile_size} px")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers must be at least 1, not {self.workers}")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.grid):
             raise UsageError(f"--grid must consist of letters, digits, - and _, not {self.grid!r}")
-        if not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality must be between 1 and 100, not {self.quality}")
-        parse_names(self.scores)
-        for kind, name, known in (("background", self.background, BACKGROUNDS), ("codec", self.codec, CODECS)):
-            if name not in known:
-                raise unknown_name(kind, name, known)
-        if not self.tissue_file:
-            METHODS.get(self.tissue)
+        if self.scores not in ("all", "none"):
+            from wsi_attn.scores.scores import parse_names
+
+            parse_names(self.scores)
+        if not self.tissue_file and self.tissue not in TISSUE_METHODS and not Path(self.tissue).is_dir():
+            raise unknown_name("tissue method", self.tissue, TISSUE_METHODS)
+
+    def for_slide(self, name: str) -> TileConfig:
+        """The configuration with the tissue file of one slide, if `tissue` is a folder.
+
+        Raises
+        ------
+        TissueError : the folder has no file of the slide.
+        """
+        folder = Path(self.tissue)
+        if not folder.is_dir():
+            return self
+        for suffix in (".tissue.geojson", ".geojson"):
+            if (folder / f"{name}{suffix}").is_file():
+                return replace(self, tissue=str(folder / f"{name}{suffix}"))
+        raise TissueError(f"{folder} contains neither {name}.tissue.geojson nor {name}.geojson")
 
     @property
     def tissue_file(self) -> Path | None:
@@ -114,6 +146,8 @@ class TileConfig:
 
     def grid_parameters(self) -> dict[str, Any]:
         """Parameters that determine a grid; an existing grid of the same name is skipped only if they are equal."""
+        from wsi_attn.scores.scores import parse_names
+
         return {
             "tile_size": self.tile_size,
             "overlap": self.overlap,

@@ -14,8 +14,9 @@ from tests.unit.export.marks import make_subject, prediction_of
 from wsi_attn.errors import UsageError
 from wsi_attn.export import html
 from wsi_attn.export import source as source_module
+from wsi_attn.export.config import ExportConfig
 from wsi_attn.export.html import LAYER_SIDE, MOST_BYTES, write_html
-from wsi_attn.export.run import ExportConfig, export_subject
+from wsi_attn.export.run import export_subject
 from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap

@@ -20,7 +20,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from tests.unit.export.marks import CELL, KINDS, MARK, MPP, SIZE, cell_region, centre, darkness_at, make_subject
-from wsi_attn.export.run import ExportConfig, export_subject, target_of
+from wsi_attn.export.config import ExportConfig
+from wsi_attn.export.run import export_subject, target_of
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 

@@ -13,7 +13,8 @@ import zarr
 from tests.slides import ArraySlide, stained
 from tests.unit.export.marks import MARK, MPP, SIZE, centre, darkness_at, marked
 from wsi_attn.errors import OutputExistsError, UnknownNameError, UsageError
-from wsi_attn.export.run import ExportConfig, export_subject, target_of
+from wsi_attn.export.config import ExportConfig
+from wsi_attn.export.run import export_subject, target_of
 from wsi_attn.export.source import open_export_source, results_in
 from wsi_attn.geometry import Mpp, Region
 from wsi_attn.store.additions import write_root
