@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wsi_attn.evaluate.calibration import fit_calibration
-from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
+from wsi_attn.models.calibration import fit_calibration
+from wsi_attn.models.checkpoint import save_checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.models.spec import ModelSpec
 
 SPEC = ModelSpec(("green", "red"), None, "any", "none")
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 from tests.cli.runner import Result, in_process
 from wsi_attn.models.base import SEGMENTATION, BagBatch
-from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
+from wsi_attn.models.checkpoint import save_checkpoint
 from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig
+from wsi_attn.models.spec import ModelSpec
 
 TINY = ("--epochs", "2", "--batch-size", "4", "--coarse-factor", "1", "--coarse-widths", "4,8", "--quiet")
 CNN = ("--model", "cnn", *TINY)

@@ -62,7 +62,7 @@ def test_a_bad_image_is_named_and_the_rest_measured(folder: Path, tmp_path: Path
 def test_predict_gives_a_set_of_labels(folder: Path, tmp_path: Path) -> None:
     command = ("predict", folder / "0.png", "--model", folder / "run", "--quiet", "--output")
     (found,) = wsi_attn(*command, tmp_path / "a", "--coverage", "0.9", "--json").json()
-    threshold = calibrated_spec().calibration["conformal"]["0.9"]
+    threshold = calibrated_spec().calibration.conformal["0.9"]
     members = {label for label, p in found["probabilities"].items() if 1 - p <= threshold}
     assert set(found["prediction_set"]) == members
     assert (found["coverage"], found["unsure"]) == (0.9, len(members) != 1)

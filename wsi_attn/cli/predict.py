@@ -122,9 +122,9 @@ def predict(
     most 100 kB (STEM.prediction.json) and its maps (STEM.prediction.zarr).
     """
     inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
-    from wsi_attn.evaluate.conformal import threshold_of
     from wsi_attn.inference.batch import predict_paths
     from wsi_attn.models.checkpoint import load_checkpoint
+    from wsi_attn.models.conformal import threshold_of
     from wsi_attn.store.predictions import Referral
     from wsi_attn.tasks.classification.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, check_referral
 
@@ -134,7 +134,8 @@ def predict(
     check_referral(referral, (*PLAIN_TERMS, *(DROPOUT_TERMS if mc_dropout else ())))
     checkpoint = load_checkpoint(folder, resolve_device(device))
     if coverage is not None:
-        threshold_of(checkpoint.spec.calibration, coverage, checkpoint.name)  # Fail before any slide is opened.
+        # Fail before any slide is opened.
+        threshold_of(checkpoint.spec.calibration.conformal, coverage, checkpoint.name)
     console = Console(quiet=quiet, total=len(inputs))
     console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = PredictConfig(

@@ -8,11 +8,12 @@ training inputs, and accepts inputs up to slightly more than the Mahalanobis dis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.models.spec import Appearance
 from wsi_attn.slide import UInt8Array
 
 COVERED, MARGIN = 0.99, 1.15
@@ -54,25 +55,22 @@ def describe_appearance(pixels: UInt8Array, mask: NDArray[np.bool_]) -> NDArray[
     return np.asarray(np.log([red / green, blue / green, red + green + blue, spread]), np.float64)
 
 
-def fit_appearance(descriptions: Sequence[NDArray[np.float64]]) -> dict[str, list[float] | float]:
-    """Return mean, precision (row-major) and limit of the training inputs as JSON values."""
+def fit_appearance(descriptions: Sequence[NDArray[np.float64]]) -> Appearance:
+    """Return mean, precision and limit of the training inputs."""
     samples = np.stack(descriptions)
     mean = np.asarray(samples.mean(axis=0), np.float64)
     covariance = np.cov(samples, rowvar=False) if len(samples) > 1 else np.zeros((samples.shape[1],) * 2)
     precision = np.asarray(np.linalg.inv(covariance + np.eye(len(mean)) * MIN_DEVIATION**2), np.float64)
     distances = [_distance(sample, mean, precision) for sample in samples]
-    return {
-        "mean": mean.tolist(),
-        "precision": precision.ravel().tolist(),
-        "limit": max(MIN_LIMIT, MARGIN * float(np.quantile(distances, COVERED))),
-    }
+    limit = max(MIN_LIMIT, MARGIN * float(np.quantile(distances, COVERED)))
+    return Appearance(tuple(mean.tolist()), tuple(precision.ravel().tolist()), limit)
 
 
-def appearance_distance(description: NDArray[np.float64], appearance: Mapping[str, list[float] | float]) -> float:
+def appearance_distance(description: NDArray[np.float64], appearance: Appearance) -> float:
     """Return the distance of an input from the training set in units of the limit; above 1 is out of distribution."""
-    mean = np.asarray(appearance["mean"])
-    precision = np.asarray(appearance["precision"]).reshape(len(mean), len(mean))
-    return _distance(description, mean, precision) / float(np.asarray(appearance["limit"]))
+    mean = np.asarray(appearance.mean)
+    precision = np.asarray(appearance.precision).reshape(len(mean), len(mean))
+    return _distance(description, mean, precision) / appearance.limit
 
 
 def _distance(x: NDArray[np.float64], mean: NDArray[np.float64], precision: NDArray[np.float64]) -> float:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from wsi_attn.evaluate.attention_quality import attention_auprc, mass_in_region, pointing_game
 from wsi_attn.evaluate.intervals import group_weights, ratio_interval
-from wsi_attn.evaluate.metrics import FloatArray
 from wsi_attn.geometry import Size
+from wsi_attn.models.probabilities import FloatArray
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap
 
 MEASURES = ("pointing_game", "mass_in_region", "auprc", "places_hit")

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from wsi_attn.evaluate.metrics import ECE_BINS, FloatArray, IntArray, confidence_bin
+from wsi_attn.evaluate.metrics import ECE_BINS, confidence_bin
+from wsi_attn.models.probabilities import FloatArray, IntArray
 
 POINTS = 101
 

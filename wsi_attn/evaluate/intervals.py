@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_attn.evaluate.metrics import FloatArray
+from wsi_attn.models.probabilities import FloatArray
 
 RESAMPLES = 1000
 LEVEL = 0.95

@@ -11,8 +11,9 @@ from wsi_attn import provenance
 from wsi_attn.errors import PredictionError
 from wsi_attn.evaluate.curves import curves, reliability
 from wsi_attn.evaluate.intervals import LEVEL, RESAMPLES, Interval, group_weights, percentile_interval
-from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS, checked, classification_scores
+from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS, classification_scores
 from wsi_attn.evaluate.resampled import resampled_scores
+from wsi_attn.models.probabilities import checked
 
 
 def evaluate_predictions(

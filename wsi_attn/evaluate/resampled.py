@@ -10,15 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.evaluate.metrics import (
-    ECE_BINS,
-    OVERALL,
-    PER_CLASS,
-    FloatArray,
-    IntArray,
-    confidence_bin,
-    squared_errors,
-)
+from wsi_attn.evaluate.metrics import ECE_BINS, OVERALL, PER_CLASS, confidence_bin, squared_errors
+from wsi_attn.models.probabilities import FloatArray, IntArray
 
 BLOCK_ELEMENTS = 1 << 21
 """Weights handled at a time: bounds memory to some tens of MiB whatever the number of slides."""

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wsi_attn.evaluate.calibration import calibration_section
-from wsi_attn.evaluate.conformal import conformal_section, mean_thresholds
-from wsi_attn.evaluate.intervals import group_weights
-from wsi_attn.evaluate.metrics import FloatArray, IntArray
-from wsi_attn.evaluate.operating_point import operating_section, threshold_for
+from wsi_attn.evaluate.curves import reliability
+from wsi_attn.evaluate.intervals import group_weights, percentile_interval, ratio_interval
+from wsi_attn.evaluate.metrics import expected_calibration_error, squared_errors
+from wsi_attn.evaluate.resampled import resampled_scores
+from wsi_attn.models.calibration import Calibration, log_losses
+from wsi_attn.models.conformal import METHOD, in_set, mean_thresholds
+from wsi_attn.models.operating_point import threshold_for
+from wsi_attn.models.probabilities import FloatArray, IntArray
+
+BoolArray = NDArray[np.bool_]
 
 SETS = "A set holds every label with a probability of at least 1 - threshold."
 NO_GUARANTEE = "The threshold is the mean of the folds': it carries no guarantee, only the measured coverage counts."
@@ -28,13 +34,10 @@ class OperatingPoint:
 
 
 def choose_operating_point(
-    calibrations: Sequence[Mapping[str, Any]], labels: Sequence[str], positive: str, sensitivity: float
+    calibrations: Sequence[Calibration], labels: Sequence[str], positive: str, sensitivity: float
 ) -> OperatingPoint:
     """Return the operating point of a checkpoint, or the mean threshold of several; errors as in `threshold_for`."""
-    found = [
-        threshold_for(calibration.get("operating_points", ()), labels, positive, sensitivity)
-        for calibration in calibrations
-    ]
+    found = [threshold_for(calibration.operating_points, labels, positive, sensitivity) for calibration in calibrations]
     return OperatingPoint(positive, sensitivity, float(np.mean(found)))
 
 
@@ -45,7 +48,7 @@ def calibration_sections(
     names: Sequence[str],
     groups: Sequence[str],
     seed: int,
-    calibrations: Sequence[Mapping[str, Any]],
+    calibrations: Sequence[Calibration],
     operating_point: OperatingPoint | None = None,
 ) -> dict[str, Any]:
     """Evaluate calibration, prediction sets and operating point on the evaluated split.
@@ -63,13 +66,13 @@ def calibration_sections(
     -------
     `calibration`, `conformal` and `operating_point`, if the checkpoints contain the data.
     """
-    if not all(calibrations):
+    if not all(calibration.fitted for calibration in calibrations):
         return {}
     weights, n_groups = group_weights(groups, seed), len(set(groups))
-    images = [int(calibration["validation_images"]) for calibration in calibrations]
+    images = [calibration.validation_images for calibration in calibrations]
     said = f"{' + '.join(map(str, images))} validation images"
     folds = len(calibrations) > 1
-    temperatures = [float(calibration["temperature"]) for calibration in calibrations]
+    temperatures = [calibration.temperature for calibration in calibrations]
     sections: dict[str, Any] = {
         "calibration": {
             "temperature": temperatures if folds else temperatures[0],
@@ -78,7 +81,7 @@ def calibration_sections(
             **calibration_section(labels, before, after, weights, n_groups),
         }
     }
-    thresholds = mean_thresholds([calibration["conformal"] for calibration in calibrations])
+    thresholds = mean_thresholds([calibration.conformal for calibration in calibrations])
     sections["conformal"] = {
         "note": f"From {said}. {SETS}{' ' + NO_GUARANTEE if folds else ''}",
         **conformal_section(labels, after, thresholds, weights, n_groups),
@@ -94,10 +97,136 @@ def calibration_sections(
     return sections
 
 
-def _temperature_note(calibrations: Sequence[Mapping[str, Any]], said: str) -> str:
-    kept = sum(not calibration["temperature_fitted"] for calibration in calibrations)
+def _temperature_note(calibrations: Sequence[Calibration], said: str) -> str:
+    kept = sum(not calibration.temperature_fitted for calibration in calibrations)
     if not kept:
         return f"Fitted on {said}."
     return (
         f"Kept at 1 for {kept} of {len(calibrations)} models: too few validation images, or all of them called right."
     )
+
+
+def calibration_section(
+    labels: IntArray, before: FloatArray, after: FloatArray, weights: FloatArray, n_groups: int
+) -> dict[str, Any]:
+    """Return the effect of the temperature on the evaluated split.
+
+    Parameters
+    ----------
+    labels, before, after
+        int64 (n,), and float64 (n, C) uncalibrated and calibrated.
+    weights, n_groups
+        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+
+    Returns
+    -------
+    `before` and `after`, each with `ece`, `brier` and `nll` as `{value, low, high}` and the `reliability` bins.
+    """
+    return {
+        name: {
+            **_calibration_errors(labels, probabilities, weights, n_groups),
+            "reliability": reliability(labels, probabilities),
+        }
+        for name, probabilities in (("before", before), ("after", after))
+    }
+
+
+def _calibration_errors(
+    labels: IntArray, probabilities: FloatArray, weights: FloatArray, n_groups: int
+) -> dict[str, Any]:
+    called = probabilities.argmax(axis=1) == labels
+    error = expected_calibration_error(called, probabilities.max(axis=1))
+    resampled, _ = resampled_scores(labels, probabilities, weights)
+    means = {"brier": squared_errors(labels, probabilities), "nll": log_losses(labels, probabilities)}
+    return {
+        "ece": percentile_interval(error, resampled["ece"], n_groups).record(),
+        **{name: ratio_interval(values, None, weights, n_groups).record() for name, values in means.items()},
+    }
+
+
+def conformal_section(
+    labels: IntArray,
+    probabilities: FloatArray,
+    thresholds: Mapping[str, float | None],
+    weights: FloatArray,
+    n_groups: int,
+) -> dict[str, Any]:
+    """Return the measured coverage and size of the sets.
+
+    Parameters
+    ----------
+    labels, probabilities
+        int64 (n,) and float64 (n, C) of the evaluated split.
+    thresholds
+        Result of `conformal_thresholds` for the validation set.
+    weights, n_groups
+        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+
+    Returns
+    -------
+    `method`, and in `coverages` for each coverage its `threshold` and, as `{value, low, high}`, the measured
+    `coverage`, the mean `set_size` and the share `unsure` of sets that do not hold exactly one label; only
+    `threshold`, null, where validation images were too few.
+    """
+    return {
+        "method": METHOD,
+        "coverages": {
+            name: {"threshold": threshold, **_measured_coverage(labels, probabilities, threshold, weights, n_groups)}
+            for name, threshold in thresholds.items()
+        },
+    }
+
+
+def _measured_coverage(
+    labels: IntArray, probabilities: FloatArray, threshold: float | None, weights: FloatArray, n_groups: int
+) -> dict[str, Any]:
+    if threshold is None:
+        return {}
+    members = in_set(probabilities, threshold)
+    size = members.sum(axis=1)
+    per_image = {
+        "coverage": np.take_along_axis(members, labels[:, None], axis=1)[:, 0],
+        "set_size": size,
+        "unsure": size != 1,
+    }
+    return {
+        name: ratio_interval(values.astype(np.float64), None, weights, n_groups).record()
+        for name, values in per_image.items()
+    }
+
+
+def operating_section(
+    positive: BoolArray,
+    score: FloatArray,
+    threshold: float,
+    weights: FloatArray,
+    n_groups: int,
+) -> dict[str, Any]:
+    """Return the performance of a threshold on the evaluated split.
+
+    Parameters
+    ----------
+    positive, score
+        bool (n,), whether an image has the label, and float64 (n,), the label's probability; predicted positive if the
+        score is at least the threshold.
+    weights, n_groups
+        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+
+    Returns
+    -------
+    `threshold`; `sensitivity`, `specificity`, `precision` and `negative_predictive_value` as `{value, low, high}`.
+    """
+    called = score >= threshold
+    shares: Mapping[str, tuple[BoolArray, BoolArray]] = {
+        "sensitivity": (positive & called, positive),
+        "specificity": (~positive & ~called, ~positive),
+        "precision": (positive & called, called),
+        "negative_predictive_value": (~positive & ~called, ~called),
+    }
+    return {
+        "threshold": threshold,
+        **{
+            name: ratio_interval(part.astype(np.float64), whole.astype(np.float64), weights, n_groups).record()
+            for name, (part, whole) in shares.items()
+        },
+    }

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from wsi_attn import provenance
 from wsi_attn.errors import PredictionError
 from wsi_attn.evaluate.intervals import LEVEL, RESAMPLES, group_weights, percentile_interval
-from wsi_attn.evaluate.metrics import FloatArray, IntArray
+from wsi_attn.models.probabilities import FloatArray, IntArray
 
 TOLERANCE = 2
 """Pixels, at the resolution of the model, by which outlines may differ."""

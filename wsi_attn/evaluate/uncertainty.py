@@ -12,8 +12,8 @@ import numpy as np
 
 from wsi_attn.evaluate.curves import POINTS
 from wsi_attn.evaluate.intervals import percentile_interval, ratio_interval
-from wsi_attn.evaluate.metrics import FloatArray
 from wsi_attn.evaluate.resampled import BoolArray
+from wsi_attn.models.probabilities import FloatArray
 
 REFERRED = (0.1, 0.2, 0.3)
 """Shares of the images, the most uncertain ones, that the referral table refers."""

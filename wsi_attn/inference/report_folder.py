@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attn.errors import OutputExistsError
-from wsi_attn.evaluate.conformal import in_set
 from wsi_attn.evaluate.html import Picture, write_html_report
+from wsi_attn.models.conformal import in_set
 from wsi_attn.outputs import files
 from wsi_attn.tasks.classification.cohort import RowPrediction
 from wsi_attn.tasks.classification.slide import uncertainty_of

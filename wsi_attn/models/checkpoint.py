@@ -7,16 +7,18 @@ can be opened safely. The folder is written under a temporary name and renamed w
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from wsi_attn.errors import CheckpointError
-from wsi_attn.models.base import CLASSIFICATION, SlideModel
+from wsi_attn.models.base import SlideModel
+from wsi_attn.models.spec import ModelSpec, read_spec
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.outputs import files
 from wsi_attn.provenance import sha256_of
@@ -24,45 +26,6 @@ from wsi_attn.provenance import sha256_of
 FORMAT = "wsi-attn checkpoint"
 SCHEMA_VERSION = 1
 WEIGHTS, CONFIG, CARD, PROVENANCE = "model.safetensors", "config.json", "card.md", "provenance.json"
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Inputs and outputs of a model, apart from its weights.
-
-    Attributes
-    ----------
-    labels
-        Class names in the order of the logits.
-    mpp
-        Microns per pixel of its high resolution; None if it was trained on images of unknown pixel size.
-    stain
-        Free text.
-    tissue
-        Method of tissue detection (see `tissue`); "none" uses the whole image.
-    appearance
-        Colour statistics of the training images (see `data.appearance`); empty disables the check.
-    calibration
-        Temperature, conformal thresholds and operating points from the validation set (see `evaluate.calibration`);
-        empty means uncalibrated.
-    prior
-        Prior weight of locations (see `data.prior`).
-    task
-        "classification" of slides or "segmentation" of their pixels.
-    mask_values
-        Segmentation: the value of each label in mask images; empty if every nonzero value is the second label or if
-        values are label indices.
-    """
-
-    labels: tuple[str, ...]
-    mpp: float | None
-    stain: str
-    tissue: str
-    appearance: dict[str, list[float] | float] = field(default_factory=dict)
-    calibration: dict[str, Any] = field(default_factory=dict)
-    prior: str = "none"
-    task: str = CLASSIFICATION
-    mask_values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +59,7 @@ def save_checkpoint(
             "name": name,
             "system": system,
             "network": plain_config(network.config),
-            "spec": asdict(spec),
+            "spec": spec.record(),
         }
         files.write_json(temporary / CONFIG, config)
         files.write_text(temporary / CARD, card)
@@ -140,14 +103,19 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     try:
         network = build_network(config["system"], config["network"])
         network.load_state_dict(load_file(path))
-        known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in config["spec"].items()
-        }
-        spec = ModelSpec(**known)
+        spec = read_spec(config["spec"])
         name = str(config["name"])
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is incomplete: {WEIGHTS} is missing; train or copy it again") from error
-    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (
+        SafetensorError,
+        msgspec.ValidationError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         reason = repr(error) if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise CheckpointError(f"Cannot load {folder}: weights and configuration do not match ({reason})") from error
     return Checkpoint(name, sha256_of(path), config["system"], spec, network.eval().to(torch.device(device)))

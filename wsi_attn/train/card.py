@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsi_attn.data.manifest import Row
-from wsi_attn.models.checkpoint import ModelSpec
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.tasks.config import TrainConfig
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "ece")

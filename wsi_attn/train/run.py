@@ -21,11 +21,12 @@ from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.splits import with_validation
 from wsi_attn.errors import ManifestError, OutputExistsError
-from wsi_attn.evaluate.calibration import fit_calibration
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.base import SlideModel
-from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
+from wsi_attn.models.calibration import fit_calibration
+from wsi_attn.models.checkpoint import save_checkpoint
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import plain_config
 from wsi_attn.outputs import files
 from wsi_attn.outputs.lock import output_lock

@@ -27,9 +27,10 @@ from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.segmentation import METRICS as SCORES
 from wsi_attn.geometry import Region
 from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel
-from wsi_attn.models.checkpoint import ModelSpec, save_checkpoint
+from wsi_attn.models.checkpoint import save_checkpoint
 from wsi_attn.models.joint_segmentation import UNLABELLED as NO_LABEL
 from wsi_attn.models.joint_segmentation import JointSegmentation
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import plain_config
 from wsi_attn.outputs import files
 from wsi_attn.provenance import software

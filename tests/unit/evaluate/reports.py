@@ -3,12 +3,11 @@
 import numpy as np
 
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section
-from wsi_attn.evaluate.calibration import calibration_section, with_temperature
-from wsi_attn.evaluate.conformal import conformal_section
 from wsi_attn.evaluate.intervals import group_weights
-from wsi_attn.evaluate.operating_point import operating_section
 from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.evaluate.sections import calibration_section, conformal_section, operating_section
 from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
+from wsi_attn.models.calibration import with_temperature
 
 LABELS = ["lung", "skin", "colon"]
 

@@ -14,8 +14,8 @@ import torch
 from tests.calibrated import SPEC, answers_of, calibrated_spec, save_drawn, write_cohort
 from tests.slides import ArraySlide, stained
 from wsi_attn.errors import CheckpointError, ManifestError, OutputExistsError, UsageError
-from wsi_attn.evaluate.calibration import with_temperature
 from wsi_attn.inference.evaluation import Evaluation, evaluate_into
+from wsi_attn.models.calibration import Calibration, with_temperature
 from wsi_attn.models.checkpoint import Checkpoint, load_checkpoint
 from wsi_attn.models.systems import SYSTEMS, build_network
 from wsi_attn.models.zoo import find_models
@@ -50,7 +50,7 @@ def report(checkpoints: list[Checkpoint], manifest: Path, folder: Path | None = 
 
 
 def uncalibrated(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, spec=replace(checkpoint.spec, calibration={}))
+    return replace(checkpoint, spec=replace(checkpoint.spec, calibration=Calibration()))
 
 
 def test_the_report_has_every_section(run: Checkpoint, manifest: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_model_without_calibration_has_fewer_sections(run: Checkpoint, manifes
 
 def test_the_operating_point_is_that_of_the_checkpoint(run: Checkpoint, manifest: Path) -> None:
     found = report([run], manifest, positive="red", sensitivity=0.8)["operating_point"]
-    assert found["threshold"] == run.spec.calibration["operating_points"][1][79]
+    assert found["threshold"] == run.spec.calibration.operating_points[1][79]
     assert (found["wanted_sensitivity"], found["chosen_on"]) == (0.8, "12 validation images")
 
 
@@ -136,8 +136,8 @@ def test_a_manifest_that_is_not_there(run: Checkpoint, tmp_path: Path) -> None:
 def test_the_temperature_changes_probabilities_and_no_label(run: Checkpoint) -> None:
     slide = ArraySlide(stained(128, 96))
     sure, plain = (predict_slide(slide, checkpoint, CONFIG) for checkpoint in (run, uncalibrated(run)))
-    assert run.spec.calibration["temperature"] != 1
-    expected = with_temperature(np.array(list(plain.probabilities.values())), run.spec.calibration["temperature"])
+    assert run.spec.calibration.temperature != 1
+    expected = with_temperature(np.array(list(plain.probabilities.values())), run.spec.calibration.temperature)
     np.testing.assert_allclose(list(sure.probabilities.values()), expected)
     assert sure.label == plain.label
     asked_not = predict_slide(slide, run, replace(CONFIG, calibrate=False))

@@ -15,8 +15,9 @@ from wsi_attn.data.inputs import Input
 from wsi_attn.errors import ManifestError, MissingMppError, OutputExistsError, SlideNotFoundError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
 from wsi_attn.inference.batch import Outcome, predict_paths
-from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
+from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.store.predictions import read_prediction
 from wsi_attn.tasks.classification.cohort import evaluate_manifest
 from wsi_attn.tasks.classification.slide import PredictConfig

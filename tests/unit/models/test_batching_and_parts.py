@@ -20,9 +20,10 @@ from wsi_attn.data.bags import collate, make_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import CheckpointError, UnknownNameError
 from wsi_attn.models.base import BagBatch
-from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, read_config, save_checkpoint
+from wsi_attn.models.checkpoint import load_checkpoint, read_config, save_checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.models.zoo import find_model
 

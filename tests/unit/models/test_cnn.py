@@ -11,8 +11,9 @@ import torch
 
 from tests.unit.models.fields import Field, batch_of, noise
 from wsi_attn.models import coarse as coarse_view
-from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
+from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.cnn import Cnn, CnnConfig
+from wsi_attn.models.spec import ModelSpec
 
 
 def build(**options: Any) -> Cnn:

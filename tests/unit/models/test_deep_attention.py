@@ -13,10 +13,11 @@ from tests.unit.models.fields import Field, batch_of, noise
 from wsi_attn.errors import CheckpointError
 from wsi_attn.models import coarse as coarse_view
 from wsi_attn.models.base import BagBatch, SlideOutput
-from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
+from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.coarse import encode_blocks
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid
+from wsi_attn.models.spec import ModelSpec
 
 SMALL: dict[str, Any] = {
     "coarse_factor": 4,

@@ -13,8 +13,9 @@ from tests.unit.models.fields import Field, batch_of, noise
 from tests.unit.timm_here import timm_or_skip
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models import dual_cross
-from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
+from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.dual_cross import FUSIONS, DualCross, DualCrossConfig
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network
 
 SMALL: dict[str, Any] = {

@@ -16,8 +16,9 @@ from tests.unit.models.fields import Field, batch_of, noise
 from tests.unit.timm_here import NETWORK, timm_or_skip
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.base import TrainingImages
-from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
+from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.global_spatial import GlobalSpatial, GlobalSpatialConfig, balanced_choice, resized
+from wsi_attn.models.spec import ModelSpec
 
 SIZE = 16
 

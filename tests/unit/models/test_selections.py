@@ -19,9 +19,10 @@ from wsi_attn.data.bags import collate, make_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.base import BagBatch
-from wsi_attn.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
+from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid, Instances, Sample, Threshold, read_instances
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.zoo import shipped_models
 from wsi_attn.slides.open import open_slide
 

@@ -188,8 +188,8 @@ def test_checkpoint_says_what_it_was_made_of(manifest: Path, whole: Path) -> Non
     checkpoint = load_checkpoint(whole / "checkpoint")
     assert checkpoint.spec.labels == ("green", "red")
     assert checkpoint.network.config.coarse_widths == (4, 4)
-    assert len(checkpoint.spec.appearance["mean"]) == 4
-    assert appearance_distance(np.array(checkpoint.spec.appearance["mean"]), checkpoint.spec.appearance) == 0
+    assert len(checkpoint.spec.appearance.mean) == 4
+    assert appearance_distance(np.array(checkpoint.spec.appearance.mean), checkpoint.spec.appearance) == 0
     provenance = json.loads((whole / "checkpoint" / "provenance.json").read_text())
     assert provenance["config"]["seed"] == CONFIG.seed
     card = (whole / "checkpoint" / "card.md").read_text()

@@ -16,12 +16,12 @@ from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.sources import open_row
 from wsi_attn.errors import CheckpointError, ManifestError, WsiAttnError
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section, mean_scores, score_attention
-from wsi_attn.evaluate.calibration import calibrated
 from wsi_attn.evaluate.intervals import group_weights
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.evaluate.sections import OperatingPoint, calibration_sections
 from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
 from wsi_attn.geometry import Size
+from wsi_attn.models.calibration import calibrated
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.slide import BatchProgress, Progress, no_progress
 from wsi_attn.tasks.classification.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, predict_slide

@@ -17,12 +17,12 @@ from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.large import LargeBag, is_large, make_large_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError, UsageError
-from wsi_attn.evaluate.calibration import calibrated
-from wsi_attn.evaluate.conformal import in_set, threshold_of
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel, SlideOutput
+from wsi_attn.models.calibration import calibrated
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.conformal import in_set, threshold_of
 from wsi_attn.provenance import software
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, Referral, SlidePrediction
@@ -86,7 +86,9 @@ def predict_slide(
     spec, network = checkpoint.spec, checkpoint.network
     if spec.task == SEGMENTATION:
         raise UsageError(f"{checkpoint.name} is a segmentation model: use `wsi-attn segment`")
-    threshold = None if config.coverage is None else threshold_of(spec.calibration, config.coverage, checkpoint.name)
+    threshold = (
+        None if config.coverage is None else threshold_of(spec.calibration.conformal, config.coverage, checkpoint.name)
+    )
     path = slide.info.path
     if spec.mpp is None and math.prod(slide.info.size0) > MAX_NATIVE_PIXELS:
         raise ModelMismatchError(

@@ -19,8 +19,9 @@ from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.segmentation import COLUMNS, METRICS, PixelCounts, count_pixels, evaluate_segmentation
 from wsi_attn.geometry import Frame, Region, Size
-from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
+from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.joint_segmentation import JointSegmentation
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.outputs import files
 from wsi_attn.slide import BatchProgress, Slide, no_progress
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference

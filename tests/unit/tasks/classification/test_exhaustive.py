@@ -13,8 +13,9 @@ from tests.unit.tasks.classification.test_predict_slide import ONE_THREAD, check
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Mpp, Region
-from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
+from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.store.predictions import read_prediction, write_prediction
 from wsi_attn.tasks.classification.exhaustive import ATTENTION, EVIDENCE, score_tiles
 from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide

@@ -18,7 +18,8 @@ from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, UsageError
 from wsi_attn.inference.batch import predict_paths
 from wsi_attn.models.base import SlideModel
-from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
+from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network
 from wsi_attn.store.predictions import Referral, SlidePrediction, read_prediction
 from wsi_attn.tasks.classification.mc_dropout import dropout_on, dropout_passes

@@ -20,8 +20,9 @@ from wsi_attn.data.bags import make_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import MissingMppError, ModelMismatchError, PredictionError, SlideReadError, TissueError
 from wsi_attn.geometry import Mpp, Region
-from wsi_attn.models.checkpoint import Checkpoint, ModelSpec
+from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.store.predictions import read_prediction, write_prediction
 from wsi_attn.tasks.classification import slide as predict
 from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide, uncertainty_of

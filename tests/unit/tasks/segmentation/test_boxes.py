@@ -14,8 +14,9 @@ from wsi_attn.data.boxes import boxes_from
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.geometry import Size
 from wsi_attn.models.base import BagBatch
-from wsi_attn.models.checkpoint import Checkpoint, ModelSpec, save_checkpoint
+from wsi_attn.models.checkpoint import Checkpoint, save_checkpoint
 from wsi_attn.models.cnn import Cnn, CnnConfig
+from wsi_attn.models.spec import ModelSpec
 from wsi_attn.tasks.segmentation import boxes as segment_boxes
 from wsi_attn.tasks.segmentation.boxes import box_finder, foreground, segmented_boxes
 

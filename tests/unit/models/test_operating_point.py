@@ -5,7 +5,8 @@ import pytest
 
 from wsi_attn.errors import UsageError
 from wsi_attn.evaluate.intervals import group_weights
-from wsi_attn.evaluate.operating_point import operating_section, sensitivity_thresholds, threshold_for
+from wsi_attn.evaluate.sections import operating_section
+from wsi_attn.models.operating_point import sensitivity_thresholds, threshold_for
 
 LABELS = ["benign", "malignant"]
 

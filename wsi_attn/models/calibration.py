@@ -7,19 +7,15 @@ probabilities after the temperature, which are those that `predict` reports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from wsi_attn.errors import PredictionError
-from wsi_attn.evaluate.conformal import METHOD, conformal_thresholds
-from wsi_attn.evaluate.curves import reliability
-from wsi_attn.evaluate.intervals import percentile_interval, ratio_interval
-from wsi_attn.evaluate.metrics import FloatArray, IntArray, checked, expected_calibration_error, squared_errors
-from wsi_attn.evaluate.operating_point import sensitivity_thresholds
-from wsi_attn.evaluate.resampled import resampled_scores
+from wsi_attn.models.conformal import METHOD, conformal_thresholds
+from wsi_attn.models.operating_point import sensitivity_thresholds
+from wsi_attn.models.probabilities import FloatArray, IntArray, checked
 
 FEWEST_IMAGES = 10
 """Of fewer images a temperature says more about chance than about the model: it stays 1."""
@@ -31,7 +27,52 @@ SMALLEST = float(np.finfo(np.float64).tiny)
 """Stands for a probability of 0, whose logarithm is not finite."""
 
 
-def fit_calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LogLosses:
+    """Mean negative log-likelihood of the validation set, nats, `before` and `after` the temperature."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a checkpoint stores about its validation set; by default that of an uncalibrated model.
+
+    Attributes
+    ----------
+    temperature
+        Divides the logits.
+    temperature_fitted
+        False if the temperature is 1 because it cannot be fitted: fewer than `FEWEST_IMAGES` images, or no errors,
+        for which no finite temperature is optimal.
+    nll
+        None if uncalibrated.
+    validation_images
+        n; 0 if uncalibrated.
+    conformal
+        Threshold of each coverage, by the coverage as text; None if there are too few images for it.
+    conformal_method
+        Name of the conformal score.
+    operating_points
+        For each class the thresholds of `sensitivity_thresholds`; None for a class without images.
+    """
+
+    temperature: float = 1.0
+    temperature_fitted: bool = False
+    nll: LogLosses | None = None
+    validation_images: int = 0
+    conformal: dict[str, float | None] = field(default_factory=dict)
+    conformal_method: str = METHOD
+    operating_points: tuple[tuple[float, ...] | None, ...] = ()
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there was a validation set."""
+        return self.validation_images > 0
+
+
+def fit_calibration(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     """Fit everything that a checkpoint stores about its validation set.
 
     Parameters
@@ -41,18 +82,9 @@ def fit_calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, An
     probabilities
         float (n, C), softmax of the network's logits; rows sum to 1.
 
-    Returns
-    -------
-    A JSON object. `temperature` divides the logits; it is 1 and `temperature_fitted` is false if it cannot be
-    fitted (fewer than `FEWEST_IMAGES` images, or no errors, for which no finite temperature is optimal).
-    `nll` is the mean negative log-likelihood `before` and `after`. `conformal` holds one threshold per coverage
-    (as text), null if there are too few images; `conformal_method` names the score. `operating_points` holds
-    for each class the thresholds of `sensitivity_thresholds`, null for a class without images. `validation_images`
-    is n.
-
     Raises
     ------
-    PredictionError : arrays of different lengths; see `metrics.checked`.
+    PredictionError : arrays of different lengths; see `probabilities.checked`.
     """
     shape = np.shape(probabilities)
     if len(shape) != 2:
@@ -61,51 +93,15 @@ def fit_calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, An
     fitted = fit_temperature(y, before)
     temperature = 1.0 if fitted is None else fitted
     after = with_temperature(before, temperature)
-    return {
-        "temperature": temperature,
-        "temperature_fitted": fitted is not None,
-        "nll": {"before": float(log_losses(y, before).mean()), "after": float(log_losses(y, after).mean())},
-        "validation_images": int(y.size),
-        "conformal": conformal_thresholds(y, after),
-        "conformal_method": METHOD,
-        "operating_points": sensitivity_thresholds(y, after),
-    }
-
-
-def calibration_section(
-    labels: IntArray, before: FloatArray, after: FloatArray, weights: FloatArray, n_groups: int
-) -> dict[str, Any]:
-    """Return the effect of the temperature on the evaluated split.
-
-    Parameters
-    ----------
-    labels, before, after
-        int64 (n,), and float64 (n, C) uncalibrated and calibrated.
-    weights, n_groups
-        float64 (R, n) of `intervals.group_weights`, and the number of groups.
-
-    Returns
-    -------
-    `before` and `after`, each with `ece`, `brier` and `nll` as `{value, low, high}` and the `reliability` bins.
-    """
-    return {
-        name: {
-            **_errors(labels, probabilities, weights, n_groups),
-            "reliability": reliability(labels, probabilities),
-        }
-        for name, probabilities in (("before", before), ("after", after))
-    }
-
-
-def _errors(labels: IntArray, probabilities: FloatArray, weights: FloatArray, n_groups: int) -> dict[str, Any]:
-    called = probabilities.argmax(axis=1) == labels
-    error = expected_calibration_error(called, probabilities.max(axis=1))
-    resampled, _ = resampled_scores(labels, probabilities, weights)
-    means = {"brier": squared_errors(labels, probabilities), "nll": log_losses(labels, probabilities)}
-    return {
-        "ece": percentile_interval(error, resampled["ece"], n_groups).record(),
-        **{name: ratio_interval(values, None, weights, n_groups).record() for name, values in means.items()},
-    }
+    return Calibration(
+        temperature,
+        fitted is not None,
+        LogLosses(float(log_losses(y, before).mean()), float(log_losses(y, after).mean())),
+        int(y.size),
+        conformal_thresholds(y, after),
+        METHOD,
+        sensitivity_thresholds(y, after),
+    )
 
 
 def fit_temperature(labels: IntArray, probabilities: FloatArray) -> float | None:
@@ -141,9 +137,9 @@ def with_temperature(probabilities: FloatArray, temperature: float) -> FloatArra
     return calibrated
 
 
-def calibrated(probabilities: FloatArray, calibration: Mapping[str, Any]) -> FloatArray:
+def calibrated(probabilities: FloatArray, calibration: Calibration) -> FloatArray:
     """Return probabilities (..., C) at the temperature of a checkpoint; unchanged if it has none."""
-    temperature = calibration.get("temperature", 1.0)
+    temperature = calibration.temperature
     return probabilities if temperature == 1.0 else with_temperature(probabilities, temperature)
 
 

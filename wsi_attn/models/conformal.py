@@ -7,7 +7,7 @@ if the probabilities are correct. A set may be empty, which means that no label 
 
 If validation images and new images are exchangeable, the set contains the true label with a probability of at least the
 coverage, averaged over images; not for each class or kind of image. Several images per patient weaken the guarantee, as
-does choosing the epoch and the temperature on the same validation images. `evaluate` therefore measures the coverage.
+does choosing the epoch and the temperature on the same validation images, so that `evaluate` measures the coverage.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import UsageError
-from wsi_attn.evaluate.intervals import ratio_interval
-from wsi_attn.evaluate.metrics import FloatArray, IntArray
+from wsi_attn.models.probabilities import FloatArray, IntArray
 
 COVERAGES = (0.8, 0.9, 0.95)
 METHOD = "LAC"
@@ -59,80 +57,28 @@ def conformal_quantile(scores: FloatArray, coverage: float) -> float | None:
     return float(np.sort(scores)[rank - 1]) if rank <= scores.size else None
 
 
-def threshold_of(calibration: Mapping[str, Any], coverage: float, model: str) -> float:
+def threshold_of(thresholds: Mapping[str, float | None], coverage: float, model: str) -> float:
     """Return the threshold of a checkpoint for a coverage.
 
     Raises
     ------
     UsageError : the model was not calibrated, not for this coverage, or on too few images for it.
     """
-    known = calibration.get("conformal")
-    if not known:
+    if not thresholds:
         raise UsageError(f"{model} was trained without conformal thresholds: predict without --coverage")
-    ready = [name for name, threshold in known.items() if threshold is not None]
-    threshold = known.get(str(coverage))
+    ready = [name for name, threshold in thresholds.items() if threshold is not None]
+    threshold = thresholds.get(str(coverage))
     if threshold is None:
-        reason = "was validated on too few images for" if str(coverage) in known else "has no threshold for"
+        reason = "was validated on too few images for" if str(coverage) in thresholds else "has no threshold for"
         instead = f"choose one of {', '.join(ready)}" if ready else "predict without --coverage"
         raise UsageError(f"{model} {reason} a coverage of {coverage:g}; {instead}")
-    return float(threshold)
+    return threshold
 
 
 def in_set(probabilities: FloatArray, threshold: float) -> BoolArray:
     """Return which labels are in the set: bool, shape of `probabilities` (..., C)."""
     members: BoolArray = 1 - probabilities <= threshold
     return members
-
-
-def conformal_section(
-    labels: IntArray,
-    probabilities: FloatArray,
-    thresholds: Mapping[str, float | None],
-    weights: FloatArray,
-    n_groups: int,
-) -> dict[str, Any]:
-    """Return the measured coverage and size of the sets.
-
-    Parameters
-    ----------
-    labels, probabilities
-        int64 (n,) and float64 (n, C) of the evaluated split.
-    thresholds
-        Result of `conformal_thresholds` for the validation set.
-    weights, n_groups
-        float64 (R, n) of `intervals.group_weights`, and the number of groups.
-
-    Returns
-    -------
-    `method`, and in `coverages` for each coverage its `threshold` and, as `{value, low, high}`, the measured
-    `coverage`, the mean `set_size` and the share `unsure` of sets that do not hold exactly one label; only
-    `threshold`, null, where validation images were too few.
-    """
-    return {
-        "method": METHOD,
-        "coverages": {
-            name: {"threshold": threshold, **_measured(labels, probabilities, threshold, weights, n_groups)}
-            for name, threshold in thresholds.items()
-        },
-    }
-
-
-def _measured(
-    labels: IntArray, probabilities: FloatArray, threshold: float | None, weights: FloatArray, n_groups: int
-) -> dict[str, Any]:
-    if threshold is None:
-        return {}
-    members = in_set(probabilities, threshold)
-    size = members.sum(axis=1)
-    per_image = {
-        "coverage": np.take_along_axis(members, labels[:, None], axis=1)[:, 0],
-        "set_size": size,
-        "unsure": size != 1,
-    }
-    return {
-        name: ratio_interval(values.astype(np.float64), None, weights, n_groups).record()
-        for name, values in per_image.items()
-    }
 
 
 def mean_thresholds(members: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

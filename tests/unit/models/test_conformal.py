@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from wsi_attn.errors import UsageError
-from wsi_attn.evaluate.conformal import (
+from wsi_attn.evaluate.intervals import group_weights
+from wsi_attn.evaluate.sections import conformal_section
+from wsi_attn.models.conformal import (
     COVERAGES,
     conformal_quantile,
-    conformal_section,
     conformal_thresholds,
     in_set,
     mean_thresholds,
     threshold_of,
 )
-from wsi_attn.evaluate.intervals import group_weights
 
 
 def drawn(n, generator):
@@ -69,16 +69,16 @@ def test_measured_coverage_size_and_doubt():
 
 
 def test_a_checkpoint_says_what_it_cannot():
-    calibration = {"conformal": {"0.8": 0.5, "0.9": None}}
-    assert threshold_of(calibration, 0.8, "m") == 0.5
+    thresholds = {"0.8": 0.5, "0.9": None}
+    assert threshold_of(thresholds, 0.8, "m") == 0.5
     with pytest.raises(UsageError, match=r"m was validated on too few images for a coverage of 0.9; choose one of 0.8"):
-        threshold_of(calibration, 0.9, "m")
+        threshold_of(thresholds, 0.9, "m")
     with pytest.raises(UsageError, match=r"no threshold for a coverage of 0.85; choose one of 0.8"):
-        threshold_of(calibration, 0.85, "m")
+        threshold_of(thresholds, 0.85, "m")
     with pytest.raises(UsageError, match="without --coverage"):
         threshold_of({}, 0.9, "m")
     with pytest.raises(UsageError, match="without --coverage"):
-        threshold_of({"conformal": {"0.9": None}}, 0.9, "m")
+        threshold_of({"0.9": None}, 0.9, "m")
 
 
 def test_several_networks_share_the_mean():

@@ -1,21 +1,25 @@
 """Known temperatures, and the calibration that a checkpoint stores from its validation set."""
 
 import json
+from dataclasses import asdict
 
+import msgspec
 import numpy as np
 import pytest
 
 from wsi_attn.errors import PredictionError
-from wsi_attn.evaluate.calibration import (
+from wsi_attn.evaluate.metrics import brier_score, expected_calibration_error
+from wsi_attn.models.calibration import (
     BOUNDS,
     FEWEST_IMAGES,
+    Calibration,
     calibrated,
     fit_calibration,
     fit_temperature,
     log_losses,
     with_temperature,
 )
-from wsi_attn.evaluate.metrics import brier_score, expected_calibration_error
+from wsi_attn.models.spec import ModelSpec, read_spec
 
 
 def drawn(n, temperature, seed=0, classes=3):
@@ -44,8 +48,8 @@ def test_calibration_lowers_every_error():
     labels, sure = drawn(4000, 4.0)
     found = fit_calibration(labels, sure)
     after = calibrated(sure, found)
-    assert found["nll"]["after"] < found["nll"]["before"]
-    assert found["nll"]["after"] == pytest.approx(log_losses(labels, after).mean())
+    assert found.nll.after < found.nll.before
+    assert found.nll.after == pytest.approx(log_losses(labels, after).mean())
     assert brier_score(labels, after) < brier_score(labels, sure)
     errors = [expected_calibration_error(p.argmax(axis=1) == labels, p.max(axis=1)) for p in (sure, after)]
     assert errors[1] < 0.03 < errors[0]
@@ -63,11 +67,11 @@ def test_no_temperature_is_the_least_likely_one_nearby():
 def test_what_cannot_be_fitted_stays_at_one_and_says_so():
     labels, probabilities = drawn(FEWEST_IMAGES - 1, 2.0)
     few = fit_calibration(labels, probabilities)
-    assert (few["temperature"], few["temperature_fitted"]) == (1.0, False)
+    assert (few.temperature, few.temperature_fitted) == (1.0, False)
     right = fit_calibration(np.arange(30) % 3, np.eye(3)[np.arange(30) % 3] * 0.4 + 0.2)
-    assert (right["temperature"], right["temperature_fitted"]) == (1.0, False)
+    assert (right.temperature, right.temperature_fitted) == (1.0, False)
     assert calibrated(probabilities, few) is probabilities
-    assert calibrated(probabilities, {}) is probabilities
+    assert calibrated(probabilities, Calibration()) is probabilities
 
 
 def test_worse_than_guessing_ends_at_the_bound():
@@ -81,18 +85,29 @@ def test_certainty_of_one_is_no_infinity():
     labels[0] = 2
     found = fit_calibration(labels, probabilities)
     assert np.isfinite(calibrated(probabilities, found)).all()
-    json.dumps(found, allow_nan=False)
+    json.dumps(asdict(found), allow_nan=False)
 
 
 def test_the_object_says_what_is_missing():
     labels, probabilities = drawn(12, 1.0)
     labels[labels == 2] = 1
     found = fit_calibration(labels, probabilities)
-    assert found["validation_images"] == 12
-    assert found["conformal"]["0.95"] is None
-    assert found["conformal"]["0.9"] is not None
-    assert found["operating_points"][2] is None
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found.validation_images == 12
+    assert found.conformal["0.95"] is None
+    assert found.conformal["0.9"] is not None
+    assert found.operating_points[2] is None
+    assert msgspec.convert(json.loads(json.dumps(asdict(found), allow_nan=False)), Calibration) == found
+
+
+def test_specifications_of_any_age_are_read():
+    labels, probabilities = drawn(12, 1.0)
+    spec = ModelSpec(("a", "b", "c"), 0.5, "H&E", "otsu", calibration=fit_calibration(labels, probabilities))
+    assert read_spec(json.loads(json.dumps(spec.record()))) == spec
+    old = {"labels": ["a", "b"], "mpp": None, "stain": "any", "tissue": "none"}
+    assert read_spec(old) == read_spec(old | {"appearance": {}, "calibration": {}})
+    assert not read_spec(old).calibration.fitted
+    with pytest.raises(msgspec.ValidationError, match="temperature"):
+        read_spec(old | {"calibration": {"temperature": "warm"}})
 
 
 def test_arrays_that_do_not_fit_are_refused():

@@ -1,0 +1,85 @@
+"""Inputs and outputs of a model, apart from its weights, as in `config.json` of its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import msgspec
+
+from wsi_attn.models.base import CLASSIFICATION
+from wsi_attn.models.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Colour of the training images; see `data.appearance`.
+
+    Attributes
+    ----------
+    mean
+        The four numbers that describe an image, averaged.
+    precision
+        Inverse of their covariance, row-major.
+    limit
+        Mahalanobis distance of the accepted images.
+    """
+
+    mean: tuple[float, ...]
+    precision: tuple[float, ...]
+    limit: float
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Inputs and outputs of a model, apart from its weights.
+
+    Attributes
+    ----------
+    labels
+        Class names in the order of the logits.
+    mpp
+        Microns per pixel of its high resolution; None if it was trained on images of unknown pixel size.
+    stain
+        Free text.
+    tissue
+        Method of tissue detection (see `tissue`); "none" uses the whole image.
+    appearance
+        Colour statistics of the training images; None disables the check.
+    calibration
+        Temperature, conformal thresholds and operating points from the validation set.
+    prior
+        Prior weight of locations (see `data.prior`).
+    task
+        Name of the task, see `tasks`.
+    mask_values
+        The value of each label in mask images; empty if every nonzero value is the second label or if values are
+        label indices.
+    """
+
+    labels: tuple[str, ...]
+    mpp: float | None
+    stain: str
+    tissue: str
+    appearance: Appearance | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+    prior: str = "none"
+    task: str = CLASSIFICATION
+    mask_values: tuple[int, ...] = ()
+
+    def record(self) -> dict[str, object]:
+        """Return the specification as JSON values; empty objects stand for no colours and no calibration."""
+        return asdict(self) | {
+            "appearance": asdict(self.appearance) if self.appearance else {},
+            "calibration": asdict(self.calibration) if self.calibration.fitted else {},
+        }
+
+
+def read_spec(record: dict[str, object]) -> ModelSpec:
+    """Read what `ModelSpec.record` returns.
+
+    Raises
+    ------
+    msgspec.ValidationError : a value has another type; the message names it.
+    """
+    known = {name: value for name, value in record.items() if value != {}}
+    return msgspec.convert(known, ModelSpec)
