@@ -75,7 +75,8 @@ def both(name: str, command: str, *needs: str, otherwise: str = "") -> list[Case
 def training(name: str, manifest: str, system: str, options: str) -> list[Case]:
     """Training and evaluation of one system."""
     train = f"train {manifest} -o {name}/run {options} --json"
-    evaluate = f"evaluate {name}/run {manifest} --split val --report {name}/report --threads 2 --json"
+    split = "val" if "--folds" not in options else "all"
+    evaluate = f"evaluate {name}/run {manifest} --split {split} --report {name}/report --threads 2 --json"
     return [
         Case(name, f"{train} --model {system}", otherwise=train.replace("train", f"train {system}", 1)),
         Case(f"{name}-evaluate", evaluate, (name,)),
@@ -90,17 +91,17 @@ def exports() -> list[Case]:
             ("slide", "predict/demo.prediction.json", "predict"),
             ("store", "tile/demo.zarr", "tile"),
         ):
-            of = "attention" if kind == "slide" else "score:saturation"
+            of = "attention" if kind == "slide" else "score:sharpness"
             command = f"export {source} --to {form} -o export-{form}-{kind}/ --of {of}"
             made += both(f"export-{form}-{kind}", command, needs)
     more = {
-        "png-plain": "png --of slide --size 700",
+        "dzi-plain": "dzi --of slide --downsample 4",
         "png-overlay": "png --transparent --colours magma --opacity 0.8 --downsample 4",
         "png-value": "png --as value --of uncertainty",
         "geojson-top": "geojson --top 5 --as-annotations",
         "ome-tiff-values": "ome-tiff --values",
         "ome-tiff-pages": "ome-tiff --pyramid pages --size 900",
-        "html-layers": "html --of attention --of slide --of uncertainty --top 4",
+        "html-layers": "html --of attention --of uncertainty --top 4",
     }
     made += [
         Case(f"export-{name}", f"export predict/demo.prediction.json -o export-{name}/ --to {options}", ("predict",))
@@ -117,7 +118,6 @@ CASES = [
     Case("tissue-none", f"tissue {DEMO} -o tissue-none --method none --json"),
     Case("tissue-large", "tissue data/slides/crc01_he_left.tif -o tissue-large --slide-mpp 0.65 --simplify 4 --json"),
     Case("tissue-fine", f"tissue {DEMO} -o tissue-fine --mpp 2 --min-area 500 --max-hole 100 --json"),
-    Case("tissue-store", "tissue tile/demo.zarr tile-coarse/demo.zarr -o tissue-store --json", ("tile", "tile-coarse")),
     Case("tissue-plain", f"tissue {PLAIN} -o tissue-plain --slide-mpp 0.5 --json"),
     Case("tissue-refused", f"tissue {DEMO} -o tissue --method none --json", ("tissue",)),
     *both("tile", f"tile {DEMO} -o tile --json"),
@@ -125,7 +125,7 @@ CASES = [
     Case("tile-jpeg", f"tile {DEMO} -o tile-jpeg --codec jpeg --quality 80 --min-tissue 0.4 --json"),
     Case("tile-passthrough", f"tile {DEMO} -o tile-passthrough --codec passthrough --scores none --json"),
     Case("tile-coarse", f"tile {DEMO} -o tile-coarse --mpp 2 --background skip --json"),
-    Case("tile-overlap", f"tile {DEMO} -o tile-overlap --tile-size 512 --overlap 64 --scores saturation,haematoxylin"),
+    Case("tile-overlap", f"tile {DEMO} -o tile-overlap --tile-size 512 --overlap 64 --scores sharpness,haematoxylin"),
     *both("tile-grid", "tile demo.svs -o tile-overlap --grid half --tile-size 128 --json", "tile-overlap"),
     Case("tile-drawn", f"tile {DEMO} -o tile-drawn --tissue tissue/demo.tissue.geojson --json", ("tissue",)),
     Case("tile-robust", f"tile {DEMO} -o tile-robust --tissue robust --background skip --json"),
@@ -142,9 +142,10 @@ CASES = [
         "verify tile/demo.zarr tile-jpeg/demo.zarr tile-overlap/demo.zarr schema2.zarr --json",
         ("tile", "tile-jpeg", "tile-grid"),
     ),
+    Case("tissue-store", "tissue tile-coarse/demo.zarr -o tissue-store --json", ("tile-coarse",)),
     Case("verify-fast", "verify tile tile-coarse --fast --json", ("tile", "tile-coarse")),
     Case("verify-text", "verify tile tile-coarse", ("tile", "tile-coarse")),
-    *both("predict", f"predict {DEMO} -o predict --heatmap --coverage 0.9 --json --device cpu"),
+    *both("predict", f"predict {DEMO} -o predict --heatmap --json --device cpu"),
     Case("predict-text", f"predict {DEMO} tile-coarse/demo.zarr --device cpu", ("tile-coarse",)),
     Case("predict-store", "predict tile/demo.zarr -o predict-store --heatmap --json --device cpu", ("tile",)),
     Case(
@@ -155,7 +156,7 @@ CASES = [
     Case("predict-dropout", f"predict {DEMO} -o predict-dropout --mc-dropout 3 --refer-above 0.1 --json --device cpu"),
     Case("predict-exhaustive", f"predict {DEMO} -o predict-exhaustive --exhaustive --heatmap --json --device cpu"),
     Case("predict-large", "predict data/slides/crc01_he_left.tif -o predict-large --slide-mpp 0.65 --heatmap --json"),
-    Case("predict-fungi", "predict fungi.csv -m fungi -o predict-fungi --heatmap --json --device cpu"),
+    Case("predict-fungi", "predict fungi.csv -m fungi -o predict-fungi --coverage 0.9 --heatmap --json --device cpu"),
     Case("predict-outside", "predict data/images/tcga_tiles -m fungi -o predict-outside --slide-mpp 1 --json"),
     Case(
         "predict-allowed",
@@ -171,15 +172,13 @@ CASES = [
         "--size 700 --colours inferno",
         ("predict",),
     ),
-    Case(
-        "heatmap-tissue", "heatmap predict-store/demo.prediction.json -o heatmap-tissue --of tissue", ("predict-store",)
-    ),
+    Case("heatmap-tissue", "heatmap tile/demo.zarr -o heatmap-tissue --of tissue", ("tile",)),
     Case("heatmap-old", "heatmap schema-1.prediction.json -o heatmap-old --slide demo.svs --json"),
     Case("heatmap-exhaustive", "heatmap predict-exhaustive -o heatmap-exhaustive --json", ("predict-exhaustive",)),
-    Case("heatmap-store", "heatmap tile/demo.zarr -o heatmap-store --of score:saturation --opacity 0.9", ("tile",)),
+    Case("heatmap-store", "heatmap tile/demo.zarr -o heatmap-store --of score:sharpness --opacity 0.9", ("tile",)),
     Case(
         "heatmap-grid",
-        "heatmap tile-overlap/demo.zarr -o heatmap-grid --of score:saturation --grid half",
+        "heatmap tile-overlap/demo.zarr -o heatmap-grid --of score:sharpness --grid half",
         ("tile-grid",),
     ),
     Case("heatmap-refused", "heatmap predict/demo.prediction.json -o heatmap --size 300", ("heatmap",)),
@@ -208,13 +207,15 @@ CASES = [
     *training("train-global", "chest.csv", "global-spatial", f"{TINY} --view-size 64 --map-by anchor --anchors 4"),
     Case("train-map", "export train-global/run --to attention-map -o train-map/", ("train-global",)),
     *training("train-care", "cells.csv", "deep-attention", f"{SMALL} --care boxes --rare-classes monocyte"),
-    *training("train-folds", "cells.csv", "deep-attention", f"{SMALL} --folds 2 --colour 0.5 --scale 0.1 --warp 0.5"),
+    *training(
+        "train-folds", "patients.csv", "deep-attention", f"{SMALL} --folds 2 --colour 0.5 --scale 0.1 --warp 0.5"
+    ),
     *training(
         "train-stores", "stores.csv", "deep-attention", f"{SMALL} --mpp 2 --tissue otsu --prior scores --cache-mb 8"
     ),
     *training("train-masks", "nuclei.csv", "joint-segmentation", f"{TINY} --crop 64 --mpp 1"),
-    *training("train-mask-folds", "nuclei.csv", "joint-segmentation", f"{TINY} --crop 64 --mpp 1 --folds 2"),
-    *both("segment", f"segment {DEMO} -m train-masks/run -o segment --json", "train-masks"),
+    *training("train-mask-folds", "nuclei-patients.csv", "joint-segmentation", f"{TINY} --crop 64 --mpp 1 --folds 2"),
+    *both("segment", f"segment {DEMO} -m train-masks/run -o segment --tile 256 --overlap 64 --json", "train-masks"),
     Case(
         "segment-images",
         "segment data/segment/dsb2018/images/a1f50f101bc471e2.png -m train-masks/run --slide-mpp 1 "
@@ -223,20 +224,24 @@ CASES = [
     ),
     Case(
         "segment-store",
-        "segment tile-copy/demo.zarr -m train-masks/run -o segment-store --into-store --json",
+        "segment tile-copy/demo.zarr -m train-masks/run -o segment-store --tile 256 --overlap 64 --into-store --json",
         ("train-masks",),
     ),
     Case(
-        "segment-large",
-        "segment tile-large/crc01_he_left.zarr -m train-masks/run -o segment-large --json",
-        ("train-masks", "tile-large"),
+        "segment-coarse",
+        "segment tile-coarse/demo.zarr -m train-masks/run -o segment-coarse --json",
+        ("train-masks", "tile-coarse"),
     ),
-    Case("segment-refused", f"segment {DEMO} -m train-masks/run -o segment --simplify 3 --json", ("segment",)),
+    Case(
+        "segment-refused",
+        f"segment {DEMO} -m train-masks/run -o segment --tile 256 --overlap 64 --simplify 3 --json",
+        ("segment",),
+    ),
     *both("boxes", "boxes cells.csv -o boxes --json"),
     Case("boxes-images", "boxes data/images/tcga_tiles -o boxes-images"),
     Case(
         "boxes-model",
-        "boxes cells.csv -o boxes-model --method segmentation -m train-masks/run --json",
+        "boxes nuclei.csv -o boxes-model --method segmentation -m train-masks/run --json",
         ("train-masks",),
     ),
     Case("models", "models list"),
@@ -277,6 +282,8 @@ def prepare(folder: Path, data: Path) -> None:
         for n, r in enumerate(cells)
     ]
     manifest(folder / "cells.csv", "path,label,split,boxes", [[row] for row in boxes])
+    patients = [[f"data/boxes/wbc/{r['path']}", r["label"], f"p{n % 5}"] for n, r in enumerate(cells)]
+    manifest(folder / "patients.csv", "path,label,patient", patients)
     chest = rows_of(data / "aligned/chest_xray/index.csv", 8)
     manifest(
         folder / "chest.csv",
@@ -298,6 +305,8 @@ def prepare(folder: Path, data: Path) -> None:
             for n, r in enumerate(nuclei)
         ],
     )
+    masks = [[f"data/segment/dsb2018/{r['path']}", f"data/segment/dsb2018/{r['mask']}", "1"] for r in nuclei]
+    manifest(folder / "nuclei-patients.csv", "path,mask,mpp,patient", [[*m, f"p{n % 5}"] for n, m in enumerate(masks)])
 
 
 def wanted(only: str) -> list[Case]:
@@ -313,16 +322,16 @@ def wanted(only: str) -> list[Case]:
 
 def needs_of(case: Case) -> tuple[str, ...]:
     """What a case needs, with the stores that its manifest or its copy comes from."""
-    implied = {"train-stores": ("tile", "tile-coarse"), "segment-store": ("tile",)}
+    implied = {"train-stores": ("tile", "tile-coarse", "tile-jpeg"), "segment-store": ("tile",)}
     return case.needs + implied.get(case.name, ())
 
 
 def before(case: Case, folder: Path) -> None:
     """Inputs that are output of earlier cases."""
     if case.name == "train-stores":
-        names = ["tile/demo.zarr", "tile-coarse/demo.zarr", DEMO]
-        rows = [[name, label, split] for name in names for label, split in (("a", "train"), ("b", "val"))]
-        manifest(folder / "stores.csv", "path,label,split,patient", [[*r, f"p{n}"] for n, r in enumerate(rows)])
+        stores = [("tile", "a", "train"), ("tile-coarse", "b", "train"), ("tile-jpeg", "a", "val")]
+        rows = [[f"{name}/demo.zarr", label, split] for name, label, split in stores] + [[DEMO, "b", "val"]]
+        manifest(folder / "stores.csv", "path,label,split", rows)
     if case.name == "segment-store":
         shutil.copytree(folder / "tile/demo.zarr", folder / "tile-copy/demo.zarr")
 
@@ -330,6 +339,7 @@ def before(case: Case, folder: Path) -> None:
 def run_case(case: Case, checkout: Path, folder: Path) -> None:
     """Run one command and keep its streams and its exit code."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "NO_COLOR": "1", "COLUMNS": "120", "LC_ALL": "C.UTF-8"}
+    outcomes: list[subprocess.CompletedProcess[bytes]] = []
     for command in filter(None, (case.command, case.otherwise)):
         arguments = [
             name
@@ -344,8 +354,11 @@ def run_case(case: Case, checkout: Path, folder: Path) -> None:
             check=False,
             stdin=subprocess.DEVNULL,
         )
+        outcomes.append(done)
         if done.returncode != 2:
             break
+    else:
+        done = outcomes[0]
     streams = folder / STREAMS
     streams.mkdir(exist_ok=True)
     (streams / f"{case.name}.stdout").write_bytes(done.stdout)
