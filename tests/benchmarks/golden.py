@@ -32,8 +32,14 @@ STREAMS = "streams"
 FOLDER = f"{STREAMS}/folder"
 KEYS = "[a-z_]*seconds[a-z_]*|[a-z_]*_per_second|version|software|created|date|commit|python|platform|peak_mb|idle"
 VOLATILE = re.compile(rf'("(?:{KEYS})":\s*)("[^"]*"|-?[0-9][-+0-9.eE]*|null|\{{[^{{}}]*\}})'.encode())
-TIMES = re.compile(rb"\b[0-9]+(?:\.[0-9]+)? (?:s|min|ms|MB/s|tiles/s)\b|\b[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.+Z]+")
+TIMES = re.compile(
+    rb"peak memory \d+ MB|\b[0-9]+(?:\.[0-9]+)? (?:s|min|ms|MB/s|tiles/s)\b|\b[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.+Z]+"
+)
 BINARY = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".parquet", ".safetensors", ".npz", ""}
+
+
+MOST_LINES = 8
+"""Differences printed of a case."""
 
 
 @dataclass(frozen=True)
@@ -451,7 +457,7 @@ def compare(old: Path, new: Path, cases: list[Case]) -> int:
     """Print one line per case and each difference; the number of files that differ."""
     table: dict[str, list[str]] = {}
     same: dict[str, int] = {}
-    known = {case.name for case in cases}
+    known = {case.name for case in cases if all((f / STREAMS / f"{case.name}.code").exists() for f in (old, new))}
     ran = [(folder / FOLDER).read_text() for folder in (old, new)]
     for name in sorted(files_of(old) | files_of(new)):
         case = case_of(name)
@@ -467,12 +473,18 @@ def compare(old: Path, new: Path, cases: list[Case]) -> int:
         else:
             differences.append(f"{name}: {first_difference(a, b)}")
     print(f"{'case':<28} {'identical':>9} {'differs':>8}")
-    for case, differences in table.items():
+    for case in filter(table.__contains__, (case.name for case in cases)):
+        differences = table[case]
         print(f"{case:<28} {same.get(case, 0):>9} {len(differences):>8}")
-        for line in differences:
+        shown = differences if len(differences) <= MOST_LINES else differences[: MOST_LINES - 1]
+        for line in shown:
             print(f"    {line}")
+        if len(shown) < len(differences):
+            print(f"    and {len(differences) - len(shown)} more")
     total = sum(map(len, table.values()))
     print(f"{'all':<28} {sum(same.values()):>9} {total:>8}")
+    if absent := [case.name for case in cases if case.name not in known]:
+        print(f"not run in both: {', '.join(absent)}")
     return total
 
 
