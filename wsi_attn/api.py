@@ -168,11 +168,15 @@ def predict_slide(
     ------
     ModelMismatchError, MissingMppError, TissueError : the model cannot be applied to the slide.
     """
+    from wsi_attn.tasks.base import inference_of
     from wsi_attn.tasks.classification.slide import PredictConfig
-    from wsi_attn.tasks.classification.slide import predict_slide as predict
 
+    inference = inference_of(_loaded(model), config or PredictConfig())
     with _opened(slide) as source:
-        return predict(source, _loaded(model), config or PredictConfig(), progress)
+        found = inference.answer(source, None, progress=progress).drawable
+    if found is None:
+        raise UsageError(f"{model} answers with something else than a label")
+    return found
 
 
 def segment_slide(
@@ -196,16 +200,13 @@ def segment_slide(
     OutputExistsError : the folder contains results of another slide, model or setting and `overwrite` is not set.
     """
     from wsi_attn.outputs.policy import claim
-    from wsi_attn.tasks.segmentation.slide import SegmentConfig, output_paths, segmentation_output
-    from wsi_attn.tasks.segmentation.slide import segment_slide as segment
+    from wsi_attn.tasks.base import inference_of
+    from wsi_attn.tasks.segmentation.slide import SegmentConfig
 
-    folder, settings, checkpoint = Path(output), config or SegmentConfig(), _loaded(model)
-    with _opened(slide) as source:
-        paths = output_paths(source, checkpoint, folder, settings)
-        with claim(segmentation_output(paths, source, checkpoint, settings), overwrite=overwrite) as found:
-            if found.finished is not None:
-                return found.finished
-            return segment(source, checkpoint, folder, settings, overwrite=overwrite, progress=progress)
+    inference = inference_of(_loaded(model), config or SegmentConfig())
+    with _opened(slide) as source, claim(inference.output(source, Path(output)), overwrite=overwrite) as found:
+        answer = found.finished or inference.answer(source, Path(output), overwrite=overwrite, progress=progress)
+    return dict(answer.record())
 
 
 def train(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attn.cli.inference import answer_inputs
 from wsi_attn.cli.options import Slides
-from wsi_attn.cli.output import Console, data, data_json, expand
+from wsi_attn.cli.output import Console, expand
 from wsi_attn.cli.typed_options import (
     Debug,
     Device,
@@ -31,7 +31,6 @@ from wsi_attn.models.zoo import DEFAULT, find_model
 from wsi_attn.outputs.names import Reservations
 
 if TYPE_CHECKING:
-    from wsi_attn.export.heatmap import HeatmapFiles
     from wsi_attn.inference.batch import Outcome
     from wsi_attn.store.predictions import SlidePrediction
 
@@ -122,104 +121,64 @@ def predict(
     most 100 kB (STEM.prediction.json) and its maps (STEM.prediction.zarr).
     """
     inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
-    from wsi_attn.inference.batch import predict_paths
+    from wsi_attn.inference.batch import Batch
     from wsi_attn.models.checkpoint import load_checkpoint
-    from wsi_attn.models.conformal import threshold_of
     from wsi_attn.store.predictions import Referral
-    from wsi_attn.tasks.classification.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, check_referral
+    from wsi_attn.tasks.classification.slide import PredictConfig
 
     if refer_above is None and refer_by != "entropy":
         raise UsageError("--refer-by has no effect without --refer-above; add --refer-above with a threshold")
-    referral = None if refer_above is None else Referral(refer_by, refer_above)
-    check_referral(referral, (*PLAIN_TERMS, *(DROPOUT_TERMS if mc_dropout else ())))
-    checkpoint = load_checkpoint(folder, resolve_device(device))
-    if coverage is not None:
-        # Fail before any slide is opened.
-        threshold_of(checkpoint.spec.calibration.conformal, coverage, checkpoint.name)
-    console = Console(quiet=quiet, total=len(inputs))
-    console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
     config = PredictConfig(
         allow_out_of_distribution=allow_out_of_distribution,
         coverage=coverage,
         exhaustive=exhaustive,
         mc_dropout=mc_dropout,
         seed=seed,
-        referral=referral,
+        referral=None if refer_above is None else Referral(refer_by, refer_above),
     )
     reservations = Reservations()
-    with console.progress("predict") as progress:
-        for outcome in predict_paths(
-            inputs, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
-        ):
-            if outcome.prediction is None:
-                if outcome.error:
-                    console.fail(outcome.error)
-                continue
-            found = outcome.prediction
-            for warning in found.warnings:
-                console.info(f"warning: {warning}")
-            if found.unreadable_tiles:
-                console.info(
-                    f"warning: {found.slide}: {found.unreadable_tiles} tiles could not be decoded and were excluded"
-                )
-            if outcome.state == "skipped":
-                console.info(f"{outcome.file} is already complete; use --overwrite to predict again")
-            record = found.record()
-            if heatmap:
-                target = output or Path()
-                try:
-                    drawn = _draw(outcome, found, target, reservations, overwrite=overwrite)
-                except WsiAttnError as error:
-                    console.fail(error)
-                except OSError as error:
-                    console.fail(ExportError(f"Cannot draw the heatmap of {found.slide}: {error.strerror or error}"))
-                else:
-                    skipped = " is already complete; use --overwrite to draw it again"
-                    console.info(f"heatmap: {drawn.heatmap}{skipped if drawn.state == 'skipped' else ''}")
-                    record["heatmap"] = str(drawn.heatmap)
-            data_json(record) if json else data(as_line(found, outcome.file))
-    if peak := peak_memory_mb():
-        console.info(f"peak memory {peak:.0f} MB")
-    raise typer.Exit(console.exit_code())
+
+    def draw(outcome: Outcome, console: Console) -> dict[str, object]:
+        found = outcome.answer and outcome.answer.drawable
+        return _drawn(outcome, found, output or Path(), reservations, console, overwrite) if found and heatmap else {}
+
+    answer_inputs(
+        inputs,
+        load_checkpoint(folder, resolve_device(device)),
+        config,
+        Batch(output, mpp, overwrite),
+        json=json,
+        quiet=quiet,
+        also=draw,
+    )
 
 
-def _draw(
+def _drawn(
     outcome: Outcome,
     found: SlidePrediction,
     folder: Path,
     reservations: Reservations,
-    *,
+    console: Console,
     overwrite: bool,
-) -> HeatmapFiles:
+) -> dict[str, object]:
     """Draw the heatmap of one prediction with the defaults of `wsi-attn heatmap`, without regions."""
     from wsi_attn.export.config import HeatmapConfig
     from wsi_attn.export.heatmap import draw_heatmap, heatmap_of
     from wsi_attn.export.source import prediction_source
 
-    source = prediction_source(found, outcome.file, images=outcome.images)
-    config = HeatmapConfig()
-    wanted = heatmap_of(source, folder, config, regions=False)
-    reservations.reserve(wanted.heatmap, outcome.path)
-    return draw_heatmap(source, wanted, config, overwrite=overwrite)
-
-
-def as_line(found: SlidePrediction, file: Path | None) -> str:
-    """Format slide, label, probability and file (- if none is written); with a coverage also the prediction set and
-    whether it is unsure; with a referral rule also whether the slide is referred.
-    """
-    line = f"{found.slide}\t{found.label}\t{found.probabilities[found.label]:.3f}\t{file or '-'}"
-    if found.prediction_set is not None:
-        line += f"\t{'|'.join(found.prediction_set) or '-'}\t{'unsure' if found.unsure else 'sure'}"
-    if found.refer is not None:
-        line += f"\t{'refer' if found.refer else 'keep'}"
-    return line
-
-
-def peak_memory_mb() -> float | None:
-    """Return the peak resident memory of this process in MB; None if the system does not report it."""
+    file = outcome.answer.file if outcome.answer else None
     try:
-        import resource
-    except ImportError:  # On Windows.
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+        source = prediction_source(found, file, images=outcome.images)
+        config = HeatmapConfig()
+        wanted = heatmap_of(source, folder, config, regions=False)
+        reservations.reserve(wanted.heatmap, outcome.path)
+        drawn = draw_heatmap(source, wanted, config, overwrite=overwrite)
+    except WsiAttnError as error:
+        console.fail(error)
+        return {}
+    except OSError as error:
+        console.fail(ExportError(f"Cannot draw the heatmap of {found.slide}: {error.strerror or error}"))
+        return {}
+    skipped = " is already complete; use --overwrite to draw it again"
+    console.info(f"heatmap: {drawn.heatmap}{skipped if drawn.state == 'skipped' else ''}")
+    return {"heatmap": str(drawn.heatmap)}

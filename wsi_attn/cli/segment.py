@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from wsi_attn.cli.inference import answer_inputs
 from wsi_attn.cli.options import Slides
-from wsi_attn.cli.output import Console, data, data_json, expand
-from wsi_attn.cli.predict import peak_memory_mb
+from wsi_attn.cli.output import expand
 from wsi_attn.cli.typed_options import (
     Debug,
     Device,
@@ -74,40 +73,15 @@ def segment(
     each to --output.
     """
     inputs, mpp, folder = expand(slides), parse_slide_mpp(slide_mpp), find_model(model)
-    from wsi_attn.inference.segment_batch import segment_paths
+    from wsi_attn.inference.batch import Batch
     from wsi_attn.models.checkpoint import load_checkpoint
-    from wsi_attn.tasks.segmentation.evaluation import segmenter
     from wsi_attn.tasks.segmentation.slide import SegmentConfig
-    from wsi_attn.tasks.segmentation.windows import Windows, default_overlap
 
-    checkpoint = load_checkpoint(folder, resolve_device(device))
-    side = tile or segmenter(checkpoint).config.crop
-    Windows(side, side, default_overlap(side) if overlap is None else overlap)  # Fail before any slide is opened.
-    console = Console(quiet=quiet, total=len(inputs))
-    console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
-    config = SegmentConfig(tile, overlap, into_store, annotations, simplify)
-    with console.progress("segment") as progress:
-        for outcome in segment_paths(
-            inputs, checkpoint, output, config, slide_mpp=mpp, overwrite=overwrite, progress=progress
-        ):
-            if outcome.record is None:
-                if outcome.error:
-                    console.fail(outcome.error)
-                continue
-            found = outcome.record
-            if outcome.state == "skipped":
-                console.info(f"{found['labels']} is already complete; use --overwrite to segment again")
-            if found["unreadable_places"]:
-                console.info(f"warning: {found['slide']}: {found['unreadable_places']} regions could not be decoded")
-            data_json(found) if json else data(as_line(found))
-    if peak := peak_memory_mb():
-        console.info(f"peak memory {peak:.0f} MB")
-    raise typer.Exit(console.exit_code())
-
-
-def as_line(record: Mapping[str, Any]) -> str:
-    """Format the slide, then name, tissue share and number of objects of each class, then the label image."""
-    classes = "\t".join(
-        f"{name}\t{found['share']:.4f}\t{found['objects']}" for name, found in record["classes"].items()
+    answer_inputs(
+        inputs,
+        load_checkpoint(folder, resolve_device(device)),
+        SegmentConfig(tile, overlap, into_store, annotations, simplify),
+        Batch(output, mpp, overwrite),
+        json=json,
+        quiet=quiet,
     )
-    return f"{record['slide']}\t{classes}\t{record['labels']}"

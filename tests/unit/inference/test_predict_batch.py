@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from tests.slides import stained
 from wsi_attn.data.inputs import Input
 from wsi_attn.errors import ManifestError, MissingMppError, OutputExistsError, SlideNotFoundError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
-from wsi_attn.inference.batch import Outcome, predict_paths
+from wsi_attn.inference.batch import Batch, Outcome, run_inputs
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.store.predictions import read_prediction
+from wsi_attn.tasks.base import inference_of
 from wsi_attn.tasks.classification.cohort import evaluate_manifest
 from wsi_attn.tasks.classification.slide import PredictConfig
 
@@ -42,8 +44,9 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def run(paths: list[Path], output: Path, model: Checkpoint | None = None, **options: object) -> list[Outcome]:
-    return list(predict_paths([Input(path) for path in paths], model or checkpoint(), output, CONFIG, **options))
+def run(paths: list[Path], output: Path, model: Checkpoint | None = None, **options: Any) -> list[Outcome]:
+    inference = inference_of(model or checkpoint(), CONFIG)
+    return list(run_inputs([Input(path) for path in paths], inference, Batch(output, **options)))
 
 
 def states(outcomes: list[Outcome]) -> list[str]:
@@ -61,16 +64,16 @@ def test_bad_paths_do_not_stop_the_rest(images: list[Path], tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{name}.prediction.{ending}" for name in "abc" for ending in ("json", "zarr")
     ]
-    assert read_prediction(found[4].file).probabilities == found[4].prediction.probabilities
+    assert read_prediction(found[4].answer.file).probabilities == found[4].answer.drawable.probabilities
 
 
 def test_finished_answers_are_skipped_and_kept(images: list[Path], tmp_path: Path) -> None:
     first = run(images[:2], tmp_path / "out")
-    before = [outcome.file.stat().st_mtime_ns for outcome in first]
+    before = [outcome.answer.file.stat().st_mtime_ns for outcome in first]
     again = run(images, tmp_path / "out")
     assert states(again) == ["skipped", "skipped", "predicted"]
-    assert [outcome.file.stat().st_mtime_ns for outcome in again[:2]] == before
-    assert again[0].prediction.probabilities == first[0].prediction.probabilities
+    assert [outcome.answer.file.stat().st_mtime_ns for outcome in again[:2]] == before
+    assert again[0].answer.drawable.probabilities == first[0].answer.drawable.probabilities
     assert states(run(images, tmp_path / "out", overwrite=True)) == ["predicted"] * 3
 
 
@@ -84,7 +87,7 @@ def test_one_name_for_two_slides_is_refused(images: list[Path], tmp_path: Path) 
         assert isinstance(found[1].error, OutputExistsError)
         assert str(other) in str(found[1].error)
         assert str(images[0]) in str(found[1].error)
-        assert read_prediction(found[0].file).slide == str(images[0])
+        assert read_prediction(found[0].answer.file).slide == str(images[0])
 
 
 def test_a_path_named_twice_is_answered_once(images: list[Path], tmp_path: Path) -> None:
@@ -105,13 +108,13 @@ def test_what_lies_there_of_another_is_refused_until_overwritten(
     elif change == "mpp":
         options = {"slide_mpp": Mpp(0.5, 0.5)}
     else:
-        first.file.write_text("my notes")
-    before = first.file.read_bytes()
+        first.answer.file.write_text("my notes")
+    before = first.answer.file.read_bytes()
     (found,) = run(images[:1], output, model, **options)
     assert found.state == "failed"
     assert isinstance(found.error, OutputExistsError)
     assert "--overwrite" in str(found.error)
-    assert first.file.read_bytes() == before
+    assert first.answer.file.read_bytes() == before
     assert states(run(images[:1], output, model, overwrite=True, **options)) == ["predicted"]
 
 
@@ -121,7 +124,7 @@ def test_pixel_size_by_hand_is_enough(images: list[Path], tmp_path: Path) -> Non
     assert isinstance(found.error, MissingMppError)
     (found,) = run(images[:1], tmp_path / "out", model, slide_mpp=Mpp(0.25, 0.5))
     assert found.state == "predicted"
-    assert found.prediction.mpp == (0.25, 0.5)
+    assert found.answer.drawable.mpp == (0.25, 0.5)
 
 
 def write_manifest(folder: Path, rows: list[str]) -> Path:

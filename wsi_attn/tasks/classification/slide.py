@@ -19,13 +19,14 @@ from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError, UsageError
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
 from wsi_attn.geometry import Frame, Size
-from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel, SlideOutput
+from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput
 from wsi_attn.models.calibration import calibrated
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.conformal import in_set, threshold_of
 from wsi_attn.provenance import software
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, Referral, SlidePrediction
+from wsi_attn.tasks.base import InferenceConfig
 from wsi_attn.tasks.classification.exhaustive import PatchScorer, score_tiles
 from wsi_attn.tasks.classification.mc_dropout import dropout_passes
 from wsi_attn.tissue.mask import raster_coverage
@@ -39,7 +40,7 @@ DROPOUT_TERMS = ("predictive_entropy", "expected_entropy", "mutual_information")
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(InferenceConfig):
     """Prediction settings."""
 
     allow_out_of_distribution: bool = False
@@ -84,8 +85,6 @@ def predict_slide(
     """
     started = time.perf_counter()
     spec, network = checkpoint.spec, checkpoint.network
-    if spec.task == SEGMENTATION:
-        raise UsageError(f"{checkpoint.name} is a segmentation model: use `wsi-attn segment`")
     threshold = (
         None if config.coverage is None else threshold_of(spec.calibration.conformal, config.coverage, checkpoint.name)
     )

@@ -27,6 +27,7 @@ from wsi_attn.slides.view import read_view
 from wsi_attn.store.additions import recover
 from wsi_attn.store.schema import TISSUE_LABEL
 from wsi_attn.store.tile_store import TileStore
+from wsi_attn.tasks.base import InferenceConfig
 from wsi_attn.tasks.segmentation.evaluation import segmenter
 from wsi_attn.tasks.segmentation.labels import LabelImage, settings_of
 from wsi_attn.tasks.segmentation.objects import AreaCounts, features, find_objects
@@ -40,7 +41,7 @@ LABELS, POLYGONS, RECORD = ".segmentation.zarr", ".segmentation.geojson", ".segm
 
 
 @dataclass(frozen=True)
-class SegmentConfig:
+class SegmentConfig(InferenceConfig):
     """Segmentation settings."""
 
     tile: int | None = None

@@ -16,12 +16,13 @@ from tests.unit.models.fields import batch_of, noise
 from wsi_attn.data.inputs import Input
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, UsageError
-from wsi_attn.inference.batch import predict_paths
+from wsi_attn.inference.batch import Batch, run_inputs
 from wsi_attn.models.base import SlideModel
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network
 from wsi_attn.store.predictions import Referral, SlidePrediction, read_prediction
+from wsi_attn.tasks.base import inference_of
 from wsi_attn.tasks.classification.mc_dropout import dropout_on, dropout_passes
 from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
 
@@ -127,15 +128,16 @@ def test_referral_is_recorded_and_kept(image: Path, tmp_path: Path) -> None:
     level = answer(image, "cnn", MANY).uncertainty["mutual_information"]
     for above, wanted in ((level - 1e-4, True), (level, False)):
         config = replace(MANY, referral=Referral("mutual_information", above))
-        (outcome,) = predict_paths([Input(image)], checkpoint("cnn"), tmp_path / f"out{wanted}", config)
-        found = read_prediction(outcome.file)
+        inference, batch = inference_of(checkpoint("cnn"), config), Batch(tmp_path / f"out{wanted}")
+        (outcome,) = run_inputs([Input(image)], inference, batch)
+        found = read_prediction(outcome.answer.file)
         assert found.refer is wanted
         assert found.record()["refer"] is wanted
         assert (found.mc_dropout, found.referral) == (12, config.referral)
-        (again,) = predict_paths([Input(image)], checkpoint("cnn"), tmp_path / f"out{wanted}", config)
+        (again,) = run_inputs([Input(image)], inference, batch)
         assert again.state == "skipped"
     assert "refer" not in answer(image, "cnn", PLAIN).record()
-    (other,) = predict_paths([Input(image)], checkpoint("cnn"), tmp_path / "outTrue", PLAIN)
+    (other,) = run_inputs([Input(image)], inference_of(checkpoint("cnn"), PLAIN), Batch(tmp_path / "outTrue"))
     assert isinstance(other.error, OutputExistsError)
 
 
