@@ -74,18 +74,17 @@ def open_slide(path: PathLike, *, mpp: MicronsPerPixel | None = None) -> Slide:
 
 
 def find_tissue(slide: PathLike | Slide, *, method: str = "otsu") -> TissueMask:
-    """Detect the tissue of a slide on a low-resolution view, like `tile`.
+    """Find the tissue of a slide, with the same mask as all commands; a store keeps that of its slide.
 
     Parameters
     ----------
     method
         `otsu`, `robust` or `none`, or a GeoJSON file with the tissue.
     """
-    from wsi_attn.tiling.config import TileConfig
-    from wsi_attn.tiling.prepare import find_tissue as find
+    from wsi_attn.tissue.polygons import read_tissue
 
     with _opened(slide) as source:
-        return find(source, TileConfig(tissue=method), source.info.levels[0], no_progress)
+        return read_tissue(source, method)
 
 
 def tile_slide(

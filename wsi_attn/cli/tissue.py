@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,10 @@ from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import OutputExistsError, TissueError, WsiAttnError
 from wsi_attn.options import Option
 from wsi_attn.outputs import files, names
+from wsi_attn.tissue.settings import TissueSettings
 
 if TYPE_CHECKING:  # These import numpy, which only the command needs.
-    from wsi_attn.slide import Progress, Slide
+    from wsi_attn.slide import Slide
     from wsi_attn.slides.view import View
     from wsi_attn.tissue.mask import TissueMask
 
@@ -37,37 +38,19 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Detection:
-    """How tissue is detected and outlined."""
+class Outlines:
+    """How tissue is outlined."""
 
-    method: Annotated[
-        Literal["otsu", "robust", "none"],
-        Option("Detection method: otsu, robust (handles ink, padding and pale stain) or none (whole image)."),
-    ] = "otsu"
-    mpp: Annotated[
-        float | None,
-        Option("Resolution of the detection.", unit="µm/px", above=0, default="8, coarser for large slides"),
-    ] = None
-    min_area: Annotated[
-        float | None,
-        Option("Minimum area of a tissue piece.", metavar="UM2", unit="µm²", at_least=0, default="2500"),
-    ] = None
-    max_hole: Annotated[
-        float | None,
-        Option("Maximum area of holes that are filled.", metavar="UM2", unit="µm²", at_least=0, default="10000"),
-    ] = None
     simplify: Annotated[
         float, Option("Tolerance of outline simplification in level-0 pixels; 0 disables it.", at_least=0)
     ] = 0.0
 
 
-LARGEST_VIEW = 20_000
-"""Maximum longer side of the view, pixels: 1.2 GB for a square slide."""
-
-
-def tissue(slides: Slides, target: Target, detection: Detection, pixels: PixelSize, write: Write) -> None:
+def tissue(
+    slides: Slides, target: Target, detection: TissueSettings, outlines: Outlines, pixels: PixelSize, write: Write
+) -> None:
     """Detect the tissue of slides, stores or images; with --output, write outlines for QuPath and an image."""
-    from wsi_attn.tissue.detect import detect_tissue
+    from wsi_attn.tissue.find import find_tissue, tissue_view
 
     inputs, output = expand(slides), target.output
     parameters = {
@@ -75,7 +58,7 @@ def tissue(slides: Slides, target: Target, detection: Detection, pixels: PixelSi
         "mpp": detection.mpp,
         "min_area_um2": detection.min_area,
         "max_hole_um2": detection.max_hole,
-        "simplify": detection.simplify,
+        "simplify": outlines.simplify,
     }
     console = Console(quiet=write.quiet, total=len(inputs))
     reservations = names.Reservations()
@@ -91,20 +74,12 @@ def tissue(slides: Slides, target: Target, detection: Detection, pixels: PixelSi
                         record = {"slide": str(path), **done, **_names(targets), "state": "skipped"}
                         console.info(f"{targets[0]} is already complete; use --overwrite to detect tissue again")
                     else:
-                        view = _view(slide, path, detection.mpp, item)
-                        item(0, 1, "finding tissue")
-                        found = detect_tissue(
-                            view.pixels,
-                            view.frame,
-                            slide.info.mpp,
-                            view.readable,
-                            detection.method,
-                            size0=slide.info.size0,
-                            min_area_um2=detection.min_area,
-                            max_hole_um2=detection.max_hole,
-                        )
+                        view = tissue_view(slide, detection, progress=item)
+                        if not view.readable.any():
+                            raise TissueError(f"No pixel of {path} can be decoded, so tissue cannot be detected")
+                        found = find_tissue(slide, detection, progress=item, view=view)
                         item(0, 1, "writing")
-                        result = _write(targets, slide, view, found, made_of, detection.simplify)
+                        result = _write(targets, slide, view, found, made_of, outlines.simplify)
                         record = {
                             "slide": str(path),
                             **result,
@@ -162,29 +137,6 @@ def _finished(outlines: Path, png: Path, made_of: dict[str, Any]) -> dict[str, A
         what = "was modified after it was written" if changed else "belongs to another slide or other parameters"
         raise OutputExistsError(f"{outlines} {what}; use --overwrite to replace it, or another --output")
     return found if png.exists() else None
-
-
-def _view(slide: Slide, path: Path, mpp: float | None, progress: Progress) -> View:
-    from wsi_attn.slides.view import read_view
-    from wsi_attn.tiling.config import TileConfig
-    from wsi_attn.tiling.prepare import view_downsamples as tiling_downsamples
-    from wsi_attn.tissue.detect import view_downsamples
-
-    info = slide.info
-    if mpp is None:  # As in `tile`, so that both find the same tissue.
-        factors = tiling_downsamples(slide, info.levels[0], TileConfig().tile_size)
-    else:
-        factors = view_downsamples(info.mpp, mpp)
-        side = max(info.size0.width / factors[0], info.size0.height / factors[1])
-        if side > LARGEST_VIEW:
-            raise TissueError(
-                f"Cannot read {path} at {mpp:g} µm/px: {side:.0f} px on the longer side exceed the limit of "
-                f"{LARGEST_VIEW} px; use a larger --mpp"
-            )
-    view = read_view(slide, *factors, progress=progress)
-    if not view.readable.any():
-        raise TissueError(f"No pixel of {path} can be decoded, so tissue cannot be detected")
-    return view
 
 
 def _write(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,14 +19,15 @@ from wsi_attn.data.augment import (
     random_span,
     random_symmetry,
 )
+from wsi_attn.data.blocks import uncached
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
-from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.geometry import Region
 from wsi_attn.models.base import BagBatch, PatchSource
 from wsi_attn.slide import BACKGROUND, Progress, UInt8Array, no_progress
-from wsi_attn.slides.view import View
-from wsi_attn.tissue.detect import detect_tissue
+from wsi_attn.tissue.find import find_tissue
 from wsi_attn.tissue.polygons import tissue_from_geojson
+from wsi_attn.tissue.settings import TissueSettings
 
 MIN_CELL_TISSUE = 0.1
 """Minimum tissue share of a valid attention cell."""
@@ -36,8 +35,8 @@ MIN_CELL_TISSUE = 0.1
 LEAST_PRIOR = 0.01
 """Minimum prior of a valid cell, so that tile scores cannot veto the network."""
 
-TISSUE_PIXELS = 8_000_000
-"""Maximum pixels of the view for tissue detection; 16 µm/px for the largest slide that fits a scanner."""
+VIEW_PIXELS = 8_000_000
+"""Maximum pixels of a coarse view that is held as a whole; larger ones are read in parts, see `data.large`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Bag:
     `view` is uint8 (rows, columns, 3), coarse; `tissue` bool of the same shape; `extent` width and height in
     high-resolution pixels; `unreadable` level-0 regions of the coarse view that could not be decoded; `weights` the
     prior of each coarse pixel (see `data.prior`), bool, or uint8 in 1/255; None for equal weights; `lesion` bool, the
-    annotated finding; None if unknown.
+    annotated finding; None if unknown; `fraction` the share of tissue in the area of an unaugmented slide.
     """
 
     view: UInt8Array
@@ -57,6 +56,7 @@ class Bag:
     unreadable: tuple[Region, ...] = ()
     weights: NDArray[np.bool_] | UInt8Array | None = None
     lesion: NDArray[np.bool_] | None = None
+    fraction: float = 1.0
 
     def random_crop(self, generator: np.random.Generator, most: float, coarse_factor: int) -> Bag:
         """Crop to a random window, each side shorter by at most the share `most`; the whole slide if the window
@@ -114,37 +114,22 @@ def make_bag(
     TissueError : the regions cannot be read, or none overlaps the slide.
     """
     view = patches.coarse_view(progress)
-    progress(0, 1, "finding tissue")
-    mask = view.readable
+    slide = patches.slide
     if regions is not None:
-        mask = tissue_from_geojson(
-            regions, view.frame, patches.slide.info.size0, origin=patches.slide.info.origin, readable=view.readable
-        ).mask
-    elif tissue != "none":
-        mask = _find_tissue(view, patches.slide.info.mpp, tissue)
+        found = tissue_from_geojson(
+            regions, view.frame, slide.info.size0, origin=slide.info.origin, readable=view.readable
+        )
+        mask, fraction = found.mask, found.fraction
+    elif tissue == "none":
+        mask, fraction = view.readable, float(view.readable.mean())
+    else:
+        found = find_tissue(uncached(slide), TissueSettings(tissue), workers=patches.workers, progress=progress)
+        mask, fraction = found.on(view.frame) & view.readable, found.fraction
     weights: NDArray[np.bool_] | UInt8Array | None = mask if prior != "none" else None
     if prior == "scores":
-        scored = score_weights(patches.slide, view.frame, mask.shape)
+        scored = score_weights(slide, view.frame, mask.shape)
         weights = mask if scored is None else scored * mask
-    return Bag(view.pixels, mask, patches.extent, patches, view.unreadable, weights)
-
-
-def _find_tissue(view: View, mpp: Mpp | None, method: str) -> NDArray[np.bool_]:
-    """Detect the tissue of a view; a large view is reduced first because the mask needs no fine detail."""
-    factor = max(1, math.ceil(math.sqrt(view.readable.size / TISSUE_PIXELS)))
-    if factor == 1:
-        return detect_tissue(view.pixels, view.frame, mpp, readable=view.readable, method=method).mask
-    frame = view.frame
-    size = Size(-(-frame.size.width // factor), -(-frame.size.height // factor))
-    # Not exactly `factor` if it does not divide the view: the reduced frame covers exactly the extent of the view.
-    reduced = Frame(
-        size, frame.downsample_x * frame.size.width / size.width, frame.downsample_y * frame.size.height / size.height
-    )
-    pixels = cv2.resize(view.pixels, size, interpolation=cv2.INTER_AREA)
-    readable = cv2.resize(view.readable.view(np.uint8), size, interpolation=cv2.INTER_NEAREST).view(np.bool_)
-    found = detect_tissue(pixels, reduced, mpp, readable=readable, method=method).mask
-    enlarged = cv2.resize(found.view(np.uint8), tuple(frame.size), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(enlarged.view(np.bool_) & view.readable)
+    return Bag(view.pixels, mask, patches.extent, patches, view.unreadable, weights, fraction=fraction)
 
 
 def valid_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:

@@ -1,12 +1,10 @@
 """Bags of slides whose coarse view does not fit in memory; it is read block by block where there is tissue.
 
-Tissue is detected on a view of at most `TISSUE_PIXELS` pixels from a suitable pyramid level. Only the mask of that view
-and a few numbers per attention cell are kept in memory, never the coarse view.
+Only the tissue mask and a few numbers per attention cell are kept in memory, never the coarse view.
 """
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, TISSUE_PIXELS
+from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, VIEW_PIXELS
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Region
 from wsi_attn.models.base import BagBatch
 from wsi_attn.slide import Progress, UInt8Array, no_progress
-from wsi_attn.slides.view import read_block, read_view
+from wsi_attn.slides.view import read_block
 from wsi_attn.threads import thread_limit
-from wsi_attn.tissue.detect import detect_tissue
-from wsi_attn.tissue.mask import raster_coverage
+from wsi_attn.tissue.find import find_tissue, tissue_view
 from wsi_attn.tissue.polygons import tissue_from_geojson
+from wsi_attn.tissue.settings import TissueSettings
 
 SAMPLE_BLOCKS, SAMPLE_SIDE = 32, 256
 """Number and side, in pixels of the coarse view, of the blocks sampled for colour: two million pixels."""
@@ -93,8 +91,8 @@ class LargeBag:
     """One large slide as network input.
 
     `valid` is bool (h, w), valid cells of `stride` coarse pixels; `prior` float32 (h, w) or None;
-    `tissue` bool (rows, columns) over `frame`, the view used for tissue detection; `unreadable` its level-0 regions
-    that could not be decoded.
+    `tissue` bool (rows, columns) over `frame`, the mask of the slide, and `fraction` its share of the area;
+    `unreadable` level-0 regions of the view of the mask that could not be decoded.
     """
 
     view: BlockView
@@ -103,6 +101,7 @@ class LargeBag:
     prior: NDArray[np.float32] | None
     tissue: NDArray[np.bool_]
     frame: Frame
+    fraction: float
     stride: int
     unreadable: tuple[Region, ...]
 
@@ -143,9 +142,9 @@ class LargeBag:
 
 
 def is_large(patches: SlidePatches) -> bool:
-    """Return whether the coarse view of a slide has more than `TISSUE_PIXELS` pixels."""
+    """Return whether the coarse view of a slide has more than `VIEW_PIXELS` pixels."""
     width, height = patches.extent
-    return width * height > TISSUE_PIXELS * patches.coarse_factor**2
+    return width * height > VIEW_PIXELS * patches.coarse_factor**2
 
 
 def make_large_bag(
@@ -164,40 +163,30 @@ def make_large_bag(
         Side of a cell in coarse pixels.
     """
     view = BlockView(patches)
-    factor = math.ceil(math.sqrt(math.prod(view.frame.size) / TISSUE_PIXELS))
-    size0 = patches.slide.info.size0
-    seen = read_view(
-        patches.slide,
-        view.frame.downsample_x * factor,
-        view.frame.downsample_y * factor,
-        workers=patches.workers,
-        progress=progress,
-    )
-    progress(0, 1, "finding tissue")
-    mask = seen.readable
+    info, settings = patches.slide.info, TissueSettings(tissue)
+    seen = tissue_view(patches.slide, settings, workers=patches.workers, progress=progress)
     if regions is not None:
-        mask = tissue_from_geojson(
-            regions, seen.frame, size0, origin=patches.slide.info.origin, readable=seen.readable
-        ).mask
-    elif tissue != "none":
-        mask = detect_tissue(
-            seen.pixels, seen.frame, patches.slide.info.mpp, readable=seen.readable, method=tissue, size0=size0
-        ).mask
+        found = tissue_from_geojson(regions, seen.frame, info.size0, origin=info.origin, readable=seen.readable)
+    else:
+        found = find_tissue(patches.slide, settings, view=seen, progress=progress)
     height, width = (-(-extent // stride) for extent in view.shape[2:])
     cells0 = _cells0(view.frame, stride, height, width)
-    share = raster_coverage(mask, seen.frame, size0, cells0).reshape(height, width)
+    share = found.coverage(cells0).reshape(height, width)
     enough = share >= MIN_CELL_TISSUE
     weights = share if prior != "none" else None
-    scored = score_weights(patches.slide, seen.frame, mask.shape) if prior == "scores" else None
+    scored = score_weights(patches.slide, found.frame, found.mask.shape) if prior == "scores" else None
     if scored is not None:
-        weights = cv2.resize((scored * mask).astype(np.float32) / 255, (width, height), interpolation=cv2.INTER_AREA)
+        weights = cv2.resize(
+            (scored * found.mask).astype(np.float32) / 255, (width, height), interpolation=cv2.INTER_AREA
+        )
     return LargeBag(
         view=view,
         patches=patches,
         valid=enough if enough.any() else share > 0,
         prior=None if weights is None else np.maximum(weights, LEAST_PRIOR).astype(np.float32),
-        tissue=mask,
-        frame=seen.frame,
+        tissue=found.mask,
+        frame=found.frame,
+        fraction=found.fraction,
         stride=stride,
         unreadable=seen.unreadable,
     )

@@ -30,8 +30,8 @@ from wsi_attn.registry import unknown_name
 from wsi_attn.slide import Slide, name_of
 from wsi_attn.slides.open import slide_exists
 from wsi_attn.store.predictions import MAPS_SUFFIX, SUFFIX, AttendedRegion, SlidePrediction, read_prediction
-from wsi_attn.store.schema import TISSUE_VALUE, UNREADABLE_LABEL
 from wsi_attn.store.tile_store import TileStore
+from wsi_attn.tissue.find import stored_tissue
 from wsi_attn.tissue.mask import TissueMask
 
 NO_LAYER = "slide"
@@ -178,17 +178,7 @@ class ExportSource:
     def tissue(self) -> TissueMask:
         """A store's tissue mask."""
         with TileStore.open(self.path) as store:
-            values, frame = store.tissue_label()
-            rule = store.meta.tissue
-        return TissueMask(
-            mask=values == TISSUE_VALUE,
-            frame=frame,
-            method=rule.method,
-            measure=rule.measure,
-            threshold=rule.threshold,
-            readable=values != UNREADABLE_LABEL,
-            size0=self.size0,
-        )
+            return stored_tissue(store)
 
     def cells(self, name: str | None = None) -> Tiles:
         """Valid cells of a layer, clipped to the slide, with their values."""

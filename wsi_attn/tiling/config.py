@@ -12,13 +12,12 @@ from wsi_attn.errors import TissueError, UsageError
 from wsi_attn.options import Option, check_fields
 from wsi_attn.registry import unknown_name
 from wsi_attn.threads import thread_limit
+from wsi_attn.tissue.settings import METHODS as TISSUE_METHODS
+from wsi_attn.tissue.settings import tissue_file
 
 if TYPE_CHECKING:  # These import numpy, which the help of the command does without.
     from wsi_attn.geometry import Mpp
     from wsi_attn.store.schema import PixelsInfo
-
-TISSUE_METHODS = ("otsu", "robust", "none")
-"""Keys of `tissue.detect.METHODS`."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class TileConfig:
             from wsi_attn.scores.scores import parse_names
 
             parse_names(self.scores)
-        if not self.tissue_file and self.tissue not in TISSUE_METHODS and not Path(self.tissue).is_dir():
+        if not tissue_file(self.tissue) and self.tissue not in TISSUE_METHODS and not Path(self.tissue).is_dir():
             raise unknown_name("tissue method", self.tissue, TISSUE_METHODS)
 
     def for_slide(self, name: str) -> TileConfig:
@@ -120,18 +119,12 @@ class TileConfig:
                 return replace(self, tissue=str(folder / f"{name}{suffix}"))
         raise TissueError(f"{folder} contains neither {name}.tissue.geojson nor {name}.geojson")
 
-    @property
-    def tissue_file(self) -> Path | None:
-        """The GeoJSON file with the tissue, if `tissue` names a file instead of a method."""
-        path = Path(self.tissue)
-        return path if path.suffix.lower() in (".geojson", ".json") else None
-
     def pixel_parameters(self) -> dict[str, Any]:
         """Parameters that determine the pixels and tissue of a store; a run may only extend a store with equal
         values.
         """
         tissue = self.tissue
-        if (file := self.tissue_file) is not None:
+        if (file := tissue_file(self.tissue)) is not None:
             try:
                 tissue = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
             except OSError as error:

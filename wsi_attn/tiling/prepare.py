@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import threading
 from pathlib import Path
@@ -11,26 +10,19 @@ from typing import Any, Literal
 import numpy as np
 
 from wsi_attn.errors import OutputExistsError, StoreDamagedError, StoreSchemaError
-from wsi_attn.geometry import Frame
 from wsi_attn.paths import printable
 from wsi_attn.provenance import software
 from wsi_attn.scores.scores import parse_names, warm_up
 from wsi_attn.slide import Progress, Slide, SlideInfo
-from wsi_attn.slides.view import best_level, read_view
 from wsi_attn.store import schema
 from wsi_attn.store.create import create_store
 from wsi_attn.store.schema import COMPLETE, WRITING, SourceInfo, StoreMeta, TissueInfo, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.threads import blas_libraries
 from wsi_attn.tiling.config import TileConfig
-from wsi_attn.tiling.levels import LEVEL_TOLERANCE, plan_levels
-from wsi_attn.tissue.detect import VIEW_MPP, VIEW_SIDE, VIEW_SIDE_UNKNOWN, detect_tissue
+from wsi_attn.tiling.levels import plan_levels
 from wsi_attn.tissue.mask import TissueMask
-from wsi_attn.tissue.polygons import tissue_from_geojson
-
-PIXELS_PER_TILE = 4
-"""Minimum pixels of the view along a tile, as far as the limit of its longer side allows."""
-
+from wsi_attn.tissue.polygons import read_tissue
 
 ExistingOutput = Literal["nothing", "unfinished", "without grid", "complete"]
 
@@ -122,7 +114,7 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
     """Create the store in state "writing", with levels and tissue but no pixels or grid; returns the tissue."""
     info = slide.info
     plans = plan_levels(slide, config)
-    mask = find_tissue(slide, config, plans[0].level, progress)
+    mask = read_tissue(slide, config.tissue, workers=config.threads(), progress=progress)
     name = printable(info.path.name)
     source = SourceInfo(
         name, info.fingerprint, info.vendor, info.compression, info.size0, info.bounds, info.icc_profile
@@ -150,51 +142,3 @@ def load_ahead(config: TileConfig) -> None:
     """Load the compiled scores in a thread: it takes a second, and they are needed last."""
     blas_libraries()  # listed before the thread imports compiled modules, since the two could deadlock
     threading.Thread(target=warm_up, args=(parse_names(config.scores),), name="load", daemon=True).start()
-
-
-def find_tissue(slide: Slide, config: TileConfig, level0: Frame, progress: Progress) -> TissueMask:
-    """Detect tissue on a view at about `VIEW_MPP`, or read it from a file."""
-    factors = view_downsamples(slide, level0, config.tile_size)
-    view, size0 = read_view(slide, *factors, workers=config.threads(), progress=progress), slide.info.size0
-    progress(0, 1, "finding tissue")
-    if (file := config.tissue_file) is not None:
-        return tissue_from_geojson(
-            file, view.frame, size0, pixels=view.pixels, readable=view.readable, origin=slide.info.origin
-        )
-    return detect_tissue(view.pixels, view.frame, slide.info.mpp, view.readable, config.tissue, size0=size0)
-
-
-def view_downsamples(slide: Slide, level0: Frame, tile: int) -> tuple[float, float]:
-    """Level-0 pixels per pixel of the view for tissue detection, along x and y.
-
-    Integer multiples of the downsamples of a level, so its pixels are used directly or averaged in squares.
-    """
-    info = slide.info
-    if info.mpp is None:
-        wanted_x = wanted_y = max(1.0, max(info.size0) / VIEW_SIDE_UNKNOWN)
-    else:
-        per_tile = tile * level0.downsample_x / PIXELS_PER_TILE, tile * level0.downsample_y / PIXELS_PER_TILE
-        wanted_x = max(1.0, min(VIEW_MPP / info.mpp.x, per_tile[0]))
-        wanted_y = max(1.0, min(VIEW_MPP / info.mpp.y, per_tile[1]))
-    finest = max(info.size0) / VIEW_SIDE
-    level = info.levels[best_level(slide, max(wanted_x, finest), max(wanted_y, finest))]
-
-    def multiple(wanted: float, own: float) -> float:
-        return own * max(1, round(wanted / own), math.ceil(finest / own - LEVEL_TOLERANCE))
-
-    return multiple(wanted_x, level.downsample_x), multiple(wanted_y, level.downsample_y)
-
-
-def mask_from(store: TileStore) -> TissueMask:
-    """Load the tissue mask of a store."""
-    label, frame = store.tissue_label()
-    tissue = store.meta.tissue
-    return TissueMask(
-        np.asarray(label == schema.TISSUE_VALUE),
-        frame,
-        tissue.method,
-        tissue.measure,
-        tissue.threshold,
-        np.asarray(label != schema.UNREADABLE_LABEL),
-        store.info.size0,
-    )

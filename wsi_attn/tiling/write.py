@@ -35,7 +35,7 @@ from wsi_attn.tiling.config import TileConfig, TileSummary
 from wsi_attn.tiling.grids import ScoredGrid, add_grid, chunks_ahead, plan_grid, score_grid
 from wsi_attn.tiling.levels import HALVED, LevelPlan, plan_levels
 from wsi_attn.tiling.pixels import Chunks, blocks_of, copy_chunks, encode_chunks, halved_regions, reader_of
-from wsi_attn.tiling.prepare import find_existing, load_ahead, mask_from, prepare, remove_leftovers
+from wsi_attn.tiling.prepare import find_existing, load_ahead, prepare, remove_leftovers
 from wsi_attn.tiling.select import (
     chunk_counts,
     grid_origins,
@@ -44,6 +44,7 @@ from wsi_attn.tiling.select import (
     touched_chunks,
     wanted_chunks,
 )
+from wsi_attn.tissue.find import stored_tissue
 from wsi_attn.tissue.mask import TissueMask
 
 __all__ = ["TileConfig", "TileSummary", "tile_slide"]
@@ -87,7 +88,7 @@ def tile_slide(
             load_ahead(config)
         mask = prepare(slide, output, config, progress) if found == "nothing" else None
         store = TileStore(output, read_meta(output))
-        mask = mask or mask_from(store)
+        mask = mask or stored_tissue(store)
         if found in ("complete", "without grid"):
             Journal(FolderBackend(output)).remove()  # the last run may have stopped between its last two steps
         if found == "complete":

@@ -42,7 +42,6 @@ __all__ = [
     "drop_specks",
     "fill_holes",
     "measure_of",
-    "view_downsamples",
 ]
 
 GREY_CHROMA = 8
@@ -71,14 +70,6 @@ MAX_SHARE = 5e-3
 
 EDGE_SHARE = 0.9
 """A pixel of the view that the slide covers by less than this share is mostly fill."""
-
-VIEW_MPP = 8.0
-"""µm per pixel of the view used for tissue detection: 16 pixels along a tile of 256 at 0.5."""
-
-VIEW_SIDE, VIEW_SIDE_UNKNOWN = 2560, 2048
-"""Maximum longer side of that view, and the longer side if the pixel size is unknown; limits its memory to about 200
-MB.
-"""
 
 METHODS: Registry[Callable[[UInt8Array, BoolArray], Detection]] = Registry("tissue method")
 """Methods by name: from a smoothed uint8 (rows, columns, 3) view and its readable mask to tissue before cleaning."""
@@ -175,21 +166,6 @@ def detect_tissue(
         if found.excluded.any():
             mask = drop_specks(mask & ~found.excluded, specks)
     return TissueMask(mask, frame, method, found.rule.measure, found.rule.threshold, seen, extent0)
-
-
-def view_downsamples(mpp: Mpp | None, wanted: float) -> tuple[float, float]:
-    """Level-0 pixels per pixel, along x and y, of a view at `wanted` µm per pixel; at least 1.
-
-    Raises
-    ------
-    MissingMppError : the pixel size of the slide is unknown.
-    """
-    if mpp is None:
-        raise MissingMppError(
-            f"Cannot detect tissue at {wanted:g} µm/px: the slide's pixel size is unknown; set it with "
-            "--slide-mpp X[,Y]"
-        )
-    return max(1.0, wanted / mpp.x), max(1.0, wanted / mpp.y)
 
 
 def drop_specks(mask: BoolArray, area: float) -> BoolArray:

@@ -58,11 +58,26 @@ class TissueMask:
         """
         return raster_coverage(self.mask, self.frame, self.size0, regions0)
 
+    def on(self, frame: Frame) -> BoolArray:
+        """Return the mask on another frame: each pixel has the value at its centre; bool (rows, columns)."""
+        return raster_on(self.mask, self.frame, frame)
+
     def unknown(self, regions0: Regions0) -> NDArray[np.float32]:
         """Share of each region whose view could not be read, computed like `coverage`."""
         if self.readable.all():
             return np.zeros(len(regions0), np.float32)
         return raster_coverage(~self.readable, self.frame, self.size0, regions0)
+
+
+def raster_on(raster: BoolArray, own: Frame, wanted: Frame) -> BoolArray:
+    """Sample a raster at the centres of the pixels of another frame; beyond its border the last pixel continues."""
+
+    def nearest(count: int, factor: float, limit: int) -> NDArray[np.int64]:
+        return np.minimum(((np.arange(count) + 0.5) * factor).astype(np.int64), limit - 1)
+
+    rows = nearest(wanted.size.height, wanted.downsample_y / own.downsample_y, raster.shape[0])
+    columns = nearest(wanted.size.width, wanted.downsample_x / own.downsample_x, raster.shape[1])
+    return np.asarray(raster[rows][:, columns])
 
 
 def raster_coverage(raster: BoolArray, frame: Frame, size0: Size, regions0: Regions0) -> NDArray[np.float32]:

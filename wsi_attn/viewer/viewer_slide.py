@@ -16,18 +16,15 @@ from wsi_attn.errors import NotEncodedError, SlideReadError, TileDecodeError, Ti
 from wsi_attn.geometry import Frame, Mpp
 from wsi_attn.jpeg_decoding import prove_jpeg
 from wsi_attn.slide import EncodedTiles, Slide
-from wsi_attn.slides.view import best_level, read_view
+from wsi_attn.slides.view import best_level
 from wsi_attn.store.tile_store import TileStore
-from wsi_attn.tissue.detect import detect_tissue
+from wsi_attn.tissue.find import find_tissue, tissue_frame
 from wsi_attn.viewer.cache import ByteCache
 from wsi_attn.viewer.pyramid import SIDE, DeepZoom, TileLevel, same_tiles, tile_levels
 from wsi_attn.viewer.render import render_region, to_jpeg
 
-OVERVIEW_SIDE = 1024
-"""Longer side in pixels of the view for tissue detection if there is no store."""
-
 OVERVIEW_PIXELS = 150_000_000
-"""Maximum number of pixels read for that view: a few seconds of work."""
+"""Maximum number of pixels read to find the tissue of a slide: a few seconds of work."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +115,11 @@ class ViewerSlide:
         return None
 
     def tissue(self) -> tuple[NDArray[np.bool_], Frame]:
-        """Tissue: the store's mask, or detected in an overview.
+        """The tissue mask: that of the store, or found.
 
         Raises
         ------
-        TissueError : the overview would be too expensive.
+        TissueError : finding it would take too long.
         """
         return self._tissue
 
@@ -130,13 +127,11 @@ class ViewerSlide:
     def _tissue(self) -> tuple[NDArray[np.bool_], Frame]:
         if isinstance(self.slide, TileStore):
             return self.slide.tissue()
-        info = self.slide.info
-        factor = max(1.0, max(info.size0) / OVERVIEW_SIDE)
-        width, height = info.levels[best_level(self.slide, factor, factor)].size
+        info, frame = self.slide.info, tissue_frame(self.slide)
+        width, height = info.levels[best_level(self.slide, frame.downsample_x, frame.downsample_y)].size
         if width * height > OVERVIEW_PIXELS:
             raise TissueError(f"{info.path} has no level coarse enough for tissue detection; tile it first")
-        view = read_view(self.slide, factor, factor)
-        mask = detect_tissue(view.pixels, view.frame, info.mpp, view.readable, size0=info.size0)
+        mask = find_tissue(self.slide)
         return mask.mask, mask.frame
 
     def close(self) -> None:

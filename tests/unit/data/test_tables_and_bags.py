@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.slides import ArraySlide, stained
-from wsi_attn.data import bags
 from wsi_attn.data.appearance import appearance_distance, describe_appearance, fit_appearance
 from wsi_attn.data.augment import ColourChange, Symmetry, random_colour, random_symmetry
 from wsi_attn.data.bags import Bag, collate, make_bag, valid_cells
@@ -19,6 +18,7 @@ from wsi_attn.data.sources import SlidePatches
 from wsi_attn.data.splits import with_validation
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Mpp, Region
+from wsi_attn.tissue.find import find_tissue
 
 
 def manifest(folder: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -203,13 +203,14 @@ def test_valid_cells_equal_their_definition(rows: int, columns: int, stride: int
     assert np.array_equal(valid_cells(tissue, stride), wanted)
 
 
-def test_tissue_of_a_large_view_is_found_on_a_reduced_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    patches = SlidePatches(ArraySlide(stained(603, 401)), 0.5, 1, workers=1)
-    whole = make_bag(patches, "otsu").tissue
-    monkeypatch.setattr(bags, "TISSUE_PIXELS", 20_000)
-    reduced = make_bag(patches, "otsu").tissue
-    assert reduced.shape == whole.shape
-    assert (reduced & whole).sum() / (reduced | whole).sum() > 0.85
+def test_tissue_of_a_bag_is_that_of_its_slide_at_every_resolution() -> None:
+    slide = ArraySlide(stained(603, 401))
+    found = find_tissue(slide)
+    for mpp, coarse_factor in ((0.5, 1), (0.5, 4), (1.0, 8)):
+        bag = make_bag(SlidePatches(slide, mpp, coarse_factor, workers=1), "otsu")
+        assert bag.tissue.shape == bag.view.shape[:2]
+        assert bag.tissue.mean() == pytest.approx(found.fraction, abs=0.02)
+        assert bag.fraction == found.fraction
 
 
 def test_damage_of_the_view_is_no_tissue() -> None:

@@ -7,8 +7,9 @@ from PIL import Image
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import MissingMppError, UnknownNameError
 from wsi_attn.geometry import Frame, Mpp, Size
-from wsi_attn.slides.view import read_view
-from wsi_attn.tissue.detect import CHROMA_RANGE, detect_tissue, drop_specks, fill_holes, view_downsamples
+from wsi_attn.tissue.detect import CHROMA_RANGE, detect_tissue, drop_specks, fill_holes
+from wsi_attn.tissue.find import find_tissue
+from wsi_attn.tissue.settings import TissueSettings
 
 GLASS, EOSIN, NUCLEI = (242, 241, 243), (225, 160, 195), (110, 70, 150)
 
@@ -191,26 +192,16 @@ def test_a_single_pixel_and_a_single_row():
                 assert detect_tissue(pixels, frame_of(pixels), Mpp(0.5, 0.5), method=method).fraction == share
 
 
-def test_view_downsamples():
-    assert view_downsamples(Mpp(0.5, 0.25), 8.0) == (16.0, 32.0)
-    assert view_downsamples(Mpp(20.0, 4.0), 8.0) == (1.0, 2.0)
-    with pytest.raises(MissingMppError, match="--slide-mpp"):
-        view_downsamples(None, 8.0)
-
-
 @pytest.mark.parametrize("method", ["otsu", "robust"])
 def test_slides_without_a_pyramid(method, demo_slide, tmp_path):
     """One level only, as image and as tiled slide: the same tissue."""
     with open_source(demo_slide) as slide:
         assert len(slide.info.levels) == 1
-        factors = view_downsamples(slide.info.mpp, 8.0)
-        view = read_view(slide, *factors, workers=1)
-        first = detect_tissue(view.pixels, view.frame, slide.info.mpp, method=method, size0=slide.info.size0)
+        first = find_tissue(slide, TissueSettings(method), workers=1)
         width, height = slide.info.size0
         Image.fromarray(slide.read_region((0, 0), 0, (width, height))).save(tmp_path / "flat.png")
         mpp = slide.info.mpp
     with open_source(tmp_path / "flat.png", mpp) as image:
-        view = read_view(image, *factors, workers=1)
-        second = detect_tissue(view.pixels, view.frame, mpp, method=method, size0=image.info.size0)
+        second = find_tissue(image, TissueSettings(method), workers=1)
     assert 0.25 < first.fraction < 0.5
     np.testing.assert_array_equal(first.mask, second.mask)

@@ -134,7 +134,7 @@ def predict_slide(
         label=spec.labels[int(probabilities.argmax())],
         probabilities=dict(zip(spec.labels, probabilities.tolist(), strict=True)),
         uncertainty=uncertainty,
-        tissue_fraction=round(float(bag.tissue.mean()), 6),
+        tissue_fraction=round(bag.fraction, 6),
         unreadable_tiles=unreadable,
         attention=_regions(output, patches),
         model={"name": checkpoint.name, "sha256": checkpoint.sha256},

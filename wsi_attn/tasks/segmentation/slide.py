@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.data.bags import TISSUE_PIXELS
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import TissueError, UsageError
 from wsi_attn.export.geojson import write_features
@@ -23,7 +22,6 @@ from wsi_attn.outputs.lock import output_lock
 from wsi_attn.outputs.policy import Found, Output, complete, other, unfinished
 from wsi_attn.provenance import software
 from wsi_attn.slide import Progress, Slide, no_progress
-from wsi_attn.slides.view import read_view
 from wsi_attn.store.additions import recover
 from wsi_attn.store.schema import TISSUE_LABEL
 from wsi_attn.store.tile_store import TileStore
@@ -33,8 +31,8 @@ from wsi_attn.tasks.segmentation.labels import LabelImage, settings_of
 from wsi_attn.tasks.segmentation.objects import AreaCounts, features, find_objects
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
 from wsi_attn.tasks.segmentation.windows import default_overlap
-from wsi_attn.tissue.detect import VIEW_MPP, detect_tissue
-from wsi_attn.tissue.mask import TissueMask
+from wsi_attn.tissue.find import find_tissue
+from wsi_attn.tissue.settings import TissueSettings
 
 LABELS, POLYGONS, RECORD = ".segmentation.zarr", ".segmentation.geojson", ".segmentation.json"
 """Suffixes of the output files of a slide."""
@@ -152,7 +150,9 @@ def segment_slide(
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
     paths = output_paths(slide, checkpoint, output, config)
     settings = _settings(slide, checkpoint, config)
-    tissue = find_tissue(slide, spec.tissue, config.workers, progress)
+    tissue = None  # the whole image
+    if spec.tissue != "none":
+        tissue = find_tissue(slide, TissueSettings(spec.tissue), workers=config.workers, progress=progress)
     if tissue is not None and not tissue.mask.any():
         raise TissueError(f"{slide.info.path} has no tissue for {checkpoint.name} to segment")
     frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
@@ -215,19 +215,6 @@ def segment_slide(
             slide.info.path if paths.key else None
         )  # Written last: its presence marks the result as complete.
     return record
-
-
-def find_tissue(
-    slide: Slide, method: str, workers: int | None = None, progress: Progress = no_progress
-) -> TissueMask | None:
-    """Detect the tissue of a slide on a small view; None if the whole image counts."""
-    if method == "none":
-        return None
-    size0, mpp = slide.info.size0, slide.info.mpp
-    factor = max(1.0, VIEW_MPP / max(mpp) if mpp else 1.0, math.sqrt(math.prod(size0) / TISSUE_PIXELS))
-    view = read_view(slide, factor, factor, workers=workers, progress=progress)
-    progress(0, 1, "finding tissue")
-    return detect_tissue(view.pixels, view.frame, mpp, readable=view.readable, method=method, size0=size0)
 
 
 def _settings(slide: Slide, checkpoint: Checkpoint, config: SegmentConfig) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
 
 @pytest.fixture
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slides count as large from 40 x 40 coarse pixels on; tissue is looked for on a view reduced accordingly."""
-    monkeypatch.setattr(large, "TISSUE_PIXELS", 1600)
+    """Slides count as large from 40 x 40 coarse pixels on."""
+    monkeypatch.setattr(large, "VIEW_PIXELS", 1600)
 
 
 def equal(found, expected) -> None:
@@ -38,7 +38,7 @@ def equal(found, expected) -> None:
 def test_blocks_give_what_the_whole_view_gives(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     slide, model = ArraySlide(stained(*size)), checkpoint(tissue="none")
     expected = predict_slide(slide, model, ONE_THREAD)
-    monkeypatch.setattr(large, "TISSUE_PIXELS", 1600)
+    monkeypatch.setattr(large, "VIEW_PIXELS", 1600)
     monkeypatch.setattr(large, "PART", 64)
     equal(predict_slide(slide, model, PredictConfig(workers=2)), expected)
 
