@@ -61,7 +61,21 @@ class SlideNotFoundError(SlideError, FileNotFoundError):
 
 
 class SlideUnsupportedError(SlideError, ValueError):
-    """No reader can open the file; the message contains each reader's reason."""
+    """No reader can open the file; the message contains each reader's reason.
+
+    Attributes
+    ----------
+    reasons
+        The reasons one by one.
+    """
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class UnknownFormatError(SlideUnsupportedError):
+    """A reader does not recognise the file."""
 
 
 class SlideReadError(SlideError, OSError):

@@ -107,15 +107,15 @@ class SlideInfo:
     reader: str
     size0: Size
     levels: tuple[Level, ...]
-    mpp: Mpp | None
-    mpp_source: str
-    mpp_note: str
-    objective_power: float | None
-    compression: str
-    bounds: Region | None
-    associated: tuple[str, ...]
-    icc_profile: bytes | None
-    fingerprint: str
+    mpp: Mpp | None = None
+    mpp_source: str = "none"
+    mpp_note: str = ""
+    objective_power: float | None = None
+    compression: str = ""
+    bounds: Region | None = None
+    associated: tuple[str, ...] = ()
+    icc_profile: bytes | None = None
+    fingerprint: str = field(kw_only=True)
     properties: Mapping[str, str] = field(default_factory=dict)
     given_name: str = ""
     """Base name of outputs if it is not the stem of the file: a DICOM series, or one image of several."""

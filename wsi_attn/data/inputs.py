@@ -17,13 +17,8 @@ from wsi_attn.geometry import Mpp
 from wsi_attn.outputs.names import url_scheme
 from wsi_attn.slide import Slide, name_of
 from wsi_attn.slides.dicom_series import SeriesIndex, one_per_series, series_in, series_of
+from wsi_attn.slides.reader import slide_suffixes
 from wsi_attn.store.schema import read_meta
-
-SLIDE_SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".dcm", ".czi"}
-    | {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-)
-"""Suffixes of slides and images in a folder; a file given by name may have any suffix."""
 
 OWN_PICTURES = (".heatmap.png", ".patches.png", ".tissue.png", ".legend.png", ".overlay.png")
 """Suffixes of images that wsi-attn draws, often beside the slides."""
@@ -120,7 +115,7 @@ def stores_in(folder: Path) -> list[Path]:
 
 def is_slide_file(path: Path) -> bool:
     """Return whether a file has a slide or image suffix, is not hidden and was not drawn by wsi-attn."""
-    known = path.suffix.lower() in SLIDE_SUFFIXES and not path.name.endswith(OWN_PICTURES)
+    known = path.suffix.lower() in slide_suffixes() and not path.name.endswith(OWN_PICTURES)
     return known and not path.name.startswith(".") and path.is_file()
 
 

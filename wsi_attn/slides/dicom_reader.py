@@ -20,8 +20,9 @@ from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.jpeg_stream import RGB, YCBCR
 from wsi_attn.slide import Level, Slide
-from wsi_attn.slides.dicom_series import series_of
+from wsi_attn.slides.dicom_series import is_dicom, series_of
 from wsi_attn.slides.openslide_reader import OpenSlideReader
+from wsi_attn.slides.reader import Reader
 from wsi_attn.slides.tiff_levels import LevelSource, source_of
 from wsi_attn.slides.tiff_pages import TiledPage, stated_colours
 from wsi_attn.slides.tiled_reader import TiledReader
@@ -196,3 +197,14 @@ def _is_transformed(file: BinaryIO, at: int) -> bool:
     head = file.read(min(length or 0, 1 << 16))
     cod = head.find(COD_MARKER)
     return cod < 0 or cod + COD_BYTES >= len(head) or head[cod + COD_BYTES - 1] != 0
+
+
+DICOM = Reader(
+    (".dcm",),
+    is_dicom,
+    lambda path, slide_mpp, image: open_dicom(path, slide_mpp),
+    advice=lambda path: (
+        "DICOM is supported only for brightfield whole-slide volumes that OpenSlide reads: convert the file to a "
+        "tiled 8-bit RGB TIFF with `bfconvert`"
+    ),
+)

@@ -14,12 +14,13 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError, TileDecodeError
+from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError, TileDecodeError, UnknownFormatError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.jpeg_decoding import decode_jpeg, prove_jpeg
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.slides.orientation import ORIENTATION_PROPERTY, upright
 from wsi_attn.slides.properties import PixelSize
+from wsi_attn.slides.reader import Reader
 from wsi_attn.slides.tiff_images import ImageFacts, choose_image, images_of, stated_pixel_size
 from wsi_attn.slides.tiff_samples import (
     OLD_JPEG,
@@ -169,7 +170,7 @@ def _read_pillow(path: Path) -> _Picture:
     except TileDecodeError as error:
         raise SlideUnsupportedError(f"the image is damaged: {error}; copy it again") from error
     except UnidentifiedImageError as error:
-        raise SlideUnsupportedError("Pillow: unknown image format") from error
+        raise UnknownFormatError("Pillow: unknown image format") from error
     except SlideUnsupportedError:
         raise
     except Exception as error:  # Pillow raises many exception types on damaged files and unusual variants of formats.
@@ -290,3 +291,6 @@ def _refuse_large(width: int, height: int) -> None:
             f"{width} x {height} px without tiles: the limit for plain images is {MAX_PIXELS / 1e6:.0f} megapixels, "
             "convert it to a tiled pyramidal TIFF"
         )
+
+
+IMAGE = Reader((".png", ".jpg", ".jpeg", ".bmp", ".webp"), lambda path: True, read_image, images=True)

@@ -1,4 +1,4 @@
-"""Selection of the reader: TIFF tiles directly, OpenSlide for its other formats, otherwise a plain image.
+"""Selection of the reader: that of the format, otherwise a plain image, otherwise a reader of another package.
 
 The error message lists the reason of every reader. A truncated file is an error at once, so that no other reader shows
 a part of it.
@@ -7,24 +7,15 @@ a part of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
-from wsi_attn.errors import SlideNotFoundError, SlideUnsupportedError
+from wsi_attn.errors import SlideNotFoundError, SlideUnsupportedError, UnknownFormatError
 from wsi_attn.geometry import Mpp
 from wsi_attn.slide import Slide
-from wsi_attn.slides.dicom_reader import open_dicom
-from wsi_attn.slides.dicom_series import MAGIC as DICOM_MAGIC
-from wsi_attn.slides.dicom_series import PREAMBLE as DICOM_PREAMBLE
-from wsi_attn.slides.dicom_series import is_dicom, series_of
-from wsi_attn.slides.image_reader import read_image
-from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
+from wsi_attn.slides.dicom_series import series_of
+from wsi_attn.slides.reader import PLAIN, READERS, Reader
 from wsi_attn.slides.tiff_images import MARK, split_image
-from wsi_attn.slides.tiff_pages import is_tiff
-from wsi_attn.slides.tiff_reader import TiffStructureError, open_tiff
-
-CZI_MAGIC = b"ZISRAWFILE"
 
 
 def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
@@ -61,50 +52,43 @@ def open_slide(path: Path, slide_mpp: Mpp | None = None) -> Slide:
         raise SlideUnsupportedError(
             f"Cannot open {path}: it is a folder, but neither a store nor a DICOM series; use the files in it"
         )
-    tiff = is_tiff(path)
-    if image and not tiff:
-        raise SlideUnsupportedError(f"Cannot open {path}{MARK}{image}: only TIFF files can contain several images")
-    readers: list[Callable[[Path, Mpp | None], Slide]] = [
-        open_tiff if tiff else open_dicom if is_dicom(path) else OpenSlideReader,
-        read_image,
-    ]
-    if image:
-        readers = [partial(open_tiff, image=image), partial(read_image, image=image)]
-    reasons: list[str] = []
+    refused: dict[str, SlideUnsupportedError] = {}
+    asked: list[Reader] = []
     try:
-        for reader in readers:  # `open_tiff` uses OpenSlide itself; files refused there must not reach it.
+        for name, reader in _readers(path):
+            asked.append(reader)
+            if image and not reader.images:
+                raise SlideUnsupportedError(
+                    f"Cannot open {path}{MARK}{image}: only TIFF files can contain several images"
+                )
             try:
-                return reader(path, slide_mpp)
+                return reader.open(path, slide_mpp, image)
             except SlideUnsupportedError as error:
-                if isinstance(error, TiffStructureError) and not image:
-                    readers.insert(1, OpenSlideReader)
-                reasons += str(error).split("; ")  # Split, so that equal reasons are reported once.
+                refused[name] = error
     except PermissionError as error:
         raise SlideUnsupportedError(f"Cannot open {path}: permission denied") from error
-    if tiff and len(reasons) > 1:
-        reasons = [reason for reason in reasons if reason != UNKNOWN_FORMAT]  # It is known to be a TIFF.
-    if cure := _cure(path):
-        reasons = [*(reason for reason in reasons if not reason.startswith("Pillow")), cure]
-    raise SlideUnsupportedError(f"Cannot open {given}: {'; '.join(dict.fromkeys(reasons))}")
+    advice = [text for reader in asked if (text := reader.advice(path))]
+    if advice:
+        refused.pop(PLAIN, None)
+    elif any(name not in READERS.built_in for name in refused):  # its reader knows more than those that do not
+        refused = {name: error for name, error in refused.items() if not isinstance(error, UnknownFormatError)}
+    reasons = [reason for error in refused.values() for reason in error.reasons]
+    raise SlideUnsupportedError(f"Cannot open {given}: {'; '.join(dict.fromkeys([*reasons, *advice]))}")
+
+
+def _readers(path: Path) -> Iterator[tuple[str, Reader]]:
+    """The reader that recognises a file, that of plain images, and those of other packages that recognise it.
+
+    An installed package therefore never changes how a file is read that wsi-attn reads itself.
+    """
+    recognised = next(name for name in READERS.built_in if READERS.get(name).recognises(path))
+    for name in dict.fromkeys((recognised, PLAIN)):
+        yield name, READERS.get(name)
+    for name, reader in READERS.all():
+        if name not in READERS.built_in and reader.recognises(path):
+            yield name, reader
 
 
 def slide_exists(path: Path) -> bool:
     """Return whether the file or folder of a path exists; the path may select an image (`FILE#IMAGE`)."""
     return os.path.exists(split_image(path)[0])  # noqa: PTH110 - Path.exists raises for names that are too long
-
-
-def _cure(path: Path) -> str:
-    """Return advice on partly supported formats; empty for others."""
-    with path.open("rb") as file:
-        head = file.read(DICOM_PREAMBLE + len(DICOM_MAGIC))
-    if head.startswith(CZI_MAGIC):
-        return (
-            "Zeiss CZI is supported only for brightfield slides without time points or focal planes: export one plane "
-            "as an 8-bit RGB TIFF with ZEN or `bfconvert`"
-        )
-    if head[DICOM_PREAMBLE:] == DICOM_MAGIC:
-        return (
-            "DICOM is supported only for brightfield whole-slide volumes that OpenSlide reads: convert the file to a "
-            "tiled 8-bit RGB TIFF with `bfconvert`"
-        )
-    return ""

@@ -17,7 +17,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError
+from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError, UnknownFormatError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import EncodedTiles, Level, SlideInfo, UInt8Array
@@ -26,9 +26,8 @@ from wsi_attn.slides.dicom_series import series_of
 from wsi_attn.slides.image_reader import refuse_depth, refuse_stack
 from wsi_attn.slides.ndpi_proof import NdpiProof
 from wsi_attn.slides.properties import PixelSize, bounds_from, objective_power_from, pixel_size_from
+from wsi_attn.slides.reader import Reader
 from wsi_attn.slides.tiff_samples import over_background, refuse_colours, tag_name
-
-UNKNOWN_FORMAT = "OpenSlide knows no such format"
 
 
 class OpenSlideReader:
@@ -37,7 +36,7 @@ class OpenSlideReader:
     def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
         vendor = openslide.OpenSlide.detect_format(str(path))
         if vendor is None:
-            raise SlideUnsupportedError(UNKNOWN_FORMAT)
+            raise UnknownFormatError("OpenSlide knows no such format")
         try:
             description = _describe_tiff(path) if vendor == "generic-tiff" else _describe_tiff_compression(path)
         except SlideUnsupportedError:
@@ -198,3 +197,24 @@ def _describe_tiff_compression(path: Path) -> str:
             return tag_name(tiff.pages.first.compression)
     except (tifffile.TiffFileError, OSError, ValueError, IndexError):
         return "unknown"  # DICOM, MIRAX and others store it elsewhere.
+
+
+CZI_MAGIC = b"ZISRAWFILE"
+
+
+def _advice(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(len(CZI_MAGIC)) != CZI_MAGIC:
+            return ""
+    return (
+        "Zeiss CZI is supported only for brightfield slides without time points or focal planes: export one plane "
+        "as an 8-bit RGB TIFF with ZEN or `bfconvert`"
+    )
+
+
+OPENSLIDE = Reader(
+    (".mrxs", ".vms", ".vmu", ".svslide", ".czi"),
+    lambda path: True,  # what OpenSlide recognises it finds out while it opens a file
+    lambda path, slide_mpp, image: OpenSlideReader(path, slide_mpp),
+    advice=_advice,
+)

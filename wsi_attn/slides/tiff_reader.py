@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from wsi_attn.errors import SlideUnsupportedError, WsiAttnError
+from wsi_attn.errors import SlideUnsupportedError, UnknownFormatError, WsiAttnError
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import Level, Slide, SlideInfo
 from wsi_attn.slides.colour_profile import checked_profile
 from wsi_attn.slides.ome_metadata import ome_objective_power
-from wsi_attn.slides.openslide_reader import UNKNOWN_FORMAT, OpenSlideReader
+from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.orientation import upright_slide
 from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
+from wsi_attn.slides.reader import Reader
 from wsi_attn.slides.tiff_images import (
     ImageFacts,
     TiffImage,
@@ -43,6 +44,7 @@ from wsi_attn.slides.tiff_levels import (
     sources_of_image,
 )
 from wsi_attn.slides.tiff_pages import (
+    is_tiff,
     main_pages,
     refuse_absurd_tiles,
     refuse_contradiction,
@@ -108,11 +110,13 @@ class TiffReader(TiledReader):
                 refuse_tiles_beyond(path, np.asarray(page.dataoffsets), np.asarray(page.databytecounts))
         images = images_of(tiff)
         image = choose_image(images, selector)
-        refusal = ""
+        refusal: tuple[str, ...] = ()
         try:
             self._openslide = OpenSlideReader(path, slide_mpp)
+        except UnknownFormatError:
+            pass
         except SlideUnsupportedError as error:
-            refusal = str(error)
+            refusal = error.reasons
         bounds = None
         if self._openslide is not None and (selector or _levels_are_mixed(tiff, images, image, self._openslide.info)):
             bounds = None if selector or tiff.is_ome else self._openslide.info.bounds
@@ -123,8 +127,7 @@ class TiffReader(TiledReader):
                 levels, sources = sources_of_image(tiff, image)
             except SlideUnsupportedError as error:
                 if self._openslide is None:
-                    reasons = [str(error), *([refusal] if refusal != UNKNOWN_FORMAT else [])]
-                    raise SlideUnsupportedError("; ".join(dict.fromkeys(reasons))) from error
+                    raise SlideUnsupportedError(*dict.fromkeys((*error.reasons, *refusal))) from error
             else:
                 for source in sources:
                     if source.page is not None:
@@ -207,3 +210,21 @@ def _info_of_tags(
         fingerprint=fingerprint_of(path),
         properties=_compressions(sources),
     )
+
+
+def _open(path: Path, slide_mpp: Mpp | None, image: str) -> Slide:
+    """Open a TIFF; through OpenSlide alone if tifffile cannot read its directories."""
+    try:
+        return open_tiff(path, slide_mpp, image)
+    except TiffStructureError as error:
+        if image:
+            raise
+        try:
+            return OpenSlideReader(path, slide_mpp)
+        except UnknownFormatError:
+            raise error from None
+        except SlideUnsupportedError as other:
+            raise SlideUnsupportedError(*error.reasons, *other.reasons) from error
+
+
+TIFF = Reader((".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"), is_tiff, _open, images=True)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.models.fields import Field, batch_of, noise
 from wsi_attn.models import coarse as coarse_view
 from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.cnn import Cnn, CnnConfig
 from wsi_attn.models.spec import ModelSpec
+from wsi_attn.testing.models import Field, batch_of, noise
 
 
 def build(**options: Any) -> Cnn:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.models.fields import Field, batch_of, noise
 from wsi_attn.errors import CheckpointError
 from wsi_attn.models import coarse as coarse_view
 from wsi_attn.models.base import BagBatch, SlideOutput
@@ -18,6 +17,7 @@ from wsi_attn.models.coarse import encode_blocks
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid
 from wsi_attn.models.spec import ModelSpec
+from wsi_attn.testing.models import Field, batch_of, noise
 
 SMALL: dict[str, Any] = {
     "coarse_factor": 4,

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.models.fields import Field, batch_of, noise
 from tests.unit.timm_here import timm_or_skip
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models import dual_cross
@@ -17,6 +16,7 @@ from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.dual_cross import FUSIONS, DualCross, DualCrossConfig
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network
+from wsi_attn.testing.models import Field, batch_of, noise
 
 SMALL: dict[str, Any] = {
     "classes": 3, "coarse_widths": (4, 8, 8, 12), "widths": (8, 16), "heads": 2, "fused_width": 16, "hidden": 8,

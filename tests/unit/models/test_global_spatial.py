@@ -12,13 +12,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from tests.unit.models.fields import Field, batch_of, noise
 from tests.unit.timm_here import NETWORK, timm_or_skip
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.base import TrainingImages
 from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.global_spatial import GlobalSpatial, GlobalSpatialConfig, balanced_choice, resized
 from wsi_attn.models.spec import ModelSpec
+from wsi_attn.testing.models import Field, batch_of, noise
 
 SIZE = 16
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.models.fields import Field, batch_of
 from wsi_attn.models.base import SlideModel
 from wsi_attn.models.systems import build_network
+from wsi_attn.testing.models import Field, batch_of
 
 FINE: dict[str, Any] = {
     "patch_size": 32,

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.unit.models.fields import Field, batch_of, noise
 from wsi_attn.data.bags import collate, make_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import UnknownNameError, UsageError
@@ -25,6 +24,7 @@ from wsi_attn.models.instances import AttentionGrid, Instances, Sample, Threshol
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.zoo import shipped_models
 from wsi_attn.slides.open import open_slide
+from wsi_attn.testing.models import Field, batch_of, noise
 
 SMALL: dict[str, Any] = {
     "coarse_factor": 4,

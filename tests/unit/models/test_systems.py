@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.models.fields import batch_of, noise
 from tests.unit.timm_here import NETWORK, timm_or_skip, write_weights
 from wsi_attn.errors import CheckpointError, UsageError
 from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import SYSTEMS, build_network, plain_config
+from wsi_attn.testing.models import batch_of, noise
 
 TIMM = f"timm:{NETWORK}"
 OPTIONS: dict[str, dict[str, Any]] = {

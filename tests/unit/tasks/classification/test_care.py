@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.models.fields import batch_of, noise
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import SlideModel, without_patches
 from wsi_attn.models.cnn import Cnn, CnnConfig
@@ -27,6 +26,7 @@ from wsi_attn.tasks.classification.care import (
 from wsi_attn.tasks.classification.lesions import lesion_cells
 from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.tasks.steps import Step
+from wsi_attn.testing.models import batch_of, noise
 from wsi_attn.train.loop import Objective
 
 TAU = 0.5

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from tests.unit.models.fields import batch_of, noise
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.errors import UnknownNameError, UsageError
@@ -23,6 +22,7 @@ from wsi_attn.tasks.classification.dataset import Dataset
 from wsi_attn.tasks.classification.resampling import resampled
 from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.tasks.steps import Step
+from wsi_attn.testing.models import batch_of, noise
 from wsi_attn.train.loop import Objective
 from wsi_attn.train.run import class_weights
 

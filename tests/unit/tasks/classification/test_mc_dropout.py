@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from tests.slides import stained
-from tests.unit.models.fields import batch_of, noise
 from wsi_attn.data.inputs import Input
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import OutputExistsError, UsageError
@@ -25,6 +24,7 @@ from wsi_attn.store.predictions import Referral, SlidePrediction, read_predictio
 from wsi_attn.tasks.base import inference_of
 from wsi_attn.tasks.classification.mc_dropout import dropout_on, dropout_passes
 from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
+from wsi_attn.testing.models import batch_of, noise
 
 PLAIN = PredictConfig(workers=1)
 MANY = replace(PLAIN, mc_dropout=12)

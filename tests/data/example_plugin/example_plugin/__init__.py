@@ -1,0 +1,1 @@
+"""One member of every family that wsi-attn opens to other packages."""

@@ -1,0 +1,132 @@
+"""A small package with a member of every family keeps the contracts and is found by the commands."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.packages import EXAMPLE, install, install_example
+from wsi_attn.models.systems import SYSTEMS
+from wsi_attn.nn.backbones import BACKBONES
+from wsi_attn.registry import Registry
+from wsi_attn.scores.scores import SCORES
+from wsi_attn.slides.reader import READERS, slide_suffixes
+from wsi_attn.testing.encoders import BackboneContract
+from wsi_attn.testing.models import ModelContract
+from wsi_attn.testing.readers import ReaderContract
+from wsi_attn.testing.scores import ScoreContract
+
+FAMILIES: tuple[Registry, ...] = (READERS, SCORES, SYSTEMS, BACKBONES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of `sys.path` with the package."""
+    folder = tmp_path_factory.mktemp("site")
+    install_example(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        for registry in FAMILIES:  # what they know before stays as it is
+            patch.setattr(registry, "_plugins", None)
+        slide_suffixes.cache_clear()
+        yield folder
+    slide_suffixes.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "example_plugin"]:
+        del sys.modules[name]
+
+
+class TestReader(ReaderContract):
+    name = "rawrgb"
+
+    def slide_file(self, folder: Path) -> Path:
+        return rawrgb(folder / "slide.rawrgb")
+
+
+class TestScore(ScoreContract):
+    name = "redness"
+
+
+class TestModel(ModelContract):
+    name = "mean-colour"
+
+
+class TestBackbone(BackboneContract):
+    name = "patchify"
+
+
+def rawrgb(path: Path) -> Path:
+    pixels = np.full((600, 700, 3), 240, np.uint8)
+    pixels[100:500, 100:600] = np.random.default_rng(0).integers(90, 250, (400, 500, 3))
+    path.write_bytes(struct.pack("<6sII", b"RAWRGB", 700, 600) + pixels.tobytes())
+    return path
+
+
+def wsi_attn(site: Path, *arguments: str | Path, code: int = 0) -> tuple[str, str]:
+    """Streams of a command in an environment where the package is installed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, "-m", "wsi_attn", *map(str, arguments)],
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_each_member_is_small() -> None:
+    for module in (EXAMPLE / "example_plugin").glob("*.py"):
+        code = [line for line in module.read_text().splitlines() if line.strip() and not line.startswith(('"""', "#"))]
+        statements = [line for line in code if not line.startswith(("from ", "import "))]
+        assert len(statements) <= 20, f"{module.name} has {len(statements)} lines"
+
+
+def test_commands_open_its_slides_and_compute_its_score(site: Path, tmp_path: Path) -> None:
+    rawrgb(tmp_path / "slide.rawrgb")
+    stdout, _ = wsi_attn(site, "info", tmp_path)
+    assert "700 x 600" in stdout
+    store = tmp_path / "slide.zarr"
+    wsi_attn(site, "tile", tmp_path / "slide.rawrgb", "--scores", "tissue,redness", "-o", tmp_path, "--tile-size", "64")
+    from wsi_attn.store.tile_store import TileStore
+
+    with TileStore.open(store) as opened:
+        values = opened.scores("default", "redness")
+        assert ((values > 90) & (values < 250)).all()
+
+
+def test_its_model_and_backbone_train(site: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    lines = ["path,label,patient"]
+    for index in range(8):
+        colour = (220, 120, 160) if index % 2 else (120, 140, 220)
+        pixels = np.clip(random.normal(colour, 12, (64, 64, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        lines.append(f"{index}.png,{'b' if index % 2 else 'a'},p{index}")
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    short = ("--epochs", "1", "--batch-size", "4", "--coarse-factor", "1", "--quiet")
+    wsi_attn(site, "train", tmp_path / "m.csv", "--model", "mean-colour", "-o", tmp_path / "run", *short)
+    stdout, _ = wsi_attn(site, "predict", tmp_path / "0.png", "--model", tmp_path / "run")
+    assert "0.png" in stdout
+    options = ("--model", "cnn", "--backbone", "patchify", "--coarse-widths", "8")
+    wsi_attn(site, "train", tmp_path / "m.csv", *options, "-o", tmp_path / "other", *short)
+
+
+def test_a_broken_package_gives_one_line(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken_reader.py").write_text("import no_such_module\n")
+    install(tmp_path, "broken-package", {"wsi_attn.readers": {"broken": "broken_reader:READER"}})
+    (tmp_path / "note.xyz").write_text("text")
+    _, stderr = wsi_attn(tmp_path, "info", tmp_path / "note.xyz", code=3)
+    assert "Traceback" not in stderr
+    warned = [line for line in stderr.splitlines() if "warning" in line]
+    assert len(warned) == 1
+    assert "broken-package 1.0" in warned[0]
+    stdout, stderr = wsi_attn(tmp_path, "info", EXAMPLE.parent / "cmu1_small_region.svs")
+    assert "2220" in stdout
+    assert "broken" not in stderr

@@ -1,0 +1,5 @@
+"""Contracts of the families that other packages extend, as test classes for pytest.
+
+A package inherits from the contract of its family and states the name of its member; pytest then runs every test of the
+contract on it. The built-in members pass the same tests. Nothing here imports pytest.
+"""
