@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from wsi_attn.errors import CheckpointError, ExportError, OutputExistsError
+from wsi_attn.errors import CheckpointError, ExportError
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.legend import NOTICE
@@ -23,6 +23,8 @@ from wsi_attn.heatmaps.picture import Caption, draw_layer, png_bytes
 from wsi_attn.heatmaps.raster import FloatArray
 from wsi_attn.models.zoo import find_model
 from wsi_attn.outputs import files
+from wsi_attn.outputs.mark import Mark
+from wsi_attn.outputs.policy import Found, Output, State, claim, complete, other
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.slide import UInt8Array
 
@@ -105,17 +107,28 @@ def export_attention_map(name_or_folder: str, output: Path, *, overwrite: bool =
         "important": round(float((found.values > IMPORTANT).mean()), 6),
         "alignment": round(found.alignment, 6),
     }
-    if not overwrite and any(path.exists() for path in (alone, over)):
-        if not all(_is_of(path, found.sha256) for path in (alone, over)):
-            raise OutputExistsError(
-                f"{alone} or {over} exists and belongs to something else; replace it with --overwrite"
-            )
-        return {**record, "state": "skipped"}
+    with claim(_map_output(found, alone, over), overwrite=overwrite) as there:
+        if there.state is State.COMPLETE:
+            return {**record, "state": "skipped"}
+        _write(found, alone, over)
+    return record
+
+
+def _map_output(found: LearnedMap, alone: Path, over: Path) -> Output[Path]:
+    """Both images as one output, complete if they are of this model."""
+
+    def inspect() -> Found[Path]:
+        done = all(Mark(found.sha256).is_in(path) for path in (alone, over))
+        return complete(alone) if done else other("or the overlay beside it exists and belongs to something else")
+
+    return Output(alone, inspect, beside=(over,))
+
+
+def _write(found: LearnedMap, alone: Path, over: Path) -> None:
     origin = {"model": {"name": found.name, "sha256": found.sha256}, "software": software(), "notice": NOTICE}
     grey = Image.fromarray(np.rint(found.values * 255).astype(np.uint8))
     files.write_bytes(alone, png_bytes(grey, {**origin, "of": "attention map"}))
     files.write_bytes(over, png_bytes(draw_overlay(found), {**origin, "of": "attention map over the mean image"}))
-    return record
 
 
 def draw_overlay(found: LearnedMap) -> Image.Image:
@@ -131,8 +144,3 @@ def draw_overlay(found: LearnedMap) -> Image.Image:
         f"Over the mean training image; mean correlation between two images {found.alignment:.2f}",
     )
     return draw_layer(layer, Caption(found.name, lines, None), mean, frame)
-
-
-def _is_of(path: Path, sha256: str) -> bool:
-    """Whether an image exists and belongs to this model."""
-    return path.is_file() and sha256.encode() in path.read_bytes()

@@ -1,60 +1,67 @@
-"""Detection of existing outputs of the same input and settings, which need not be written again.
-
-Every export carries a mark, a digest of its input and settings, in a text field of its format. Only CSV has none: it is
-written to a temporary file and compared.
-"""
+"""Exports as outputs: each carries a mark of its input and settings; only CSV has none and is compared as a whole."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from wsi_attn import __version__
+from wsi_attn.export.dzi import tile_folder
 from wsi_attn.export.source import ExportSource
+from wsi_attn.outputs.mark import Mark, digest
+from wsi_attn.outputs.policy import Found, Output, complete, other
 from wsi_attn.store.predictions import SlidePrediction
-
-SEARCHED = 1 << 20
-"""Bytes at either end of a file that are searched for its mark."""
-
-BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A digest as text."""
-
-    text: str
-
-    def is_in(self, path: Path) -> bool:
-        """Whether the output at `path`, a file or a Zarr group, carries this mark."""
-        file = path / "zarr.json" if path.is_dir() else path
-        try:
-            with file.open("rb") as opened:
-                head = opened.read(SEARCHED)
-                opened.seek(max(0, file.stat().st_size - SEARCHED))
-                return self.text.encode() in head or self.text.encode() in opened.read(SEARCHED)
-        except OSError:
-            return False
 
 
 def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
     """The mark of one input in one format; `config` is a dataclass, whose `workers` is ignored."""
     options = {name: value for name, value in asdict(config).items() if name != "workers"}
     words = {"format": to, "software": __version__, "fingerprint": subject.fingerprint, "grid": subject.grid, **options}
-    digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+    texts = [json.dumps(words, sort_keys=True)]
     if subject.prediction:
-        digest.update(json.dumps(_identity(subject.prediction), sort_keys=True).encode())
-    for file in _files_of(subject):
-        digest.update(os.fsencode(file.name))
-        with file.open("rb") as opened:
-            while block := opened.read(BLOCK):
-                digest.update(block)
-    return Mark(f"wsi-attn-export-{digest.hexdigest()}")
+        texts.append(json.dumps(_identity(subject.prediction), sort_keys=True))
+    return Mark(f"wsi-attn-export-{digest(texts, _files_of(subject))}")
+
+
+def export_output(mark: Mark, path: Path, to: str) -> Output[Path]:
+    """An export as an output; `to` is its format, "png" for every image.
+
+    A tile folder of DeepZoom belongs to its descriptor. Folders are replaced only by folders of the same kind.
+    """
+    beside = (tile_folder(path),) if to == "dzi" else ()
+
+    def inspect() -> Found[Path]:
+        if mark.is_in(path) and all(place.is_dir() for place in beside):
+            return complete(path)
+        return other("exists and belongs to another input or other settings")
+
+    def foreign(place: Path) -> str:
+        if place.is_dir() and not (to == "ome-zarr" and is_zarr(place)):
+            return "is a folder that wsi-attn did not export"
+        return "is a store" if to == "ome-zarr" and (place / "labels").exists() else ""
+
+    return Output(path, inspect, beside, protected={path: foreign})
+
+
+def csv_output(data: bytes, path: Path) -> Output[Path]:
+    """A CSV table as an output, which is complete if it consists of these bytes."""
+
+    def inspect() -> Found[Path]:
+        same = path.is_file() and path.read_bytes() == data
+        return complete(path) if same else other("exists and is not this export")
+
+    def foreign(place: Path) -> str:
+        return "is a folder that wsi-attn did not export" if place.is_dir() else ""
+
+    return Output(path, inspect, protected={path: foreign})
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is a Zarr group."""
+    return (path / "zarr.json").exists()
 
 
 def _identity(prediction: SlidePrediction) -> dict[str, Any]:

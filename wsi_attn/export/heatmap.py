@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_attn.errors import UsageError
 from wsi_attn.export.config import ExportConfig, HeatmapConfig
-from wsi_attn.export.finished import mark_of
-from wsi_attn.export.run import check_target, export_subject
+from wsi_attn.export.finished import export_output, mark_of
+from wsi_attn.export.run import export_subject
 from wsi_attn.export.source import ExportSource
 from wsi_attn.heatmaps.contact_sheet import contact_sheet, read_patches
 from wsi_attn.heatmaps.picture import png_bytes
 from wsi_attn.outputs import files
+from wsi_attn.outputs.mark import Mark
+from wsi_attn.outputs.policy import State, claim, decide
 from wsi_attn.slide import Progress, no_progress
 
 PATCH_SIDE = 256
@@ -94,24 +96,33 @@ def draw_heatmap(
     PredictionError, SlideError : the slide is missing, is a different one, or is unreadable.
     """
     picture = config.picture()
-    done = check_target(subject, "png", wanted.heatmap, picture, overwrite=overwrite)
+    parts = [(wanted.heatmap, mark_of(subject, "png", picture))]
     if wanted.geojson is not None:
-        done &= check_target(subject, "geojson", wanted.geojson, REGIONS, overwrite=overwrite)
-    sheet_done = wanted.contact_sheet is None
+        parts.append((wanted.geojson, mark_of(subject, "geojson", REGIONS)))
     if wanted.contact_sheet is not None:
-        sheet_done = check_target(subject, "contact-sheet", wanted.contact_sheet, config, overwrite=overwrite)
-    if done and sheet_done:
-        return HeatmapFiles(**{**vars(wanted), "state": "skipped"})
+        parts.append((wanted.contact_sheet, mark_of(subject, "contact-sheet", config)))
+    found = [decide(export_output(mark, path, "png"), overwrite=overwrite) for path, mark in parts]
+    if all(each.state is State.COMPLETE for each in found):
+        return replace(wanted, state="skipped")
     export_subject(subject, "png", wanted.heatmap, picture, overwrite=overwrite, progress=progress)
-    if wanted.contact_sheet is not None and not sheet_done:
-        progress(0, 1, "contact sheet")
-        _write_sheet(subject, wanted.contact_sheet, config)
+    if wanted.contact_sheet is not None:
+        _write_sheet(subject, wanted.contact_sheet, config, overwrite=overwrite, progress=progress)
     if wanted.geojson is not None:
         export_subject(subject, "geojson", wanted.geojson, REGIONS, overwrite=overwrite)
     return wanted
 
 
-def _write_sheet(subject: ExportSource, path: Path, config: HeatmapConfig) -> None:
+def _write_sheet(
+    subject: ExportSource, path: Path, config: HeatmapConfig, *, overwrite: bool, progress: Progress
+) -> None:
+    mark = mark_of(subject, "contact-sheet", config)
+    with claim(export_output(mark, path, "png"), overwrite=overwrite) as found:
+        if found.state is not State.COMPLETE:
+            progress(0, 1, "contact sheet")
+            files.write_bytes(path, _sheet(subject, config, mark))
+
+
+def _sheet(subject: ExportSource, config: HeatmapConfig, mark: Mark) -> bytes:
     name = config.of or subject.layers[0]
     places = subject.regions(config.contact_sheet, name)
     caption = subject.caption
@@ -119,5 +130,4 @@ def _write_sheet(subject: ExportSource, path: Path, config: HeatmapConfig) -> No
     with subject.pixels() as slide:
         patches = read_patches(slide, places, PATCH_SIDE)
     sheet = contact_sheet(patches, lines, subject.mpp, side=PATCH_SIDE, quantity=name.rpartition(":")[2])
-    mark = mark_of(subject, "contact-sheet", config)
-    files.write_bytes(path, png_bytes(sheet, {**subject.origin, "of": name, "made": mark.text}))
+    return png_bytes(sheet, {**subject.origin, "of": name, "made": mark.text})

@@ -6,21 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from wsi_attn.errors import ExportError, OutputExistsError, UsageError
+from wsi_attn.errors import ExportError, UsageError
 from wsi_attn.export.config import ExportConfig
-from wsi_attn.export.dzi import tile_folder, write_dzi
-from wsi_attn.export.finished import mark_of
+from wsi_attn.export.dzi import write_dzi
+from wsi_attn.export.finished import csv_output, export_output, is_zarr, mark_of
 from wsi_attn.export.geojson import tile_features, to_geojson, write_features
 from wsi_attn.export.html import MOST_PATCHES, SLIDE_SIDE, write_html
 from wsi_attn.export.ome_tiff import write_picture, write_values
 from wsi_attn.export.ome_zarr import write_ome_zarr
 from wsi_attn.export.pyramid import Colours, Painter
 from wsi_attn.export.source import NO_LAYER, SCORE, TISSUE, ExportSource
-from wsi_attn.export.table import write_csv, write_parquet
+from wsi_attn.export.table import csv_bytes, write_parquet
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.picture import colours_alone, draw_layer, png_bytes
 from wsi_attn.outputs import files, names
+from wsi_attn.outputs.policy import State, claim
 from wsi_attn.slide import Progress, no_progress
 from wsi_attn.slides.view import read_view
 from wsi_attn.tissue.polygons import tissue_to_geojson
@@ -57,7 +58,7 @@ def target_of(subject: ExportSource, to: Format, output: Path, config: ExportCon
     `STEM.QUANTITY.SUFFIX` for formats with one quantity, otherwise `STEM.SUFFIX`; colons become hyphens.
     """
     endings = {"ome-tiff": (".ome.tiff", ".ome.tif", ".tiff", ".tif")}.get(to, (SUFFIXES[to],))
-    if output.name.endswith(endings) and not (to == "ome-zarr" and output.is_dir() and not _is_zarr(output)):
+    if output.name.endswith(endings) and not (to == "ome-zarr" and output.is_dir() and not is_zarr(output)):
         return output
     if output.suffix.lower() in names.FILE_SUFFIXES and not output.exists():
         raise UsageError(f"--output {output}: files of --to {to} end with {endings[0]}; rename it or name a folder")
@@ -92,13 +93,23 @@ def export_subject(
     record = {"input": str(subject.path), "slide": str(subject.slide), "format": to, "output": str(path)}
     if path.resolve() in (subject.slide.resolve(), subject.path.resolve()):
         raise UsageError(f"{path} is the input; choose another --output")
-    if check_target(subject, to, path, config, overwrite=overwrite):
-        return {**record, "state": "skipped"}
-    subject = replace(subject, mark=mark_of(subject, to, config).text)
+    if to == "csv":
+        progress(0, 1, "writing")
+        return record | _csv(subject, path, overwrite=overwrite)
+    mark = mark_of(subject, to, config)
+    with claim(export_output(mark, path, to), overwrite=overwrite) as found:
+        if found.state is State.COMPLETE:
+            return {**record, "state": "skipped"}
+        progress(0, 1, "writing")
+        return {**record, "state": "written", **_write(replace(subject, mark=mark.text), to, path, config, progress)}
+
+
+def _write(subject: ExportSource, to: Format, path: Path, config: ExportConfig, progress: Progress) -> dict[str, Any]:
+    """Write one export; return the entries of its format."""
     more: dict[str, Any]
-    progress(0, 1, "writing")
-    if to in ("csv", "parquet"):
-        more = _table(subject, to, path, overwrite=overwrite)
+    if to == "parquet":
+        _require_values(subject, to)
+        more = {"rows": write_parquet(subject, path)}
     elif to == "geojson":
         more = _geojson(subject, path, config)
     elif to == "ome-zarr":
@@ -111,36 +122,7 @@ def export_subject(
         more = _png(subject, path, config, progress)
     else:
         more = _pyramid(subject, to, path, config, progress)
-    return {**record, "state": "written", **more}
-
-
-def check_target(subject: ExportSource, to: str, path: Path, config: object, *, overwrite: bool) -> bool:
-    """Whether `path` is already complete with the same input and settings; always False with `overwrite`.
-
-    `to` is the kind of output, and `config` is a dataclass of its settings, see `mark_of`.
-
-    Raises
-    ------
-    OutputExistsError : the path exists and must not be replaced; a CSV is compared when it is written.
-    """
-    if not overwrite and mark_of(subject, to, config).is_in(path) and (to != "dzi" or tile_folder(path).is_dir()):
-        return True
-    there = [place for place in (path, tile_folder(path)) if place.exists()] if to == "dzi" else [path]
-    for place in there:
-        if place.exists() and not overwrite and to != "csv":
-            raise OutputExistsError(
-                f"{place} exists and belongs to another input or other settings; replace it with "
-                "--overwrite, or choose another --output"
-            )
-        if place.is_dir() and not (place == tile_folder(path) or (to == "ome-zarr" and _is_zarr(place))):
-            raise OutputExistsError(f"{place} is a folder that wsi-attn did not export; choose another --output")
-        if to == "ome-zarr" and (place / "labels").exists():
-            raise OutputExistsError(f"{place} is a store; choose another --output")
-    return False
-
-
-def _is_zarr(path: Path) -> bool:
-    return (path / "zarr.json").exists()
+    return more
 
 
 def _of(subject: ExportSource, to: Format, config: ExportConfig) -> str:
@@ -173,13 +155,18 @@ def _frame(subject: ExportSource, config: ExportConfig, side: int | None, least:
     return Frame.covering(subject.size0, downsample, downsample)
 
 
-def _table(subject: ExportSource, to: Format, path: Path, *, overwrite: bool) -> dict[str, Any]:
+def _csv(subject: ExportSource, path: Path, *, overwrite: bool) -> dict[str, Any]:
+    _require_values(subject, "csv")
+    rows, data = csv_bytes(subject)
+    with claim(csv_output(data, path), overwrite=overwrite) as found:
+        if found.state is not State.COMPLETE:
+            files.write_bytes(path, data)
+        return {"state": "skipped" if found.state is State.COMPLETE else "written", "rows": rows}
+
+
+def _require_values(subject: ExportSource, to: Format) -> None:
     if not subject.layers:
         raise ExportError(f"{subject.path} has no values; {to} needs a prediction or a store")
-    if to == "parquet":
-        return {"rows": write_parquet(subject, path)}
-    rows, written = write_csv(subject, path, overwrite=overwrite)
-    return {"rows": rows, "state": "written" if written else "skipped"}
 
 
 def _geojson(subject: ExportSource, path: Path, config: ExportConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.errors import MissingExtraError, OutputExistsError
+from wsi_attn.errors import MissingExtraError
 from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
@@ -58,29 +58,14 @@ def columns_of(subject: ExportSource) -> Columns:
     return columns
 
 
-def write_csv(subject: ExportSource, path: Path, *, overwrite: bool = False) -> tuple[int, bool]:
-    """Write the table as CSV atomically; missing values are empty.
-
-    Returns
-    -------
-    The number of rows, and whether the file was written: not if an identical file exists.
-
-    Raises
-    ------
-    OutputExistsError : a different file exists and `overwrite` is not set.
-    """
+def csv_bytes(subject: ExportSource) -> tuple[int, bytes]:
+    """Return the number of rows and the table as CSV; missing values are empty."""
     columns = columns_of(subject)
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows(zip(*(map(_text, values) for values in columns.values()), strict=True))
-    data = text.getvalue().encode()
-    if path.exists() and not overwrite:
-        if path.is_dir() or path.read_bytes() != data:
-            raise OutputExistsError(f"{path} exists and is not this export; replace it with --overwrite")
-        return len(columns["kind"]), False
-    files.write_bytes(path, data)
-    return len(columns["kind"]), True
+    return len(columns["kind"]), text.getvalue().encode()
 
 
 def write_parquet(subject: ExportSource, path: Path) -> int:

@@ -9,9 +9,10 @@ from typing import Any
 
 from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
 from wsi_attn.evaluate.sections import choose_operating_point
-from wsi_attn.inference.report_folder import finished_report, write_report_folder
+from wsi_attn.inference.report_folder import report_output, write_report_folder
 from wsi_attn.models.base import SEGMENTATION
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.outputs.policy import claim
 from wsi_attn.provenance import sha256_of
 from wsi_attn.slide import BatchProgress, no_progress
 from wsi_attn.tasks.classification.cohort import model_record, predict_manifest, report_on
@@ -71,8 +72,21 @@ def evaluate_into(
         "positive": wanted.positive,
         "mc_dropout": config.mc_dropout,
     }
-    if folder is not None and (found := finished_report(folder, inputs, overwrite=overwrite)) is not None:
-        return found, []
+    with claim(report_output(folder, inputs) if folder else None, overwrite=overwrite) as found:
+        if found.finished is not None:
+            return found.finished, []
+        return _evaluate(folder, checkpoints, wanted, config, inputs, progress)
+
+
+def _evaluate(
+    folder: Path | None,
+    checkpoints: Sequence[Checkpoint],
+    wanted: Evaluation,
+    config: PredictConfig,
+    inputs: dict[str, Any],
+    progress: BatchProgress,
+) -> tuple[dict[str, Any], list[WsiAttnError]]:
+    """See `evaluate_into`."""
     if checkpoints[0].spec.task == SEGMENTATION:
         return _segmentation_into(folder, checkpoints[0], wanted, inputs, config.workers, progress)
     point = None

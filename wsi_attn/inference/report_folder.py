@@ -9,35 +9,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wsi_attn.errors import OutputExistsError
 from wsi_attn.evaluate.html import Picture, write_html_report
 from wsi_attn.models.conformal import in_set
 from wsi_attn.outputs import files
+from wsi_attn.outputs.policy import Found, Output, complete, other, same
 from wsi_attn.tasks.classification.cohort import RowPrediction
 from wsi_attn.tasks.classification.slide import uncertainty_of
 
 REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
 
 
-def finished_report(folder: Path, inputs: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
-    """Return the report in `folder` if it has the same `inputs`; None if a report can be written.
+def report_output(folder: Path, inputs: dict[str, Any]) -> Output[dict[str, Any]]:
+    """The folder as an output, which is complete if its report has the same `inputs`."""
 
-    Raises
-    ------
-    OutputExistsError : the folder contains something else and may not be overwritten.
-    """
-    if overwrite or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
-    try:
-        found: dict[str, Any] = json.loads((folder / REPORT).read_text())
-        same = found["inputs"] == json.loads(json.dumps(inputs))
-    except (OSError, ValueError, KeyError, TypeError):
-        raise OutputExistsError(f"{folder} exists and is not a report; use --overwrite or another --report") from None
-    if not same:
-        raise OutputExistsError(
-            f"{folder} contains a report of another model, manifest or setting; use --overwrite or another --report"
+    def inspect() -> Found[dict[str, Any]]:
+        try:
+            found: dict[str, Any] = json.loads((folder / REPORT).read_text())
+            recorded = found["inputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return other("exists and is not a report")
+        return (
+            complete(found)
+            if same(recorded, inputs)
+            else other("contains a report of another model, manifest or setting")
         )
-    return found
+
+    return Output(folder, inspect, option="--report")
 
 
 def write_report_folder(

@@ -89,6 +89,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def empty(folder: Path) -> None:
+    """Make a folder, or delete the content of an existing one; a file at its path is deleted."""
+    if not folder.is_dir():
+        remove(folder)
+        folder.mkdir(parents=True)
+    for entry in folder.iterdir():
+        remove(entry)
+
+
 def remove_leftovers(folder: Path, of: str = "") -> None:
     """Delete the temporary files and folders directly in `folder`, where a killed process left them.
 

@@ -57,6 +57,11 @@ def complete(result: Result) -> Found[Result]:
     return Found(State.COMPLETE, result)
 
 
+def nothing() -> Found[Result]:
+    """Nothing that is worth keeping: the output is written as a new one."""
+    return Found(State.NEW)
+
+
 def unfinished(result: Result | None = None) -> Found[Result]:
     """A part of the wanted output: a run resumes it, or writes it again."""
     return Found(State.UNFINISHED, result)
@@ -81,6 +86,9 @@ class Output(Generic[Result]):
         Further paths of the output.
     option
         The command-line option that names the output.
+    repair
+        Tidies up after a killed run; called with the lock held, before the last inspection. An output that needs it is
+        unfinished.
     protected
         Paths that are not replaced even with `--overwrite` if a function of the path returns a reason, see
         `check_protected`.
@@ -90,6 +98,7 @@ class Output(Generic[Result]):
     inspect: Callable[[], Found[Result]]
     beside: tuple[Path, ...] = ()
     option: str = "--output"
+    repair: Callable[[], None] = lambda: None
     protected: Mapping[Path, Callable[[Path], str]] = field(default_factory=dict)
 
 
@@ -100,10 +109,9 @@ def decide(output: Output[Result], *, overwrite: bool) -> Found[Result]:
     ------
     OutputExistsError : something else is there, and must not be replaced.
     """
-    there = [path for path in (output.path, *output.beside) if os.path.lexists(path)]
-    found: Found[Result] = Found(State.NEW)
-    if there and not overwrite:
-        found = output.inspect()
+    paths = (output.path, *output.beside)
+    there = [path for path in paths if os.path.lexists(path) and not is_empty_folder(path)]
+    found = output.inspect() if there and not overwrite else nothing()
     if found.state is State.OTHER:
         _refuse(there[0], f"{found.reason}; use --overwrite to replace it, or another {output.option}")
     if found.state is not State.COMPLETE:
@@ -130,19 +138,20 @@ def check_protected(protected: Mapping[Path, Callable[[Path], str]], option: str
 
 
 @contextmanager
-def claim(output: Output[Result], *, overwrite: bool) -> Iterator[Found[Result]]:
-    """`decide`, and hold the lock of an output that is to be written.
+def claim(output: Output[Result] | None, *, overwrite: bool) -> Iterator[Found[Result]]:
+    """`decide`, and hold the lock of an output that is to be written; None is an answer that is not written.
 
     Raises
     ------
     OutputBusyError : another process is writing it.
     OutputExistsError : see `decide`.
     """
-    found = decide(output, overwrite=overwrite)
-    if found.state is State.COMPLETE:  # Needs no lock: the folder may be read-only.
+    found = decide(output, overwrite=overwrite) if output else nothing()
+    if output is None or found.state is State.COMPLETE:  # Needs no lock: the folder may be read-only.
         yield found
         return
     with output_lock(output.path):
+        output.repair()
         yield decide(output, overwrite=overwrite)  # Another process may have finished it in between.
 
 
@@ -165,5 +174,5 @@ def differences(recorded: Mapping[str, object], wanted: Mapping[str, object]) ->
 
 
 def is_empty_folder(path: Path) -> bool:
-    """Whether a path is a folder without entries, which a command that fills a folder takes as new."""
+    """Whether a path is a folder without entries, which is as good as nothing."""
     return path.is_dir() and not any(path.iterdir())

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from wsi_attn.errors import OutputExistsError, StoreDamagedError, StoreSchemaError
+from wsi_attn.errors import StoreDamagedError, StoreError, StoreSchemaError
+from wsi_attn.outputs import files
+from wsi_attn.outputs.policy import Found, Output, complete, differences, other, unfinished
 from wsi_attn.paths import printable
 from wsi_attn.provenance import software
 from wsi_attn.scores.scores import parse_names, warm_up
 from wsi_attn.slide import Progress, Slide, SlideInfo
 from wsi_attn.store import schema
+from wsi_attn.store.additions import recover
+from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.create import create_store
+from wsi_attn.store.journal import Journal
 from wsi_attn.store.schema import COMPLETE, WRITING, SourceInfo, StoreMeta, TissueInfo, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.threads import blas_libraries
@@ -24,48 +30,36 @@ from wsi_attn.tiling.levels import plan_levels
 from wsi_attn.tissue.mask import TissueMask
 from wsi_attn.tissue.polygons import read_tissue
 
-ExistingOutput = Literal["nothing", "unfinished", "without grid", "complete"]
 
+def store_output(slide: Slide, output: Path, config: TileConfig) -> Output[StoreMeta]:
+    """The store of a slide as an output: resumed if unfinished, and also if only the grid is missing.
 
-def find_existing(slide: Slide, output: Path, config: TileConfig, *, overwrite: bool) -> ExistingOutput:
-    """Inspect the output path; with `overwrite`, existing content is ignored.
-
-    Raises
-    ------
-    OutputExistsError : the output is not a store of this slide with these parameters.
+    A complete store whose last steps a killed run left out is unfinished, until they are done with the lock held.
     """
-    if overwrite or not (output.exists() or output.is_symlink()):
-        return "nothing"
-    try:
-        meta = read_meta(output)
-    except StoreSchemaError as error:
-        raise _exists(output, _describe(output)) from error
-    except StoreDamagedError as error:
-        raise _exists(output, f"a damaged store ({error})") from error
-    unfinished = meta.state != COMPLETE
-    wanted = config.parameters() if unfinished else config.pixel_parameters()
-    differences = _differences(meta, slide.info, wanted, config)
-    if differences:
-        raise _exists(output, f"a store of {meta.source.name} with {', '.join(differences)}")
-    if unfinished:
-        return "unfinished"
-    with TileStore.open(output) as store:
-        if config.grid not in store.grids():
-            return "without grid"
-        grid = store.grid(config.grid)
-    theirs = {name: getattr(grid, name) for name in config.grid_parameters()}
-    theirs["scores"] = list(grid.scores)
-    differences = _changes(theirs, config.grid_parameters())
-    if differences:
-        raise _exists(
-            output, f"its grid {config.grid!r} has {', '.join(differences)}; --grid NAME adds another", option=True
-        )
-    return "complete"
 
+    def inspect() -> Found[StoreMeta]:
+        try:
+            meta = read_meta(output)
+        except StoreSchemaError:
+            return other(f"exists: {_describe(output)}")
+        except StoreDamagedError as error:
+            return other(f"exists: a damaged store ({error})")
+        wanted = config.pixel_parameters() if meta.state == COMPLETE else config.parameters()
+        if changes := _differences(meta, slide.info, wanted, config):
+            return other(f"exists: a store of {meta.source.name} with {', '.join(changes)}")
+        if meta.state != COMPLETE or (output / schema.JOURNAL_FILE).exists() or meta.addition:
+            return unfinished()
+        with TileStore.open(output) as store:
+            if config.grid not in store.grids():
+                return unfinished(meta)
+            grid = store.grid(config.grid)
+        theirs = {**asdict(grid), "scores": list(grid.scores)}
+        if changes := differences(theirs, config.grid_parameters()):
+            what = f"its grid {config.grid!r} has {', '.join(changes)}"
+            return other(f"exists: {what} (--grid NAME adds another)")
+        return complete(meta)
 
-def _exists(output: Path, what: str, *, option: bool = False) -> OutputExistsError:
-    ways = "choose another --output, or replace it with --overwrite"
-    return OutputExistsError(f"{output} exists: {what}{', or ' + ways if option else '. ' + ways.capitalize()}")
+    return Output(output, inspect, repair=lambda: tidy(output))
 
 
 def _describe(path: Path) -> str:
@@ -81,33 +75,28 @@ def _differences(meta: StoreMeta, info: SlideInfo, wanted: dict[str, Any], confi
         found.append("other pixels (its fingerprint differs)")
     if meta.mpp != info.mpp:
         found.append(f"slide mpp {_pair(meta.mpp)} instead of {_pair(info.mpp)}")
-    theirs = {name: meta.parameters.get(name) for name in wanted}
     if meta.state == COMPLETE and config.grid != meta.parameters.get("grid"):
         # Another grid uses the pixels as they are: it has its own resolution, and only the requested one must agree.
         usual = TileConfig().pixel_parameters()
         wanted = {name: value for name, value in wanted.items() if name != "mpp" and value != usual[name]}
-    return found + _changes(theirs, wanted)
-
-
-def _changes(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    return [f"{name} {theirs[name]} instead of {ours[name]}" for name in sorted(ours) if theirs[name] != ours[name]]
+    return found + differences(meta.parameters, wanted)
 
 
 def _pair(mpp: tuple[float, float] | None) -> str:
     return f"{mpp[0]:g} x {mpp[1]:g}" if mpp else "unknown"
 
 
-def remove_leftovers(output: Path) -> None:
-    """Delete temporary files that an interrupted run left beside and inside the store. Requires its lock."""
-    for entry in output.parent.iterdir():
-        if entry.name.startswith(f".{output.name}.") and entry.name.endswith(".tmp"):
-            shutil.rmtree(entry, ignore_errors=True)
-    if output.is_dir() and (output / schema.GROUP_FILE).exists():
-        for entry in [*output.rglob(".*.tmp"), *output.rglob("*.partial")]:  # the latter are Zarr's
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+def tidy(output: Path) -> None:
+    """Do the last steps that a killed run left out, and delete its temporary files. Requires the lock of the store."""
+    files.remove_leftovers(output.parent, output.name)
+    if not (output / schema.GROUP_FILE).exists():
+        return
+    for entry in [*output.rglob(f".*{files.TEMPORARY}"), *output.rglob("*.partial")]:  # the latter are Zarr's
+        files.remove(entry)
+    with suppress(StoreError):  # The inspection reports the problem.
+        recover(output)
+        if read_meta(output).state == COMPLETE:
+            Journal(FolderBackend(output)).remove()
 
 
 def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) -> TissueMask:

@@ -14,19 +14,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.errors import StoreError
 from wsi_attn.geometry import Mpp, Region
-from wsi_attn.outputs.lock import output_lock
+from wsi_attn.outputs.policy import State, claim
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store import sharding
-from wsi_attn.store.additions import recover, write_root
+from wsi_attn.store.additions import write_root
 from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.journal import Journal
 from wsi_attn.store.schema import COMPLETE, FileInfo, StoreMeta, Unreadable, read_meta
@@ -35,7 +34,7 @@ from wsi_attn.tiling.config import TileConfig, TileSummary
 from wsi_attn.tiling.grids import ScoredGrid, add_grid, chunks_ahead, plan_grid, score_grid
 from wsi_attn.tiling.levels import HALVED, LevelPlan, plan_levels
 from wsi_attn.tiling.pixels import Chunks, blocks_of, copy_chunks, encode_chunks, halved_regions, reader_of
-from wsi_attn.tiling.prepare import find_existing, load_ahead, prepare, remove_leftovers
+from wsi_attn.tiling.prepare import load_ahead, prepare, store_output
 from wsi_attn.tiling.select import (
     chunk_counts,
     grid_origins,
@@ -78,32 +77,24 @@ def tile_slide(
     NotEncodedError : `config.codec` is `passthrough` and the slide's tiles cannot be copied.
     """
     started = time.perf_counter()
-    with output_lock(output):
-        if output.exists() and not overwrite:
-            with suppress(StoreError):  # `find_existing` reports the problem
-                recover(output)
-        found = find_existing(slide, output, config, overwrite=overwrite)
-        remove_leftovers(output)
-        if found != "complete":
-            load_ahead(config)
-        mask = prepare(slide, output, config, progress) if found == "nothing" else None
+    with claim(store_output(slide, output, config), overwrite=overwrite) as found:
+        if found.state is State.COMPLETE:
+            store = TileStore(output, read_meta(output))
+            return _summary(slide, store, store.readable(config.grid), config, "skipped", started)
+        load_ahead(config)
+        mask = prepare(slide, output, config, progress) if found.state is State.NEW else None
         store = TileStore(output, read_meta(output))
         mask = mask or stored_tissue(store)
-        if found in ("complete", "without grid"):
-            Journal(FolderBackend(output)).remove()  # the last run may have stopped between its last two steps
-        if found == "complete":
-            readable = store.readable(config.grid)
-        else:
-            with _pool(config.threads()) as pool:
-                scored = None
-                if found != "without grid":
-                    store, scored = _write_pixels(slide, store, mask, config, pool, progress)
-                added = add_grid(store, mask, config, pool, progress, scored)
-                readable = added.readable
-                if found != "without grid":
-                    _mark_complete(store, added.files)
-    states = {"complete": "skipped", "unfinished": "resumed", "without grid": "added", "nothing": "written"}
-    return _summary(slide, store, readable, config, states[found], started)
+        has_pixels = found.result is not None
+        with _pool(config.threads()) as pool:
+            scored = None
+            if not has_pixels:
+                store, scored = _write_pixels(slide, store, mask, config, pool, progress)
+            added = add_grid(store, mask, config, pool, progress, scored)
+            if not has_pixels:
+                _mark_complete(store, added.files)
+        state = "written" if found.state is State.NEW else "added" if has_pixels else "resumed"
+        return _summary(slide, store, added.readable, config, state, started)
 
 
 @contextmanager

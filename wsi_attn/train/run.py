@@ -20,7 +20,7 @@ from wsi_attn.data.appearance import describe_appearance, fit_appearance
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.splits import with_validation
-from wsi_attn.errors import ManifestError, OutputExistsError
+from wsi_attn.errors import ManifestError
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.base import SlideModel
@@ -30,6 +30,7 @@ from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import plain_config
 from wsi_attn.outputs import files
 from wsi_attn.outputs.lock import output_lock
+from wsi_attn.outputs.policy import Found, Output, State, complete, decide, nothing, other, same, unfinished
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.slide import Progress, no_progress
 from wsi_attn.tasks.classification.class_losses import effective_number_weights
@@ -338,30 +339,30 @@ def claim_together(fabric: Fabric, run: Path, settings: dict[str, Any], *, overw
 
 def _claim(run: Path, settings: dict[str, Any], *, overwrite: bool) -> str:
     """Claim the run folder; return "trained" for a new run, "resumed", or "skipped" if it is complete."""
-    if overwrite and run.exists():
-        shutil.rmtree(run) if run.is_dir() else run.unlink()
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
-        run.mkdir(parents=True, exist_ok=True)
-        files.write_json(run / RUN, settings)
-        return "trained"
-    try:
-        found = json.loads((run / RUN).read_text())
-    except (OSError, ValueError):
-        raise OutputExistsError(
-            f"{run} exists and is not a training run; choose another folder or add --overwrite"
-        ) from None
-    if found != json.loads(json.dumps(settings)):  # as in the file, where tuples are lists
-        if _has_nothing(run, found):
-            files.write_json(run / RUN, settings)
-            return "trained"
-        raise OutputExistsError(
-            f"{run} contains a run with other settings or data; choose another folder or add --overwrite"
-        )
-    if (run / METRICS).is_file():
+    state = decide(run_output(run, settings), overwrite=overwrite).state
+    if state is State.COMPLETE:
         return "skipped"
-    for leftover in run.glob(".*.tmp"):  # of an interrupted write
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    return "resumed"
+    if state is State.UNFINISHED:
+        files.remove_leftovers(run)
+        return "resumed"
+    files.empty(run)
+    files.write_json(run / RUN, settings)  # Written first: it says what the run would be.
+    return "trained"
+
+
+def run_output(run: Path, settings: dict[str, Any]) -> Output[Path]:
+    """The run folder as an output: resumed if its settings are equal, complete with its metrics."""
+
+    def inspect() -> Found[Path]:
+        try:
+            found = json.loads((run / RUN).read_text())
+        except (OSError, ValueError):
+            return other("exists and is not a training run")
+        if not same(found, settings):
+            return nothing() if _has_nothing(run, found) else other("contains a run with other settings or data")
+        return complete(run) if (run / METRICS).is_file() else unfinished()
+
+    return Output(run, inspect)
 
 
 def _has_nothing(run: Path, found: Any) -> bool:
