@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from wsi_attn.export.source import ExportSource
     from wsi_attn.heatmaps.appearance import Mode
     from wsi_attn.models.checkpoint import Checkpoint
-    from wsi_attn.tasks.classification.slide import PredictConfig
+    from wsi_attn.tasks.classification.config import PredictConfig
     from wsi_attn.tasks.config import TrainConfig
-    from wsi_attn.tasks.segmentation.slide import SegmentConfig
+    from wsi_attn.tasks.segmentation.config import SegmentConfig
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tissue.mask import TissueMask
 
@@ -156,7 +156,7 @@ def predict_slide(
     model
         A model of `load_model`, or its name or folder; load it once to predict many slides.
     config
-        `wsi_attn.tasks.classification.slide.PredictConfig`: coverage, exhaustive maps, dropout.
+        `wsi_attn.tasks.classification.config.PredictConfig`: coverage, exhaustive maps, dropout.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def predict_slide(
     ModelMismatchError, MissingMppError, TissueError : the model cannot be applied to the slide.
     """
     from wsi_attn.tasks.base import inference_of
-    from wsi_attn.tasks.classification.slide import PredictConfig
+    from wsi_attn.tasks.classification.config import PredictConfig
 
     inference = inference_of(_loaded(model), config or PredictConfig())
     with _opened(slide) as source:
@@ -200,7 +200,7 @@ def segment_slide(
     """
     from wsi_attn.outputs.policy import claim
     from wsi_attn.tasks.base import inference_of
-    from wsi_attn.tasks.segmentation.slide import SegmentConfig
+    from wsi_attn.tasks.segmentation.config import SegmentConfig
 
     inference = inference_of(_loaded(model), config or SegmentConfig())
     with _opened(slide) as source, claim(inference.output(source, Path(output)), overwrite=overwrite) as found:
@@ -235,7 +235,7 @@ def train(
     ManifestError : the manifest is invalid.
     OutputExistsError : the folder contains another run and `overwrite` is not set.
     """
-    from wsi_attn.models.base import SEGMENTATION
+    from wsi_attn.models.configs import SEGMENTATION
     from wsi_attn.models.systems import task_of
     from wsi_attn.tasks.config import TrainConfig
     from wsi_attn.train.run import train as train_classifier
@@ -276,9 +276,9 @@ def evaluate(
     ------
     ManifestError : there are no such rows, or none of them can be predicted.
     """
-    from wsi_attn.models.base import SEGMENTATION
+    from wsi_attn.models.configs import SEGMENTATION
     from wsi_attn.tasks.classification.cohort import evaluate_manifest
-    from wsi_attn.tasks.classification.slide import PredictConfig
+    from wsi_attn.tasks.classification.config import PredictConfig
     from wsi_attn.tasks.segmentation.evaluation import evaluate_manifest as evaluate_segmentation
 
     named = [_loaded(folder) for folder in find_models(str(model))] if isinstance(model, str | Path) else [model]

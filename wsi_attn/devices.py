@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from wsi_attn.errors import UsageError
+from wsi_attn.options import Option
 
 AUTO = "auto"
 """CUDA if available, otherwise the CPU."""
 
 NAMES = (AUTO, "cpu", "cuda")
 """What is usually asked for; `cuda:N` and a number are accepted as well."""
+
+
+DEVICE = Option(
+    "auto, cpu, cuda or cuda:N. auto uses CUDA if available. A number N means cuda:N, or cpu without a CUDA device; "
+    "-1 means cpu.",
+    aliases=("--gpus",),
+    suggestions=lambda: NAMES,
+)
+"""The option."""
 
 
 def resolve_device(device: str) -> str:

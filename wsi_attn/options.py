@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -157,10 +156,18 @@ class OptionField:
             raise UsageError(f"{self.flag} takes {error}, not {text!r}") from error
 
 
-@cache
-def option_fields(config: Hashable) -> dict[str, OptionField]:
+_FOUND: dict[type, dict[str, OptionField]] = {}
+
+
+def option_fields(config: type) -> Mapping[str, OptionField]:
     """The fields of a dataclass that are options, by name, in their order."""
-    if not isinstance(config, type) or not is_dataclass(config):
+    if config not in _FOUND:
+        _FOUND[config] = _option_fields(config)
+    return _FOUND[config]
+
+
+def _option_fields(config: type) -> dict[str, OptionField]:
+    if not is_dataclass(config):
         raise TypeError(f"{config} is not a dataclass")
     hints = get_type_hints(config, include_extras=True)
     found = {}
@@ -187,7 +194,7 @@ def check_fields(config: object) -> None:
     UsageError : a value is out of range; the message names option, value and range.
     UnknownNameError : a value is none of the choices.
     """
-    for name, field in option_fields(type(config)).items():  # type: ignore[arg-type]
+    for name, field in option_fields(type(config)).items():
         field.check(getattr(config, name))
 
 

@@ -28,8 +28,9 @@ from wsi_attn.data.large import is_large, make_large_bag
 from wsi_attn.data.sources import SlidePatches, open_source
 from wsi_attn.models.checkpoint import load_checkpoint
 from wsi_attn.models.zoo import DEFAULT, find_model
+from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import BLOCK_TILES, MIN_TISSUE, score_tiles
-from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide, tissue_coverage
+from wsi_attn.tasks.classification.slide import predict_slide, tissue_coverage
 
 
 class CountedSlide:

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from tests.cli.runner import Result, in_process
-from wsi_attn.models.base import SEGMENTATION, BagBatch
+from wsi_attn.models.base import BagBatch
 from wsi_attn.models.checkpoint import save_checkpoint
+from wsi_attn.models.configs import SEGMENTATION
 from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig
 from wsi_attn.models.spec import ModelSpec
 
@@ -161,7 +162,7 @@ def test_losses_and_resampling_go_with_it(wsi_attn: Run, manifest: Path, tmp_pat
         (("--care", "boxes", "--rare-classes", "common"), 3, "m.csv, --care: no training row of common has boxes"),
         (("--care", "segmentation"), 2, "segmentation model"),
         (("--loss", "focus"), 2, "focal"),
-        (("--loss", "focal", "--model", "joint-segmentation"), 2, "--model joint-segmentation has no --loss"),
+        (("--loss", "focal", "--model", "joint-segmentation"), 2, "--model joint-segmentation has no option --loss"),
         (("--resample", "all"), 2, "balanced"),
     ],
 )

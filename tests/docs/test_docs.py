@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.core import TyperCommand
 
 from wsi_attn.cli.app import app
-from wsi_attn.cli.command import HELP
+from wsi_attn.cli.command import HELP, Command, write_sections
+from wsi_attn.cli.train import TrainCommand
 from wsi_attn.errors import ExitCode
+from wsi_attn.models.configs import CONFIGS
 from wsi_attn.store.records import json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -86,12 +87,12 @@ All commands that compute accept `--threads N`; see [performance.md](performance
 """
 
 
-def commands() -> list[tuple[str, TyperCommand]]:
+def commands() -> list[tuple[str, Command]]:
     """Every command with its full name, groups' members after the group."""
     root = app
     found = []
 
-    def walk(name: str, command: TyperCommand) -> None:
+    def walk(name: str, command: Command) -> None:
         members = getattr(command, "commands", {})
         if not members:
             found.append((name, command))
@@ -110,6 +111,12 @@ def reference() -> str:
             command, info_name=name, terminal_width=100, max_content_width=100, help_option_names=list(HELP)
         )
         parts.append(f"## `{name}`\n\n```\n{command.get_help(context)}\n```\n")
+        if isinstance(command, TrainCommand):
+            for system in CONFIGS.built_in:
+                formatter = context.make_formatter()
+                write_sections(context, formatter, command.own(system))
+                shown = formatter.getvalue().strip("\n")
+                parts.append(f"### `{name} --model {system}`\n\n```\n{shown}\n```\n")
     return "\n".join(parts)
 
 
@@ -123,7 +130,7 @@ def test_reference_is_what_the_program_says() -> None:
 def test_every_option_has_help() -> None:
     for name, command in commands():
         assert command.help, name
-        for parameter in command.params:
+        for parameter in command.made().params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
 
 
@@ -154,7 +161,7 @@ def test_readme_shows_every_command() -> None:
 
 
 def test_readme_commands_use_known_options() -> None:
-    known = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
+    known = {option for _, command in commands() for parameter in command.made().params for option in parameter.opts}
     known |= {"--version", "-V", "--config", "--log-file", "--help", "-h", "--install-completion", "--show-completion"}
     for page in PAGES:
         for line in re.findall(r"^(?:find .* \| )?wsi-attn .*$", page.read_text(), re.MULTILINE):

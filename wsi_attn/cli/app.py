@@ -47,7 +47,7 @@ COMMANDS = (
     Command("tile", tile.tile),
     Command("verify", verify.verify),
     Command("boxes", boxes.boxes),
-    Command("train", train.train),
+    train.TrainCommand(),
     Command("evaluate", evaluate.evaluate),
     Command("predict", predict.predict),
     Command("segment", segment.segment),

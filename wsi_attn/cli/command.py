@@ -47,6 +47,10 @@ class Command(TyperCommand):
         self.params = self.made(ctx).params
         return super().get_params(ctx)
 
+    def shown(self, ctx: Any) -> list[Any]:
+        """Return the parameters in the help."""
+        return self.get_params(ctx)
+
     def invoke(self, ctx: Any) -> Any:
         """Call the function."""
         return ctx.invoke(self.made(ctx).call, **ctx.params)
@@ -69,17 +73,22 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections; called by `--help`."""
-        sections: dict[str, list[tuple[str, str]]] = {ARGUMENTS: [], OPTIONS: []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                other = ARGUMENTS if parameter.param_type_name == "argument" else OPTIONS
-                panel = getattr(parameter, "rich_help_panel", None) or other
-                sections.setdefault(panel, []).append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+        write_sections(ctx, formatter, self.shown(ctx))
+
+
+def write_sections(ctx: Any, formatter: Any, parameters: Iterable[Any]) -> None:
+    """Write the help of parameters, one section per panel, in order of first occurrence."""
+    sections: dict[str, list[tuple[str, str]]] = {ARGUMENTS: [], OPTIONS: []}
+    for parameter in parameters:
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            other = ARGUMENTS if parameter.param_type_name == "argument" else OPTIONS
+            panel = getattr(parameter, "rich_help_panel", None) or other
+            sections.setdefault(panel, []).append(record)
+    for title, records in sections.items():
+        if records:
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 class Group(TyperGroup):

@@ -5,26 +5,20 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from wsi_attn.cli.options import Machine, Write, folder
 from wsi_attn.cli.output import Console, data, data_json, interval
-from wsi_attn.cli.typed_options import (
-    Debug,
-    Device,
-    Json,
-    McDropout,
-    Overwrite,
-    Quiet,
-    Seed,
-    Threads,
-    check_folder_option,
-)
-from wsi_attn.devices import resolve_device
-from wsi_attn.errors import ExitCode, UsageError
+from wsi_attn.cli.parameters import Only
+from wsi_attn.errors import ExitCode
+from wsi_attn.inference.config import EvaluateConfig, Evaluation
 from wsi_attn.models.zoo import find_models
+from wsi_attn.options import Option
+from wsi_attn.tasks.classification.config import PredictConfig
 
 Model = Annotated[
     str,
@@ -33,62 +27,46 @@ Model = Annotated[
     ),
 ]
 Manifest = Annotated[Path, typer.Argument(help="CSV manifest with the columns path, label and split.")]
-Split = Annotated[str, typer.Option("--split", help="Rows to evaluate: train, val, test or all.")]
-Sensitivity = Annotated[
-    float | None,
-    typer.Option(
-        "--sensitivity",
-        help="Target sensitivity of --positive, above 0 and at most 1; the threshold comes from the validation set.",
-    ),
-]
-Positive = Annotated[str | None, typer.Option("--positive", metavar="LABEL", help="Positive label for --sensitivity.")]
-Report = Annotated[
-    Path | None,
-    typer.Option(
-        "--report",
-        metavar="FOLDER",
-        callback=check_folder_option,
-        help="Folder for report.html, report.json and predictions.csv.",
-    ),
-]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the report goes."""
+
+    report: Annotated[
+        Path | None,
+        Option("Folder for report.html, report.json and predictions.csv.", metavar="FOLDER", check=folder),
+    ] = None
 
 
 def evaluate(
     model: Model,
     manifest: Manifest,
-    split: Split = "test",
-    sensitivity: Sensitivity = None,
-    positive: Positive = None,
-    mc_dropout: McDropout = 0,
-    report: Report = None,
-    overwrite: Overwrite = False,
-    seed: Seed = 0,
-    json: Json = False,
-    device: Device = "auto",
-    threads: Threads = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    settings: EvaluateConfig,
+    passes: Annotated[PredictConfig, Only(("mc_dropout",))],
+    target: Target,
+    machine: Machine,
+    write: Write,
 ) -> None:
     """Evaluate the predictions of a model against the labels of a manifest; confidence intervals resample patients."""
-    if (sensitivity is None) != (positive is None):
-        raise UsageError("--sensitivity and --positive must be used together")
-    folders = find_models(model)
-    from wsi_attn.inference.evaluation import Evaluation, evaluate_into
+    folders, report = find_models(model), target.report
+    from wsi_attn.inference.evaluation import evaluate_into
     from wsi_attn.models.checkpoint import load_checkpoint
-    from wsi_attn.tasks.classification.slide import PredictConfig
 
-    console = Console(quiet=quiet)
-    wanted = Evaluation(manifest, split, seed, sensitivity, positive, shlex.join(["wsi-attn", *sys.argv[1:]]))
+    console = Console(quiet=write.quiet)
+    wanted = Evaluation(manifest, settings, shlex.join(["wsi-attn", *sys.argv[1:]]))
+    config = replace(passes, allow_out_of_distribution=True, seed=settings.seed)
     with console.progress("evaluate") as progress:
-        place = resolve_device(device)
+        place = machine.resolve()
         checkpoints = [load_checkpoint(folder, place) for folder in folders]
-        config = PredictConfig(allow_out_of_distribution=True, mc_dropout=mc_dropout, seed=seed)
-        found, failures = evaluate_into(report, checkpoints, wanted, config, overwrite=overwrite, progress=progress)
+        found, failures = evaluate_into(
+            report, checkpoints, wanted, config, overwrite=write.overwrite, progress=progress
+        )
     for error in failures:
         console.fail(error)
     if report is not None:
         console.info(f"report: {report / 'report.html'}")
-    data_json(found) if json else data("\n".join(as_text(found)))
+    data_json(found) if write.json else data("\n".join(as_text(found)))
     raise typer.Exit(ExitCode.SOME_FAILED if found["unanswered"] else ExitCode.DONE)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_attn.devices import AUTO, NAMES, resolve_device
+from wsi_attn.devices import AUTO, DEVICE, resolve_device
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Mpp
 from wsi_attn.options import Option
@@ -114,14 +114,6 @@ class PixelSize:
             parse=pixel_size,
         ),
     ] = None
-
-
-DEVICE = Option(
-    "auto, cpu, cuda or cuda:N. auto uses CUDA if available. A number N means cuda:N, or cpu without a CUDA device; "
-    "-1 means cpu.",
-    aliases=("--gpus",),
-    suggestions=lambda: NAMES,
-)
 
 
 @dataclass(frozen=True)

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
 from wsi_attn.evaluate.sections import choose_operating_point
+from wsi_attn.inference.config import Evaluation
 from wsi_attn.inference.report_folder import report_output, write_report_folder
-from wsi_attn.models.base import SEGMENTATION
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.configs import SEGMENTATION
 from wsi_attn.outputs.policy import claim
 from wsi_attn.provenance import sha256_of
 from wsi_attn.slide import BatchProgress, no_progress
 from wsi_attn.tasks.classification.cohort import model_record, predict_manifest, report_on
-from wsi_attn.tasks.classification.slide import PredictConfig
+from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.uncertain import uncertain_pictures
 from wsi_attn.tasks.segmentation.evaluation import evaluate_manifest, write_folder
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Evaluation settings: the rows, the seed of the resampling, and an optional operating point."""
-
-    manifest: Path
-    split: str = "test"
-    seed: int = 0
-    sensitivity: float | None = None
-    positive: str | None = None
-    command: str = ""
 
 
 def evaluate_into(
@@ -66,10 +54,10 @@ def evaluate_into(
     inputs = {
         "model_sha256": model_record(checkpoints)["sha256"],
         "manifest_sha256": sha256_of(wanted.manifest),
-        "split": wanted.split,
-        "seed": wanted.seed,
-        "sensitivity": wanted.sensitivity,
-        "positive": wanted.positive,
+        "split": wanted.config.split,
+        "seed": wanted.config.seed,
+        "sensitivity": wanted.config.sensitivity,
+        "positive": wanted.config.positive,
         "mc_dropout": config.mc_dropout,
     }
     with claim(report_output(folder, inputs) if folder else None, overwrite=overwrite) as found:
@@ -90,17 +78,19 @@ def _evaluate(
     if checkpoints[0].spec.task == SEGMENTATION:
         return _segmentation_into(folder, checkpoints[0], wanted, inputs, config.workers, progress)
     point = None
-    if wanted.positive is not None and wanted.sensitivity is not None:
+    if wanted.config.positive is not None and wanted.config.sensitivity is not None:
         calibrations = [checkpoint.spec.calibration for checkpoint in checkpoints]
-        point = choose_operating_point(calibrations, checkpoints[0].spec.labels, wanted.positive, wanted.sensitivity)
-    answers, failures = predict_manifest(checkpoints, wanted.manifest, wanted.split, config, progress)
+        point = choose_operating_point(
+            calibrations, checkpoints[0].spec.labels, wanted.config.positive, wanted.config.sensitivity
+        )
+    answers, failures = predict_manifest(checkpoints, wanted.manifest, wanted.config.split, config, progress)
     progress(0, 1, "computing metrics")
     report = report_on(
         answers,
         failures,
         checkpoints,
-        split=wanted.split,
-        seed=wanted.seed,
+        split=wanted.config.split,
+        seed=wanted.config.seed,
         command=wanted.command,
         operating_point=point,
         passes=config.mc_dropout,
@@ -121,13 +111,13 @@ def _segmentation_into(
     progress: BatchProgress,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
     """Evaluate a segmentation model; see `segment.evaluation`."""
-    if wanted.positive is not None:
+    if wanted.config.positive is not None:
         raise UsageError(f"{checkpoint.name} is a segmentation model and has no operating point; remove --sensitivity")
     report, found, failures = evaluate_manifest(
         checkpoint,
         wanted.manifest,
-        wanted.split,
-        seed=wanted.seed,
+        wanted.config.split,
+        seed=wanted.config.seed,
         command=wanted.command,
         workers=workers,
         progress=progress,

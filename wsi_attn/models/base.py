@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_attn.errors import UsageError
+from wsi_attn.models.configs import CLASSIFICATION
 from wsi_attn.slide import Progress, UInt8Array, no_progress
-
-CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
-"""What a system is for."""
 
 
 class PatchSource(Protocol):

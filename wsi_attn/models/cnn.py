@@ -15,7 +15,7 @@ does not weight them. The reported attention is uniform over the cells of (2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,29 +23,8 @@ from torch.nn import functional
 
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
+from wsi_attn.models.configs.cnn import CnnConfig
 from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
-
-
-@dataclass(frozen=True)
-class CnnConfig:
-    """Configuration of the network."""
-
-    classes: int
-    """Number of labels."""
-    coarse_factor: int = 8
-    """High-resolution pixels per pixel of the view, along a side."""
-    coarse_widths: tuple[int, ...] = (24, 48, 96)
-    """Channels of phi; its stride is 2 to the power of their number."""
-    dropout: float = 0.25
-    """Dropout on the pooled features."""
-    smoothing: float = 0.0
-    """Deviation, in pixels, of a Gaussian over every view."""
-    backbone: str = "small"
-    """Network phi: "small" or "timm:NAME"."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Channel means of the input, 0 to 1."""
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    """Channel deviations of the input."""
 
 
 class Cnn(SlideModel):

@@ -56,109 +56,18 @@ by the global head and by (7, 8). `sampling="uniform"` draws the places of (5a) 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attn.errors import UsageError
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
+from wsi_attn.models.configs.deep_attention import DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid, Instances, Sample, Selection, Threshold, TopK, read_instances
 from wsi_attn.nn.attention import GatedAttention, masked_log_softmax, masked_softmax
 from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
 from wsi_attn.nn.selection import TopCells
-from wsi_attn.registry import unknown_name
-
-CHOICES = {
-    "selection": ("top-k", "threshold", "sample"),
-    "branches": ("both", "global", "local"),
-    "sampling": ("attention", "uniform"),
-}
-"""What the options of these names may be."""
-
-
-@dataclass(frozen=True)
-class DeepAttentionConfig:
-    """Everything that rebuilds the network."""
-
-    classes: int
-    """Number of labels."""
-    coarse_factor: int = 8
-    """High-resolution pixels per pixel of the coarse view, along a side."""
-    patch_size: int = 128
-    """Side of a key instance in high-resolution pixels."""
-    instances: int = 8
-    """K, most key instances that are read."""
-    focus: int = 64
-    """M, cells that the global feature is taken from."""
-    coarse_widths: tuple[int, ...] = (24, 48, 96)
-    """Channels of phi; its stride is 2 to the power of their number."""
-    patch_widths: tuple[int, ...] = (24, 48, 96, 160)
-    """Channels of psi."""
-    hidden: int = 64
-    """L, hidden units of the gates."""
-    dropout: float = 0.25
-    """Dropout on the features before each head."""
-    spacing: float = 0.75
-    """Distance between two instances of "top-k", as a share of the patch side."""
-    exploration: float = 1.0
-    """Scale of the Gumbel noise that draws instances of "top-k" while training; 0 takes the strongest."""
-    global_weight: float = 0.5
-    """lambda_g of (10)."""
-    instance_weight: float = 0.5
-    """lambda_i of (10)."""
-    entropy_weight: float = 0.01
-    """lambda_e of (10); keeps the attention from collapsing onto one cell early."""
-    guidance_weight: float = 0.0
-    """lambda_t; by how much the coarse attention learns from the weights of the patches."""
-    smoothing: float = 0.0
-    """Deviation, in pixels, of a Gaussian over every view and patch; for input sharper than the training images."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Channel means of the input, 0 to 1."""
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    """Channel deviations of the input."""
-    selection: str = "top-k"
-    """How key instances are chosen: "top-k", "threshold" or "sample"."""
-    threshold: float = 0.5
-    """tau of the selection "threshold", on the map scaled to 0 to 1."""
-    heads: int = 1
-    """J, attention maps."""
-    gated: bool = True
-    """Whether the sigmoid gate is in (2)."""
-    branches: str = "both"
-    """What is fused: "both", "global" (no patch is read) or "local" (z is left out of the fusion)."""
-    sampling: str = "attention"
-    """What instances are drawn by: "attention", or "uniform" over the valid cells."""
-    backbone: str = "small"
-    """Network of the coarse view, phi: "small" or "timm:NAME"."""
-    patch_backbone: str = "small"
-    """Network of the patches, psi: "small" or "timm:NAME"."""
-    coupling: bool = False
-    """Whether an instance of "threshold" is multiplied by its attention, (7c)."""
-    attention_smoothing: float = 1e-4
-    """s of (5b), share of the attention that "sample" spreads evenly."""
-
-    def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
-
-        Raises
-        ------
-        UnknownNameError : a choice that there is not.
-        UsageError : a number out of range, or a combination that means nothing.
-        """
-        for option, known in CHOICES.items():
-            if getattr(self, option) not in known:
-                raise unknown_name(option, getattr(self, option), known)
-        if not 0 < self.threshold <= 1:
-            raise UsageError(f"threshold is {self.threshold:g}; it must be above 0 and at most 1")
-        if not 0 <= self.attention_smoothing < 1:
-            raise UsageError(f"attention_smoothing is {self.attention_smoothing:g}; it must be from 0 to below 1")
-        if min(self.heads, self.instances, self.focus) < 1:
-            raise UsageError("heads, instances and focus must be at least 1")
-        if self.selection == "threshold" and self.sampling == "uniform":
-            raise UsageError("--selection threshold does not sample; use --uniform-sampling with top-k or sample")
 
 
 def selection_of(config: DeepAttentionConfig) -> Selection:

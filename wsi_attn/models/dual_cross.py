@@ -28,7 +28,7 @@ F = E or F = R.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,72 +38,14 @@ from torch.nn import functional
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise, allowed_cells, views
+from wsi_attn.models.configs.dual_cross import OURS, PUBLISHED, DualCrossConfig
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.backbones import build_backbone, timm_is_here
 from wsi_attn.nn.cross_attention import TwoWay
 from wsi_attn.nn.refine import Refine, masked_mean
-from wsi_attn.registry import unknown_name
-
-FUSIONS = ("cross", "concat", "first", "second")
-"""How the two networks become one; see the equations."""
 
 FINE, COARSE = 8, 16
 """Strides of the two levels."""
-
-PUBLISHED = ("timm:efficientnet_b4", "timm:resnet34")
-"""The networks of the paper."""
-
-OURS = ("small", "small-vgg")
-"""What stands for them where timm is not installed."""
-
-
-@dataclass(frozen=True)
-class DualCrossConfig:
-    """Everything that rebuilds the network."""
-
-    classes: int
-    """Number of labels."""
-    coarse_factor: int = 1
-    """High-resolution pixels per pixel of the view, along a side."""
-    fusion: str = "cross"
-    """One of `FUSIONS`."""
-    widths: tuple[int, int] = (128, 256)
-    """Features of the levels of stride 8 and 16."""
-    heads: int = 4
-    """Of the cross-attention."""
-    most_keys: int = 256
-    """Bound of the keys of a map."""
-    fused_width: int = 512
-    """Channels of G."""
-    hidden: int = 256
-    """Units of (7)."""
-    dropout: float = 0.3
-    """Both dropouts of (7)."""
-    coarse_widths: tuple[int, ...] = (24, 48, 96, 160)
-    """Channels of small networks; four or more, so that they have the strides 8 and 16."""
-    smoothing: float = 0.0
-    """Deviation, in pixels, of a Gaussian over every view."""
-    backbone: str = "small"
-    """First network: built-in or "timm:NAME"."""
-    second_backbone: str = "small-vgg"
-    """Second network."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Channel means of the input, 0 to 1."""
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    """Channel deviations of the input."""
-
-    def __post_init__(self) -> None:
-        """Validate the configuration.
-
-        Raises
-        ------
-        UnknownNameError : unknown fusion.
-        UsageError : heads that do not divide the widths.
-        """
-        if self.fusion not in FUSIONS:
-            raise unknown_name("fusion", self.fusion, FUSIONS)
-        if any(width % self.heads for width in self.widths):
-            raise UsageError(f"{self.heads} heads do not divide the widths {self.widths[0]} and {self.widths[1]}")
 
 
 class Level(nn.Module):

@@ -31,7 +31,7 @@ prediction. The scale of m and of the first layer of f can cancel, so only the o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,10 +41,10 @@ from torch.nn import functional
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, TrainingImages, without_patches
 from wsi_attn.models.coarse import Normalise, views
+from wsi_attn.models.configs.global_spatial import GlobalSpatialConfig
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.backbones import build_backbone
-from wsi_attn.nn.global_map import KINDS, GlobalMap
-from wsi_attn.registry import unknown_name
+from wsi_attn.nn.global_map import GlobalMap
 from wsi_attn.slide import UInt8Array
 
 CELL = 4
@@ -61,61 +61,6 @@ ALIGNMENT_SIDE = 16
 
 STRIP = 256
 """Rows of a large view that are averaged at a time."""
-
-
-@dataclass(frozen=True)
-class GlobalSpatialConfig:
-    """Everything that rebuilds the network."""
-
-    classes: int
-    """Number of labels."""
-    coarse_factor: int = 1
-    """High-resolution pixels per pixel of the view, along a side, before it is resized."""
-    view_size: int = 224
-    """Side that every view is resized to; a multiple of the network's stride."""
-    map_by: str = "anchor"
-    """What the map is learned from: "anchor", "batch", "free", or "none"."""
-    map_after: int = 0
-    """Stage of the network whose output is weighed; 0 weighs the image."""
-    residual: bool = False
-    """Whether (3) is X (1 + m)."""
-    anchors: int = 128
-    """Most images that "anchor" looks at, where there are more than twice as many."""
-    map_hidden: int = 64
-    """Hidden units of g; 0 makes it linear."""
-    map_side: int = 1
-    """Side of the first convolution of g: 1 looks at the pixel alone."""
-    map_bias: float = 2.0
-    """First bias of g."""
-    freeze: float = 0.2
-    """Share of the epochs, at the end, in which the map stays as it is."""
-    coarse_widths: tuple[int, ...] = (24, 48, 96)
-    """Channels of a small network; its stride is 2 to the power of their number."""
-    dropout: float = 0.25
-    """Dropout on the pooled features."""
-    smoothing: float = 0.0
-    """Deviation, in pixels, of a Gaussian over every view."""
-    backbone: str = "small"
-    """Network f: "small", "small-vgg", "small-googlenet", "small-resnet", "small-densenet" or "timm:NAME"."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Channel means of the input, 0 to 1."""
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    """Channel deviations of the input."""
-
-    def __post_init__(self) -> None:
-        """Validate the configuration.
-
-        Raises
-        ------
-        UnknownNameError : unknown `map_by`.
-        UsageError : a number out of range.
-        """
-        if self.map_by not in KINDS:
-            raise unknown_name("way to learn the map", self.map_by, KINDS)
-        if not 0 <= self.freeze < 1:
-            raise UsageError(f"--map-freeze is {self.freeze:g}; it must be from 0 to below 1")
-        if self.map_side % 2 == 0 or self.map_side < 1 or self.map_hidden < 0 or self.anchors < 1:
-            raise UsageError("the side of the map's classifier must be odd, its units at least 0, anchors at least 1")
 
 
 class GlobalSpatial(SlideModel):

@@ -17,7 +17,6 @@ The slide-level logits are the logarithms of the class shares among the pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,10 +25,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel, SlideOutput, without_patches
+from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise
+from wsi_attn.models.configs import SEGMENTATION
+from wsi_attn.models.configs.joint_segmentation import JointSegmentationConfig
 from wsi_attn.nn.backbones import SMALL, pretrained_file
-from wsi_attn.nn.dense_unet import STRIDE, DenseUNet, layout_of
+from wsi_attn.nn.dense_unet import DenseUNet, layout_of
 from wsi_attn.nn.joint_attention import NONE, JointAttention
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,42 +38,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 UNLABELLED = -1
 """Label of a pixel that counts for nothing."""
-
-
-@dataclass(frozen=True)
-class JointSegmentationConfig:
-    """Everything that rebuilds the network.
-
-    Raises
-    ------
-    UsageError : a crop that is not a multiple of the network's stride, or a coarse factor.
-    """
-
-    classes: int
-    """Number of classes, the background first."""
-    coarse_factor: int = 1
-    """1: the network sees the high resolution itself."""
-    attention: str = "joint"
-    """One of `nn.joint_attention.ATTENTIONS`."""
-    heads: int = 1
-    """Attention maps of the self part."""
-    backbone: str = "small"
-    """Sizes of the DenseUNet, one of `nn.dense_unet.LAYOUTS`."""
-    dropout: float = 0.1
-    """Dropout of whole channels before the head."""
-    crop: int = 256
-    """Side of the squares that it is trained on, and by default of the tiles of a slide: self-attention over more
-    positions than in training is flatter than in training."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Channel means of the input, 0 to 1."""
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    """Channel deviations of the input."""
-
-    def __post_init__(self) -> None:
-        if self.crop < STRIDE or self.crop % STRIDE:
-            raise UsageError(f"--crop {self.crop}: must be a multiple of {STRIDE}")
-        if self.coarse_factor != 1:
-            raise UsageError("--model joint-segmentation has no option --coarse-factor; set the resolution with --mpp")
 
 
 class JointSegmentation(SlideModel):

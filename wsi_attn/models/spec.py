@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 
 import msgspec
 
-from wsi_attn.models.base import CLASSIFICATION
 from wsi_attn.models.calibration import Calibration
+from wsi_attn.models.configs import CLASSIFICATION
 
 
 @dataclass(frozen=True)

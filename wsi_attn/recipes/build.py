@@ -24,7 +24,7 @@ from wsi_attn.recipes.hot_spots import hot_spot_quality
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import BatchProgress, no_progress
 from wsi_attn.tasks.classification.cohort import evaluate_manifest
-from wsi_attn.tasks.classification.slide import PredictConfig
+from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.train.run import train
 
@@ -54,6 +54,7 @@ RECIPES = {
         name="cellularity-he",
         make_fields=cellularity.make_fields,
         config=TrainConfig(
+            device="cpu",
             epochs=18,
             learning_rate=2e-3,
             weight_decay=1e-2,
@@ -80,6 +81,7 @@ RECIPES = {
         name="fungi",
         make_fields=fungi.make_fields,
         config=TrainConfig(
+            device="cpu",
             epochs=26,
             batch_size=16,
             learning_rate=3e-3,

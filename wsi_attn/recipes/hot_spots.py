@@ -12,7 +12,8 @@ from wsi_attn.data.manifest import Row
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import ManifestError, TissueError
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
+from wsi_attn.tasks.classification.config import PredictConfig
+from wsi_attn.tasks.classification.slide import predict_slide
 
 
 def hot_spot_quality(checkpoint: Checkpoint, rows: Sequence[Row]) -> Sequence[str]:

@@ -16,10 +16,7 @@ from wsi_attn.outputs.policy import Output
 from wsi_attn.registry import Registry
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store.predictions import SlidePrediction
-
-
-class InferenceConfig:
-    """Settings of an inference; each task has its own frozen dataclass of them."""
+from wsi_attn.tasks.config import InferenceConfig
 
 
 class Answer(ABC):

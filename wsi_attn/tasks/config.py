@@ -1,24 +1,30 @@
-"""Training settings, apart from the configuration of the network."""
+"""Training settings, apart from the configuration of the network. Imports no arrays: the help needs none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from wsi_attn.data.prior import PRIORS
+from wsi_attn.devices import AUTO, DEVICE
 from wsi_attn.errors import UsageError
-from wsi_attn.registry import unknown_name
-from wsi_attn.tasks.classification.care import REDUCTIONS
-from wsi_attn.tasks.classification.class_losses import LOSSES
-from wsi_attn.tasks.classification.lesions import SOURCES
-from wsi_attn.tasks.classification.resampling import RESAMPLINGS
+from wsi_attn.models.configs import CLASSIFICATION, CONFIGS, SEGMENTATION
+from wsi_attn.options import Option, check_fields, option_fields
 from wsi_attn.threads import thread_limit
-
-SCHEDULES = ("one-cycle", "cosine", "constant")
-CLASS_WEIGHTS = ("none", "root", "balanced")
-PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
 
 MOST_WORKERS = 4
 """Threads that prepare batches unless more are asked for: each holds two batches."""
+
+DATA, STEPS, RARE, MACHINE = "Data", "Training", "Rare classes", "Machine and logs"
+"""Sections of the help."""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Split comma-separated class names; empty for auto."""
+    return () if text == "auto" else tuple(filter(None, map(str.strip, text.split(","))))
+
+
+class InferenceConfig:
+    """Settings of an inference; each task has its own frozen dataclass of them."""
 
 
 @dataclass(frozen=True)
@@ -30,112 +36,251 @@ class TrainConfig:
     UsageError : a value is out of range or unknown.
     """
 
-    system: str = "deep-attention"
-    """Attention system, by name."""
-    epochs: int = 40
-    """Passes over the training part."""
-    batch_size: int = 8
-    """Images of one step, on each device."""
-    accumulate: int = 1
-    """Batches whose gradients are summed before the weights change."""
-    learning_rate: float = 1e-3
-    """Peak of the schedule."""
-    schedule: str = "one-cycle"
-    """Course of the learning rate, one of `SCHEDULES`; see `loop.learning_rate`."""
-    weight_decay: float = 1e-3
-    """Decoupled weight decay of AdamW."""
-    averaging: float = 0.99
-    """Decay of the moving average of the weights, which is what is validated and kept; 0 keeps the last step's."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    warm_up_epochs: int = 0
-    """First epochs in which only the loss of the global head counts, so that instances are not drawn from noise."""
-    patience: int = 0
-    """Epochs without a lower validation loss after which training ends; 0 goes on to the last epoch."""
-    class_weights: str = "root"
-    """Weight of a class in the loss: its inverse frequency ("balanced"), the root of that, or "none"."""
-    colour: float = 1.0
-    """Strength of the colour augmentation; 0 is none."""
-    scale: float = 0.0
-    """Deviation of the log of a random change of scale while training; 0 is none."""
-    random_crop: float = 0.0
-    """Largest share of the width and of the height that random cropping removes during training; 0 disables it."""
-    no_flip: bool = False
-    """Disable random flips and rotations, for images with a fixed orientation such as radiographs."""
-    warp: float = 1.0
-    """Strength of the random rotation and bending of images and masks; 0 is none. Segmentation only."""
-    validation: float = 0.2
-    """Share of the training patients held out where the manifest has no `val` rows."""
-    folds: int = 0
-    """Parts of a cross-validation by patient; 0 trains one model."""
-    mpp: float | None = None
-    """Microns per pixel of the high resolution; None trains at the images' own pixels."""
-    tissue: str = "none"
-    """Method of tissue detection; "none" lets the network look everywhere."""
-    prior: str = "tissue"
-    """What weighs the places before the network has seen them, see `data.prior`."""
-    stain: str = "unspecified"
-    """Stain of the images, in words, stored with the model."""
-    loss: str = "cross-entropy"
-    """Loss of the predicted class, one of `class_losses.LOSSES`; the heads beside it keep their cross-entropies."""
-    gamma: float = 2.0
-    """Of the loss "focal": how little a well predicted image counts; 0 is the cross-entropy."""
-    beta: float = 0.999
-    """Of the loss "class-balanced": from 0, where all classes weigh alike, towards 1, by the inverse frequency."""
-    resample: str = "none"
-    """How often an epoch shows a class, one of `resampling.RESAMPLINGS`."""
-    care: str = "none"
-    """Where the boxes come from that attention is pulled onto, one of `lesions.SOURCES`; see `train.care`."""
-    care_model: str = ""
-    """Segmentation model that finds the boxes of CARE, a folder or a name; for `care` "segmentation"."""
-    rare_classes: tuple[str, ...] = ()
-    """Classes whose attention is pulled; empty for those with less than half of an even share of the rows."""
-    care_weight: float = 0.01
-    """a of CARE, weight of the attention loss; the classification has the rest."""
-    care_tau: float = 0.5
-    """tau of CARE, mean of the map in the lesion that is enough."""
-    care_distance: float = 0.0
-    """delta of CARE: how much worse it is to look a cell further away from the lesion."""
-    care_reduction: str = "sum"
-    """Sum or mean of the attention loss over the images of a step that have a lesion."""
-    care_after: int = 0
-    """First epochs that train the classification alone."""
-    care_second_order: bool = False
-    """Whether the attention loss reaches the weights through the alphas of Grad-CAM too."""
-    seed: int = 0
-    """Seed of splits, weights, augmentation and order."""
-    device: str = "cpu"
-    """Where the network runs."""
-    precision: str = "auto"
-    """Arithmetic of the network: "32", "bf16-mixed" or "16-mixed"; "auto" is bf16-mixed on CUDA, else 32."""
+    system: Annotated[
+        str,
+        Option(
+            "System to train: deep-attention, dual-cross, global-spatial, joint-segmentation or cnn.",
+            name="--model",
+            aliases=("-m",),
+            suggestions=lambda: CONFIGS.names(),
+        ),
+    ] = "deep-attention"
+    epochs: Annotated[int, Option("Number of passes over the training set.", panel=STEPS, at_least=1)] = 40
+    batch_size: Annotated[int, Option("Images per step and device.", panel=STEPS, at_least=1)] = 8
+    accumulate: Annotated[
+        int,
+        Option("Number of batches whose gradients are accumulated before a weight update.", panel=STEPS, at_least=1),
+    ] = 1
+    learning_rate: Annotated[float, Option("Peak learning rate.", panel=STEPS, above=0)] = 1e-3
+    schedule: Annotated[Literal["one-cycle", "cosine", "constant"], Option("Learning-rate schedule.", panel=STEPS)] = (
+        "one-cycle"
+    )
+    weight_decay: Annotated[float, Option("Decoupled weight decay of AdamW.", panel=STEPS, at_least=0)] = 1e-3
+    averaging: Annotated[
+        float,
+        Option(
+            "Decay of the exponential moving average of the weights; 0 disables averaging.",
+            panel=STEPS,
+            at_least=0,
+            below=1,
+        ),
+    ] = 0.99
+    clip: Annotated[float, Option("Maximum gradient norm.", panel=STEPS, above=0)] = 1.0
+    warm_up_epochs: Annotated[
+        int, Option("Number of initial epochs that train the global head only.", panel=STEPS, at_least=0)
+    ] = 0
+    patience: Annotated[
+        int,
+        Option(
+            "Stop after this many epochs without a lower validation loss; 0 disables early stopping.",
+            panel=STEPS,
+            at_least=0,
+        ),
+    ] = 0
+    class_weights: Annotated[
+        Literal["none", "root", "balanced"],
+        Option("Class weights in the loss: balanced (inverse frequency), root (its square root) or none.", panel=STEPS),
+    ] = "root"
+    colour: Annotated[float, Option("Strength of colour augmentation; 0 disables it.", panel=DATA, at_least=0)] = 1.0
+    scale: Annotated[
+        float,
+        Option(
+            "Strength of scale augmentation (standard deviation of the log scale); 0 disables it.",
+            panel=DATA,
+            at_least=0,
+        ),
+    ] = 0.0
+    random_crop: Annotated[
+        float,
+        Option(
+            "Largest share of each side that random cropping removes during training; 0 disables it.",
+            panel=DATA,
+            at_least=0,
+            below=1,
+            task=CLASSIFICATION,
+        ),
+    ] = 0.0
+    no_flip: Annotated[
+        bool,
+        Option(
+            "Disable random flips and rotations during training, for images with a fixed orientation.",
+            panel=DATA,
+            task=CLASSIFICATION,
+        ),
+    ] = False
+    warp: Annotated[
+        float,
+        Option(
+            "Strength of rotation and elastic deformation of images and masks; 0 disables it.",
+            panel=DATA,
+            at_least=0,
+            task=SEGMENTATION,
+        ),
+    ] = 1.0
+    validation: Annotated[
+        float,
+        Option(
+            "Share of the training patients held out for validation if the manifest has no val rows.",
+            panel=DATA,
+            at_least=0.01,
+            at_most=0.9,
+        ),
+    ] = 0.2
+    folds: Annotated[
+        int,
+        Option(
+            "Number of cross-validation folds, split by patient; 0 trains one model.",
+            panel=DATA,
+            at_least=0,
+            task=CLASSIFICATION,
+        ),
+    ] = 0
+    mpp: Annotated[
+        float | None,
+        Option(
+            "Resolution of the high-resolution pixels.",
+            panel=DATA,
+            unit="µm/px",
+            above=0,
+            below=1e4,
+            default="the native resolution",
+        ),
+    ] = None
+    tissue: Annotated[
+        str,
+        Option(
+            "Tissue detection: otsu, robust, or none to use the whole image.",
+            panel=DATA,
+            suggestions=lambda: ("otsu", "robust", "none"),
+        ),
+    ] = "none"
+    prior: Annotated[
+        Literal["tissue", "scores", "none"],
+        Option(
+            "Prior weight of each location: tissue (tissue share), scores (tile scores of a store) or none.", panel=DATA
+        ),
+    ] = "tissue"
+    stain: Annotated[str, Option("Stain of the images as free text, stored in the model card.", panel=DATA)] = (
+        "unspecified"
+    )
+    loss: Annotated[
+        Literal["cross-entropy", "focal", "class-balanced"],
+        Option("Classification loss of the predicted class.", panel=RARE, task=CLASSIFICATION),
+    ] = "cross-entropy"
+    gamma: Annotated[
+        float,
+        Option(
+            "Focusing parameter of --loss focal; 0 is the cross-entropy.", panel=RARE, at_least=0, task=CLASSIFICATION
+        ),
+    ] = 2.0
+    beta: Annotated[
+        float,
+        Option(
+            "Beta of --loss class-balanced: from 0 (equal weights) towards 1 (inverse frequency).",
+            panel=RARE,
+            at_least=0,
+            below=1,
+            task=CLASSIFICATION,
+        ),
+    ] = 0.999
+    resample: Annotated[
+        Literal["none", "balanced", "root"],
+        Option(
+            "Class resampling per epoch: none, balanced (equal counts) or root (square root of the counts).",
+            panel=RARE,
+            task=CLASSIFICATION,
+        ),
+    ] = "none"
+    care: Annotated[
+        Literal["none", "boxes", "saliency", "segmentation"],
+        Option(
+            "Guide attention to lesions of rare classes (CARE): boxes of the manifest or found boxes.",
+            panel=RARE,
+            task=CLASSIFICATION,
+        ),
+    ] = "none"
+    care_model: Annotated[
+        str,
+        Option(
+            "Segmentation model for --care segmentation: a run or checkpoint folder.",
+            panel=RARE,
+            metavar="FOLDER",
+            task=CLASSIFICATION,
+        ),
+    ] = ""
+    rare_classes: Annotated[
+        tuple[str, ...],
+        Option(
+            "Classes that --care applies to; auto: those with less than half of an even share of the images.",
+            panel=RARE,
+            metavar="auto|A,B,...",
+            parse=_names,
+            default="auto",
+            task=CLASSIFICATION,
+        ),
+    ] = ()
+    care_weight: Annotated[
+        float,
+        Option(
+            "Weight of the CARE attention loss; the classification has the rest.",
+            panel=RARE,
+            at_least=0,
+            below=1,
+            task=CLASSIFICATION,
+        ),
+    ] = 0.01
+    care_tau: Annotated[
+        float,
+        Option(
+            "Target mean attention inside a lesion box; the attention loss is zero above it.",
+            panel=RARE,
+            above=0,
+            at_most=1,
+            task=CLASSIFICATION,
+        ),
+    ] = 0.5
+    care_distance: Annotated[
+        float,
+        Option("Penalty per attention cell of distance from the lesion.", panel=RARE, at_least=0, task=CLASSIFICATION),
+    ] = 0.0
+    care_reduction: Annotated[
+        Literal["sum", "mean"],
+        Option(
+            "Reduction of the attention loss over the images of a step that have a lesion.",
+            panel=RARE,
+            task=CLASSIFICATION,
+        ),
+    ] = "sum"
+    care_after: Annotated[
+        int, Option("Number of initial epochs without the CARE loss.", panel=RARE, at_least=0, task=CLASSIFICATION)
+    ] = 0
+    care_second_order: Annotated[
+        bool, Option("Also propagate gradients through the Grad-CAM weights.", panel=RARE, task=CLASSIFICATION)
+    ] = False
+    seed: Annotated[int, Option("Random seed of splits, weights, augmentation and order.", panel=MACHINE)] = 0
+    device: Annotated[str, DEVICE] = AUTO
+    precision: Annotated[
+        Literal["auto", "32", "bf16-mixed", "16-mixed"],
+        Option("Numeric precision; auto is bf16-mixed on CUDA and 32 elsewhere.", panel=MACHINE),
+    ] = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("schedule", SCHEDULES),
-            ("class_weights", CLASS_WEIGHTS),
-            ("precision", PRECISIONS),
-            ("prior", PRIORS),
-            ("loss", LOSSES),
-            ("resample", RESAMPLINGS),
-            ("care", SOURCES),
-            ("care_reduction", REDUCTIONS),
-        ):
-            if getattr(self, name) not in known:
-                raise unknown_name(name.replace("_", " "), getattr(self, name), known)
-        for name, ok, range_ in (
-            ("gamma", self.gamma >= 0, "at least 0"),
-            ("beta", 0 <= self.beta < 1, "from 0 to below 1"),
-            ("random_crop", 0 <= self.random_crop < 1, "from 0 to below 1"),
-            ("care_weight", 0 <= self.care_weight < 1, "from 0 to below 1"),
-            ("mpp", self.mpp is None or 0 < self.mpp < 1e4, "above 0 µm/px and below 10000"),
-            ("care_tau", 0 < self.care_tau <= 1, "above 0, at most 1"),
-        ):
-            if not ok:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g}: must be {range_}")
-        if self.folds == 1 or self.folds < 0:
+        check_fields(self)
+        if self.folds == 1:
             raise UsageError(
                 f"--folds {self.folds}: cross-validation needs at least 2 folds; remove the option to train one model"
             )
+
+    def refuse_options_of_other_tasks(self, task: str) -> None:
+        """Check that only options that apply to a task differ from their defaults.
+
+        Raises
+        ------
+        UsageError : another option does; the message names it.
+        """
+        for name, field in option_fields(type(self)).items():
+            if field.option.task not in ("", task) and getattr(self, name) != field.default:
+                raise UsageError(f"--model {self.system} has no option {field.flag}; remove it")
 
 
 @dataclass(frozen=True)
@@ -144,10 +289,19 @@ class Resources:
 
     workers: int | None = None
     """Threads that prepare batches ahead of the network, and as many that read patches; by default up to 4."""
-    cache_mb: int = 3072
-    """Decoded pixels that are kept: plain images, coarse views, blocks of slides and stores."""
-    tensorboard: bool = False
-    """Write the log for TensorBoard too."""
+    cache_mb: Annotated[
+        int,
+        Option(
+            "Cache of decoded pixels: plain images, coarse views, blocks of slides and stores.",
+            panel=MACHINE,
+            unit="MB",
+            at_least=1,
+        ),
+    ] = 3072
+    tensorboard: Annotated[bool, Option("Also write the training log for TensorBoard.", panel=MACHINE)] = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def threads(self) -> int:
         """Number of threads of each kind."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed
 
+from wsi_attn.devices import resolve_device
 from wsi_attn.errors import UsageError
 from wsi_attn.tasks.config import TrainConfig
 
@@ -29,7 +30,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     from lightning_fabric import Fabric  # imported here because it takes seconds
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    device = torch.device(config.device)
+    device = torch.device(resolve_device(config.device))
     precision = config.precision
     if precision == "auto":
         precision = "bf16-mixed" if device.type == "cuda" else "32"

@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,14 @@ from wsi_attn.data.appearance import describe_appearance, fit_appearance
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.splits import with_validation
+from wsi_attn.devices import resolve_device
 from wsi_attn.errors import ManifestError
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.report import evaluate_predictions
 from wsi_attn.models.base import SlideModel
 from wsi_attn.models.calibration import fit_calibration
 from wsi_attn.models.checkpoint import save_checkpoint
+from wsi_attn.models.configs import task_of
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import plain_config
 from wsi_attn.outputs import files
@@ -176,6 +178,8 @@ def training_context(
     """
     options = network_options or {}
     resources = resources or Resources()
+    config = replace(config, device=resolve_device(config.device))
+    config.refuse_options_of_other_tasks(task_of(config.system))
     check_options(config.system, options, warm_up=config.warm_up_epochs > 0)
     if resources.tensorboard:
         check_tensorboard()

@@ -22,12 +22,13 @@ from wsi_attn.data.segmentation import Augmentation, Crop, crops_of, fixed_crop,
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.data.splits import with_validation
-from wsi_attn.errors import ManifestError, UsageError
+from wsi_attn.errors import ManifestError
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.evaluate.segmentation import METRICS as SCORES
 from wsi_attn.geometry import Region
-from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel
+from wsi_attn.models.base import BagBatch, SlideModel
 from wsi_attn.models.checkpoint import save_checkpoint
+from wsi_attn.models.configs import SEGMENTATION
 from wsi_attn.models.joint_segmentation import UNLABELLED as NO_LABEL
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.spec import ModelSpec
@@ -214,16 +215,6 @@ def train_segmentation(
     ManifestError : no row to train or validate on, a row without a mask, or a mask that cannot be used.
     UsageError : options that only classification has.
     """
-    for option, given in (
-        ("folds", config.folds),
-        ("random-crop", config.random_crop > 0),
-        ("no-flip", config.no_flip),
-        ("loss", config.loss != "cross-entropy"),
-        ("care", config.care != "none"),
-        ("resample", config.resample != "none"),
-    ):
-        if given:
-            raise UsageError(f"--model {config.system} has no --{option}; remove it")
     rows = with_validation(read_manifest(manifest, need_label=False), config.validation, config.seed)
     for row in rows:
         if row.split != "test" and row.mask is None:

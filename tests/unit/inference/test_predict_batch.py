@@ -22,7 +22,7 @@ from wsi_attn.models.spec import ModelSpec
 from wsi_attn.store.predictions import read_prediction
 from wsi_attn.tasks.base import inference_of
 from wsi_attn.tasks.classification.cohort import evaluate_manifest
-from wsi_attn.tasks.classification.slide import PredictConfig
+from wsi_attn.tasks.classification.config import PredictConfig
 
 CONFIG = PredictConfig(workers=1)
 

@@ -13,10 +13,13 @@ from tests.unit.timm_here import timm_or_skip
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models import dual_cross
 from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
-from wsi_attn.models.dual_cross import FUSIONS, DualCross, DualCrossConfig
+from wsi_attn.models.dual_cross import DualCross, DualCrossConfig
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network
+from wsi_attn.options import option_fields
 from wsi_attn.testing.models import Field, batch_of, noise
+
+FUSIONS = option_fields(DualCrossConfig)["fusion"].option.choices
 
 SMALL: dict[str, Any] = {
     "classes": 3, "coarse_widths": (4, 8, 8, 12), "widths": (8, 16), "heads": 2, "fused_width": 16, "hidden": 8,

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideOutput
+from wsi_attn.models.base import BagBatch, SlideOutput
 from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
+from wsi_attn.models.configs import SEGMENTATION
 from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig, soft_dice
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network

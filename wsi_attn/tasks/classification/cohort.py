@@ -24,7 +24,8 @@ from wsi_attn.geometry import Size
 from wsi_attn.models.calibration import calibrated
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.slide import BatchProgress, Progress, no_progress
-from wsi_attn.tasks.classification.slide import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig, predict_slide
+from wsi_attn.tasks.classification.config import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig
+from wsi_attn.tasks.classification.slide import predict_slide
 
 REGION_SIDE = 4096
 """Maximum longer side of the raster for annotated regions; smaller images use their own pixels."""
@@ -99,7 +100,7 @@ def predict_manifest(
                 f"{manifest}, row {row.number}: {row.label!r} is not a label of {checkpoints[0].name}; "
                 f"its labels are {', '.join(labels)}"
             )
-    raw = replace(config, calibrate=False, coverage=None, referral=None)
+    raw = replace(config, calibrate=False, coverage=None, refer_above=None, refer_by=None)
     answers: list[RowPrediction] = []
     failures: list[WsiAttnError] = []
     for number, row in enumerate(rows, 1):

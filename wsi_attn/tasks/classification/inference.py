@@ -15,14 +15,9 @@ from wsi_attn.store.prediction_maps import foreign_maps
 from wsi_attn.store.predictions import SUFFIX, Referral, SlidePrediction, maps_path, read_prediction, write_prediction
 from wsi_attn.store.records import read_record
 from wsi_attn.tasks.base import Answer, Inference
+from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import ATTENTION as EXHAUSTIVE
-from wsi_attn.tasks.classification.slide import (
-    DROPOUT_TERMS,
-    PLAIN_TERMS,
-    PredictConfig,
-    check_referral,
-    predict_slide,
-)
+from wsi_attn.tasks.classification.slide import predict_slide
 
 
 class PredictionAnswer(Answer):
@@ -60,13 +55,12 @@ class SlideInference(Inference):
 
     Raises
     ------
-    UsageError : the checkpoint has no threshold for the coverage, or the referral uses an unknown uncertainty.
+    UsageError : the checkpoint has no threshold for the coverage.
     """
 
     done, again, product = "predicted", "predict", "prediction"
 
     def __init__(self, checkpoint: Checkpoint, config: PredictConfig) -> None:
-        check_referral(config.referral, (*PLAIN_TERMS, *(DROPOUT_TERMS if config.mc_dropout else ())))
         if config.coverage is not None:
             threshold_of(checkpoint.spec.calibration.conformal, config.coverage, checkpoint.name)
         self.checkpoint, self.config = checkpoint, config

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,40 +25,14 @@ from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.conformal import in_set, threshold_of
 from wsi_attn.provenance import software
 from wsi_attn.slide import Progress, Slide, no_progress
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap, Referral, SlidePrediction
-from wsi_attn.tasks.base import InferenceConfig
+from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
+from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import PatchScorer, score_tiles
 from wsi_attn.tasks.classification.mc_dropout import dropout_passes
 from wsi_attn.tissue.mask import raster_coverage
 
 MAX_NATIVE_PIXELS = 300_000_000
 """Maximum pixels of inputs to a model without mpp, which reads level 0; larger inputs are slides, not photographs."""
-
-PLAIN_TERMS = ("entropy", "margin")
-DROPOUT_TERMS = ("predictive_entropy", "expected_entropy", "mutual_information")
-"""Uncertainty terms of every prediction, and those of Monte-Carlo dropout."""
-
-
-@dataclass(frozen=True)
-class PredictConfig(InferenceConfig):
-    """Prediction settings."""
-
-    allow_out_of_distribution: bool = False
-    """Predict out-of-distribution inputs, with a warning in the record."""
-    workers: int | None = None
-    """Number of reader threads; `thread_limit` by default."""
-    calibrate: bool = True
-    """Apply the temperature of the checkpoint, if it has one."""
-    coverage: float | None = None
-    """Also predict a label set that contains the true label with this probability; see `evaluate.conformal`."""
-    exhaustive: bool = False
-    """Also score every tissue tile at high resolution; see `predict.exhaustive`."""
-    mc_dropout: int = 0
-    """Number of dropout passes for further uncertainty terms; 0 disables them. See `predict.mc_dropout`."""
-    seed: int = 0
-    """Seed of the dropout passes."""
-    referral: Referral | None = None
-    """Rule that refers slides to an expert."""
 
 
 @torch.inference_mode()
@@ -81,7 +55,7 @@ def predict_slide(
     TissueError : the slide has no tissue.
     SlideReadError : no key instance could be decoded.
     UsageError : the checkpoint has no threshold for the requested coverage, no patch network for exhaustive scores, or
-        no dropout for dropout passes; the referral uses an unknown uncertainty.
+        no dropout for dropout passes.
     """
     started = time.perf_counter()
     spec, network = checkpoint.spec, checkpoint.network
@@ -127,7 +101,6 @@ def predict_slide(
         progress(0, 1, "Monte Carlo dropout")
         passes = dropout_passes(network, output.pooled, config.mc_dropout, config.seed)
         uncertainty |= entropy_terms(calibrated(passes, spec.calibration))
-    check_referral(config.referral, uncertainty)
     return SlidePrediction(
         slide=str(path),
         size0=slide.info.size0,
@@ -152,19 +125,6 @@ def predict_slide(
         referral=config.referral,
         bounds=slide.info.bounds,
     )
-
-
-def check_referral(referral: Referral | None, terms: Iterable[str]) -> None:
-    """Check that the uncertainty of a referral rule exists.
-
-    Raises
-    ------
-    UsageError : the uncertainty term does not exist.
-    """
-    known = list(terms)
-    if referral is not None and referral.by not in known:
-        hint = "" if set(known) & set(DROPOUT_TERMS) else f"; {', '.join(DROPOUT_TERMS)} need --mc-dropout"
-        raise UsageError(f"--refer-by {referral.by}: must be one of {', '.join(known)}{hint}")
 
 
 def _look(bag: Bag | LargeBag, network: SlideModel, progress: Progress) -> tuple[BagBatch, SlideOutput]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.tasks.base import Inference, InferenceConfig, Task
+from wsi_attn.tasks.base import Inference, Task
+from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.inference import SlideInference
-from wsi_attn.tasks.classification.slide import PredictConfig
+from wsi_attn.tasks.config import InferenceConfig
 
 
 class Classification(Task):

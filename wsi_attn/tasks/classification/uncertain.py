@@ -18,7 +18,8 @@ from wsi_attn.heatmaps.raster import resample
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.slides.view import read_view
 from wsi_attn.tasks.classification.cohort import RowPrediction
-from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
+from wsi_attn.tasks.classification.config import PredictConfig
+from wsi_attn.tasks.classification.slide import predict_slide
 
 SIDE, QUALITY = 320, 85
 """Maximum longer side of a thumbnail in pixels, and its JPEG quality."""
@@ -35,7 +36,7 @@ def uncertain_pictures(
     """
     order = np.argsort([-answer.uncertainty[by] for answer in answers], kind="stable")
     labels = checkpoint.spec.labels
-    plain = replace(config, mc_dropout=0, referral=None, coverage=None)
+    plain = replace(config, mc_dropout=0, refer_above=None, refer_by=None, coverage=None)
     pictures = []
     for answer in (answers[index] for index in order[:count].tolist()):
         called = labels[int(answer.probabilities.argmax())]

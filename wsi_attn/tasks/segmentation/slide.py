@@ -25,7 +25,7 @@ from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store.additions import recover
 from wsi_attn.store.schema import TISSUE_LABEL
 from wsi_attn.store.tile_store import TileStore
-from wsi_attn.tasks.base import InferenceConfig
+from wsi_attn.tasks.segmentation.config import SegmentConfig
 from wsi_attn.tasks.segmentation.evaluation import segmenter
 from wsi_attn.tasks.segmentation.labels import LabelImage, settings_of
 from wsi_attn.tasks.segmentation.objects import AreaCounts, features, find_objects
@@ -36,34 +36,6 @@ from wsi_attn.tissue.settings import TissueSettings
 
 LABELS, POLYGONS, RECORD = ".segmentation.zarr", ".segmentation.geojson", ".segmentation.json"
 """Suffixes of the output files of a slide."""
-
-
-@dataclass(frozen=True)
-class SegmentConfig(InferenceConfig):
-    """Segmentation settings."""
-
-    tile: int | None = None
-    """Tile side in pixels at the model's resolution; by default that of its training crops."""
-    overlap: int | None = None
-    """Overlap of neighbouring tiles in pixels; by default `windows.default_overlap`."""
-    into_store: bool = False
-    """Write the label image into the segmented store."""
-    annotations: bool = False
-    """Write QuPath annotations instead of detections."""
-    simplify: float = 0.0
-    """Tolerance of outline simplification in level-0 pixels."""
-    workers: int | None = None
-    """Number of reader threads; `thread_limit` by default."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that affect the result."""
-        return {
-            "tile": self.tile,
-            "overlap": self.overlap,
-            "into_store": self.into_store,
-            "annotations": self.annotations,
-            "simplify": self.simplify,
-        }
 
 
 @dataclass(frozen=True)

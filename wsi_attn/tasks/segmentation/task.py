@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.checkpoint import Checkpoint
-from wsi_attn.tasks.base import Inference, InferenceConfig, Task
+from wsi_attn.tasks.base import Inference, Task
+from wsi_attn.tasks.config import InferenceConfig
+from wsi_attn.tasks.segmentation.config import SegmentConfig
 from wsi_attn.tasks.segmentation.inference import PixelInference
-from wsi_attn.tasks.segmentation.slide import SegmentConfig
 
 
 class Segmentation(Task):

@@ -17,8 +17,9 @@ from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.store.predictions import read_prediction, write_prediction
+from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import ATTENTION, EVIDENCE, score_tiles
-from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
+from wsi_attn.tasks.classification.slide import predict_slide
 
 EVERYTHING = PredictConfig(workers=2, exhaustive=True)
 

@@ -14,7 +14,8 @@ from wsi_attn.data import large
 from wsi_attn.data.large import make_large_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Region
-from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
+from wsi_attn.tasks.classification.config import PredictConfig
+from wsi_attn.tasks.classification.slide import predict_slide
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ from wsi_attn.models.base import SlideModel
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network
-from wsi_attn.store.predictions import Referral, SlidePrediction, read_prediction
+from wsi_attn.store.predictions import SlidePrediction, read_prediction
 from wsi_attn.tasks.base import inference_of
+from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.mc_dropout import dropout_on, dropout_passes
-from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide
+from wsi_attn.tasks.classification.slide import predict_slide
 from wsi_attn.testing.models import batch_of, noise
 
 PLAIN = PredictConfig(workers=1)
@@ -127,7 +128,7 @@ def test_no_dropout_is_said(image: Path) -> None:
 def test_referral_is_recorded_and_kept(image: Path, tmp_path: Path) -> None:
     level = answer(image, "cnn", MANY).uncertainty["mutual_information"]
     for above, wanted in ((level - 1e-4, True), (level, False)):
-        config = replace(MANY, referral=Referral("mutual_information", above))
+        config = replace(MANY, refer_by="mutual_information", refer_above=above)
         inference, batch = inference_of(checkpoint("cnn"), config), Batch(tmp_path / f"out{wanted}")
         (outcome,) = run_inputs([Input(image)], inference, batch)
         found = read_prediction(outcome.answer.file)
@@ -143,6 +144,6 @@ def test_referral_is_recorded_and_kept(image: Path, tmp_path: Path) -> None:
 
 def test_referral_needs_its_term(image: Path) -> None:
     with pytest.raises(UsageError, match="need --mc-dropout"):
-        answer(image, "cnn", replace(PLAIN, referral=Referral("mutual_information", 0.1)))
+        answer(image, "cnn", replace(PLAIN, refer_by="mutual_information", refer_above=0.1))
     with pytest.raises(UsageError, match="must be one of entropy, margin"):
-        answer(image, "cnn", replace(MANY, referral=Referral("doubt", 0.1)))
+        answer(image, "cnn", replace(MANY, refer_by="doubt", refer_above=0.1))

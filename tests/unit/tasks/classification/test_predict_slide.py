@@ -25,7 +25,8 @@ from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.store.predictions import read_prediction, write_prediction
 from wsi_attn.tasks.classification import slide as predict
-from wsi_attn.tasks.classification.slide import PredictConfig, predict_slide, uncertainty_of
+from wsi_attn.tasks.classification.config import PredictConfig
+from wsi_attn.tasks.classification.slide import predict_slide, uncertainty_of
 
 ONE_THREAD = PredictConfig(workers=1)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from wsi_attn.models.base import SEGMENTATION
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.configs import SEGMENTATION
 from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.nn.dense_unet import DenseUNet, Layout

@@ -19,7 +19,8 @@ from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.outputs.policy import decide
 from wsi_attn.slide import Slide
 from wsi_attn.tasks.segmentation import labels as labels_module
-from wsi_attn.tasks.segmentation.slide import SegmentConfig, output_paths, segment_slide, segmentation_output
+from wsi_attn.tasks.segmentation.config import SegmentConfig
+from wsi_attn.tasks.segmentation.slide import output_paths, segment_slide, segmentation_output
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
 
 CONFIG = SegmentConfig(workers=1)

@@ -1,0 +1,43 @@
+"""Configurations of the attention systems, one file each. They import no PyTorch, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from wsi_attn.registry import Registry
+
+if TYPE_CHECKING:
+    from wsi_attn.models.base import SlideModel
+
+CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
+"""What a system is for."""
+
+CONFIGS: Registry[type] = Registry(
+    "attention system",
+    "wsi_attn.models",
+    {
+        "deep-attention": "wsi_attn.models.configs.deep_attention:DeepAttentionConfig",
+        "cnn": "wsi_attn.models.configs.cnn:CnnConfig",
+        "global-spatial": "wsi_attn.models.configs.global_spatial:GlobalSpatialConfig",
+        "dual-cross": "wsi_attn.models.configs.dual_cross:DualCrossConfig",
+        "joint-segmentation": "wsi_attn.models.configs.joint_segmentation:JointSegmentationConfig",
+    },
+    lambda member: hasattr(member, "config_class"),
+)
+"""Configurations of the built-in systems by the name of the system; the networks of those of other packages."""
+
+
+def task_of(system: str) -> str:
+    """Return the task of a system; raises `UnknownNameError`."""
+    return str(getattr(config_of(system), "task", CLASSIFICATION))
+
+
+def config_of(system: str) -> type:
+    """Return the configuration of a system, a dataclass; that of another package is imported with its network.
+
+    Raises
+    ------
+    UnknownNameError : there is no such system.
+    """
+    found = CONFIGS.get(system)
+    return found if system in CONFIGS.built_in else cast("type[SlideModel]", found).config_class

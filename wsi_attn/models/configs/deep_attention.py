@@ -1,0 +1,131 @@
+"""Deep attention: configuration; the equations are in `models.deep_attention`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from wsi_attn.errors import UsageError
+from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, HEADS, PANEL, SMALL, widths
+from wsi_attn.options import Option, check_fields
+
+
+@dataclass(frozen=True)
+class DeepAttentionConfig:
+    """Everything that rebuilds the network."""
+
+    classes: int
+    """Number of labels."""
+    coarse_factor: Annotated[int, COARSE_FACTOR] = 8
+    """High-resolution pixels per pixel of the coarse view, along a side."""
+    patch_size: Annotated[
+        int, Option("Side of a key instance in high-resolution pixels.", panel=PANEL, unit="px", at_least=16)
+    ] = 128
+    """Side of a key instance in high-resolution pixels."""
+    instances: Annotated[int, Option("Maximum number of key instances per image.", panel=PANEL, at_least=1)] = 8
+    """K, most key instances that are read."""
+    focus: int = 64
+    """M, cells that the global feature is taken from."""
+    coarse_widths: Annotated[tuple[int, ...], COARSE_WIDTHS] = (24, 48, 96)
+    """Channels of phi; its stride is 2 to the power of their number."""
+    patch_widths: Annotated[
+        tuple[int, ...],
+        Option(
+            "Channels per stage of the small backbone of the patches.", panel=PANEL, metavar="N,N,...", parse=widths
+        ),
+    ] = (24, 48, 96, 160)
+    """Channels of psi."""
+    hidden: int = 64
+    """L, hidden units of the gates."""
+    dropout: Annotated[float, DROPOUT] = 0.25
+    """Dropout on the features before each head."""
+    spacing: float = 0.75
+    """Distance between two instances of "top-k", as a share of the patch side."""
+    exploration: Annotated[
+        float,
+        Option(
+            "Scale of the Gumbel noise in instance selection during training; 0 disables it.", panel=PANEL, at_least=0
+        ),
+    ] = 1.0
+    """Scale of the Gumbel noise that draws instances of "top-k" while training; 0 takes the strongest."""
+    global_weight: float = 0.5
+    """lambda_g of (10)."""
+    instance_weight: float = 0.5
+    """lambda_i of (10)."""
+    entropy_weight: Annotated[
+        float, Option("Weight of the attention entropy term, which spreads attention.", panel=PANEL)
+    ] = 0.01
+    """lambda_e of (10); keeps the attention from collapsing onto one cell early."""
+    guidance_weight: Annotated[
+        float,
+        Option(
+            "Weight of the loss that aligns the coarse attention with the patch evidence; 0 disables it.",
+            panel=PANEL,
+            at_least=0,
+        ),
+    ] = 0.0
+    """lambda_t; by how much the coarse attention learns from the weights of the patches."""
+    smoothing: float = 0.0
+    """Deviation, in pixels, of a Gaussian over every view and patch; for input sharper than the training images."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Channel means of the input, 0 to 1."""
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    """Channel deviations of the input."""
+    selection: Annotated[
+        Literal["top-k", "threshold", "sample"], Option("Selection of key instances.", panel=PANEL)
+    ] = "top-k"
+    """How key instances are chosen: "top-k", "threshold" or "sample"."""
+    threshold: Annotated[
+        float,
+        Option(
+            "Cut-off of --selection threshold on the attention map scaled to 0..1.", panel=PANEL, above=0, at_most=1
+        ),
+    ] = 0.5
+    """tau of the selection "threshold", on the map scaled to 0 to 1."""
+    heads: Annotated[int, HEADS] = 1
+    """J, attention maps."""
+    gated: Annotated[
+        bool, Option("Use plain attention instead of gated attention.", name="--no-gate", panel=PANEL, stores=False)
+    ] = True
+    """Whether the sigmoid gate is in (2)."""
+    branches: Annotated[
+        Literal["both", "global", "local"], Option("Branches that contribute to the label.", panel=PANEL)
+    ] = "both"
+    """What is fused: "both", "global" (no patch is read) or "local" (z is left out of the fusion)."""
+    sampling: Annotated[
+        Literal["attention", "uniform"],
+        Option(
+            "Sample instances uniformly instead of by attention.",
+            name="--uniform-sampling",
+            panel=PANEL,
+            stores="uniform",
+        ),
+    ] = "attention"
+    """What instances are drawn by: "attention", or "uniform" over the valid cells."""
+    backbone: Annotated[str, BACKBONE] = "small"
+    """Network of the coarse view, phi: "small" or "timm:NAME"."""
+    patch_backbone: Annotated[
+        str,
+        Option("Backbone of the patches: small or timm:NAME.", panel=PANEL, metavar="NAME", suggestions=lambda: SMALL),
+    ] = "small"
+    """Network of the patches, psi: "small" or "timm:NAME"."""
+    coupling: bool = False
+    """Whether an instance of "threshold" is multiplied by its attention, (7c)."""
+    attention_smoothing: float = 1e-4
+    """s of (5b), share of the attention that "sample" spreads evenly."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises
+        ------
+        UnknownNameError : a choice that there is not.
+        UsageError : a number out of range, or a combination that means nothing.
+        """
+        check_fields(self)
+        if not 0 <= self.attention_smoothing < 1:
+            raise UsageError(f"attention_smoothing is {self.attention_smoothing:g}; it must be from 0 to below 1")
+        if self.focus < 1:
+            raise UsageError("focus must be at least 1")
+        if self.selection == "threshold" and self.sampling == "uniform":
+            raise UsageError("--selection threshold does not sample; use --uniform-sampling with top-k or sample")

@@ -1,0 +1,68 @@
+"""Joint segmentation: configuration; the equations are in `models.joint_segmentation`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from wsi_attn.errors import UsageError
+from wsi_attn.models.configs import SEGMENTATION
+from wsi_attn.models.configs.common import DROPOUT, HEADS, PANEL
+from wsi_attn.options import Option, check_fields
+
+STRIDE = 32
+"""Pixels per cell of the coarsest features, along a side; `nn.dense_unet` has the same."""
+
+LAYOUTS = ("small", "densenet121", "densenet161")
+"""Sizes of the encoder."""
+
+
+@dataclass(frozen=True)
+class JointSegmentationConfig:
+    """Everything that rebuilds the network.
+
+    Raises
+    ------
+    UsageError : a crop that is not a multiple of the network's stride, or a coarse factor.
+    """
+
+    task: ClassVar[str] = SEGMENTATION
+    classes: int
+    """Number of classes, the background first."""
+    coarse_factor: int = 1
+    """1: the network sees the high resolution itself."""
+    attention: Annotated[
+        Literal["none", "pointwise", "self", "joint", "gate-query", "gate-key", "log-bias"],
+        Option("Attention of the bottleneck.", panel=PANEL),
+    ] = "joint"
+    """One of `nn.joint_attention.ATTENTIONS`."""
+    heads: Annotated[int, HEADS] = 1
+    """Attention maps of the self part."""
+    backbone: Annotated[
+        str, Option("Sizes of the DenseUNet.", panel=PANEL, metavar="NAME", suggestions=lambda: LAYOUTS)
+    ] = "small"
+    """Sizes of the DenseUNet, one of `nn.dense_unet.LAYOUTS`."""
+    dropout: Annotated[float, DROPOUT] = 0.1
+    """Dropout of whole channels before the head."""
+    crop: Annotated[
+        int,
+        Option(
+            f"Side of the training crops, and by default of the tiles of a slide; a multiple of {STRIDE}.",
+            panel=PANEL,
+            unit="px",
+            at_least=STRIDE,
+        ),
+    ] = 256
+    """Side of the squares that it is trained on, and by default of the tiles of a slide: self-attention over more
+    positions than in training is flatter than in training."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Channel means of the input, 0 to 1."""
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    """Channel deviations of the input."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.crop % STRIDE:
+            raise UsageError(f"--crop {self.crop}: must be a multiple of {STRIDE}")
+        if self.coarse_factor != 1:
+            raise UsageError("--model joint-segmentation has no option --coarse-factor; set the resolution with --mpp")
