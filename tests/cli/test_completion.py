@@ -24,6 +24,7 @@ QUESTIONS = {
     "wsi-attn tile --codec pass": "passthrough",
     "wsi-attn predict --model cell": "cellularity-he",
     "wsi-attn models sh": "show",
+    "wsi-attn train --model dual-cross --fus": "--fusion",
 }
 """What is typed, and what Tab adds to it."""
 

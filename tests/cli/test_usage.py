@@ -39,6 +39,14 @@ def test_short_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"Usage: wsi-attn {name}".strip() in short
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_of_a_named_shell(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    marks = {"bash": "complete -o default", "zsh": "#compdef wsi-attn", "fish": "complete --command wsi-attn"}
+    for arguments in (("--show-completion", shell), (f"--show-completion={shell}",)):
+        assert marks[shell] in in_process(capsys, *arguments).stdout
+    assert "bash, zsh, fish" in in_process(capsys, "--show-completion", "ksh", code=2).error()
+
+
 def test_short_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert in_process(capsys, "-V").stdout == in_process(capsys, "--version").stdout
 

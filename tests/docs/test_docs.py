@@ -67,8 +67,8 @@ overwrite = true
 ## Shell completion
 
 `wsi-attn --install-completion` installs completion of commands, options and values for the current shell (bash, zsh or
-fish); it takes effect in a new terminal. `wsi-attn --show-completion` prints the script. In zsh, the first Tab of a
-session only loads the completion.
+fish), or for the one named after it; it takes effect in a new terminal. `wsi-attn --show-completion` prints the script.
+In zsh, the first Tab of a session only loads the completion.
 
 ## Exit codes
 

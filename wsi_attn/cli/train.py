@@ -75,12 +75,14 @@ class TrainCommand(Command):
 
     def made(self, ctx: Any = None) -> Made:
         """The parameters of one system, or of all of them."""
-        system = ctx.meta.get(SYSTEM, TrainConfig.system) if ctx is not None else ANY
-        if system not in self._systems:
-            self._systems[system] = self._all() if system == ANY else self._of(system)
-        return self._systems[system]
+        return self._of(ctx.meta.get(SYSTEM, TrainConfig.system) if ctx is not None else ANY)
 
     def _of(self, system: str) -> Made:
+        if system not in self._systems:
+            self._systems[system] = self._all() if system == ANY else self._one(system)
+        return self._systems[system]
+
+    def _one(self, system: str) -> Made:
         task = task_of(system)
         foreign = [
             field.name
