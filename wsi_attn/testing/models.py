@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.models.base import SEGMENTATION, BagBatch, SlideModel, SlideOutput, TrainingImages
+from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, TrainingImages
 from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
+from wsi_attn.models.configs import SEGMENTATION
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import SYSTEMS, build_network, plain_config
 
