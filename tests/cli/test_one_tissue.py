@@ -19,7 +19,8 @@ from wsi_attn.data.sources import SlidePatches, open_source
 from wsi_attn.export.source import open_export_source
 from wsi_attn.geometry import Frame
 from wsi_attn.slide import Slide
-from wsi_attn.tasks.segmentation.slide import SegmentConfig, segment_slide
+from wsi_attn.tasks.segmentation.config import SegmentConfig
+from wsi_attn.tasks.segmentation.slide import segment_slide
 from wsi_attn.tissue import find
 from wsi_attn.tissue.mask import TissueMask
 from wsi_attn.tissue.polygons import tissue_from_geojson
