@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from wsi_attn.errors import StoreDamagedError
+from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.slide import BACKGROUND, Level
 from wsi_attn.store import sharding
 from wsi_attn.store.backend import FolderBackend
@@ -31,7 +32,7 @@ MOST_CHUNKS = 1 << 24
 LITTLE = {"endian": "little"}
 
 
-def put_group(place: FolderBackend, key: str, attributes: Mapping[str, Any]) -> None:
+def put_group(place: FolderBackend, key: str, attributes: Mapping[str, Json]) -> None:
     """Write a group; the root has the key ""."""
     _put_document(place, key, {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
 
@@ -39,7 +40,7 @@ def put_group(place: FolderBackend, key: str, attributes: Mapping[str, Any]) -> 
 def put_level(place: FolderBackend, key: str, level: Level, codec: ChunkCodec) -> None:
     """Write the metadata of a sharded level, uint8 (3, rows, columns), whose chunks are tiles; no pixels."""
     tile, (rows, columns) = level.tile_size, sharding.shard_chunks(level.size, level.tile_size)
-    shards = {
+    shards: JsonObject = {
         "chunk_shape": [sharding.CHANNELS, tile.height, tile.width],
         "codecs": codec.chain(),
         "index_codecs": [{"name": "bytes", "configuration": LITTLE}, {"name": "crc32c"}],
@@ -47,17 +48,17 @@ def put_level(place: FolderBackend, key: str, level: Level, codec: ChunkCodec) -
     }
     shape = [sharding.CHANNELS, level.size.height, level.size.width]
     shard_shape = [sharding.CHANNELS, rows * tile.height, columns * tile.width]
-    chain = [{"name": "sharding_indexed", "configuration": shards}]
+    chain: list[Json] = [{"name": "sharding_indexed", "configuration": shards}]
     _put_array(place, key, shape, "uint8", shard_shape, BACKGROUND, chain, {}, ("c", "y", "x"))
 
 
 def put_array(
     place: FolderBackend,
     key: str,
-    values: NDArray[Any],
+    values: NDArray[np.generic],
     *,
     chunk: int | None = None,
-    attributes: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Json] | None = None,
     dimension_names: Sequence[str] | None = None,
 ) -> None:
     """Write a numeric or boolean array, metadata and chunks.
@@ -68,9 +69,9 @@ def put_array(
         Side of a chunk along every axis; by default the array is one chunk.
     """
     shape = [max(1, min(chunk or extent, extent)) for extent in values.shape]
-    little = {"name": "bytes", "configuration": LITTLE} if values.itemsize > 1 else {"name": "bytes"}
+    little: JsonObject = {"name": "bytes", "configuration": LITTLE} if values.itemsize > 1 else {"name": "bytes"}
     fill = "NaN" if values.dtype.kind == "f" else values.dtype.type(0).item()
-    chain = [little, ZSTD_CHAIN]
+    chain: list[Json] = [little, ZSTD_CHAIN]
     _put_array(place, key, list(values.shape), str(values.dtype), shape, fill, chain, attributes or {}, dimension_names)
     for index in np.ndindex(*(-(-extent // side) for extent, side in zip(values.shape, shape, strict=True))):
         window = tuple(slice(number * side, (number + 1) * side) for number, side in zip(index, shape, strict=True))
@@ -89,12 +90,12 @@ def _put_array(
     shape: list[int],
     data_type: str,
     chunk_shape: list[int],
-    fill: Any,
-    chain: list[dict[str, Any]],
-    attributes: Mapping[str, Any],
+    fill: Json,
+    chain: Sequence[Json],
+    attributes: Mapping[str, Json],
     dimension_names: Sequence[str] | None,
 ) -> None:
-    document = {
+    document: JsonObject = {
         "shape": shape,
         "data_type": data_type,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
@@ -110,7 +111,7 @@ def _put_array(
     _put_document(place, key, document)
 
 
-def _put_document(place: FolderBackend, key: str, document: Mapping[str, Any]) -> None:
+def _put_document(place: FolderBackend, key: str, document: Mapping[str, Json]) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     place.put(f"{key}/{DOCUMENT}" if key else DOCUMENT, text.encode())
 
@@ -138,7 +139,7 @@ class ArrayDocument(msgspec.Struct, frozen=True):
     data_type: Literal["bool", "uint8", "int64", "float32"]
     chunk_grid: _ChunkGrid
     codecs: list[_Codec]
-    attributes: dict[str, Any]
+    attributes: dict[str, object]
     zarr_format: Literal[3]
     node_type: Literal["array"]
 
@@ -192,7 +193,7 @@ def read_document(load: Load, key: str, where: object = "") -> ArrayDocument:
     return document
 
 
-def read_array(load: Load, key: str, where: object = "") -> tuple[NDArray[Any], dict[str, Any]]:
+def read_array(load: Load, key: str, where: object = "") -> tuple[NDArray[np.generic], Mapping[str, object]]:
     """Read the values and attributes of an array written by `put_array`; every chunk must exist.
 
     Raises

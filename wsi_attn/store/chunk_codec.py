@@ -9,25 +9,41 @@ missing).
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import msgspec
 import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
 from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import StoreSchemaError, TileDecodeError
 from wsi_attn.geometry import Size
+from wsi_attn.json_types import JsonObject
 from wsi_attn.slide import BACKGROUND, UInt8Array
 
 ZSTD_LEVEL = 3
 """Higher levels gain a few per cent on tissue and take several times as long."""
 
-ZSTD_CHAIN: dict[str, Any] = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}}
+ZSTD_CHAIN: JsonObject = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}}
 JPEG_NAME, JPEG2000_NAME = "imagecodecs_jpeg", "imagecodecs_jpeg2k"
-INTERLEAVED: dict[str, Any] = {"name": "transpose", "configuration": {"order": [1, 2, 0]}}
+INTERLEAVED: JsonObject = {"name": "transpose", "configuration": {"order": [1, 2, 0]}}
 """Axes c, y, x of the array to y, x, c of the streams."""
+
+
+class CodecConfiguration(msgspec.Struct, frozen=True):
+    """Keys of the configuration of a codec that change how chunks decode."""
+
+    colorspace_jpeg: str | msgspec.UnsetType | None = msgspec.UNSET
+    tables: bytes | None = None
+    level: int | None = None
+
+
+class CodecDocument(msgspec.Struct, frozen=True):
+    """A codec in the metadata of an array."""
+
+    name: str
+    configuration: CodecConfiguration = CodecConfiguration()
 
 
 @dataclass(frozen=True)
@@ -79,13 +95,13 @@ class ChunkCodec:
             )
         return pixels
 
-    def chain(self) -> list[dict[str, Any]]:
+    def chain(self) -> list[JsonObject]:
         """The codecs of a chunk as Zarr's metadata lists them."""
         if self.encoding is None:
             return [{"name": "bytes"}, ZSTD_CHAIN]
         if self.encoding.codec == JPEG2000:
             return [INTERLEAVED, {"name": JPEG2000_NAME}]
-        configuration: dict[str, Any] = {"colorspace_data": "RGB", "colorspace_jpeg": self.encoding.colorspace}
+        configuration: JsonObject = {"colorspace_data": "RGB", "colorspace_jpeg": self.encoding.colorspace}
         if self.quality is not None:
             configuration["level"] = self.quality
         if self.encoding.tables is not None:
@@ -93,21 +109,21 @@ class ChunkCodec:
         return [INTERLEAVED, {"name": JPEG_NAME, "configuration": configuration}]
 
     @classmethod
-    def from_chain(cls, chain: Sequence[Mapping[str, Any]]) -> ChunkCodec:
-        """Inverse of `chain`; raises `StoreSchemaError` for codecs that this project does not write."""
+    def from_chain(cls, chain: Sequence[CodecDocument]) -> ChunkCodec:
+        """Inverse of `chain`; raises `StoreSchemaError` for codecs that this project does not write,
+        ValueError for a missing key.
+        """
         last = chain[-1]
-        configuration = last.get("configuration", {})
-        if last["name"] == "zstd":
+        if last.name == "zstd":
             return cls()
-        if last["name"] == JPEG2000_NAME:
+        if last.name == JPEG2000_NAME:
             return cls(TileEncoding(JPEG2000))
-        if last["name"] == JPEG_NAME:
-            tables = configuration.get("tables")
-            encoding = TileEncoding(
-                JPEG, configuration["colorspace_jpeg"], base64.b64decode(tables) if tables else None
-            )
-            return cls(encoding, configuration.get("level"))
-        raise StoreSchemaError(f"chunks of the codec {last['name']} are not supported by this version of wsi-attn")
+        if last.name == JPEG_NAME:
+            found = last.configuration
+            if isinstance(found.colorspace_jpeg, msgspec.UnsetType):
+                raise ValueError(f"the codec {JPEG_NAME} states no colorspace_jpeg")
+            return cls(TileEncoding(JPEG, found.colorspace_jpeg, found.tables), found.level)
+        raise StoreSchemaError(f"chunks of the codec {last.name} are not supported by this version of wsi-attn")
 
 
 def jpeg_codec(quality: int) -> ChunkCodec:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.geometry import Frame, Size
+from wsi_attn.json_types import Json
 from wsi_attn.outputs import files
 from wsi_attn.store import ome
 from wsi_attn.store.additions import adding
@@ -75,7 +75,7 @@ def write_grid(
     coords: NDArray[np.int64],
     readable: NDArray[np.bool_],
     scores: Mapping[str, NDArray[np.float32]],
-    score_attributes: Mapping[str, Mapping[str, Any]],
+    score_attributes: Mapping[str, Mapping[str, Json]],
 ) -> dict[str, FileInfo]:
     """Add a grid to the store at `path` atomically, replacing a grid of the same name.
 

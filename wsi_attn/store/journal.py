@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any
+
+import msgspec
 
 from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.schema import JOURNAL_FILE
 
 PATIENCE = 0.5
 """Seconds between two writes; writing more often would cost more than redoing the shards of that time."""
+
+
+class ShardRecord(msgspec.Struct, frozen=True):
+    """Journal entry: a shard in units of shards, its file (0 bytes if all background) and its unreadable chunks."""
+
+    level: int
+    row: int
+    column: int
+    unreadable: list[tuple[int, int]]
+    bytes: int
+    crc32c: int
 
 
 class Journal:
@@ -21,14 +32,14 @@ class Journal:
         self._lines = b""
         self._written = time.monotonic()
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[ShardRecord]:
         """All entries, oldest first."""
         self._lines = self._place.get(JOURNAL_FILE) or b""
-        return [json.loads(line) for line in self._lines.splitlines()]
+        return [msgspec.json.decode(line, type=ShardRecord) for line in self._lines.splitlines()]
 
-    def append(self, entry: dict[str, Any]) -> None:
+    def append(self, entry: ShardRecord) -> None:
         """Add an entry; it is written soon, or by `flush`."""
-        self._lines += json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        self._lines += msgspec.json.encode(entry) + b"\n"
         if time.monotonic() - self._written >= PATIENCE:
             self.flush()
 

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ from wsi_attn.slide import BACKGROUND, Level, UInt8Array
 from wsi_attn.store import sharding
 from wsi_attn.store.arrays import DOCUMENT
 from wsi_attn.store.checked_files import CheckedFiles
-from wsi_attn.store.chunk_codec import ChunkCodec
+from wsi_attn.store.chunk_codec import ChunkCodec, CodecDocument
 from wsi_attn.store.schema import Side, named_field
 
 
@@ -163,7 +163,7 @@ class LevelChunks:
 
 class _ShardChain(msgspec.Struct, frozen=True):
     chunk_shape: tuple[Side, Side, Side]
-    codecs: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    codecs: Annotated[list[CodecDocument], Meta(min_length=1)]
 
 
 class _ShardCodec(msgspec.Struct, frozen=True):
@@ -186,11 +186,10 @@ def _codec_of(files: CheckedFiles, index: int, level: Level) -> ChunkCodec:
         if shards.chunk_shape[1:] != (level.tile_size.height, level.tile_size.width):
             raise ValueError(f"chunk_shape {shards.chunk_shape} is not the level's tile size {tuple(level.tile_size)}")
         return ChunkCodec.from_chain(shards.codecs)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, StoreError):
-            raise
-        problem = f"codecs: {error!r}" if isinstance(error, KeyError | TypeError) else named_field(error, "")
-        raise StoreDamagedError(f"{files.store / key} is damaged: {problem}") from error
+    except StoreError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise StoreDamagedError(f"{files.store / key} is damaged: {named_field(error, '')}") from error
 
 
 def _read(path: Path, ranges: list[tuple[int, int, int]]) -> Iterator[tuple[int, memoryview]]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from wsi_attn.geometry import Frame, Mpp
+from wsi_attn.json_types import Json, JsonObject
 
 VERSION = "0.5"
 CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 TISSUE_VALUES = {1: ("tissue", (64, 160, 96, 96)), 2: ("could not be read", (200, 60, 60, 160))}
 
 
-def image_attributes(name: str, levels: Sequence[Frame], mpp: Mpp | None) -> dict[str, Any]:
+def image_attributes(name: str, levels: Sequence[Frame], mpp: Mpp | None) -> JsonObject:
     """The attribute `ome` of the store: a multiscale RGB image, scaled in micrometers if the pixel size is known."""
     window = {"min": 0, "max": 255, "start": 0, "end": 255}
-    channels = [{"label": label, "color": colour, "window": window, "active": True} for label, colour in CHANNELS]
+    channels: list[Json] = [
+        {"label": label, "color": colour, "window": window, "active": True} for label, colour in CHANNELS
+    ]
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, levels, mpp, with_channels=True)],
@@ -23,7 +25,7 @@ def image_attributes(name: str, levels: Sequence[Frame], mpp: Mpp | None) -> dic
     }
 
 
-def labels_attributes(names: Sequence[str]) -> dict[str, Any]:
+def labels_attributes(names: Sequence[str]) -> JsonObject:
     """The attribute `ome` of the group `labels`."""
     return {"version": VERSION, "labels": list(names)}
 
@@ -34,7 +36,7 @@ def label_attributes(
     mpp: Mpp | None,
     values: Mapping[int, tuple[str, tuple[int, int, int, int]]] = TISSUE_VALUES,
     image: str | None = "../../",
-) -> dict[str, Any]:
+) -> JsonObject:
     """The attribute `ome` of a label image.
 
     Parameters
@@ -44,8 +46,8 @@ def label_attributes(
     image
         Path from the label to the labelled image; None if the label stands alone.
     """
-    colours = [{"label-value": value, "rgba": list(rgba)} for value, (_, rgba) in values.items()]
-    meanings = [{"label-value": value, "meaning": meaning} for value, (meaning, _) in values.items()]
+    colours: list[Json] = [{"label-value": value, "rgba": list(rgba)} for value, (_, rgba) in values.items()]
+    meanings: list[Json] = [{"label-value": value, "meaning": meaning} for value, (meaning, _) in values.items()]
     source = {} if image is None else {"source": {"image": image}}
     return {
         "version": VERSION,
@@ -54,14 +56,14 @@ def label_attributes(
     }
 
 
-def _multiscale(name: str, frames: Sequence[Frame], mpp: Mpp | None, *, with_channels: bool) -> dict[str, Any]:
+def _multiscale(name: str, frames: Sequence[Frame], mpp: Mpp | None, *, with_channels: bool) -> JsonObject:
     unit = {"unit": "micrometer"} if mpp else {}
-    axes: list[dict[str, str]] = [{"name": axis, "type": "space", **unit} for axis in "yx"]
+    axes: list[Json] = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     pixel = mpp or Mpp(1.0, 1.0)
-    datasets = []
+    datasets: list[Json] = []
     for index, frame in enumerate(frames):
         scale = [pixel.y * frame.downsample_y, pixel.x * frame.downsample_x]
-        transform = {"type": "scale", "scale": [1.0, *scale] if with_channels else scale}
+        transform: JsonObject = {"type": "scale", "scale": [1.0, *scale] if with_channels else scale}
         datasets.append({"path": str(index), "coordinateTransformations": [transform]})
     if with_channels:
         axes.insert(0, {"name": "c", "type": "channel"})

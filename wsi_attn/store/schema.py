@@ -26,13 +26,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, cast
 
 import msgspec
 from msgspec import Meta
 
 from wsi_attn.errors import SlideNotFoundError, StoreDamagedError, StoreSchemaError
 from wsi_attn.geometry import Mpp, Region, Size
+from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.slide import Level
 from wsi_attn.store import sharding
 
@@ -55,7 +56,6 @@ _SEAL_PATTERN = re.compile(rb'"metadata_crc32c": "([0-9a-f]{8})"')
 _UNSEALED = b'"metadata_crc32c": "00000000"'
 _SHARD = re.compile(r"\d+/c/0/\d+/\d+")
 
-# Any JSON value; msgspec names the invalid field.
 Side = Annotated[int, Meta(ge=1, lt=2**31)]
 Coordinate = Annotated[int, Meta(gt=-(2**40), lt=2**40)]
 Factor = Annotated[float, Meta(gt=0, lt=1e9)]
@@ -161,7 +161,7 @@ class GridInfo:
         """Width and height of a tile in level-0 pixels."""
         return self.tile_size * self.downsample_x, self.tile_size * self.downsample_y
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Attributes of `tiles/GRID/coords`."""
         return {
             "columns": COORDS_SENTENCE,
@@ -221,7 +221,7 @@ class StoreMeta:
     mpp_source: str
     mpp_note: str
     objective_power: float | None
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, Json]
     software: Mapping[str, str]
     state: str
     levels: tuple[Level, ...]
@@ -248,7 +248,7 @@ class StoreMeta:
         parts = (key.split("/") for key in self.files or {} if key.startswith("tiles/"))
         return {names[1] for names in parts if len(names) > 2}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The attribute `wsi_attn`."""
         source = self.source
         icc = base64.b64encode(source.icc_profile).decode() if source.icc_profile else None
@@ -287,7 +287,7 @@ class StoreMeta:
             **({SEAL: "00000000"} if self.records_all_files else {}),
         }
 
-    def _addition_to_json(self) -> dict[str, Any]:
+    def _addition_to_json(self) -> JsonObject:
         if self.addition is None:
             return {}
         return {"addition": {"group": self.addition.group, "files": _files_to_json(self.addition.files)}}
@@ -311,7 +311,7 @@ class StoreMeta:
             mpp_source=found.mpp_source,
             mpp_note=found.mpp_note,
             objective_power=found.objective_power,
-            parameters=found.parameters,
+            parameters=cast(JsonObject, found.parameters),
             software=found.software,
             state=found.state,
             levels=tuple(
@@ -371,7 +371,7 @@ class _MetaDocument(msgspec.Struct, frozen=True):
     mpp_source: str
     mpp_note: str
     objective_power: float | None
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     software: dict[str, str]
     levels: Annotated[list[_LevelDocument], Meta(min_length=1)]
     tissue: TissueInfo
@@ -402,7 +402,7 @@ def is_shard(key: str) -> bool:
     return _SHARD.fullmatch(key) is not None
 
 
-def _level_to_json(level: Level) -> dict[str, Any]:
+def _level_to_json(level: Level) -> JsonObject:
     return {
         "width": level.size.width,
         "height": level.size.height,
@@ -412,7 +412,7 @@ def _level_to_json(level: Level) -> dict[str, Any]:
     }
 
 
-def encode_root(attributes: Mapping[str, Any], meta: StoreMeta) -> bytes:
+def encode_root(attributes: Mapping[str, Json], meta: StoreMeta) -> bytes:
     """Encode the root `zarr.json` with its own CRC-32C.
 
     The checksum is that of the whole file with its eight digits set to zero.
@@ -447,7 +447,7 @@ def read_meta(path: Path) -> StoreMeta:
     return read_root(path)[0]
 
 
-def read_root(path: Path) -> tuple[StoreMeta, dict[str, Any]]:
+def read_root(path: Path) -> tuple[StoreMeta, JsonObject]:
     """`read_meta`, and the other attributes of the root group."""
     if not path.exists():
         raise SlideNotFoundError(f"There is no store {path}")

@@ -7,7 +7,7 @@ stores. A missing or changed file raises an error; it never reads as a fill valu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -165,7 +165,7 @@ class TileStore:
         as `coords`.
         """
         key = f"labels/{TISSUE_LABEL}"
-        values, _ = self._array(f"{key}/0", "uint8", 2)
+        values = self._array(f"{key}/0", "uint8", 2)
         file = f"{key}/{DOCUMENT}"
         try:
             document = msgspec.json.decode(self.files.read(file), type=_LabelGroup)
@@ -208,7 +208,7 @@ class TileStore:
         StoreDamagedError : a file is missing, has changed, or is invalid.
         """
         key = self._grid_key(grid, "coords")
-        values, _ = self._array(key, "int64", 2)
+        values = self._array(key, "int64", 2)
         if values.shape[1] != 2:
             raise StoreDamagedError(
                 f"{self.path / key / DOCUMENT} is damaged: shape {list(values.shape)} is not (N, 2)"
@@ -217,24 +217,24 @@ class TileStore:
 
     def readable(self, grid: str = "default") -> NDArray[np.bool_]:
         """Whether each tile is readable, bool (N,); raises the same errors as `coords`."""
-        return np.asarray(self._array(self._grid_key(grid, "readable"), "bool", 1)[0], np.bool_)
+        return np.asarray(self._array(self._grid_key(grid, "readable"), "bool", 1), np.bool_)
 
     def scores(self, grid: str = "default", name: str = "tissue") -> NDArray[np.float32]:
         """One score of each tile, float32 (N,), NaN for unreadable tiles; raises the same errors as `coords`."""
         known = self.grid(grid).scores
         if name not in known:
             raise unknown_name(f"score of {self.path}", name, known)
-        return np.asarray(self._array(self._grid_key(grid, f"scores/{name}"), "float32", 1)[0], np.float32)
+        return np.asarray(self._array(self._grid_key(grid, f"scores/{name}"), "float32", 1), np.float32)
 
-    def _array(self, key: str, dtype: str, axes: int) -> tuple[NDArray[Any], dict[str, Any]]:
+    def _array(self, key: str, dtype: str, axes: int) -> NDArray[np.generic]:
         self._check_open()
-        values, attributes = read_array(self.files.read, key, self.path)
+        values, _ = read_array(self.files.read, key, self.path)
         if (values.dtype, values.ndim) != (np.dtype(dtype), axes):
             raise StoreDamagedError(
                 f"{self.path / key / DOCUMENT} is damaged: {values.dtype} with {values.ndim} axes instead of {dtype} "
                 f"with {axes}"
             )
-        return values, attributes
+        return values
 
     def _grid_key(self, grid: str, name: str) -> str:
         self._check_open()

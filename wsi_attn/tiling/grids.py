@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.json_types import JsonObject
 from wsi_attn.scores.fused import FusedScore
 from wsi_attn.scores.score import Score
 from wsi_attn.scores.scores import SCORES, parse_names, warm_up
@@ -99,7 +99,7 @@ def add_grid(
     return replace(scored, files=written)
 
 
-def _attributes(score: Score | FusedScore) -> dict[str, Any]:
+def _attributes(score: Score | FusedScore) -> JsonObject:
     bounds = [bound if np.isfinite(bound) else None for bound in (score.low, score.high)]
     return {"range": bounds, "unit": score.unit, "description": score.description}
 

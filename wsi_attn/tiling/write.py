@@ -27,7 +27,7 @@ from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store import sharding
 from wsi_attn.store.additions import write_root
 from wsi_attn.store.backend import FolderBackend
-from wsi_attn.store.journal import Journal
+from wsi_attn.store.journal import Journal, ShardRecord
 from wsi_attn.store.schema import COMPLETE, FileInfo, StoreMeta, Unreadable, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig, TileSummary
@@ -141,18 +141,6 @@ class _LevelState:
     done: set[tuple[int, int]] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
-class _ShardRecord:
-    """Journal entry: a shard in units of shards, its file (None if all background) and its unreadable chunks."""
-
-    level: int
-    row: int
-    column: int
-    unreadable: list[tuple[int, int]]
-    bytes: int
-    crc32c: int
-
-
 class _Writer:
     """One run over the pixels of one store; releases everything when it ends."""
 
@@ -179,13 +167,13 @@ class _Writer:
     def run(self) -> TileStore:
         """Write everything that the journal does not record; returns the store with all pixels, not yet complete."""
         for entry in self.journal.read():
-            self._replay(_ShardRecord(**entry))
+            self._replay(entry)
         for index, plan in enumerate(self.plans):
             self._write_level(index, plan)
         self.journal.flush()  # scoring takes a while
         return TileStore(self.store.path, self._meta())
 
-    def _replay(self, record: _ShardRecord) -> None:
+    def _replay(self, record: ShardRecord) -> None:
         """Accept a journal entry if its shard is present and intact; a power failure may have removed it."""
         if record.bytes:
             content = self.place.get(sharding.shard_key(record.level, record.row, record.column))
@@ -196,7 +184,7 @@ class _Writer:
     def _write_level(self, index: int, plan: LevelPlan) -> None:
         known = halved_regions(self.damage[plan.source]) if plan.origin == HALVED else []
         encode = self._copier(index, plan) if plan.tiles is not None else self._encoder(index, plan, known)
-        waiting: deque[tuple[Region, Callable[[], _ShardRecord]]] = deque()
+        waiting: deque[tuple[Region, Callable[[], ShardRecord]]] = deque()
         for shard in _shards(plan):
             if _place(plan, shard) in self.states[index].done:
                 self._advance(shard)
@@ -208,12 +196,12 @@ class _Writer:
             self._finish_shard(*waiting.popleft())
         self.damage.append(known + _rectangles(self.states[index].bad, plan))
 
-    def _copier(self, index: int, plan: LevelPlan) -> Callable[[Region], Callable[[], _ShardRecord]]:
+    def _copier(self, index: int, plan: LevelPlan) -> Callable[[Region], Callable[[], ShardRecord]]:
         """Start copying a shard in one thread; returns a function that waits for it."""
         wanted, tiles = self._wanted(index, plan), plan.tiles
         assert tiles is not None  # noqa: S101 - levels that are passed through have tiles
 
-        def copy(shard: Region) -> _ShardRecord:
+        def copy(shard: Region) -> ShardRecord:
             return self._store_shard(
                 index, plan, shard, *_encode_shard(plan, shard, [copy_chunks(tiles, wanted, shard)])
             )
@@ -222,19 +210,19 @@ class _Writer:
 
     def _encoder(
         self, index: int, plan: LevelPlan, known: list[Region]
-    ) -> Callable[[Region], Callable[[], _ShardRecord]]:
+    ) -> Callable[[Region], Callable[[], ShardRecord]]:
         """Start reading and compressing the blocks of a shard in threads; returns a function that waits and
         stores it.
         """
         wanted, read = self._wanted(index, plan), reader_of(plan, self.slide, self.store, known)
 
-        def start(shard: Region) -> Callable[[], _ShardRecord]:
+        def start(shard: Region) -> Callable[[], ShardRecord]:
             futures = [
                 self.pool.submit(encode_chunks, plan.level, plan.codec, read, wanted, block)
                 for block in blocks_of(plan.level, shard)
             ]
 
-            def finish() -> _ShardRecord:
+            def finish() -> ShardRecord:
                 parts = _encode_shard(plan, shard, [future.result() for future in futures])
                 return self._store_shard(index, plan, shard, *parts)
 
@@ -259,18 +247,18 @@ class _Writer:
         shard: Region,
         parts: list[bytes | memoryview],
         unreadable: list[tuple[int, int]],
-    ) -> _ShardRecord:
+    ) -> ShardRecord:
         place = _place(plan, shard)
         file = self.place.put(sharding.shard_key(index, *place), *parts) if parts else FileInfo(0, 0)
-        return _ShardRecord(index, *place, unreadable, *file)
+        return ShardRecord(index, *place, unreadable, *file)
 
-    def _finish_shard(self, shard: Region, wait: Callable[[], _ShardRecord]) -> None:
+    def _finish_shard(self, shard: Region, wait: Callable[[], ShardRecord]) -> None:
         record = wait()
         self._restore_shard(record)
-        self.journal.append(dataclasses.asdict(record))
+        self.journal.append(record)
         self._advance(shard)
 
-    def _restore_shard(self, record: _ShardRecord) -> None:
+    def _restore_shard(self, record: ShardRecord) -> None:
         state = self.states[record.level]
         state.done.add((record.row, record.column))
         for row, column in record.unreadable:

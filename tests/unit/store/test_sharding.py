@@ -1,5 +1,6 @@
 """Shards written here are read by Zarr, and chunks of every codec come back."""
 
+import msgspec
 import numpy as np
 import pytest
 import zarr
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from wsi_attn.errors import StoreSchemaError, TileDecodeError
 from wsi_attn.geometry import Size
-from wsi_attn.store.chunk_codec import ChunkCodec, jpeg_codec
+from wsi_attn.store.chunk_codec import ChunkCodec, CodecDocument, jpeg_codec
 from wsi_attn.store.sharding import (
     SHARD_BYTES,
     crc32c,
@@ -104,9 +105,9 @@ def test_codecs_return_what_they_were_given_and_notice_damage(codec):
             codec.decode(damaged, Size(56, 40))
     with pytest.raises(TileDecodeError):
         codec.decode(data, Size(40, 40))
-    assert ChunkCodec.from_chain(codec.chain()) == codec
+    assert ChunkCodec.from_chain(msgspec.convert(codec.chain(), list[CodecDocument])) == codec
 
 
 def test_foreign_codecs_are_refused():
     with pytest.raises(StoreSchemaError, match="blosc"):
-        ChunkCodec.from_chain([{"name": "bytes"}, {"name": "blosc"}])
+        ChunkCodec.from_chain([CodecDocument("bytes"), CodecDocument("blosc")])
