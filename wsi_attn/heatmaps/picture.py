@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +23,7 @@ from wsi_attn.heatmaps.layer import ATTENTION, DisplayValues, Layer, display_val
 from wsi_attn.heatmaps.outlines import draw_outlines
 from wsi_attn.heatmaps.raster import FloatArray, resample
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Colour, Line, text_block
+from wsi_attn.json_types import JsonObject
 from wsi_attn.paths import path_to_text, printable
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
 
@@ -170,7 +170,7 @@ def to_png(image: Image.Image, prediction: SlidePrediction) -> bytes:
     return png_bytes(image, origin_of(prediction))
 
 
-def origin_of(prediction: SlidePrediction) -> dict[str, Any]:
+def origin_of(prediction: SlidePrediction) -> JsonObject:
     """Provenance of a prediction for output files."""
     return {
         "slide": path_to_text(prediction.slide),
@@ -182,7 +182,7 @@ def origin_of(prediction: SlidePrediction) -> dict[str, Any]:
     }
 
 
-def png_bytes(image: Image.Image, origin: Mapping[str, Any]) -> bytes:
+def png_bytes(image: Image.Image, origin: Mapping[str, object]) -> bytes:
     """Encode the image as PNG with `origin` as JSON in its text field `wsi-attn`."""
     words = PngImagePlugin.PngInfo()
     words.add_itxt("wsi-attn", json.dumps(origin, ensure_ascii=False, sort_keys=True))

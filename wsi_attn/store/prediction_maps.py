@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import google_crc32c
 import msgspec
@@ -29,11 +29,14 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import PredictionError
 from wsi_attn.geometry import Frame, Size
+from wsi_attn.json_types import Json
 from wsi_attn.outputs import files
 from wsi_attn.outputs.policy import check_protected
 from wsi_attn.store.arrays import DOCUMENT, put_array, put_group
 from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.records import SCHEMA_VERSION, Pixels, Positive
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 ATTRIBUTE = "wsi_attn_prediction"
 REGIONS = "regions"
@@ -73,7 +76,7 @@ class MapsAttributes(Struct, frozen=True, kw_only=True):
     size: tuple[Pixels, Pixels]
     maps: list[MapEntry]
     regions: MapEntry | None = None
-    complete: dict[str, Any] = {}
+    complete: dict[str, object] = {}
 
     @property
     def id(self) -> str:
@@ -113,7 +116,7 @@ def write_maps(
     size0: Size,
     fingerprint: str,
     regions: NDArray[np.float64] | None,
-    complete: Mapping[str, Any],
+    complete: Mapping[str, Json],
 ) -> str:
     """Write the group atomically, replacing an existing one; returns its id.
 
@@ -182,7 +185,7 @@ def read_attributes(folder: Path, record: Path, maps_id: str) -> MapsAttributes:
     return found
 
 
-def read_array(folder: Path, entry: MapEntry, dtype: np.dtype[Any]) -> NDArray[Any]:
+def read_array(folder: Path, entry: MapEntry, dtype: np.dtype[Scalar]) -> NDArray[Scalar]:
     """Read and check one array; raises `PredictionError` if it is missing or damaged."""
     import zarr
 
@@ -226,5 +229,5 @@ def _key(name: str, taken: set[str]) -> str:
     return key
 
 
-def _checksum(values: NDArray[Any]) -> int:
+def _checksum(values: NDArray[np.generic]) -> int:
     return int(google_crc32c.value(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()))

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from wsi_attn.errors import PredictionError
 from wsi_attn.geometry import ORIGIN, Frame, Point, Region, Size
+from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.outputs import files
 from wsi_attn.outputs.policy import check_protected
 from wsi_attn.paths import path_to_text, printable
@@ -137,12 +137,12 @@ class SlidePrediction:
         """Whether there is a prediction set and it does not contain exactly one label."""
         return self.prediction_set is not None and len(self.prediction_set) != 1
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JsonObject:
         """The JSON object that `predict --json` prints: the fields of the file, at most 100 kB, without the maps."""
         short, complete = shorten(self._fields())
         return {**short, **({"truncated": list(complete)} if complete else {})}
 
-    def _fields(self) -> dict[str, Any]:
+    def _fields(self) -> JsonObject:
         """All fields of the record, untruncated, except those that describe files."""
         return {
             "schema_version": SCHEMA_VERSION,
@@ -167,7 +167,7 @@ class SlidePrediction:
             "fingerprint": self.fingerprint,
         }
 
-    def _set_fields(self) -> dict[str, Any]:
+    def _set_fields(self) -> JsonObject:
         if self.prediction_set is None:
             return {}
         labels = [printable(label) for label in self.prediction_set]
@@ -286,7 +286,7 @@ def _prediction_of(
     )
 
 
-def _text(record: Mapping[str, Any], maps_id: str, path: Path) -> str:
+def _text(record: Mapping[str, Json], maps_id: str, path: Path) -> str:
     """Text of a record, checked to be small and readable."""
     try:
         text = to_text({**record, "maps_id": maps_id})

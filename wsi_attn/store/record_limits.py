@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TypeVar
+
+from wsi_attn.json_types import Json, JsonObject
+
+Item = TypeVar("Item", bound=Json)
 
 MAX_BYTES = 100_000
 """Maximum size of a record."""
@@ -30,7 +34,7 @@ LIST_BYTES = {
 ELLIPSIS = "…"
 
 
-def shorten(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def shorten(record: Mapping[str, Json]) -> tuple[JsonObject, JsonObject]:
     """Shorten the fields of a record that exceed their budgets.
 
     Parameters
@@ -44,7 +48,8 @@ def shorten(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     short = dict(record)
     short["label"] = _cut(record["label"], TEXT_BYTES["label"])
-    short["model"] = {name: _cut(text, TEXT_BYTES["model"] // 2) for name, text in record["model"].items()}
+    if isinstance(model := record["model"], dict):
+        short["model"] = {name: _cut(text, TEXT_BYTES["model"] // 2) for name, text in model.items()}
     for name, budget in LIST_BYTES.items():
         value = record.get(name)
         if isinstance(value, list):
@@ -52,18 +57,18 @@ def shorten(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             short[name] = list(_leading(value[:most], budget))
         elif isinstance(value, dict) and _size(value) > budget:
             likeliest = name == "probabilities"
-            items = sorted(value.items(), key=lambda item: -item[1]) if likeliest else list(value.items())
+            items = sorted(value.items(), key=lambda item: -_number(item[1])) if likeliest else list(value.items())
             short[name] = dict(_leading(items, budget))
     complete = {name: value for name, value in record.items() if short[name] != value}
     return short, complete
 
 
-def to_text(record: Mapping[str, Any]) -> str:
+def to_text(record: Mapping[str, Json]) -> str:
     """Text of a record's file."""
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _leading(items: Iterable[Any], budget: int) -> Iterator[Any]:
+def _leading(items: Iterable[Item], budget: int) -> Iterator[Item]:
     """The first items that fit."""
     left = budget
     for item in items:
@@ -73,14 +78,18 @@ def _leading(items: Iterable[Any], budget: int) -> Iterator[Any]:
         yield item
 
 
-def _size(value: Any) -> int:
+def _size(value: Json) -> int:
     """Bytes of a value on separate lines at its depth in a record."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     return len(text.encode("utf-8", "backslashreplace")) + 3 * (text.count("\n") + 2)
 
 
-def _cut(text: str, budget: int) -> str:
-    if _size(text) <= budget:
+def _number(value: Json) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _cut(text: Json, budget: int) -> Json:
+    if not isinstance(text, str) or _size(text) <= budget:
         return text
     low, high = 0, len(text)
     while low < high:

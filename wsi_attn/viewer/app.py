@@ -27,6 +27,7 @@ from starlette.routing import Route
 from wsi_attn import assets
 from wsi_attn.errors import PredictionError, SlideNotFoundError, WsiAttnError
 from wsi_attn.geometry import ORIGIN, Mpp, Point
+from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.paths import printable
 from wsi_attn.viewer import records
 from wsi_attn.viewer.access import AccessMiddleware
@@ -136,8 +137,8 @@ class Viewer:
             raise HTTPException(404, "no such slide")
         return entry
 
-    def _list(self) -> dict[str, Any]:
-        found = [records.line(entry) for entry in self.collection.entries.values()]
+    def _list(self) -> JsonObject:
+        found: list[Json] = [records.line(entry) for entry in self.collection.entries.values()]
         return {"slides": found, "problems": [_one_line(problem) for problem in self.collection.problems]}
 
     async def _run(self, work: Callable[[], Result]) -> Result:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from wsi_attn import __version__
 from wsi_attn.errors import PredictionError
+from wsi_attn.json_types import JsonObject
 from wsi_attn.paths import printable
 from wsi_attn.slide import SlideInfo
 from wsi_attn.store.tile_store import TileStore
@@ -15,7 +14,7 @@ from wsi_attn.viewer.pyramid import TileLevel
 from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 
-def line(entry: Entry) -> dict[str, Any]:
+def line(entry: Entry) -> JsonObject:
     """A row of the list; unknown values are null or empty."""
     record = entry.record
     return {
@@ -29,7 +28,7 @@ def line(entry: Entry) -> dict[str, Any]:
     }
 
 
-def without_pixels(entry: Entry) -> dict[str, Any]:
+def without_pixels(entry: Entry) -> JsonObject:
     """Record of a prediction whose slide was not found: everything except images."""
     return {
         **line(entry),
@@ -40,7 +39,7 @@ def without_pixels(entry: Entry) -> dict[str, Any]:
     }
 
 
-def with_pixels(entry: Entry, slide: ViewerSlide) -> dict[str, Any]:
+def with_pixels(entry: Entry, slide: ViewerSlide) -> JsonObject:
     """Record of a slide: its pyramid, its prediction if it matches the slide, and the provenance."""
     info = slide.slide.info
     drawn, problem = _drawn(entry, info)
@@ -69,7 +68,7 @@ def _drawn(entry: Entry, info: SlideInfo) -> tuple[Overlay | None, list[str]]:
         return None, [printable(str(error))]
 
 
-def _level(level: TileLevel) -> dict[str, Any]:
+def _level(level: TileLevel) -> JsonObject:
     columns, rows = level.grid
     return {
         "width": level.frame.size.width,
