@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import tifffile
@@ -218,6 +218,8 @@ def _read_tiff(path: Path, selector: str) -> _Picture:
                 pixels = page_pixels(page)
             else:
                 for part in series.pages:
+                    if part is None:
+                        raise SlideUnsupportedError("tifffile: a page of the image is missing")
                     prove_segments(part)
                 array = series.asarray()
                 pixels = Photometry.of(page).rgb(np.moveaxis(array, 0, -1) if axes == "SYX" else array)
@@ -233,7 +235,7 @@ def _read_tiff(path: Path, selector: str) -> _Picture:
         raise SlideUnsupportedError(f"tifffile: {error}") from error
 
 
-def refuse_channels(series: Any) -> None:
+def refuse_channels(series: tifffile.TiffPageSeries) -> None:
     """Check that an image of a TIFF is a single 8-bit grey or RGB image.
 
     Raises
@@ -247,7 +249,7 @@ def refuse_channels(series: Any) -> None:
     refuse_colours(series.keyframe)
 
 
-def refuse_stack(series: Any) -> None:
+def refuse_stack(series: tifffile.TiffPageSeries) -> None:
     """Refuse an image with several channels, planes or time points; raises like `refuse_channels`."""
     axes, shape = series.axes, series.shape
     if axes in ("YX", "YXS", "SYX"):
@@ -263,7 +265,7 @@ def refuse_stack(series: Any) -> None:
     )
 
 
-def refuse_depth(page: Any) -> None:
+def refuse_depth(page: tifffile.TiffPage) -> None:
     """Refuse samples other than 1 or 8 bits; raises like `refuse_channels`."""
     if page.bitspersample not in (1, 8) or page.dtype is None or page.dtype.kind not in "ub":
         raise SlideUnsupportedError(

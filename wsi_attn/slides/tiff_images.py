@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tifffile
 
@@ -21,6 +20,7 @@ from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import name_of
 from wsi_attn.slides.ome_metadata import microns_per_unit, ome_pixel_size
 from wsi_attn.slides.properties import PixelSize, pixel_size_or_note
+from wsi_attn.slides.tiff_samples import Page, key_of
 
 MARK = "#"
 """Separates the path of a file from the number or name of an image in it."""
@@ -36,7 +36,7 @@ class TiffImage:
     index: int
     name: str
     size: Size
-    series: Any
+    series: tifffile.TiffPageSeries
 
     def __str__(self) -> str:
         name = f" {self.name}" if self.name else ""
@@ -110,13 +110,13 @@ def choose_image(images: Sequence[TiffImage], selector: str = "") -> TiffImage:
     raise SlideUnsupportedError(f"no image {selector!r}; the file contains {'; '.join(map(str, images))}")
 
 
-def is_mask(page: Any) -> bool:
+def is_mask(page: Page) -> bool:
     """Return whether a tifffile page is a transparency mask."""
-    tag = page.keyframe.tags.get(254)
+    tag = key_of(page).tags.get(254)
     return tag is not None and bool(int(tag.value) & MASK)
 
 
-def unclaimed_pages(tiff: tifffile.TiffFile, pages: Iterator[Any]) -> Iterator[Any]:
+def unclaimed_pages(tiff: tifffile.TiffFile, pages: Iterator[Page]) -> Iterator[Page]:
     """Return the main pages that belong to no image of the OME-XML: coarser levels in the layout of OpenSlide."""
     claimed = {page.index for series in tiff.series for page in series.pages if page is not None}
     return (page for page in pages if page.index not in claimed)

@@ -19,7 +19,7 @@ from wsi_attn.slides.leica_metadata import scanned_area
 from wsi_attn.slides.openslide_reader import level_of
 from wsi_attn.slides.tiff_images import TiffImage, is_mask, unclaimed_pages
 from wsi_attn.slides.tiff_pages import TiledPage, main_pages, tiled_page
-from wsi_attn.slides.tiff_samples import JPEG_COLOURS
+from wsi_attn.slides.tiff_samples import GREY, JPEG_COLOURS
 
 PLAIN_GRID_VENDORS = {"aperio", "generic-tiff", "philips", "leica"}
 """Vendors whose levels may be single pages; for others OpenSlide joins overlapping or scattered areas."""
@@ -32,7 +32,6 @@ MIN_TILE_SIDE = 64
 
 JPEG2000_RGB = {"APERIO_JP2000_RGB", "JPEG2000"}
 JPEG2000_YCBCR = "APERIO_JP2000_YCBC"
-APART = "its samples are stored in separate planes"
 COLOURS_OF_JPEG = {colours for colours, _ in JPEG_COLOURS}
 COLOUR_SPACES = {"YCBCR": 3, "RGB": 3, "GRAYSCALE": 1}
 """Samples per pixel of the colour spaces of JPEG tiles."""
@@ -66,6 +65,8 @@ class LevelSource:
         Pixel (x, y) of the level where the page begins.
     tagged
         `encoding` according to the photometric tag alone, as OpenSlide decodes it.
+    is_jpeg
+        Whether the tiles are JPEG or JPEG 2000, or are no tiles.
     """
 
     page: TiledPage | None
@@ -74,6 +75,7 @@ class LevelSource:
     compression: str
     corner: tuple[int, int] = (0, 0)
     tagged: TileEncoding | None = None
+    is_jpeg: bool = True
 
 
 def sources_beside_openslide(tiff: tifffile.TiffFile, vendor: str, levels: tuple[Level, ...]) -> list[LevelSource]:
@@ -142,8 +144,7 @@ def sources_of_image(tiff: tifffile.TiffFile, image: TiffImage) -> tuple[list[Le
     for page in found:
         source = source_of(page)
         if source.page is None:
-            plain = source.not_copied.endswith("not JPEG") and page.decode is None and page.interleaved
-            reason = f"its tiles are compressed as {source.compression}" if plain else source.not_copied
+            reason = source.not_copied if source.is_jpeg else f"its tiles are compressed as {source.compression}"
             raise SlideUnsupportedError(f"{reason}, which is not supported: convert it to RGB with JPEG tiles")
         sources.append(source)
         levels.append(level_of(page.size, found[0].size, page.tile_size))
@@ -195,9 +196,11 @@ def orientation_of_levels(sources: list[LevelSource], pages: list[TiledPage]) ->
 def source_of(page: TiledPage) -> LevelSource:
     """Return how the tiles of a page can be decoded and copied."""
     name = NAMES.get(page.compression, page.compression)
-    reason = _not_pictures(page)
-    if reason:
-        return LevelSource(page if reason == APART and page.decode_planes else None, None, reason, name)
+    if reason := _not_pictures(page):
+        return LevelSource(None, None, reason, name)
+    if not page.interleaved:
+        apart = "its samples are stored in separate planes"
+        return LevelSource(page if page.decode_planes else None, None, apart, name)
     if page.compression == "JPEG":
         source = _jpeg_source(page, name)
     elif page.compression == JPEG2000_YCBCR:
@@ -207,7 +210,7 @@ def source_of(page: TiledPage) -> LevelSource:
     elif page.compression in JPEG2000_RGB:
         source = _decoded_here(page, f"its JPEG 2000 tiles have {page.samples} samples", name)
     else:
-        source = _decoded_here(page, f"its tiles are {name}, not JPEG", name)
+        source = replace(_decoded_here(page, f"its tiles are {name}, not JPEG", name), is_jpeg=False)
     if not source.not_copied and min(page.tile_size) < MIN_TILE_SIDE and page.lengths.size > 1:
         width, height = page.tile_size
         return replace(source, not_copied=f"its tiles of {width} x {height} px are too small for chunks of a store")
@@ -224,7 +227,7 @@ def _jpeg_source(page: TiledPage, name: str) -> LevelSource:
         by_tag = replace(encoding, colorspace=tagged) if tagged else None
         return LevelSource(page, encoding, reason, name, tagged=by_tag)
     space = next(iter(found)) if len(found) == 1 else None
-    if space is None and page.samples == CHANNELS and page.colours.startswith("MINIS"):
+    if space is None and page.samples == CHANNELS and page.colours in GREY:
         raise SlideTruncatedError(  # not "unsupported": it would be read as a plain image, with the colours of the tag
             f"its tag states grey ({page.colours}), but its JPEG tiles have {CHANNELS} components of unknown colours: "
             "the tag is damaged, copy or convert it again"
@@ -255,8 +258,6 @@ def _not_pictures(page: TiledPage) -> str:
         return f"its strips of {width} x {height} px are not tiles"
     if page.bits != 8:
         return f"its samples have {page.bits} bits"
-    if not page.interleaved:
-        return APART
     return ""
 
 

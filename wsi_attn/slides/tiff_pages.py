@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -25,7 +25,9 @@ from wsi_attn.slides.tiff_samples import (
     JPEG_COMPRESSION,
     Decode,
     DecodePlanes,
+    Page,
     Photometry,
+    key_of,
     orientation_of,
     planes_decoder,
     raw_samples,
@@ -113,9 +115,9 @@ def is_tiff(path: Path) -> bool:
     return magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def tiled_page(page: Any) -> TiledPage | None:
+def tiled_page(page: Page) -> TiledPage | None:
     """Return the tiled page of a tifffile page or frame while its file is open; None if it has no usable tiles."""
-    key = page.keyframe
+    key = key_of(page)
     if not key.is_tiled or key.imagedepth > 1:
         return None
     planes = 1 if (interleaved := int(key.planarconfig) == 1) else key.samplesperpixel
@@ -159,7 +161,9 @@ def _with_lost_lengths(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -
     return np.where(suspects & (counts[places] == 1), 1, lengths)
 
 
-def stated_colours(file: BinaryIO, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> frozenset[str | None]:
+def stated_colours(
+    file: BinaryIO | tifffile.FileHandle, offsets: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> frozenset[str | None]:
     """Return the colour spaces stated by a sample of the JPEG streams of a level; see `TiledPage.stated`."""
     present = np.flatnonzero(lengths > 0)
     chosen = present[np.unique(np.linspace(0, len(present) - 1, min(SAMPLED_STREAMS, len(present))).astype(int))]
@@ -173,7 +177,7 @@ def stated_colours(file: BinaryIO, offsets: NDArray[np.int64], lengths: NDArray[
     return frozenset(found)
 
 
-def main_pages(tiff: tifffile.TiffFile) -> Iterator[Any]:
+def main_pages(tiff: tifffile.TiffFile) -> Iterator[Page]:
     """Yield the first few hundred pages of the main directory chain."""
     for page in itertools.islice(iter(tiff.pages), MAX_PAGES):
         yield page if page.keyframe is not None else page.aspage()  # A frame that the OME-XML does not mention.
@@ -192,24 +196,24 @@ def refuse_cut_off(path: Path) -> None:
             refuse_beyond(path, size, end)
 
 
-def refuse_absurd_tiles(path: Path, page: Any) -> None:
+def refuse_absurd_tiles(path: Path, page: Page) -> None:
     """Check that a tile of a page fits in memory; raises like `refuse_cut_off`.
 
     OpenSlide would try to allocate it and abort the process on failure.
     """
-    key = page.keyframe
+    key = key_of(page)
     if key.is_tiled and key.tilewidth * key.tilelength * key.samplesperpixel > MAX_TILE_BYTES:
         raise SlideTruncatedError(f"{path} is damaged: tiles of {key.tilewidth} x {key.tilelength} px; copy it again")
 
 
-def refuse_contradiction(path: Path, page: Any, *, strips: bool) -> None:
+def refuse_contradiction(path: Path, page: Page, *, strips: bool) -> None:
     """Check that the size of a page matches the number of its tiles, or of its strips if `strips` is set.
 
     Raises
     ------
     SlideTruncatedError : it does not, or the page is empty.
     """
-    key = page.keyframe
+    key = key_of(page)
     width, height = int(key.imagewidth), int(key.imagelength)
     if not (key.is_tiled or strips):
         return

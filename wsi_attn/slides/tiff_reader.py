@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -52,7 +51,7 @@ from wsi_attn.slides.tiff_pages import (
     refuse_tiles_beyond,
     tiled_page,
 )
-from wsi_attn.slides.tiff_samples import tag_name
+from wsi_attn.slides.tiff_samples import key_of, tag_name
 from wsi_attn.slides.tiled_reader import TiledReader
 
 ICC_PROFILE_TAG = 34675
@@ -106,7 +105,7 @@ class TiffReader(TiledReader):
             refuse_absurd_tiles(path, page)
             if not (tiff.is_ndpi or tiff.is_stk or tiff.is_lsm):  # Their tile lists have a private layout.
                 refuse_contradiction(path, page, strips=index == 0)
-            if index == 0 or page.keyframe.is_tiled:
+            if index == 0 or key_of(page).is_tiled:
                 refuse_tiles_beyond(path, np.asarray(page.dataoffsets), np.asarray(page.databytecounts))
         images = images_of(tiff)
         image = choose_image(images, selector)
@@ -183,7 +182,7 @@ def _info_of_tags(
     sources: list[LevelSource],
 ) -> SlideInfo:
     """Return the metadata from tags and descriptions, for files that OpenSlide does not read as a pyramid."""
-    page: Any = image.series.keyframe
+    page = image.series.keyframe
     xml = tiff.ome_metadata if tiff.is_ome else None
     if slide_mpp:
         pixel_size = PixelSize(slide_mpp, "user")

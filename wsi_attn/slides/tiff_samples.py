@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import tifffile
@@ -25,7 +25,11 @@ Decode = Callable[[bytes, int], UInt8Array]
 DecodePlanes = Callable[[Sequence[bytes], int], UInt8Array]
 """Decodes the bytes of each plane of a tile, and its index in the first plane, to pixels."""
 
-COLOURS = ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "PALETTE")
+Page: TypeAlias = tifffile.TiffPage | tifffile.TiffFrame
+"""A page of a TIFF; its `keyframe` has the tags."""
+
+GREY = ("MINISBLACK", "MINISWHITE")
+COLOURS = ("RGB", "YCBCR", *GREY, "PALETTE")
 """Supported values of PhotometricInterpretation; others need a colour profile."""
 
 JPEG_COMPRESSION, OLD_JPEG = 7, 6
@@ -49,18 +53,25 @@ DECODED_AS_RGB = frozenset({6, 7, 34892, 33007, 33003, 33004, 33005, 34712, 2261
 """Compressions whose decoders return RGB regardless of the tag."""
 
 
+def key_of(page: Page) -> tifffile.TiffPage:
+    """Return the page whose tags describe a page, itself or the first of its series."""
+    if page.keyframe is None:
+        raise SlideUnsupportedError("tifffile: a page without tags")
+    return page.keyframe
+
+
 def tag_name(value: object) -> str:
     """Return the name of a TIFF tag value; the number if tifffile has no name for it."""
     return str(getattr(value, "name", value))
 
 
-def orientation_of(page: Any) -> int:
+def orientation_of(page: Page) -> int:
     """Return the value of the orientation tag; 1 if it is missing or invalid."""
-    value = page.keyframe.tags.valueof(ORIENTATION)
+    value = key_of(page).tags.valueof(ORIENTATION)
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def refuse_colours(page: Any) -> None:
+def refuse_colours(page: tifffile.TiffPage) -> None:
     """Refuse colours that cannot be converted to RGB without a colour profile.
 
     Raises
@@ -73,10 +84,10 @@ def refuse_colours(page: Any) -> None:
         )
 
 
-def is_transparent_grey(page: Any) -> bool:
+def is_transparent_grey(page: tifffile.TiffPage) -> bool:
     """Return whether two samples per pixel are grey and opacity; otherwise they are channels."""
     extra = [int(value) for value in page.extrasamples]
-    return tag_name(page.photometric).startswith("MINIS") and extra in ([ASSOCIATED], [UNASSOCIATED])
+    return tag_name(page.photometric) in GREY and extra in ([ASSOCIATED], [UNASSOCIATED])
 
 
 def over_background(pixels: UInt8Array, alpha: UInt8Array, *, associated: bool) -> UInt8Array:
@@ -107,7 +118,7 @@ class YCbCr:
     reference: tuple[float, ...] = FULL_RANGE
 
     @classmethod
-    def of(cls, page: Any) -> YCbCr:
+    def of(cls, page: tifffile.TiffPage) -> YCbCr:
         """Read the tags of a page; missing or invalid tags take defaults."""
         coefficients = _rationals(page, YCBCR_COEFFICIENTS, 3)
         reference = _rationals(page, REFERENCE_BLACK_WHITE, 6)
@@ -145,7 +156,7 @@ class Photometry:
     ycbcr: YCbCr | None = None
 
     @classmethod
-    def of(cls, page: Any) -> Photometry:
+    def of(cls, page: tifffile.TiffPage) -> Photometry:
         """Read the tags of a page; raises like `refuse_colours`."""
         refuse_colours(page)
         colours = tag_name(page.photometric)
@@ -160,7 +171,7 @@ class Photometry:
             return cls(colours, palette=np.ascontiguousarray((table.T >> 8).astype(np.uint8)))
         return cls(colours, alpha, ycbcr=YCbCr.of(page) if colours == "YCBCR" else None)
 
-    def rgb(self, samples: NDArray[Any]) -> UInt8Array:
+    def rgb(self, samples: UInt8Array | NDArray[np.bool_]) -> UInt8Array:
         """Convert samples to RGB over the background.
 
         Parameters
@@ -174,24 +185,25 @@ class Photometry:
         """
         if self.palette is not None:
             return np.ascontiguousarray(self.palette[samples.reshape(samples.shape[:2]).astype(np.uint8)])
+        values = np.asarray(samples, np.uint8)
         if samples.dtype == np.bool_:
-            samples = samples.astype(np.uint8) * 255
-        if samples.ndim == 2:
-            samples = samples[..., None]
-        count = 3 if samples.shape[-1] >= 3 else 1
-        pixels = samples[..., :count]
+            values = values * np.uint8(255)
+        if values.ndim == 2:
+            values = values[..., None]
+        count = 3 if values.shape[-1] >= 3 else 1
+        pixels = values[..., :count]
         if self.ycbcr is not None:
             pixels = self.ycbcr.rgb(pixels)
         if self.colours == "MINISWHITE":
             pixels = 255 - pixels
         if count == 1:
             pixels = np.repeat(pixels, 3, axis=-1)
-        if self.alpha and samples.shape[-1] == count + 1:
-            pixels = over_background(pixels, samples[..., count], associated=self.alpha == ASSOCIATED)
+        if self.alpha and values.shape[-1] == count + 1:
+            pixels = over_background(pixels, values[..., count], associated=self.alpha == ASSOCIATED)
         return np.ascontiguousarray(pixels)
 
 
-def segment_decoder(page: Any) -> Decode | None:
+def segment_decoder(page: tifffile.TiffPage) -> Decode | None:
     """Return the decoder of strips or tiles of a page (tifffile keyframe) to RGB; None if unsupported.
 
     Colours that cannot be converted raise `SlideUnsupportedError` when they are decoded.
@@ -218,12 +230,12 @@ def segment_decoder(page: Any) -> Decode | None:
     def pixels(data: bytes, index: int) -> UInt8Array:
         if completion is not None:
             prove_jpeg(completion.complete(data))
-        return photometry.rgb(np.asarray(decode(data, index, **options)[0][0]))  # (1, height, width, samples)
+        return photometry.rgb(np.asarray(decode(data, index, **options)[0])[0])  # (1, height, width, samples)
 
     return pixels
 
 
-def planes_decoder(page: Any) -> DecodePlanes | None:
+def planes_decoder(page: tifffile.TiffPage) -> DecodePlanes | None:
     """Like `segment_decoder`, for pages whose samples are stored in separate planes."""
     if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.bitspersample != 8:
         return None
@@ -248,7 +260,7 @@ def planes_decoder(page: Any) -> DecodePlanes | None:
     return pixels
 
 
-def raw_samples(page: Any) -> Photometry | None:
+def raw_samples(page: tifffile.TiffPage) -> Photometry | None:
     """Return the layout of a tile whose bytes are uncompressed samples; otherwise None."""
     plain = int(page.compression) == UNCOMPRESSED and int(page.predictor) == 1 and int(page.fillorder) == 1
     if not plain or page.bitspersample != 8 or int(page.planarconfig) != 1:
@@ -260,7 +272,7 @@ def raw_samples(page: Any) -> Photometry | None:
     return None if photometry.ycbcr is not None and _subsampling(page) != (1, 1) else photometry
 
 
-def page_pixels(page: Any) -> UInt8Array:
+def page_pixels(page: tifffile.TiffPage) -> UInt8Array:
     """Read all pixels of one page (tifffile keyframe) with interleaved samples; its file must be open.
 
     Raises
@@ -290,7 +302,7 @@ def page_pixels(page: Any) -> UInt8Array:
     return pixels
 
 
-def prove_segments(page: Any) -> None:
+def prove_segments(page: Page) -> None:
     """Decode all JPEG strips or tiles of a page strictly, for pages that tifffile reads, which ignores warnings.
 
     Raises
@@ -306,7 +318,7 @@ def prove_segments(page: Any) -> None:
             prove_jpeg(completion.complete(file.read(count)))
 
 
-def needs_own_conversion(page: Any) -> bool:
+def needs_own_conversion(page: tifffile.TiffPage) -> bool:
     """Return whether the array that tifffile returns would contradict the tags and streams of a page."""
     if int(page.planarconfig) != 1:
         return False
@@ -316,13 +328,13 @@ def needs_own_conversion(page: Any) -> bool:
     return colours == "YCBCR" and int(page.compression) not in DECODED_AS_RGB
 
 
-def _subsampling(page: Any) -> tuple[int, int]:
+def _subsampling(page: tifffile.TiffPage) -> tuple[int, int]:
     """Return the chroma subsampling in columns and rows; 2, 2 if the file does not state it."""
     value = page.tags.valueof(YCBCR_SUBSAMPLING)
     return (int(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) == 2 else (2, 2)
 
 
-def _subsampled_decoder(page: Any, photometry: Photometry) -> Decode | None:
+def _subsampled_decoder(page: tifffile.TiffPage, photometry: Photometry) -> Decode | None:
     """Decode data units of several Y samples, one Cb and one Cr; chroma is repeated as in libtiff."""
     across, down = _subsampling(page)
     simple = page.samplesperpixel == 3 and page.predictor == 1 and page.fillorder == 1 and page.bitspersample == 8
@@ -346,7 +358,7 @@ def _subsampled_decoder(page: Any, photometry: Photometry) -> Decode | None:
     return pixels
 
 
-def _rationals(page: Any, tag: int, count: int) -> tuple[float, ...] | None:
+def _rationals(page: tifffile.TiffPage, tag: int, count: int) -> tuple[float, ...] | None:
     value = page.tags.valueof(tag)
     if not isinstance(value, tuple):
         return None
