@@ -6,9 +6,10 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from wsi_attn.errors import TissueError, UsageError
+from wsi_attn.json_types import JsonObject
 from wsi_attn.options import Option, check_fields
 from wsi_attn.registry import unknown_name
 from wsi_attn.threads import thread_limit
@@ -119,7 +120,7 @@ class TileConfig:
                 return replace(self, tissue=str(folder / f"{name}{suffix}"))
         raise TissueError(f"{folder} contains neither {name}.tissue.geojson nor {name}.geojson")
 
-    def pixel_parameters(self) -> dict[str, Any]:
+    def pixel_parameters(self) -> JsonObject:
         """Parameters that determine the pixels and tissue of a store; a run may only extend a store with equal
         values.
         """
@@ -137,7 +138,7 @@ class TileConfig:
             "quality": self.quality if self.codec == "jpeg" else None,
         }
 
-    def grid_parameters(self) -> dict[str, Any]:
+    def grid_parameters(self) -> JsonObject:
         """Parameters that determine a grid; an existing grid of the same name is skipped only if they are equal."""
         from wsi_attn.scores.scores import parse_names
 
@@ -149,7 +150,7 @@ class TileConfig:
             "scores": list(parse_names(self.scores)),
         }
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> JsonObject:
         """Parameters recorded in the store; an interrupted run resumes only if they are equal."""
         return {**self.pixel_parameters(), **self.grid_parameters(), "grid": self.grid}
 

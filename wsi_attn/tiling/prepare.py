@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from wsi_attn.errors import StoreDamagedError, StoreError, StoreSchemaError
+from wsi_attn.json_types import Json
 from wsi_attn.outputs import files
 from wsi_attn.outputs.policy import Found, Output, complete, differences, other, unfinished
 from wsi_attn.paths import printable
@@ -69,7 +70,7 @@ def _describe(path: Path) -> str:
     return f"a folder of {entries} entries that is not a store of wsi-attn"
 
 
-def _differences(meta: StoreMeta, info: SlideInfo, wanted: dict[str, Any], config: TileConfig) -> list[str]:
+def _differences(meta: StoreMeta, info: SlideInfo, wanted: Mapping[str, Json], config: TileConfig) -> list[str]:
     found = []
     if meta.source.fingerprint != info.fingerprint:
         found.append("other pixels (its fingerprint differs)")

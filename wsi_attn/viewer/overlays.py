@@ -20,6 +20,7 @@ from wsi_attn.geojson import offset_of, read_document
 from wsi_attn.geometry import ORIGIN, Frame, Point
 from wsi_attn.heatmaps.colour import colourise
 from wsi_attn.heatmaps.layer import ATTENTION, Layer, display_values
+from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.store.predictions import SlidePrediction, read_prediction
 
 FAINTEST = 0.2
@@ -44,8 +45,8 @@ class Overlay:
     """Overlays of a prediction: its `layers`, their descriptions for the page, and the attended regions."""
 
     layers: tuple[Layer, ...]
-    records: list[dict[str, Any]]
-    regions: list[dict[str, Any]]
+    records: tuple[Json, ...]
+    regions: tuple[Json, ...]
 
 
 def load_overlay(path: Path) -> Overlay:
@@ -66,8 +67,8 @@ def load_overlay(path: Path) -> Overlay:
 def _drawn_from(path: Path, _changed: int) -> Overlay:
     prediction = read_prediction(path)
     layers = _layers_of(prediction)
-    regions = [vars(region) for region in prediction.attention[:MOST_REGIONS]]
-    return Overlay(layers, [_layer_record(layer) for layer in layers], regions)
+    regions = tuple(vars(region) for region in prediction.attention[:MOST_REGIONS])
+    return Overlay(layers, tuple(map(_layer_record, layers)), regions)
 
 
 def _layers_of(prediction: SlidePrediction) -> tuple[Layer, ...]:
@@ -77,7 +78,7 @@ def _layers_of(prediction: SlidePrediction) -> tuple[Layer, ...]:
     return Layer(ATTENTION, attention.frame, attention.values), *further
 
 
-def _layer_record(layer: Layer) -> dict[str, Any]:
+def _layer_record(layer: Layer) -> JsonObject:
     """Description of a layer for the page: title, ticks, colours of its bar, and its frame."""
     shown = display_values(layer)
     ramp = np.linspace(0, 1, BAR_STEPS, dtype=np.float32)[None]
