@@ -7,6 +7,7 @@ toolkit, so every layer may raise its errors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 
@@ -36,7 +37,21 @@ class UsageError(WsiAttnError, ValueError):
 
 
 class UnknownNameError(UsageError):
-    """A name that is not registered; the message lists similar names."""
+    """A name that does not exist; the message lists similar names.
+
+    Attributes
+    ----------
+    kind
+        What the name should be that of, "score".
+    name
+        The given name.
+    known
+        The names that exist, sorted.
+    """
+
+    def __init__(self, message: str, kind: str = "", name: str = "", known: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.kind, self.name, self.known = kind, name, tuple(known)
 
 
 class PluginError(WsiAttnError, ImportError):

@@ -29,7 +29,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
-    return UnknownNameError(f"There is no {kind} named {name!r}; {hint}")
+    return UnknownNameError(f"There is no {kind} named {name!r}; {hint}", kind, name, names)
 
 
 class Registry(Generic[T]):

@@ -27,7 +27,9 @@ def lookup_table(name: str) -> UInt8Array:
     UnknownNameError : unknown colour map; the message lists the available ones.
     """
     if name not in COLOUR_MAPS:
-        raise UnknownNameError(f"Unknown colour map {name!r}; available: {', '.join(COLOUR_MAPS)}")
+        raise UnknownNameError(
+            f"Unknown colour map {name!r}; available: {', '.join(COLOUR_MAPS)}", "colour map", name, COLOUR_MAPS
+        )
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     table: UInt8Array = np.asarray(cv2.applyColorMap(ramp, COLOUR_MAPS[name]), np.uint8)[:, 0, ::-1].copy()
     return table

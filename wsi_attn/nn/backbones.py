@@ -203,7 +203,9 @@ def _family_of(name: str) -> tuple[BackboneFamily, str]:
         if family.networks == bool(colon):
             return family, network
     alone = [known for known in (*BACKBONES.built_in, *BACKBONES.plugins) if known != TIMM]
-    raise UnknownNameError(f"Unknown backbone {name!r}; available: {', '.join(alone)} and {TIMM}:NAME")
+    raise UnknownNameError(
+        f"Unknown backbone {name!r}; available: {', '.join(alone)} and {TIMM}:NAME", "backbone", name, alone
+    )
 
 
 def _timm_normalisation(network: str) -> Normalisation:

@@ -70,8 +70,9 @@ def test_layers_are_scores_and_tissue(subject):
     assert subject.layers[0] == "score:tissue"  # the usual one first
     assert subject.layers[-1] == "tissue"
     assert subject.layer("tissue").values.min() == 1
-    with pytest.raises(UnknownNameError, match="score:tissue"):
+    with pytest.raises(UnknownNameError) as caught:
         subject.layer("score:tisue")
+    assert "score:tissue" in caught.value.known
 
 
 def test_geojson_and_csv_hold_the_tiles(subject, tmp_path):
@@ -133,7 +134,7 @@ def test_what_lies_there_is_kept(subject, tmp_path):
     config = ExportConfig(workers=1)
     assert export_subject(subject, "csv", path, config)["state"] == "skipped"
     path.write_text("mine")
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError):
         export_subject(subject, "csv", path, config)
     assert export_subject(subject, "csv", path, config, overwrite=True)["state"] == "written"
     with pytest.raises(UsageError, match="is the input"):

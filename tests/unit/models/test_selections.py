@@ -440,8 +440,9 @@ def test_options_that_contradict_themselves(options: dict[str, Any], said: str) 
 
 @pytest.mark.parametrize("option", ["selection", "branches", "sampling"])
 def test_choices_that_there_are_not(option: str) -> None:
-    with pytest.raises(UnknownNameError, match=option):
+    with pytest.raises(UnknownNameError) as caught:
         DeepAttentionConfig(classes=2, **{option: "treshold"})
+    assert option in caught.value.kind
 
 
 @pytest.mark.parametrize(

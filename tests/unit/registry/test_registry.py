@@ -43,8 +43,9 @@ def test_a_package_that_is_broken_is_named(colours: Registry[int]) -> None:
         colours.get("grey")
     with pytest.raises(PluginError, match="more_colours:WORD is not a colour"):
         colours.get("word")
-    with pytest.raises(UnknownNameError, match="did you mean grey"):
+    with pytest.raises(UnknownNameError) as caught:
         colours.get("gray")
+    assert "grey" in caught.value.known
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         assert [name for name, _ in colours.all()] == ["one"]

@@ -119,10 +119,12 @@ def test_refuses_regions_that_cannot_be(made):
         for level, size in ((2, (1, 1)), (-1, (1, 1)), (0, (0, 1))):
             with pytest.raises(RegionError):
                 store.read_region((0, 0), level, size)
-        with pytest.raises(UnknownNameError, match="default"):
+        with pytest.raises(UnknownNameError) as caught:
             store.coords("defalt")
-        with pytest.raises(UnknownNameError, match="tissue"):
+        assert "default" in caught.value.known
+        with pytest.raises(UnknownNameError) as caught:
             store.scores("default", "tisue")
+        assert "tissue" in caught.value.known
     with pytest.raises(SlideReadError, match="closed"):
         store.coords()
 

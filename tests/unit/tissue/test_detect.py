@@ -109,8 +109,9 @@ def test_method_none_is_everything():
 
 def test_unknown_method_names_near_ones():
     pixels = np.full((5, 7, 3), 255, np.uint8)
-    with pytest.raises(UnknownNameError, match="otsu"):
+    with pytest.raises(UnknownNameError) as caught:
         detect_tissue(pixels, frame_of(pixels), None, method="otzu")
+    assert "otsu" in caught.value.known
 
 
 def test_specks_and_holes_by_area():
@@ -180,7 +181,7 @@ def test_areas_can_be_chosen():
     assert not detect_tissue(pixels, frame, mpp, min_area_um2=250_000).mask.any()
     assert overlap(detect_tissue(pixels, frame, mpp, min_area_um2=0, max_hole_um2=1e9).mask, truth) > 0.9
     for areas in ({"min_area_um2": 1.0}, {"max_hole_um2": 1.0}):
-        with pytest.raises(MissingMppError, match="--slide-mpp"):
+        with pytest.raises(MissingMppError):
             detect_tissue(pixels, frame, None, **areas)
 
 

@@ -219,8 +219,9 @@ def test_waiting_is_measured() -> None:
 
 
 def test_settings_that_are_none(fabric: Fabric) -> None:
-    with pytest.raises(UnknownNameError, match="did you mean cosine"):
+    with pytest.raises(UnknownNameError) as caught:
         TrainConfig(schedule="cosin")
+    assert "cosine" in caught.value.known
     with pytest.raises(UsageError, match="at least 2 folds"):
         TrainConfig(folds=1)
     with pytest.raises(UsageError, match="16-mixed needs a CUDA device"):

@@ -133,7 +133,7 @@ def test_killed_and_resumed_is_as_if_never_killed(when: str, manifest: Path, who
 
 
 def test_a_run_that_another_process_trains_is_refused(manifest: Path, tmp_path: Path) -> None:
-    with output_lock(tmp_path / "run"), pytest.raises(OutputBusyError, match="Another process is writing"):
+    with output_lock(tmp_path / "run"), pytest.raises(OutputBusyError):
         train(manifest, tmp_path / "run", CONFIG, overwrite=True)
     assert not (tmp_path / "run").exists()
 
@@ -161,7 +161,7 @@ def test_other_settings_options_or_data_are_refused(manifest: Path, whole: Path,
         (manifest, whole, CONFIG, {**NETWORK, "hidden": 8}),
         (other, whole, CONFIG, NETWORK),
     ]:
-        with pytest.raises(OutputExistsError, match="--overwrite"):
+        with pytest.raises(OutputExistsError):
             train(*arguments)
     (tmp_path / "thesis.docx").touch()
     with pytest.raises(OutputExistsError, match="not a training run"):

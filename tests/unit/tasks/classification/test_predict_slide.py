@@ -156,7 +156,7 @@ def test_other_files_are_no_predictions(content: bytes, said: str, tmp_path: Pat
 
 
 def test_what_cannot_be_answered() -> None:
-    with pytest.raises(MissingMppError, match="--slide-mpp"):
+    with pytest.raises(MissingMppError):
         predict_slide(ArraySlide(stained(200, 200), mpp=None), checkpoint(), ONE_THREAD)
     with pytest.raises(ModelMismatchError, match="too coarse"):
         predict_slide(ArraySlide(stained(200, 200), mpp=Mpp(1, 1)), checkpoint(), ONE_THREAD)
