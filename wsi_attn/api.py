@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import UsageError
+from wsi_attn.export.config import PNG_SIDE
 from wsi_attn.geometry import Mpp, Size
+from wsi_attn.heatmaps.appearance import Appearance
 from wsi_attn.models.zoo import DEFAULT, find_model, find_models
 from wsi_attn.slide import BatchProgress, Progress, Slide, no_progress
 from wsi_attn.store.predictions import SlidePrediction
@@ -292,10 +294,10 @@ def draw_heatmap(
     of: str | None = None,
     *,
     slide: PathLike | None = None,
-    size: int = 1600,
+    size: int = PNG_SIDE,
     mode: Mode | None = None,
-    opacity: float = 0.5,
-    colours: str = "viridis",
+    opacity: float = Appearance.alpha,
+    colours: str = Appearance.colour,
 ) -> Image:
     """Draw a quantity over the slide, with a legend.
 

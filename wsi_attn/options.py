@@ -141,8 +141,10 @@ class OptionField:
         if value is None:
             return
         if problem := self.option.problem(value):
-            kind = UnknownNameError if self.option.choices else UsageError
-            raise kind(f"{self.flag} {value}: {problem}")
+            message = f"{self.flag} {value}: {problem}"
+            if self.option.choices:
+                raise UnknownNameError(message, self.name.replace("_", " "), str(value), sorted(self.option.choices))
+            raise UsageError(message)
         if self.option.check is not None:
             self.option.check(value, self.flag)
 

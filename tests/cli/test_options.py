@@ -17,7 +17,7 @@ from wsi_attn.cli.app import app
 from wsi_attn.cli.command import Command
 from wsi_attn.cli.parameters import Only
 from wsi_attn.cli.train import TrainCommand
-from wsi_attn.errors import ExitCode, UsageError
+from wsi_attn.errors import ExitCode, UnknownNameError, UsageError
 from wsi_attn.export.config import ExportConfig, HeatmapConfig
 from wsi_attn.inference.config import EvaluateConfig
 from wsi_attn.models.configs import CONFIGS, config_of
@@ -26,6 +26,7 @@ from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.config import Resources, TrainConfig
 from wsi_attn.tasks.segmentation.config import SegmentConfig
 from wsi_attn.tiling.config import TileConfig
+from wsi_attn.tissue.settings import TissueSettings
 
 SETTINGS = (
     TileConfig,
@@ -35,7 +36,7 @@ SETTINGS = (
     SegmentConfig,
     EvaluateConfig,
     ExportConfig,
-    HeatmapConfig,
+    *(HeatmapConfig, TissueSettings),
 )
 SYSTEMS = tuple(config_of(system) for system in CONFIGS.built_in)
 SOURCES = sorted(Path(inspect.getfile(cli)).parent.glob("*.py"))
@@ -218,8 +219,11 @@ def test_a_value_out_of_range_names_option_value_and_range(config: type, field: 
 def test_an_unknown_choice_lists_the_choices(config: type, name: str) -> None:
     needed = {"classes": 2} if config in SYSTEMS else {}
     field = option_fields(config)[name]
-    with pytest.raises(UsageError, match=f"^{field.flag} nothing: must be one of {field.option.choices[0]}"):
+    with pytest.raises(
+        UnknownNameError, match=f"^{field.flag} nothing: must be one of {field.option.choices[0]}"
+    ) as caught:
         config(**needed, **{name: "nothing"})
+    assert set(caught.value.known) == set(field.option.choices)
 
 
 @pytest.mark.parametrize("system", CONFIGS.built_in)
@@ -283,3 +287,16 @@ def test_the_light_configurations_are_those_of_the_networks() -> None:
 
     assert joint_segmentation.STRIDE == dense_unet.STRIDE
     assert tuple(dense_unet.LAYOUTS) == joint_segmentation.LAYOUTS
+
+
+def test_choices_are_what_is_implemented() -> None:
+    from wsi_attn.heatmaps.colour import COLOUR_MAPS
+    from wsi_attn.nn.joint_attention import ATTENTIONS
+    from wsi_attn.tissue.detect import METHODS
+
+    def choices(config: type, name: str) -> set[str]:
+        return set(option_fields(config)[name].option.choices)
+
+    assert choices(HeatmapConfig, "colour") == set(COLOUR_MAPS)
+    assert choices(config_of("joint-segmentation"), "attention") == set(ATTENTIONS)
+    assert choices(TissueSettings, "method") == set(METHODS.names())

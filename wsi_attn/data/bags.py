@@ -107,7 +107,7 @@ def make_bag(
         GeoJSON file of boxes and polygons, for example from QuPath, that replaces detection: everything outside them
         is ignored.
     prior
-        One of `data.prior.PRIORS`.
+        "tissue", "scores" or "none"; see `data.prior`.
 
     Raises
     ------

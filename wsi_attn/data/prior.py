@@ -21,8 +21,6 @@ from wsi_attn.geometry import Frame, Region
 from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.store.tile_store import TileStore
 
-PRIORS = ("tissue", "scores", "none")
-
 HOLDS_TISSUE = 0.1
 """Minimum tissue share of a tile whose focus counts for the median."""
 

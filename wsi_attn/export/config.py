@@ -12,6 +12,10 @@ Layout = Literal["subifd", "pages"]
 """Where the reduced levels of an OME-TIFF are."""
 
 
+PNG_SIDE = 1600
+"""Longer side of the slide in an image, pixels."""
+
+
 @dataclass(frozen=True)
 class ExportConfig(Appearance):
     """Settings of an export; formats ignore settings that do not apply to them."""
@@ -62,7 +66,7 @@ class HeatmapConfig(Appearance):
         ),
     ] = None
     size: Annotated[int, Option("Longer side of the slide in the image.", unit="px", at_least=64, at_most=20_000)] = (
-        1600
+        PNG_SIDE
     )
     contact_sheet: Annotated[
         int,

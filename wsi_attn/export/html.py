@@ -23,7 +23,7 @@ from wsi_attn import assets
 from wsi_attn.errors import ExportError
 from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
-from wsi_attn.heatmaps.appearance import Mode
+from wsi_attn.heatmaps.appearance import Appearance, Mode
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.heatmaps.contact_sheet import read_patches
 from wsi_attn.heatmaps.layer import Layer, display_values
@@ -56,8 +56,8 @@ def write_html(
     path: Path,
     *,
     mode: Mode | None = None,
-    alpha: float = 0.5,
-    colour: str = "viridis",
+    alpha: float = Appearance.alpha,
+    colour: str = Appearance.colour,
     patches: int = 12,
     size: int = SLIDE_SIDE,
     workers: int | None = None,

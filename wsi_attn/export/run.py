@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsi_attn.errors import ExportError, UsageError
-from wsi_attn.export.config import ExportConfig
+from wsi_attn.export.config import PNG_SIDE, ExportConfig
 from wsi_attn.export.dzi import write_dzi
 from wsi_attn.export.finished import csv_output, export_output, is_zarr, mark_of
 from wsi_attn.export.geojson import tile_features, to_geojson, write_features
@@ -45,7 +45,6 @@ NAMED_BY_LAYER: tuple[Format, ...] = ("png", "ome-tiff", "ome-zarr")
 OF_PIXELS: tuple[Format, ...] = ("ome-tiff", "dzi")
 """Formats that show a store or slide without colours unless a quantity is selected."""
 
-PNG_SIDE = 1600
 TIFF_SIDE = 16_384
 """Longer side in pixels of an OME-TIFF with colours: a heatmap shows no more detail beyond it."""
 

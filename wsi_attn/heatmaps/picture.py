@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps import legend
-from wsi_attn.heatmaps.appearance import Mode
+from wsi_attn.heatmaps.appearance import Appearance, Mode
 from wsi_attn.heatmaps.colour import UInt8Array, colourise, lookup_table
 from wsi_attn.heatmaps.layer import ATTENTION, DisplayValues, Layer, display_values
 from wsi_attn.heatmaps.outlines import draw_outlines
@@ -57,8 +57,8 @@ def draw_heatmap(
     thumbnail: UInt8Array,
     frame: Frame,
     mode: Mode = "rank",
-    alpha: float = 0.5,
-    colour: str = "viridis",
+    alpha: float = Appearance.alpha,
+    colour: str = Appearance.colour,
     outlines: bool = True,
 ) -> Image.Image:
     """Draw attention over a thumbnail with a legend outside it: `draw_layer` of a prediction's attention."""
@@ -72,8 +72,8 @@ def draw_layer(
     thumbnail: UInt8Array,
     frame: Frame,
     mode: Mode | None = None,
-    alpha: float = 0.5,
-    colour: str = "viridis",
+    alpha: float = Appearance.alpha,
+    colour: str = Appearance.colour,
 ) -> Image.Image:
     """Draw one layer over a thumbnail with a legend outside it.
 

@@ -15,9 +15,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-KINDS = ("anchor", "batch", "free", "none")
-"""What a map can be learned from; see `GlobalMap`."""
-
 DECAY = 0.99
 """Of the moving average that stands for the maps of all batches."""
 
@@ -98,7 +95,7 @@ class GlobalMap(nn.Module):
     Parameters
     ----------
     kind
-        One of `KINDS`.
+        "anchor", "batch", "free" or "none".
     grid
         G, side of the map in cells.
     hidden, side, bias

@@ -46,8 +46,8 @@ class _Server(uvicorn.Server):
 def serve(
     collection: Collection,
     *,
-    host: str = "127.0.0.1",
-    port: int = 0,
+    host: str,
+    port: int,
     needs_token: bool = False,
     slide_mpp: Mpp | None = None,
     workers: int | None = None,

@@ -33,8 +33,6 @@ from torch.nn import functional
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import SlideOutput
 
-REDUCTIONS = ("sum", "mean")
-
 TERM = "care"
 """What the log calls a L_att."""
 

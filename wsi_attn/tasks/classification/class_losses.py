@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-LOSSES = ("cross-entropy", "focal", "class-balanced")
-
 
 def focal_loss(logits: Tensor, labels: Tensor, class_weights: Tensor, gamma: float) -> Tensor:
     """Cross-entropy with less weight on well-classified images.

@@ -21,10 +21,6 @@ from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import Slide
 from wsi_attn.tasks.classification.care import LesionCells
-from wsi_attn.tasks.segmentation.boxes import METHODS
-
-SOURCES = ("none", "boxes", *METHODS)
-"""Where boxes come from: nowhere, the manifest, or what finds them."""
 
 
 def rare_labels(rows: Sequence[Row], labels: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:

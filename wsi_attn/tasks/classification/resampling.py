@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLINGS = ("none", "balanced", "root")
-
 POWERS = {"none": 1.0, "root": 0.5, "balanced": 0.0}
 """Share of a class in an epoch: proportional to this power of its share of the images."""
 

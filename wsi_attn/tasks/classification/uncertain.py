@@ -12,6 +12,7 @@ from PIL import Image
 from wsi_attn.data.sources import open_row
 from wsi_attn.evaluate.html import Picture
 from wsi_attn.geometry import Frame
+from wsi_attn.heatmaps.appearance import Appearance
 from wsi_attn.heatmaps.layer import ATTENTION, Layer, display_values
 from wsi_attn.heatmaps.picture import overlay
 from wsi_attn.heatmaps.raster import resample
@@ -56,5 +57,5 @@ def _jpeg(answer: RowPrediction, checkpoint: Checkpoint, config: PredictConfig) 
         pixels = read_view(slide, downsample, downsample, workers=config.workers).pixels
     values = resample(display_values(Layer(ATTENTION, found.frame, found.values)).values, found.frame, frame)
     buffer = io.BytesIO()
-    Image.fromarray(overlay(pixels, values, 0.5, "viridis")).save(buffer, "JPEG", quality=QUALITY)
+    Image.fromarray(overlay(pixels, values, Appearance.alpha, Appearance.colour)).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
