@@ -237,8 +237,7 @@ def train(
     ManifestError : the manifest is invalid.
     OutputExistsError : the folder contains another run and `overwrite` is not set.
     """
-    from wsi_attn.models.configs import SEGMENTATION
-    from wsi_attn.models.systems import task_of
+    from wsi_attn.models.configs import SEGMENTATION, task_of
     from wsi_attn.tasks.config import TrainConfig
     from wsi_attn.train.run import train as train_classifier
     from wsi_attn.train.segmentation import train_segmentation

@@ -300,3 +300,15 @@ def test_choices_are_what_is_implemented() -> None:
     assert choices(HeatmapConfig, "colour") == set(COLOUR_MAPS)
     assert choices(config_of("joint-segmentation"), "attention") == set(ATTENTIONS)
     assert choices(TissueSettings, "method") == set(METHODS.names())
+
+
+def test_a_system_of_the_running_program_has_its_task_and_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wsi_attn.models.configs import SEGMENTATION, task_of
+    from wsi_attn.models.systems import SYSTEMS as NETWORKS
+
+    network = NETWORKS.get("joint-segmentation")
+    monkeypatch.setitem(NETWORKS._members, "mine", network)
+    assert config_of("mine") is network.config_class
+    assert task_of("mine") == SEGMENTATION
+    with pytest.raises(UnknownNameError):
+        task_of("nobodys")

@@ -34,11 +34,6 @@ NO_WEIGHTS = "none"
 """Begin with random weights."""
 
 
-def task_of(system: str) -> str:
-    """Return the task of a system, see `SlideModel.task`; raises `UnknownNameError`."""
-    return SYSTEMS.get(system).task
-
-
 def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS) -> SlideModel:
     """Build the network of a system from its plain configuration.
 

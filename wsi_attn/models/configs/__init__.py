@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 from wsi_attn.registry import Registry
-
-if TYPE_CHECKING:
-    from wsi_attn.models.base import SlideModel
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 """What a system is for."""
@@ -29,7 +24,7 @@ CONFIGS: Registry[type] = Registry(
 
 def task_of(system: str) -> str:
     """Return the task of a system; raises `UnknownNameError`."""
-    return str(getattr(config_of(system), "task", CLASSIFICATION))
+    return str(getattr(_member(system), "task", CLASSIFICATION))
 
 
 def config_of(system: str) -> type:
@@ -39,5 +34,14 @@ def config_of(system: str) -> type:
     ------
     UnknownNameError : there is no such system.
     """
-    found = CONFIGS.get(system)
-    return found if system in CONFIGS.built_in else cast("type[SlideModel]", found).config_class
+    found = _member(system)
+    return getattr(found, "config_class", found)
+
+
+def _member(system: str) -> type:
+    """The configuration of a built-in system, the network of another one."""
+    if system in CONFIGS:
+        return CONFIGS.get(system)
+    from wsi_attn.models.systems import SYSTEMS
+
+    return SYSTEMS.get(system)  # Of the running program, or unknown.
