@@ -101,16 +101,16 @@ def exports() -> list[Case]:
             command = f"export {source} --to {form} -o export-{form}-{kind}/ --of {of}"
             made += both(f"export-{form}-{kind}", command, needs)
     more = {
-        "dzi-plain": "dzi --of slide --downsample 4",
-        "png-overlay": "png --transparent --colours magma --opacity 0.8 --downsample 4",
-        "png-value": "png --as value --of uncertainty",
-        "geojson-top": "geojson --top 5 --as-annotations",
-        "ome-tiff-values": "ome-tiff --values",
-        "ome-tiff-pages": "ome-tiff --pyramid pages --size 900",
-        "html-layers": "html --of attention --of uncertainty --top 4",
+        "dzi-plain": "dzi --of slide --downsample 4 -o export-dzi-plain/",
+        "png-overlay": "png --transparent --colours magma --opacity 0.8 --downsample 4 -o export-png-overlay/",
+        "png-value": "png --as value --of uncertainty -o export-png-value/",
+        "geojson-top": "geojson --top 5 --as-annotations -o export-geojson-top/",
+        "ome-tiff-values": "ome-tiff --values -o export-ome-tiff-values/",
+        "ome-tiff-pages": "ome-tiff --pyramid pages --size 900 -o export-ome-tiff-pages/",
+        "html-layers": "html --of attention --of uncertainty --top 4 -o export-html-layers/demo.html",
     }
     made += [
-        Case(f"export-{name}", f"export predict/demo.prediction.json -o export-{name}/ --to {options}", ("predict",))
+        Case(f"export-{name}", f"export predict/demo.prediction.json --to {options}", ("predict",))
         for name, options in more.items()
     ]
     return [*made, Case("export-refused", "export tile/demo.zarr --to attention-map -o export-refused/", ("tile",))]
@@ -162,7 +162,7 @@ CASES = [
     Case("predict-dropout", f"predict {DEMO} -o predict-dropout --mc-dropout 3 --refer-above 0.1 --json --device cpu"),
     Case("predict-exhaustive", f"predict {DEMO} -o predict-exhaustive --exhaustive --heatmap --json --device cpu"),
     Case("predict-large", "predict data/slides/crc01_he_left.tif -o predict-large --slide-mpp 0.65 --heatmap --json"),
-    Case("predict-fungi", "predict fungi.csv -m fungi -o predict-fungi --coverage 0.9 --heatmap --json --device cpu"),
+    Case("predict-fungi", "predict fungi.csv -m fungi -o predict-fungi --heatmap --json --device cpu"),
     Case("predict-outside", "predict data/images/tcga_tiles -m fungi -o predict-outside --slide-mpp 1 --json"),
     Case(
         "predict-allowed",
@@ -213,14 +213,12 @@ CASES = [
     *training("train-global", "chest.csv", "global-spatial", f"{TINY} --view-size 64 --map-by anchor --anchors 4"),
     Case("train-map", "export train-global/run --to attention-map -o train-map/", ("train-global",)),
     *training("train-care", "cells.csv", "deep-attention", f"{SMALL} --care boxes --rare-classes monocyte"),
-    *training(
-        "train-folds", "patients.csv", "deep-attention", f"{SMALL} --folds 2 --colour 0.5 --scale 0.1 --warp 0.5"
-    ),
+    *training("train-folds", "patients.csv", "deep-attention", f"{SMALL} --folds 2 --colour 0.5 --scale 0.1"),
     *training(
         "train-stores", "stores.csv", "deep-attention", f"{SMALL} --mpp 2 --tissue otsu --prior scores --cache-mb 8"
     ),
     *training("train-masks", "nuclei.csv", "joint-segmentation", f"{TINY} --crop 64 --mpp 1"),
-    *training("train-mask-folds", "nuclei-patients.csv", "joint-segmentation", f"{TINY} --crop 64 --mpp 1 --folds 2"),
+    *training("train-masks-warped", "nuclei.csv", "joint-segmentation", f"{TINY} --crop 64 --mpp 1 --warp 0.5"),
     *both("segment", f"segment {DEMO} -m train-masks/run -o segment --tile 256 --overlap 64 --json", "train-masks"),
     Case(
         "segment-images",
@@ -311,8 +309,6 @@ def prepare(folder: Path, data: Path) -> None:
             for n, r in enumerate(nuclei)
         ],
     )
-    masks = [[f"data/segment/dsb2018/{r['path']}", f"data/segment/dsb2018/{r['mask']}", "1"] for r in nuclei]
-    manifest(folder / "nuclei-patients.csv", "path,mask,mpp,patient", [[*m, f"p{n % 5}"] for n, m in enumerate(masks)])
 
 
 def wanted(only: str) -> list[Case]:
