@@ -16,9 +16,9 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import TileDecodeError
 from wsi_attn.geometry import Size
+from wsi_attn.slide.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.slides.open import open_slide
 
 KINDS = ("bit flipped", "byte random", "16 bytes zeroed", "400 bytes zeroed", "64 bytes removed", "second half cut off")

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from wsi_attn.errors import SlideUnsupportedError
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Mpp, Size
-from wsi_attn.jpeg_stream import RGB, YCBCR
 from wsi_attn.slide import Level, Slide
+from wsi_attn.slide.jpeg_stream import RGB, YCBCR
 from wsi_attn.slides.dicom_series import is_dicom, series_of
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.reader import Reader

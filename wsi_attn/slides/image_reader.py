@@ -16,8 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError, TileDecodeError, UnknownFormatError
 from wsi_attn.geometry import Mpp, Size
-from wsi_attn.jpeg_decoding import decode_jpeg, prove_jpeg
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.slide.jpeg_decoding import decode_jpeg, prove_jpeg
 from wsi_attn.slides.orientation import ORIENTATION_PROPERTY, upright
 from wsi_attn.slides.properties import PixelSize
 from wsi_attn.slides.reader import Reader

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_attn.errors import SlideReadError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Size
-from wsi_attn.jpeg_decoding import EOI, damage, prove_jpeg
+from wsi_attn.slide.jpeg_decoding import EOI, damage, prove_jpeg
 
 MAGNIFICATION, FOCAL_PLANE, MCU_STARTS = 65421, 65424, 65426
 """Tags of NDPI: objective power, not positive for labels and maps; distance from the focal plane that OpenSlide reads;

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import SlideReadError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Region
 from wsi_attn.slide import BACKGROUND, Level, UInt8Array
+from wsi_attn.slide.encoding import TileEncoding
 from wsi_attn.slides.tiff_levels import LevelSource
 from wsi_attn.slides.tiff_pages import TiledPage
 from wsi_attn.slides.tiff_tiles import TiffTiles

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import tifffile
 
-from wsi_attn.encoding import CHANNELS, JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import SlideTruncatedError, SlideUnsupportedError
 from wsi_attn.slide import Level
+from wsi_attn.slide.encoding import CHANNELS, JPEG, JPEG2000, TileEncoding
 from wsi_attn.slides.image_reader import refuse_channels
 from wsi_attn.slides.leica_metadata import scanned_area
 from wsi_attn.slides.openslide_reader import level_of

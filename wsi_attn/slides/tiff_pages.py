@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import SlideTruncatedError
 from wsi_attn.geometry import Size
-from wsi_attn.jpeg_stream import colorspace_of, has_frame
+from wsi_attn.slide.jpeg_stream import colorspace_of, has_frame
 from wsi_attn.slides.tiff_samples import (
     JPEG_COMPRESSION,
     Decode,

@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
 from wsi_attn.slide import UInt8Array
+from wsi_attn.slide.encoding import TileEncoding
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_pages import TiledPage
 

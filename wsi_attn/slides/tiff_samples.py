@@ -1,7 +1,7 @@
 """Conversion of TIFF samples to RGB: PhotometricInterpretation, ExtraSamples and related tags.
 
 All TIFF readers use this module, so that strips and tiles of one kind give the same pixels. JPEG streams are converted
-by their decoder (`wsi_attn.encoding`); this module only removes their transparency.
+by their decoder (`wsi_attn.slide.encoding`); this module only removes their transparency.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from wsi_attn.encoding import JPEG, TileEncoding
 from wsi_attn.errors import SlideUnsupportedError
-from wsi_attn.jpeg_decoding import JpegCompletion, prove_jpeg
 from wsi_attn.slide import BACKGROUND, UInt8Array
+from wsi_attn.slide.encoding import JPEG, TileEncoding
+from wsi_attn.slide.jpeg_decoding import JpegCompletion, prove_jpeg
 
 Decode = Callable[[bytes, int], UInt8Array]
 """Decodes the bytes and index of a strip or tile to pixels, uint8 (height, width, 3)."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import TileDecodeError
 from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Size
+from wsi_attn.slide.encoding import TileEncoding
 
 RECODE_QUALITY = 95
 """JPEG quality of recompressed tiles; chroma keeps its resolution."""

@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import StoreSchemaError, TileDecodeError
 from wsi_attn.geometry import Size
 from wsi_attn.json_types import JsonObject
 from wsi_attn.slide import BACKGROUND, UInt8Array
+from wsi_attn.slide.encoding import JPEG, JPEG2000, TileEncoding
 
 ZSTD_LEVEL = 3
 """Higher levels gain a few per cent on tissue and take several times as long."""

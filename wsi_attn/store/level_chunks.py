@@ -16,11 +16,11 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from wsi_attn.encoding import TileEncoding
 from wsi_attn.errors import NotEncodedError, SlideReadError, StoreDamagedError, StoreError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes, read_ranges
 from wsi_attn.geometry import Region, Size
 from wsi_attn.slide import BACKGROUND, Level, UInt8Array
+from wsi_attn.slide.encoding import TileEncoding
 from wsi_attn.store import sharding
 from wsi_attn.store.arrays import DOCUMENT
 from wsi_attn.store.checked_files import CheckedFiles

@@ -17,7 +17,7 @@ from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 
-from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
+from wsi_attn.slide.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.store.chunk_codec import JPEG2000_NAME, JPEG_NAME
 
 UNKNOWN_TO_US = {"header", "lossless", "predictor", "planar", "skipres"}

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.data.sources import open_source
-from wsi_attn.encoding import JPEG
 from wsi_attn.errors import NotEncodedError, SlideReadError, TileDecodeError, TissueError
 from wsi_attn.geometry import Frame, Mpp
-from wsi_attn.jpeg_decoding import prove_jpeg
 from wsi_attn.slide import EncodedTiles, Slide
+from wsi_attn.slide.encoding import JPEG
+from wsi_attn.slide.jpeg_decoding import prove_jpeg
 from wsi_attn.slides.view import best_level
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tissue.find import find_tissue, tissue_frame

@@ -17,9 +17,9 @@ from PIL import Image
 
 from tests import tiff_files
 from tests.cli.runner import wsi_attn
-from wsi_attn.encoding import JPEG, TileEncoding
 from wsi_attn.errors import NotEncodedError, SlideUnsupportedError
-from wsi_attn.jpeg_stream import colorspace_of, has_frame
+from wsi_attn.slide.encoding import JPEG, TileEncoding
+from wsi_attn.slide.jpeg_stream import colorspace_of, has_frame
 from wsi_attn.slides.open import open_slide
 from wsi_attn.slides.orientation import TURNS
 

@@ -7,10 +7,10 @@ import pytest
 import zarr
 from zarr.codecs import TransposeCodec, ZstdCodec
 
-from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import StoreDamagedError
 from wsi_attn.geometry import Size
 from wsi_attn.slide import Level
+from wsi_attn.slide.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.store import sharding
 from wsi_attn.store.arrays import put_array, put_group, put_level, read_array
 from wsi_attn.store.backend import FolderBackend

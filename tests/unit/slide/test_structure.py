@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests.slides import stained
 from tests.tiff_files import DHT, DQT, EOI, SOI, SOS, Streams, parts_of
-from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import NotEncodedError, TileDecodeError
 from wsi_attn.geometry import Size
+from wsi_attn.slide.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.slides.open import open_slide
 
 SIDE = Size(96, 64)

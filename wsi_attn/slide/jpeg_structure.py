@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import TileDecodeError
-from wsi_attn.jpeg_decoding import EOI, SOI, SOS, damage, read_segment
+from wsi_attn.slide.jpeg_decoding import EOI, SOI, SOS, damage, read_segment
 
 PADDING_BYTES = 16
 """Maximum padding after the end of a stream, which some writers add to align the next tile and decoders ignore."""

@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.slides import stained
 from wsi_attn.data.sources import open_source
-from wsi_attn.encoding import JPEG, JPEG2000, TileEncoding
 from wsi_attn.errors import NotEncodedError, TileDecodeError
+from wsi_attn.slide.encoding import JPEG, JPEG2000, TileEncoding
 
 PICTURE = stained(96, 64)
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import NotEncodedError, TileDecodeError
 from wsi_attn.geometry import Size
-from wsi_attn.jpeg2000 import check_jpeg2000
-from wsi_attn.jpeg_decoding import JpegCompletion, decode_jpeg
-from wsi_attn.jpeg_stream import ColourMemo
-from wsi_attn.jpeg_structure import JpegStructure
+from wsi_attn.slide.jpeg2000 import check_jpeg2000
+from wsi_attn.slide.jpeg_decoding import JpegCompletion, decode_jpeg
+from wsi_attn.slide.jpeg_stream import ColourMemo
+from wsi_attn.slide.jpeg_structure import JpegStructure
 
 JPEG, JPEG2000 = "jpeg", "jpeg2000"
 CHANNELS = 3

@@ -1,4 +1,4 @@
-"""The slide protocol implemented by every reader and by the store.
+"""The slide protocol implemented by every reader and by the store; the modules beside it decode and check its tiles.
 
 A `Slide` returns RGB pixels of any region of any level, and their size in microns if known. Coordinates are level-0
 pixels `(x, y)` unless a name states otherwise. Regions may extend beyond the edge: pixels outside are background. A
@@ -16,8 +16,8 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.encoding import TileEncoding
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Region, Size
+from wsi_attn.slide.encoding import TileEncoding
 
 MPP_AT_1X = 10.0
 """Pixel size of a scan at a nominal objective power of 1, µm/px: about 0.5 at 20x and 0.25 at 40x."""
