@@ -18,7 +18,7 @@ from wsi_attn.export.config import PNG_SIDE
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.heatmaps.appearance import Appearance
 from wsi_attn.models.zoo import DEFAULT, find_model, find_models
-from wsi_attn.slide import BatchProgress, Progress, Slide, no_progress
+from wsi_attn.slide import BatchProgress, OneInput, Progress, Slide, no_progress
 from wsi_attn.store.predictions import SlidePrediction
 from wsi_attn.store.tile_store import TileStore
 
@@ -237,16 +237,14 @@ def train(
     ManifestError : the manifest is invalid.
     OutputExistsError : the folder contains another run and `overwrite` is not set.
     """
-    from wsi_attn.models.configs import SEGMENTATION, task_of
-    from wsi_attn.tasks.config import TrainConfig
-    from wsi_attn.train.run import train as train_classifier
-    from wsi_attn.train.segmentation import train_segmentation
+    from wsi_attn.tasks.config import RunOptions, TrainConfig
+    from wsi_attn.train.run import train as run
 
     settings = config or TrainConfig()
     if settings.folds:
         raise UsageError("wsi_attn.train trains one model; run `wsi-attn train --folds` for a cross-validation")
-    run = train_segmentation if task_of(settings.system) == SEGMENTATION else train_classifier
-    run(Path(manifest), Path(output), settings, network, overwrite=overwrite, progress=progress)
+    options = RunOptions(overwrite=overwrite)
+    run(Path(manifest), Path(output), settings, network, options, progress=OneInput(progress))
     return load_model(output)
 
 
@@ -277,15 +275,13 @@ def evaluate(
     ------
     ManifestError : there are no such rows, or none of them can be predicted.
     """
-    from wsi_attn.models.configs import SEGMENTATION
-    from wsi_attn.tasks.classification.cohort import evaluate_manifest
-    from wsi_attn.tasks.classification.config import PredictConfig
-    from wsi_attn.tasks.segmentation.evaluation import evaluate_manifest as evaluate_segmentation
+    from wsi_attn.inference.evaluation import evaluate_rows
+    from wsi_attn.tasks.base import EvaluationJob
+    from wsi_attn.tasks.config import EvaluateConfig
 
     named = [_loaded(folder) for folder in find_models(str(model))] if isinstance(model, str | Path) else [model]
-    if named[0].spec.task == SEGMENTATION:
-        return evaluate_segmentation(named[0], Path(manifest), split, seed=seed, progress=progress)[0]
-    return evaluate_manifest(named, Path(manifest), split, PredictConfig(), seed=seed, progress=progress)[0]
+    evaluation, failures = evaluate_rows(named, EvaluationJob(Path(manifest), EvaluateConfig(split, seed)), progress)
+    return evaluation.report(failures).record()
 
 
 def draw_heatmap(

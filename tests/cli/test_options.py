@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wsi_attn.inference.config import EvaluateConfig
 
 from tests.cli.runner import in_process
 from wsi_attn import cli
@@ -19,7 +20,6 @@ from wsi_attn.cli.parameters import Only
 from wsi_attn.cli.train import TrainCommand
 from wsi_attn.errors import ExitCode, UnknownNameError, UsageError
 from wsi_attn.export.config import ExportConfig, HeatmapConfig
-from wsi_attn.inference.config import EvaluateConfig
 from wsi_attn.models.configs import CONFIGS, config_of
 from wsi_attn.options import OptionField, option_fields
 from wsi_attn.tasks.classification.config import PredictConfig

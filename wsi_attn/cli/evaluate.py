@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +15,10 @@ from wsi_attn.cli.options import Machine, Write, folder
 from wsi_attn.cli.output import Console, data, data_json, interval
 from wsi_attn.cli.parameters import Only
 from wsi_attn.errors import ExitCode
-from wsi_attn.inference.config import EvaluateConfig, Evaluation
 from wsi_attn.models.zoo import find_models
 from wsi_attn.options import Option
 from wsi_attn.tasks.classification.config import PredictConfig
+from wsi_attn.tasks.config import EvaluateConfig
 
 Model = Annotated[
     str,
@@ -52,16 +52,15 @@ def evaluate(
     folders, report = find_models(model), target.report
     from wsi_attn.inference.evaluation import evaluate_into
     from wsi_attn.models.checkpoint import load_checkpoint
+    from wsi_attn.tasks.base import EvaluationJob
 
     console = Console(quiet=write.quiet)
-    wanted = Evaluation(manifest, settings, shlex.join(["wsi-attn", *sys.argv[1:]]))
-    config = replace(passes, allow_out_of_distribution=True, seed=settings.seed)
+    command = shlex.join(["wsi-attn", *sys.argv[1:]])
+    job = EvaluationJob(manifest, settings, command, mc_dropout=passes.mc_dropout, allow_out_of_distribution=True)
     with console.progress("evaluate") as progress:
         place = machine.resolve()
         checkpoints = [load_checkpoint(folder, place) for folder in folders]
-        found, failures = evaluate_into(
-            report, checkpoints, wanted, config, overwrite=write.overwrite, progress=progress
-        )
+        found, failures = evaluate_into(report, checkpoints, job, overwrite=write.overwrite, progress=progress)
     for error in failures:
         console.fail(error)
     if report is not None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,8 +20,11 @@ from wsi_attn.cli.parameters import Given, Made, make
 from wsi_attn.errors import PluginError, UsageError
 from wsi_attn.models.configs import CONFIGS, SEGMENTATION, config_of, task_of
 from wsi_attn.options import Option, option_fields
-from wsi_attn.tasks.config import DATA, Resources, TrainConfig
+from wsi_attn.tasks.config import DATA, Resources, RunOptions, TrainConfig
 from wsi_attn.threads import thread_limit
+
+if TYPE_CHECKING:
+    from wsi_attn.train.run import TrainSummary
 
 SYSTEM, ANY = "wsi_attn.system", ""
 """Where a context keeps the system whose options it has, and the value for those of all systems."""
@@ -158,42 +161,39 @@ def train(
     A system has further options: `wsi-attn train --model NAME --help` shows them with their defaults. An interrupted
     run resumes when the command is rerun. To use several devices: torchrun --nproc-per-node N -m wsi_attn train ...
     """
-    from wsi_attn.train.folds import cross_validate
+    from wsi_attn.tasks.base import TASKS
     from wsi_attn.train.run import train as train_run
-    from wsi_attn.train.segmentation import train_segmentation
 
     first = os.environ.get("RANK", "0") == "0"  # Only the first process of torchrun prints.
     if not first:
         LOG.clear()
     console = Console(quiet=write.quiet or not first)
-    arguments: dict[str, Any] = {
-        "name": target.name,
-        "command": shlex.join(["wsi-attn", *sys.argv[1:]]),
-        "overwrite": write.overwrite,
-        "resources": replace(resources, workers=thread_limit() if write.threads else None),
-        "log": lambda record: console.info(as_line(record)),
-        "say": console.info,
-        **({"weights": target.weights} if target.weights is not None else {}),
-    }
-    segmenting = task_of(config.system) == SEGMENTATION
-    summary: Any
+    options = RunOptions(
+        name=target.name,
+        weights=target.weights,
+        classes=target.classes,
+        command=shlex.join(["wsi-attn", *sys.argv[1:]]),
+        overwrite=write.overwrite,
+        resources=replace(resources, workers=thread_limit() if write.threads else None),
+    )
     with console.progress("train") as progress:
-        if config.folds and not segmenting:
-            summary = cross_validate(manifest, target.output, config, network, progress=progress, **arguments)
-        else:
-            with progress.item(1, 1, target.output.name) as item:
-                if segmenting:
-                    arguments["classes"] = target.classes
-                train_one = train_segmentation if segmenting else train_run
-                summary = train_one(manifest, target.output, config, network, progress=item, **arguments)
-                item.state = summary.state
+        summary = train_run(
+            manifest,
+            target.output,
+            config,
+            network,
+            options,
+            progress=progress,
+            log=lambda record: console.info(as_line(record)),
+            say=console.info,
+        )
     if first:
-        report(summary, console, json=write.json)
+        report(summary, TASKS.get(task_of(config.system)).measure, console, json=write.json)
 
 
-def report(summary: Any, console: Console, *, json: bool) -> None:
+def report(summary: TrainSummary, measure: str, console: Console, *, json: bool) -> None:
     """Print the checkpoint paths to stderr and the metrics to stdout."""
-    checkpoints = [folder / "checkpoint" for folder in getattr(summary, "folds", [summary.run])]
+    checkpoints = summary.checkpoints
     if summary.state == "skipped":
         console.info(f"{summary.run} is already complete; use --overwrite to train again")
     for checkpoint in checkpoints:
@@ -203,8 +203,7 @@ def report(summary: Any, console: Console, *, json: bool) -> None:
         data_json({"run": str(summary.run), **place, "state": summary.state, **summary.metrics})
     else:
         said = checkpoints[0] if len(checkpoints) == 1 else summary.run
-        metric = "dice" if "dice" in summary.metrics else "balanced_accuracy"
-        data(f"{said}\t{metric}\t{interval(summary.metrics[metric])}")
+        data(f"{said}\t{measure}\t{interval(summary.metrics[measure])}")
 
 
 def as_line(record: dict[str, float]) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, VIEW_PIXELS
+from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, VIEW_PIXELS, SlideBag, WholeBag, make_bag
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Region
@@ -24,6 +23,7 @@ from wsi_attn.slide import Progress, UInt8Array, no_progress
 from wsi_attn.slides.view import read_block
 from wsi_attn.threads import thread_limit
 from wsi_attn.tissue.find import find_tissue, tissue_view
+from wsi_attn.tissue.mask import raster_coverage
 from wsi_attn.tissue.polygons import tissue_from_geojson
 from wsi_attn.tissue.settings import TissueSettings
 
@@ -87,7 +87,7 @@ class BlockView:
 
 
 @dataclass(frozen=True)
-class LargeBag:
+class LargeBag(SlideBag):
     """One large slide as network input.
 
     `valid` is bool (h, w), valid cells of `stride` coarse pixels; `prior` float32 (h, w) or None;
@@ -105,14 +105,29 @@ class LargeBag:
     stride: int
     unreadable: tuple[Region, ...]
 
-    def batch(self) -> BagBatch:
+    @property
+    def has_tissue(self) -> bool:
+        """See `SlideBag.has_tissue`."""
+        return bool(self.tissue.any())
+
+    @property
+    def damaged(self) -> int:
+        """See `SlideBag.damaged`."""
+        return len(self.unreadable) + len(self.view.damaged)
+
+    def coverage(self, regions0: NDArray[np.float64]) -> NDArray[np.float32]:
+        """See `SlideBag.coverage`."""
+        return raster_coverage(self.tissue, self.frame, self.patches.slide.info.size0, regions0)
+
+    def batch(self, progress: Progress = no_progress) -> BagBatch:
         """Return a batch that contains only this slide."""
         return BagBatch(
-            coarse=cast(torch.Tensor, self.view),  # Networks use only its shape and slices.
+            coarse=self.view,
             valid=torch.from_numpy(self.valid)[None],
             extent=torch.tensor([self.patches.extent], dtype=torch.int64),
             sources=(self.patches,),
             prior=None if self.prior is None else torch.from_numpy(self.prior)[None],
+            progress=progress,
         )
 
     def without_damage(self) -> LargeBag | None:
@@ -198,3 +213,17 @@ def _cells0(frame: Frame, stride: int, height: int, width: int) -> NDArray[np.fl
     rows, columns = np.mgrid[:height, :width].reshape(2, -1)
     sides = np.broadcast_to(extent, (len(rows), 2))
     return np.concatenate([np.stack([columns * extent[0], rows * extent[1]], axis=1), sides], axis=1)
+
+
+def slide_bag(
+    patches: SlidePatches,
+    stride: int,
+    tissue: str,
+    progress: Progress = no_progress,
+    regions: Path | None = None,
+    prior: str = "none",
+) -> SlideBag:
+    """Return a slide as the input of a prediction; parameters and errors are those of `make_large_bag`."""
+    if is_large(patches):
+        return make_large_bag(patches, stride, tissue, progress, regions, prior)
+    return WholeBag(make_bag(patches, tissue, progress, regions, prior), patches, stride)

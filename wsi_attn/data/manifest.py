@@ -259,3 +259,10 @@ def _check_leakage(path: Path, rows: Sequence[Row]) -> None:
                     f"{path}: {what} {name!r} is in {before} (row {first.number}) and in {now} "
                     f"(row {row.number}); a {what} belongs to one split"
                 )
+
+
+def path_in(manifest: Path, row: Row) -> str:
+    """Return the path of a row as in a manifest: relative to its folder if inside it, `;` between several."""
+    folder = manifest.parent
+    inside = (path.relative_to(folder) if path.is_relative_to(folder) else path for path in row.paths)
+    return ";".join(path.as_posix() for path in inside)

@@ -9,9 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS
-from wsi_attn.evaluate.segmentation import METRICS as OF_CLASSES
-from wsi_attn.evaluate.segmentation import OVERALL as PIXELS
+from wsi_attn.evaluate.report import Report
 from wsi_attn.evaluate.svg import Line, plot
 from wsi_attn.outputs import files
 
@@ -56,18 +54,19 @@ class Picture:
     right: bool
 
 
-def write_html_report(path: Path, report: Mapping[str, Any], pictures: Sequence[Picture] = ()) -> None:
+def write_html_report(path: Path, found: Report, pictures: Sequence[Picture] = ()) -> None:
     """Write the page atomically.
 
     Parameters
     ----------
     path
         The HTML file.
-    report
-        What `evaluate_predictions` returns; further sections of `wsi-attn evaluate` are drawn if present.
+    found
+        The report; sections that the page knows are drawn.
     pictures
         The most uncertain images, most uncertain first.
     """
+    report = {**found.record(), "counted": found.counted}
     title = f"{report['model'].get('name', 'model')}: {report['split']}"
     body = [f"<h1>{escape(title)}</h1>", f'<p class="notice">{NOTICE}</p>']
     for heading, section in SECTIONS:
@@ -100,22 +99,30 @@ def _origin(report: Mapping[str, Any]) -> list[str]:
 
 
 def _metrics(report: Mapping[str, Any]) -> list[str]:
-    keys = [key for key in (*OVERALL, *PIXELS) if key in report]
-    return _table(("metric", "value", "interval"), ([_word(key), *_cells(report[key])] for key in keys))
+    """Every overall metric."""
+    return _table(("metric", "value", "interval"), ([_word(key), *_cells(report[key])] for key in _measures(report)))
 
 
 def _classes(report: Mapping[str, Any]) -> list[str]:
-    keys = OF_CLASSES if "dice" in report else PER_CLASS
-    head = ("label", "pixels" if "dice" in report else "images", *(_word(key) for key in keys))
+    classes: Mapping[str, Any] = report.get("per_class", {})
+    keys = _measures(next(iter(classes.values()), {}))
+    head = ("label", report["counted"], *(_word(key) for key in keys))
     rows = [
         [name, str(found["support"]), *(" ".join(_cells(found[key])) for key in keys)]
-        for name, found in report["per_class"].items()
+        for name, found in classes.items()
     ]
-    return _table(head, rows)
+    return _table(head, rows) if rows else []
+
+
+def _measures(section: Mapping[str, Any]) -> list[str]:
+    """Names of the values with an interval."""
+    return [key for key, value in section.items() if isinstance(value, dict) and set(value) == {"value", "low", "high"}]
 
 
 def _confusion(report: Mapping[str, Any]) -> list[str]:
     """Shade rows by the share of the true label's images."""
+    if "confusion_matrix" not in report:
+        return []
     names = report["labels"]
     lines = ["<table>", "<caption>Rows: true label. Columns: predicted label.</caption>"]
     lines.append("<tr><th></th>" + "".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>")

@@ -1,8 +1,9 @@
-"""The JSON report of `wsi-attn evaluate`."""
+"""The report of an evaluation, and that of predicted labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -16,17 +17,73 @@ from wsi_attn.evaluate.resampled import resampled_scores
 from wsi_attn.models.probabilities import checked
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a report is about: split of the manifest, seed of the resampling, command line, name and hash of the
+    model.
+    """
+
+    split: str
+    seed: int
+    command: str
+    model: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an evaluation, for any task.
+
+    Attributes
+    ----------
+    n, groups
+        Number of images, and of patients.
+    labels
+        Names of the classes.
+    metrics
+        Overall metrics with their intervals.
+    sections
+        Everything else as JSON values, by name, in the order of the file.
+    counted
+        What the support of a class counts.
+    """
+
+    n: int
+    groups: int
+    labels: tuple[str, ...]
+    origin: Origin
+    metrics: Mapping[str, Interval]
+    sections: Mapping[str, object]
+    counted: str = "images"
+
+    def record(self) -> dict[str, Any]:
+        """Return the report as JSON values; undefined values are null, never NaN."""
+        return {
+            "n": self.n,
+            "split": self.origin.split,
+            "groups": self.groups,
+            "labels": list(self.labels),
+            "seed": self.origin.seed,
+            "command": self.origin.command,
+            "model": dict(self.origin.model),
+            **{name: interval.record() for name, interval in self.metrics.items()},
+            **self.sections,
+        }
+
+    def with_sections(self, **sections: object) -> Report:
+        """Return the report with more sections at the end, or other ones of the same name."""
+        return replace(self, sections={**self.sections, **sections})
+
+
+def resampling_section(intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
+    """Return how intervals were computed, and how many resamples each of the given ones skipped."""
+    skipped = {} if intervals is None else {"skipped": {key: interval.skipped for key, interval in intervals.items()}}
+    return {"method": "percentile bootstrap over groups", "level": LEVEL, "resamples": RESAMPLES, **skipped}
+
+
 def evaluate_predictions(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    names: Sequence[str],
-    groups: Sequence[str],
-    split: str,
-    seed: int,
-    command: str,
-    model: Mapping[str, str],
-) -> dict[str, Any]:
-    """Compute all metrics of a split, with intervals and provenance.
+    labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str], groups: Sequence[str], origin: Origin
+) -> Report:
+    """Compute all metrics of predicted labels, with intervals and provenance.
 
     Parameters
     ----------
@@ -34,20 +91,17 @@ def evaluate_predictions(
         int64 (n,), float (n, C) and C class names; see `classification_scores`.
     groups
         n patient names; the intervals resample patients, not slides.
-    split, seed, command, model
-        Split of the manifest, seed of the resampling, command line, and record of the model.
 
     Returns
     -------
-    A JSON object: `n`, `split`, `groups` (how many), `labels`, `seed`, `command`, `model`, `software`; each metric
-    of `OVERALL` as `{value, low, high}`; `per_class` by name, each with `support` and the metrics of `PER_CLASS` in
-    the same form; `confusion_matrix`, true classes in rows, predicted in columns; `reliability` and `curves`, see
-    `evaluate.curves`; `intervals`, how they were computed and how many resamples each metric skipped. Undefined
-    values are null, never NaN.
+    A report with the metrics `OVERALL` and the sections `per_class` by name, each with `support` and the metrics of
+    `PER_CLASS` as `{value, low, high}`; `confusion_matrix`, true classes in rows, predicted in columns; `reliability`
+    and `curves`, see `evaluate.curves`; `intervals`, how they were computed and how many resamples each metric
+    skipped; `software`.
 
     Raises
     ------
-    PredictionError : arrays of different lengths; see `metrics.checked`.
+    PredictionError : arrays of different lengths; see `probabilities.checked`.
     """
     y, p = checked(labels, probabilities, names)
     if len(groups) != y.size:
@@ -55,7 +109,7 @@ def evaluate_predictions(
             f"Cannot evaluate: {len(groups)} groups for {y.size} slides; one group per slide is needed"
         )
     scores = classification_scores(y, p, names)
-    overall, by_class = resampled_scores(y, p, group_weights(groups, seed))
+    overall, by_class = resampled_scores(y, p, group_weights(groups, origin.seed))
     n_groups = len(set(groups))
     intervals = {key: percentile_interval(scores.overall[key], overall[key], n_groups) for key in OVERALL}
     support = scores.confusion_matrix.sum(axis=1).tolist()
@@ -63,32 +117,22 @@ def evaluate_predictions(
         name: {"support": support[c], **_records(scores.per_class[name], by_class[c], n_groups)}
         for c, name in enumerate(names)
     }
-    return {
-        "n": int(y.size),
-        "split": split,
-        "groups": n_groups,
-        "labels": list(names),
-        "seed": seed,
-        "command": command,
-        "model": dict(model),
-        **{key: interval.record() for key, interval in intervals.items()},
-        "per_class": per_class,
-        "confusion_matrix": scores.confusion_matrix.tolist(),
-        "reliability": reliability(y, p),
-        "curves": curves(y, p, names),
-        "intervals": _method(intervals),
-        "software": provenance.software(),
-    }
+    return Report(
+        int(y.size),
+        n_groups,
+        tuple(names),
+        origin,
+        intervals,
+        {
+            "per_class": per_class,
+            "confusion_matrix": scores.confusion_matrix.tolist(),
+            "reliability": reliability(y, p),
+            "curves": curves(y, p, names),
+            "intervals": resampling_section(intervals),
+            "software": provenance.software(),
+        },
+    )
 
 
 def _records(values: Mapping[str, float], resampled: Mapping[str, Any], n_groups: int) -> dict[str, Any]:
     return {key: percentile_interval(values[key], resampled[key], n_groups).record() for key in PER_CLASS}
-
-
-def _method(intervals: Mapping[str, Interval]) -> dict[str, Any]:
-    return {
-        "method": "percentile bootstrap over groups",
-        "level": LEVEL,
-        "resamples": RESAMPLES,
-        "skipped": {key: interval.skipped for key, interval in intervals.items()},
-    }

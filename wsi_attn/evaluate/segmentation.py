@@ -19,7 +19,7 @@ Predicted objects are 8-connected components of one class, as are those of masks
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from wsi_attn import provenance
 from wsi_attn.errors import PredictionError
-from wsi_attn.evaluate.intervals import LEVEL, RESAMPLES, group_weights, percentile_interval
+from wsi_attn.evaluate.intervals import Interval, group_weights, percentile_interval
+from wsi_attn.evaluate.report import Origin, Report, resampling_section
 from wsi_attn.models.probabilities import FloatArray, IntArray
 
 TOLERANCE = 2
@@ -38,7 +39,6 @@ TOLERANCE = 2
 OBJECT_IOU = 0.5
 
 METRICS = ("dice", "iou", "boundary_f", "object_f1")
-OVERALL = (*METRICS, "image_dice", "pixel_accuracy")
 COLUMNS = ("tp", "fp", "fn", "edge_hit", "edge", "mask_edge_hit", "mask_edge", "object_tp", "object_fp", "object_fn")
 """What is counted of each class: pixels; outline pixels of the answer, near the mask's and in all; those of the mask;
 objects."""
@@ -101,11 +101,8 @@ def evaluate_segmentation(
     counts: Sequence[PixelCounts],
     names: Sequence[str],
     groups: Sequence[str],
-    split: str,
-    seed: int,
-    command: str,
-    model: Mapping[str, str],
-) -> dict[str, Any]:
+    origin: Origin,
+) -> Report:
     """Compute all metrics of a split, with intervals and provenance.
 
     Parameters
@@ -116,15 +113,12 @@ def evaluate_segmentation(
         C class names, the background first.
     groups
         n patient names; the intervals resample patients, not images.
-    split, seed, command, model
-        As for `evaluate_predictions`.
 
     Returns
     -------
-    A JSON object: `n`, `split`, `groups`, `labels`, `seed`, `command`, `model`, `software`; `pixel_accuracy`, each of
-    `METRICS` and `image_dice` (mean over images of their mean Dice) as `{value, low, high}`; `per_class` by name with
-    `support` (pixels of the mask) and `METRICS`; `confusion_matrix` of pixels, rows true; `boundary_tolerance_px`,
-    `object_iou`, `intervals`. Undefined values are null.
+    A report with the metrics `pixel_accuracy`, each of `METRICS` and `image_dice` (mean over images of their mean
+    Dice), and the sections `per_class` by name with `support` (pixels of the mask) and `METRICS`; `confusion_matrix`
+    of pixels, rows true; `boundary_tolerance_px`, `object_iou`, `intervals`, `software`.
 
     Raises
     ------
@@ -133,7 +127,7 @@ def evaluate_segmentation(
     if not counts:
         raise PredictionError("Cannot evaluate: no image has a prediction")
     tables = np.stack([found.table for found in counts]).astype(np.float64)  # (n, C, columns)
-    weights = group_weights(groups, seed)
+    weights = group_weights(groups, origin.seed)
     n_groups = len(set(groups))
     pooled = _scores(tables.sum(axis=0))  # (C, metrics)
     resampled = _scores(np.einsum("rn,ncm->rcm", weights, tables))  # (R, C, metrics)
@@ -142,8 +136,8 @@ def evaluate_segmentation(
     right = np.array([np.trace(found.confusion) for found in counts], np.float64)
     pixels = np.array([found.confusion.sum() for found in counts], np.float64)
 
-    def record(value: float, samples: FloatArray) -> dict[str, float | None]:
-        return percentile_interval(float(value), samples, n_groups).record()
+    def interval(value: float, samples: FloatArray) -> Interval:
+        return percentile_interval(float(value), samples, n_groups)
 
     known = ~np.isnan(alone)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -152,31 +146,24 @@ def evaluate_segmentation(
     per_class = {
         name: {
             "support": int(confusion[c].sum()),
-            **{key: record(pooled[c, m], resampled[:, c, m]) for m, key in enumerate(METRICS)},
+            **{key: interval(pooled[c, m], resampled[:, c, m]).record() for m, key in enumerate(METRICS)},
         }
         for c, name in enumerate(names)
     }
     overall = {
-        key: record(_mean(pooled[1:, m], axis=0), _mean(resampled[:, 1:, m], axis=1)) for m, key in enumerate(METRICS)
+        key: interval(_mean(pooled[1:, m], axis=0), _mean(resampled[:, 1:, m], axis=1)) for m, key in enumerate(METRICS)
     }
-    return {
-        "n": len(counts),
-        "split": split,
-        "groups": n_groups,
-        "labels": list(names),
-        "seed": seed,
-        "command": command,
-        "model": dict(model),
-        **overall,
-        "image_dice": record(_mean(alone, axis=0), image_dice),
-        "pixel_accuracy": record(right.sum() / pixels.sum() if pixels.sum() else np.nan, accuracy),
+    overall["image_dice"] = interval(_mean(alone, axis=0), image_dice)
+    overall["pixel_accuracy"] = interval(right.sum() / pixels.sum() if pixels.sum() else np.nan, accuracy)
+    sections = {
         "per_class": per_class,
         "confusion_matrix": confusion.tolist(),
         "boundary_tolerance_px": TOLERANCE,
         "object_iou": OBJECT_IOU,
-        "intervals": {"method": "percentile bootstrap over groups", "level": LEVEL, "resamples": RESAMPLES},
+        "intervals": resampling_section(),
         "software": provenance.software(),
     }
+    return Report(len(counts), n_groups, tuple(names), origin, overall, sections, counted="pixels")
 
 
 def _scores(table: FloatArray) -> FloatArray:

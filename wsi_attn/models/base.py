@@ -7,7 +7,7 @@ files: it reads the pixels of selected locations through a `PatchSource`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -41,6 +41,19 @@ class PatchSource(Protocol):
         ...
 
 
+class CoarseView(Protocol):
+    """Low-resolution views with the `shape` (B, 3, H, W) and the slicing of a tensor, which may read them lazily."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """B, 3, H, W."""
+        ...
+
+    def __getitem__(self, where: tuple[slice, ...], /) -> Tensor:
+        """Return a part, uint8; `view[:, :]` is all of it."""
+        ...
+
+
 @dataclass(frozen=True)
 class BagBatch:
     """B slides of one step.
@@ -66,7 +79,7 @@ class BagBatch:
         Reports the blocks of a large view that are encoded and the patches that are read.
     """
 
-    coarse: Tensor
+    coarse: CoarseView
     valid: Tensor
     extent: Tensor
     sources: tuple[PatchSource, ...]
@@ -173,11 +186,13 @@ class TrainingImages:
 
 
 class NetworkConfig(Protocol):
-    """Fields that the configuration of every system has; each configuration is a frozen dataclass with further
-    fields.
-    """
+    """A frozen dataclass that rebuilds a network."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+class SlideConfig(NetworkConfig, Protocol):
+    """Fields that the configuration of every `SlideModel` has, among others."""
 
     @property
     def classes(self) -> int:
@@ -200,23 +215,47 @@ class NetworkConfig(Protocol):
         ...
 
 
-class SlideModel(nn.Module, ABC):
-    """Base class of all systems, as used by training, checkpoints and prediction.
+class Network(nn.Module, ABC):
+    """Base class of all systems, as used by the training loop and checkpoints.
 
     Attributes
     ----------
     config_class
-        Frozen dataclass of the network's configuration, see `NetworkConfig`; the constructor takes one.
+        Frozen dataclass of the network's configuration; the constructor takes one.
     task
-        "classification" of slides, or "segmentation" of their pixels.
+        Name of the task, see `tasks`.
+    """
+
+    config: NetworkConfig
+    config_class: ClassVar[type[NetworkConfig]]
+    task: ClassVar[str]
+
+    @classmethod
+    def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the configuration, completed with fields that depend on the installed packages; they are
+        stored with the model.
+        """
+        return options
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Hook before each epoch, counted from 0."""
+
+    def finish(self) -> None:
+        """Hook after training: drop everything that only training needs."""
+
+
+class SlideModel(Network):
+    """Base class of the systems that read the pixels of slides and images.
+
+    Attributes
+    ----------
     any_orientation
         Whether training may flip and rotate images; False if positions in the image carry meaning.
     whole_batches
         Whether training drops an incomplete last batch.
     """
 
-    config: NetworkConfig
-    config_class: ClassVar[type[NetworkConfig]]
+    config: SlideConfig
     task: ClassVar[str] = CLASSIFICATION
     any_orientation: bool = True
     whole_batches: bool = False
@@ -252,13 +291,6 @@ class SlideModel(nn.Module, ABC):
             float (C,), weight of each class in the cross-entropies; equal by default.
         """
 
-    @classmethod
-    def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the configuration, completed with fields that depend on the installed packages; they are
-        stored with the model.
-        """
-        return options
-
     def prepare(self, images: TrainingImages) -> tuple[str, ...]:
         """Inspect the training set once before training, also when a run resumes.
 
@@ -267,12 +299,6 @@ class SlideModel(nn.Module, ABC):
         Warnings, one sentence each.
         """
         return ()
-
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Hook before each epoch, counted from 0."""
-
-    def finish(self) -> None:
-        """Hook after training: drop everything that only training needs."""
 
     def decide(self, pooled: Tensor) -> Tensor:
         """Compute logits (n, C) from `SlideOutput.pooled`, float (n, P), with dropout if enabled.

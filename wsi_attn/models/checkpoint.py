@@ -6,7 +6,9 @@ can be opened safely. The folder is written under a temporary name and renamed w
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from wsi_attn.errors import CheckpointError
-from wsi_attn.models.base import SlideModel
+from wsi_attn.models.base import Network
 from wsi_attn.models.spec import ModelSpec, read_spec
 from wsi_attn.models.systems import build_network, plain_config
 from wsi_attn.outputs import files
@@ -36,7 +38,7 @@ class Checkpoint:
     sha256: str
     system: str
     spec: ModelSpec
-    network: SlideModel
+    network: Network
 
 
 def save_checkpoint(
@@ -44,7 +46,7 @@ def save_checkpoint(
     *,
     name: str,
     system: str,
-    network: SlideModel,
+    network: Network,
     spec: ModelSpec,
     card: str,
     provenance: dict[str, Any],
@@ -119,3 +121,11 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         reason = repr(error) if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise CheckpointError(f"Cannot load {folder}: weights and configuration do not match ({reason})") from error
     return Checkpoint(name, sha256_of(path), config["system"], spec, network.eval().to(torch.device(device)))
+
+
+def model_record(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
+    """Return name and hash of the model; several folds have one combined hash."""
+    if len(checkpoints) == 1:
+        return {"name": checkpoints[0].name, "sha256": checkpoints[0].sha256}
+    together = hashlib.sha256("".join(checkpoint.sha256 for checkpoint in checkpoints).encode()).hexdigest()
+    return {"name": f"mean of {len(checkpoints)} folds", "sha256": together}

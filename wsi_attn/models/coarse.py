@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsi_attn.models.base import BagBatch
+from wsi_attn.models.base import BagBatch, CoarseView
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.filters import RADIUS, smooth
 from wsi_attn.slide import Progress, no_progress
@@ -55,7 +55,7 @@ class Block(NamedTuple):
 def encode_blocks(
     backbone: Backbone,
     normalise: Normalise,
-    coarse: Tensor,
+    coarse: CoarseView,
     valid: Tensor | None = None,
     progress: Progress = no_progress,
 ) -> Iterator[Block]:
@@ -104,7 +104,7 @@ def occupied_blocks(wanted: NDArray[np.bool_], side: int) -> Iterator[tuple[slic
                 yield slice(top, min(height, top + side)), slice(left, min(width, left + side))
 
 
-def views(batch: BagBatch, *, training: bool) -> Iterator[tuple[slice, Tensor]]:
+def views(batch: BagBatch, *, training: bool) -> Iterator[tuple[slice, CoarseView]]:
     """Return which slides are encoded together, and their coarse views; during evaluation padding changes no
     feature.
     """

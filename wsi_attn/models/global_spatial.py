@@ -188,7 +188,7 @@ class GlobalSpatial(SlideModel):
     def _resized(self, batch: BagBatch) -> Tensor:
         """The views without their padding, each at `view_size`: float (B, 3, S, S), 0 to 255."""
         device, size = self.normalise.mean.device, self.config.view_size
-        return torch.cat([resized(view, size).to(device) for _, view in views(batch, training=False)])
+        return torch.cat([resized(view[:, :], size).to(device) for _, view in views(batch, training=False)])
 
     def _one(self, view: UInt8Array) -> Tensor:
         return resized(torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None], self.config.view_size)[0]

@@ -6,17 +6,17 @@ from dataclasses import asdict
 from typing import Any
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.base import NetworkConfig, SlideModel
+from wsi_attn.models.base import Network, NetworkConfig
 from wsi_attn.nn.backbone import TakesWeights
 from wsi_attn.nn.backbones import normalisation_of
 from wsi_attn.registry import Registry
 
 
 def _is_system(member: object) -> bool:
-    return isinstance(member, type) and issubclass(member, SlideModel) and hasattr(member, "config_class")
+    return isinstance(member, type) and issubclass(member, Network) and hasattr(member, "config_class")
 
 
-SYSTEMS: Registry[type[SlideModel]] = Registry(
+SYSTEMS: Registry[type[Network]] = Registry(
     "attention system",
     "wsi_attn.models",
     {
@@ -28,13 +28,13 @@ SYSTEMS: Registry[type[SlideModel]] = Registry(
     },
     _is_system,
 )
-"""All systems by name, each a `SlideModel` class."""
+"""All systems by name, each a `Network` class."""
 
 NO_WEIGHTS = "none"
 """Begin with random weights."""
 
 
-def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS) -> SlideModel:
+def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS) -> Network:
     """Build the network of a system from its plain configuration.
 
     Parameters

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.sources import open_row
 from wsi_attn.evaluate.baseline import thumbnail_svm
-from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.evaluate.report import Origin, evaluate_predictions
+from wsi_attn.inference.evaluation import evaluate_rows
 from wsi_attn.models.checkpoint import CARD, CONFIG, Checkpoint, load_checkpoint, read_config
 from wsi_attn.outputs import files
 from wsi_attn.recipes import cellularity, fungi
@@ -22,10 +23,9 @@ from wsi_attn.recipes.card import recipe_card
 from wsi_attn.recipes.fields import Field, write_fields
 from wsi_attn.recipes.hot_spots import hot_spot_quality
 from wsi_attn.registry import unknown_name
-from wsi_attn.slide import BatchProgress, no_progress
-from wsi_attn.tasks.classification.cohort import evaluate_manifest
-from wsi_attn.tasks.classification.config import PredictConfig
-from wsi_attn.tasks.config import TrainConfig
+from wsi_attn.slide import BatchProgress, OneInput, no_progress
+from wsi_attn.tasks.base import EvaluationJob
+from wsi_attn.tasks.config import EvaluateConfig, RunOptions, TrainConfig
 from wsi_attn.train.run import train
 
 THUMBNAIL = 32
@@ -142,23 +142,16 @@ def build(
         output / "run",
         recipe.config,
         recipe.network,
-        name=name,
-        command=command,
-        progress=progress,
+        RunOptions(name=name, command=command),
+        progress=OneInput(progress),
         log=lambda record: say("  ".join(f"{key} {value:.4g}" for key, value in record.items())),
     )
     finish(summary.checkpoint, recipe.finished)
     say("evaluating")
     checkpoint = load_checkpoint(summary.checkpoint)
-    report, failures = evaluate_manifest(
-        checkpoint,
-        manifest,
-        "test",
-        PredictConfig(allow_out_of_distribution=True),
-        seed=seed,
-        command=command,
-        progress=progress,
-    )
+    job = EvaluationJob(manifest, EvaluateConfig("test", seed), command, allow_out_of_distribution=True)
+    evaluation, failures = evaluate_rows([checkpoint], job, progress)
+    report = evaluation.report(failures).record()
     rows = read_manifest(manifest)
     baseline = evaluate_baseline(rows, checkpoint.spec.labels, seed)
     files.write_json(output / "evaluation.json", {"model": report, "thumbnail_svm": baseline})
@@ -169,7 +162,9 @@ def build(
             "Fields without a prediction, because no tissue was found, excluded from the figures of the model: "
             f"{len(failures)}."
         )
-    card = recipe_card(name, checkpoint, rows, report, baseline, recipe.about, recipe.not_for, lines, command, seed)
+    card = recipe_card(
+        checkpoint, rows, (report, baseline), (recipe.about, recipe.not_for), lines, f"`{command}` (seed {seed})"
+    )
     files.write_text(summary.checkpoint / CARD, card)
     return summary.checkpoint
 
@@ -185,16 +180,9 @@ def finish(checkpoint: Path, options: dict[str, Any]) -> None:
 def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> dict[str, Any]:
     """Evaluate the thumbnail baseline on the test rows."""
     testing, probabilities = baseline_answers(rows, labels, seed)
-    return evaluate_predictions(
-        [labels.index(row.label) for row in testing],
-        probabilities,
-        names=labels,
-        groups=[row.patient for row in testing],
-        split="test",
-        seed=seed,
-        command="",
-        model={"name": "thumbnail SVM", "sha256": ""},
-    )
+    true, patients = [labels.index(row.label) for row in testing], [row.patient for row in testing]
+    origin = Origin("test", seed, "", {"name": "thumbnail SVM", "sha256": ""})
+    return evaluate_predictions(true, probabilities, labels, patients, origin).record()
 
 
 def baseline_answers(rows: Sequence[Row], labels: Sequence[str], seed: int) -> tuple[list[Row], NDArray[np.float64]]:

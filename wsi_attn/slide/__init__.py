@@ -87,6 +87,21 @@ class ItemsAsSteps(NoProgress):
         return nullcontext(NoProgress())
 
 
+class OneInput(NoProgress):
+    """Reports the work on a single input as that of a batch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """See `Progress`."""
+        self._progress(done, total, what)
+
+    def item(self, number: int, count: int, name: str) -> AbstractContextManager[Item]:
+        """See `BatchProgress`."""
+        return nullcontext(self)
+
+
 @dataclass(frozen=True)
 class Level(Frame):
     """One stored resolution of a slide; index 0 is the finest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -306,3 +307,54 @@ class Resources:
     def threads(self) -> int:
         """Number of threads of each kind."""
         return self.workers or min(MOST_WORKERS, thread_limit())
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is beside its manifest, its configuration and its network.
+
+    Attributes
+    ----------
+    name
+        Name of the model; the name of the run folder by default.
+    weights
+        Initial weights of timm backbones, see `start.new_network`.
+    classes
+        Classes of annotations, see `masks.parse_classes`; by default those that the annotations have.
+    command
+        The command line, for the card.
+    overwrite
+        Replace an existing run.
+    resources
+        Threads, memory and extra logs.
+    """
+
+    name: str | None = None
+    weights: str | None = None
+    classes: str | None = None
+    command: str = ""
+    overwrite: bool = False
+    resources: Resources = dataclasses.field(default_factory=Resources)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which rows are evaluated, and an optional operating point.
+
+    Raises
+    ------
+    UsageError : a sensitivity without a positive label, or the reverse.
+    """
+
+    split: Annotated[str, Option("Rows to evaluate: train, val, test or all.")] = "test"
+    seed: Annotated[int, Option("Random seed.")] = 0
+    sensitivity: Annotated[
+        float | None,
+        Option("Target sensitivity of --positive; the threshold comes from the validation set.", above=0, at_most=1),
+    ] = None
+    positive: Annotated[str | None, Option("Positive label for --sensitivity.", metavar="LABEL")] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if (self.sensitivity is None) != (self.positive is None):
+            raise UsageError("--sensitivity and --positive must be used together")

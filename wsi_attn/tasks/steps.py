@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
 from wsi_attn.data.manifest import Row
 from wsi_attn.models.base import BagBatch
-from wsi_attn.tasks.classification.care import LesionCells
 from wsi_attn.tasks.clock import EpochClock
 
 
@@ -18,29 +18,38 @@ class Step:
 
     Attributes
     ----------
-    batch
-        The bags.
-    labels
-        int64 (B,).
     rows
-        Where they come from.
-    lesions
-        Targets of the attention loss; None without one.
+        Where its images come from.
     patches
         Number of patches that the network has read.
     """
 
-    def __init__(
-        self, batch: BagBatch, labels: torch.Tensor, rows: tuple[Row, ...], lesions: LesionCells | None = None
-    ) -> None:
-        self.batch = batch
-        self.labels = labels
+    def __init__(self, rows: tuple[Row, ...]) -> None:
         self.rows = rows
-        self.lesions = lesions
         self.patches = 0
 
 
-def prepared_ahead(prepare: Callable[[int], Step], steps: int, workers: int, clock: EpochClock) -> Iterator[Step]:
+class BagStep(Step):
+    """Bags with labels.
+
+    Attributes
+    ----------
+    batch
+        The bags.
+    labels
+        int64 (B,), or (B, H, W) for pixels.
+    """
+
+    def __init__(self, batch: BagBatch, labels: torch.Tensor, rows: tuple[Row, ...]) -> None:
+        super().__init__(rows)
+        self.batch = batch
+        self.labels = labels
+
+
+S = TypeVar("S", bound=Step)
+
+
+def prepared_ahead(prepare: Callable[[int], S], steps: int, workers: int, clock: EpochClock) -> Iterator[S]:
     """Yield the batches 0 to `steps` - 1 in order, prepared ahead of the network by a few threads."""
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(prepare, step) for step in range(min(2 * workers, steps))]

@@ -86,7 +86,8 @@ class ModelContract:
         """The network with the weights of one seed, prepared for training."""
         torch.manual_seed(0)
         network = build_network(self.name, {"classes": CLASSES, **self.options})
-        view = batch_of([noise(*self.size)], network).coarse[0].permute(1, 2, 0).numpy()
+        assert isinstance(network, SlideModel)
+        view = batch_of([noise(*self.size)], network).coarse[:, :][0].permute(1, 2, 0).numpy()
         network.prepare(TrainingImages(torch.tensor([0, 1]), lambda index: view, 2, 0))
         network.begin_epoch(0, 2)
         return network
@@ -161,6 +162,8 @@ class ModelContract:
         spec = ModelSpec(tuple(f"label {index}" for index in range(CLASSES)), None, "any", "none", task=network.task)
         folder = tmp_path / "checkpoint"
         save_checkpoint(folder, name="m", system=self.name, network=network, spec=spec, card="# m", provenance={})
-        after = self.answered(load_checkpoint(folder).network)
+        loaded = load_checkpoint(folder).network
+        assert isinstance(loaded, SlideModel)
+        after = self.answered(loaded)
         assert torch.equal(before.logits, after.logits)
         assert torch.equal(before.attention, after.attention)

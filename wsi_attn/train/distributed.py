@@ -58,15 +58,6 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def gathered(fabric: Fabric, mine: list[Any]) -> list[Any]:
-    """Gather the items of all ranks, in rank order."""
-    if fabric.world_size == 1:
-        return mine
-    everyone: list[Any] = [None] * fabric.world_size
-    torch.distributed.all_gather_object(everyone, mine)
-    return [item for part in everyone for item in part]
-
-
 def share_buffers(fabric: Fabric, network: torch.nn.Module) -> None:
     """Broadcast the batch statistics of the first rank."""
     if fabric.world_size > 1:

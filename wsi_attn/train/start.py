@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import torch
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.base import SlideModel
+from wsi_attn.models.base import Network
 from wsi_attn.models.systems import NO_WEIGHTS as NO_WEIGHTS
 from wsi_attn.models.systems import SYSTEMS, build_network
 from wsi_attn.provenance import sha256_of
 
 
-def check_options(system: str, options: dict[str, Any], *, warm_up: bool = False) -> None:
+def check_options(system: str, options: Collection[str], *, warm_up: bool = False) -> None:
     """Check that a system has the given options.
 
     Raises
@@ -31,7 +32,7 @@ def check_options(system: str, options: dict[str, Any], *, warm_up: bool = False
         raise UsageError(f"--model {system} has no separate global head; remove --warm-up-epochs")
 
 
-def new_network(system: str, options: dict[str, Any], weights: str, seed: int) -> SlideModel:
+def new_network(system: str, options: dict[str, Any], weights: str, seed: int) -> Network:
     """Create a network with random weights from the seed, and optionally pretrained timm backbones.
 
     Parameters

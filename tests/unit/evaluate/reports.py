@@ -4,7 +4,7 @@ import numpy as np
 
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section
 from wsi_attn.evaluate.intervals import group_weights
-from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.evaluate.report import Origin, evaluate_predictions
 from wsi_attn.evaluate.sections import calibration_section, conformal_section, operating_section
 from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
 from wsi_attn.models.calibration import with_temperature
@@ -22,8 +22,8 @@ def whole_report():
     groups = [str(index // 3) for index in range(60)]
     weights = group_weights(groups, 0)
     scores = [AttentionScores({"pointing_game": 1.0, "auprc": 0.4}, {"pointing_game": 0.1, "auprc": 0.1})] * 5
-    return {
-        **evaluate_predictions(labels, after, LABELS, groups, "test", 0, "wsi-attn evaluate run", {"name": "m"}),
+    origin = Origin("test", 0, "wsi-attn evaluate run", {"name": "m"})
+    sections = {
         "calibration": {
             "temperature": 1.7,
             "note": "Fitted on 30 validation images.",
@@ -46,3 +46,4 @@ def whole_report():
         "learned_attention": {"16": {"gate_mean": 0.4, "beta": 0.1, "gamma": None}},
         "unanswered": ["Cannot read bad.png: it ends early"],
     }
+    return evaluate_predictions(labels, after, LABELS, groups, origin).with_sections(**sections)

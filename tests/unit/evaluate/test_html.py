@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.evaluate.reports import whole_report
 from wsi_attn.evaluate.html import NOTICE, SECTIONS, Picture, write_html_report
-from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.evaluate.report import Origin, evaluate_predictions
 
 VOID = {"meta", "br", "img", "polyline", "circle", "rect"}
 
@@ -76,16 +76,20 @@ def test_every_section_is_there(page):
 def test_numbers_are_those_of_the_report(page):
     report = whole_report()
     text = page(report)
-    found = report["auroc"]
+    found = report.record()["auroc"]
     assert f"<td>{found['value']:.3f}</td><td>[{found['low']:.3f}, {found['high']:.3f}]</td>" in text
-    for row in report["confusion_matrix"]:
+    for row in report.record()["confusion_matrix"]:
         assert all(f">{count}</td>" in text for count in row)
 
 
 def test_a_report_of_training_has_fewer_sections(page):
     labels = np.array([0, 1] * 10)
     report = evaluate_predictions(
-        labels, np.eye(2)[labels] * 0.6 + 0.2, ["a", "b"], [str(i) for i in range(20)], "val", 0, "", {"name": "m"}
+        labels,
+        np.eye(2)[labels] * 0.6 + 0.2,
+        ["a", "b"],
+        [str(i) for i in range(20)],
+        Origin("val", 0, "", {"name": "m"}),
     )
     text = page(report)
     assert Page(text).tags.count("svg") == 4
@@ -94,7 +98,7 @@ def test_a_report_of_training_has_fewer_sections(page):
 
 
 def test_one_image_of_one_class_makes_a_page_too(page):
-    report = evaluate_predictions([0], [[0.7, 0.3]], ["a", "b"], ["p"], "test", 0, "", {"name": "m"})
+    report = evaluate_predictions([0], [[0.7, 0.3]], ["a", "b"], ["p"], Origin("test", 0, "", {"name": "m"}))
     text = page(report)
     assert Page(text).open == []
     assert "nan" not in text.lower()
@@ -103,7 +107,7 @@ def test_one_image_of_one_class_makes_a_page_too(page):
 def test_names_from_outside_are_escaped(page):
     labels = np.array([0, 1] * 5)
     names = ["<script>alert(1)</script>", 'b" onload="x']
-    report = evaluate_predictions(labels, np.eye(2)[labels], names, ["p"] * 10, "test", 0, "", {"name": "<b>"})
+    report = evaluate_predictions(labels, np.eye(2)[labels], names, ["p"] * 10, Origin("test", 0, "", {"name": "<b>"}))
     parsed = Page(page(report))
     assert "script" not in parsed.tags
     assert "b" not in parsed.tags

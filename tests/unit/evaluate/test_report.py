@@ -7,14 +7,13 @@ import pytest
 
 from wsi_attn.errors import PredictionError
 from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS
-from wsi_attn.evaluate.report import evaluate_predictions
+from wsi_attn.evaluate.report import Origin, evaluate_predictions
 
 
 def report(labels, probabilities, groups=None, names=("lung", "skin", "colon"), seed=1):
     groups = groups if groups is not None else [str(i) for i in range(len(labels))]
-    return evaluate_predictions(
-        labels, probabilities, names, groups, "test", seed, "wsi-attn evaluate run", {"name": "m", "sha256": "0" * 64}
-    )
+    origin = Origin("test", seed, "wsi-attn evaluate run", {"name": "m", "sha256": "0" * 64})
+    return evaluate_predictions(labels, probabilities, names, groups, origin).record()
 
 
 def noisy(n, seed=0):

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_attn.errors import PredictionError
+from wsi_attn.evaluate.report import Origin
 from wsi_attn.evaluate.segmentation import COLUMNS, PixelCounts, count_pixels, evaluate_segmentation
 
 ALL = np.ones((40, 60), np.bool_)
@@ -27,7 +28,7 @@ def row(counts: PixelCounts, c: int = 1) -> dict[str, int]:
 def report(*counts: PixelCounts, patients: list[str] | None = None) -> dict[str, object]:
     names = patients or [str(index) for index in range(len(counts))]
     labels = ["background", "cell", "gland"][: len(counts[0].table)]
-    return evaluate_segmentation(counts, labels, names, "test", 0, "", {"name": "m"})
+    return evaluate_segmentation(counts, labels, names, Origin("test", 0, "", {"name": "m"})).record()
 
 
 def test_equal_masks_are_perfect() -> None:
@@ -130,4 +131,4 @@ def test_wrong_arrays_are_refused() -> None:
     with pytest.raises(PredictionError, match="class index of 2 or more"):
         count_pixels(mask * 2, mask, 2, ALL)
     with pytest.raises(PredictionError, match="no image"):
-        evaluate_segmentation([], ["a", "b"], [], "test", 0, "", {})
+        evaluate_segmentation([], ["a", "b"], [], Origin("test", 0, "", {}))

@@ -14,15 +14,16 @@ import torch
 from tests.calibrated import SPEC, answers_of, calibrated_spec, save_drawn, write_cohort
 from tests.slides import ArraySlide, stained
 from wsi_attn.errors import CheckpointError, ManifestError, OutputExistsError, UsageError
-from wsi_attn.inference.config import EvaluateConfig, Evaluation
 from wsi_attn.inference.evaluation import evaluate_into
 from wsi_attn.models.calibration import Calibration, with_temperature
 from wsi_attn.models.checkpoint import Checkpoint, load_checkpoint
 from wsi_attn.models.systems import SYSTEMS, build_network
 from wsi_attn.models.zoo import find_models
 from wsi_attn.store.predictions import read_prediction, write_prediction
+from wsi_attn.tasks.base import EvaluationJob
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.slide import predict_slide
+from wsi_attn.tasks.config import EvaluateConfig
 
 CONFIG = PredictConfig(allow_out_of_distribution=True, workers=1)
 
@@ -45,8 +46,12 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def job(manifest: Path, **wanted: Any) -> EvaluationJob:
+    return EvaluationJob(manifest, EvaluateConfig(**wanted), allow_out_of_distribution=True, workers=1)
+
+
 def report(checkpoints: list[Checkpoint], manifest: Path, folder: Path | None = None, **wanted: Any) -> dict[str, Any]:
-    found, failures = evaluate_into(folder, checkpoints, Evaluation(manifest, EvaluateConfig(**wanted)), CONFIG)
+    found, failures = evaluate_into(folder, checkpoints, job(manifest, **wanted))
     assert failures == []
     return found
 
@@ -122,7 +127,7 @@ def test_a_finished_report_is_read_and_another_refused(run: Checkpoint, manifest
     assert (out / "report.json").stat().st_mtime_ns == written
     with pytest.raises(OutputExistsError, match="another model, manifest or setting"):
         report([run], manifest, out, seed=5)
-    other, _ = evaluate_into(out, [run], Evaluation(manifest, EvaluateConfig(seed=5)), CONFIG, overwrite=True)
+    other, _ = evaluate_into(out, [run], job(manifest, seed=5), overwrite=True)
     assert other["seed"] == json.loads((out / "report.json").read_text())["seed"] == 5
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")

@@ -16,13 +16,14 @@ from wsi_attn.data.inputs import Input
 from wsi_attn.errors import ManifestError, MissingMppError, OutputExistsError, SlideNotFoundError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp
 from wsi_attn.inference.batch import Batch, Outcome, run_inputs
+from wsi_attn.inference.evaluation import evaluate_into
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.store.predictions import read_prediction
-from wsi_attn.tasks.base import inference_of
-from wsi_attn.tasks.classification.cohort import evaluate_manifest
+from wsi_attn.tasks.base import EvaluationJob, inference_of
 from wsi_attn.tasks.classification.config import PredictConfig
+from wsi_attn.tasks.config import EvaluateConfig
 
 CONFIG = PredictConfig(workers=1)
 
@@ -135,12 +136,14 @@ def write_manifest(folder: Path, rows: list[str]) -> Path:
 def test_cohort_counts_what_failed_and_measures_the_rest(images: list[Path], tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n")
     manifest = write_manifest(tmp_path, ["a.png,a,test", "b.png,b,test", "bad.png,a,test", "c.png,b,train"])
-    report, failures = evaluate_manifest(checkpoint(), manifest, "test", CONFIG)
+    report, failures = evaluate_into(None, [checkpoint()], EvaluationJob(manifest, EvaluateConfig(), workers=1))
     assert (report["n"], report["split"]) == (2, "test")
     (failure,) = failures
     assert "bad.png" in str(failure)
     progress = RecordedProgress()
-    report, _ = evaluate_manifest(checkpoint(), manifest, "all", CONFIG, progress=progress)
+    report, _ = evaluate_into(
+        None, [checkpoint()], EvaluationJob(manifest, EvaluateConfig("all"), workers=1), progress=progress
+    )
     assert report["n"] == 3
     assert [(item.number, item.count, item.name, item.state) for item in progress.items] == [
         (1, 4, "a.png", "done"),
@@ -160,4 +163,6 @@ def test_cohorts_that_cannot_be_measured(images: list[Path], tmp_path: Path) -> 
         (["bad.png,a,test"], "test", "none of 1 rows"),
     ]:
         with pytest.raises(ManifestError, match=said):
-            evaluate_manifest(checkpoint(), write_manifest(tmp_path, rows), split, CONFIG)
+            evaluate_into(
+                None, [checkpoint()], EvaluationJob(write_manifest(tmp_path, rows), EvaluateConfig(split), workers=1)
+            )

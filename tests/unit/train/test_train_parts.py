@@ -17,14 +17,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.errors import UnknownNameError, UsageError
+from wsi_attn.models.card import metrics_table
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.tasks.classification.dataset import Dataset
+from wsi_attn.tasks.classification.training import METRICS, Predictions, class_weights, predict_rows
 from wsi_attn.tasks.clock import EpochClock
 from wsi_attn.tasks.config import Resources, TrainConfig
-from wsi_attn.train.card import METRICS, metrics_table
-from wsi_attn.train.distributed import gathered, make_fabric
-from wsi_attn.train.loop import WARM_UP, Predictions, learning_rate, predict
-from wsi_attn.train.run import class_weights
+from wsi_attn.tasks.ranks import gathered
+from wsi_attn.train.distributed import make_fabric
+from wsi_attn.train.loop import WARM_UP, learning_rate
 from wsi_attn.train.state import TrainingState, load_state, save_state
 
 NETWORK = DeepAttentionConfig(
@@ -130,7 +131,7 @@ def test_validation_is_neither_augmented_nor_drawn(rows: list[Row]) -> None:
 
 def test_answers_do_not_depend_on_the_batch_size(rows: list[Row], fabric: Fabric) -> None:
     """Images of three sizes: padding must not show."""
-    found = [predict(fabric, network(), dataset(rows, batch_size=size)) for size in (1, 4, 9)]
+    found = [predict_rows(fabric, network(), dataset(rows, batch_size=size)) for size in (1, 4, 9)]
     for other in found[1:]:
         assert other.probabilities == pytest.approx(found[0].probabilities, abs=1e-5)
     assert found[0].labels.tolist() == [index % 2 for index in range(9)]
@@ -276,6 +277,6 @@ def test_a_metric_without_an_interval_still_has_a_row() -> None:
         "accuracy": {"value": 0.5, "low": 0.25, "high": 0.75},
         "auroc": {"value": 1.0, "low": None, "high": None},
     }
-    *_, accuracy, auroc = metrics_table({name: metrics.get(name, nothing) for name in METRICS})
+    *_, accuracy, auroc = metrics_table({name: metrics.get(name, nothing) for name in METRICS}).splitlines()
     assert accuracy == "| accuracy | 0.500 | 0.250 to 0.750 |"
     assert auroc == "| auroc | 1.000 | too few patients |"

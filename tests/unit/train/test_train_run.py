@@ -18,9 +18,9 @@ from wsi_attn.data.appearance import appearance_distance
 from wsi_attn.errors import ManifestError, OutputBusyError, OutputExistsError, SlideUnsupportedError, UsageError
 from wsi_attn.models.checkpoint import load_checkpoint
 from wsi_attn.outputs.lock import output_lock
+from wsi_attn.slide import OneInput
 from wsi_attn.tasks.clock import TIMING
-from wsi_attn.tasks.config import Resources, TrainConfig
-from wsi_attn.train.folds import cross_validate
+from wsi_attn.tasks.config import Resources, RunOptions, TrainConfig
 from wsi_attn.train.run import train
 
 NETWORK = {
@@ -32,12 +32,14 @@ NETWORK = {
     "hidden": 4,
 }
 CONFIG = TrainConfig(epochs=3, batch_size=4, seed=5)
+NAMED = RunOptions(name="m")
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from wsi_attn.tasks.config import TrainConfig
+from wsi_attn.slide import OneInput
+from wsi_attn.tasks.config import RunOptions, TrainConfig
 from wsi_attn.train.run import train
 
 torch.set_num_threads(1)
@@ -54,7 +56,8 @@ def log(record):
     if when == "after" and record["epoch"] == 1:
         die()
 
-train(manifest, run, TrainConfig(**eval(sys.argv[4])), eval(sys.argv[5]), name="m", progress=progress, log=log)
+config, network = TrainConfig(**eval(sys.argv[4])), eval(sys.argv[5])
+train(manifest, run, config, network, RunOptions(name="m"), progress=OneInput(progress), log=log)
 """
 
 
@@ -84,7 +87,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted; it succeeds although the test rows are damaged, so they were never opened."""
     run = tmp_path_factory.mktemp("runs") / "whole"
-    summary = train(manifest, run, CONFIG, NETWORK, name="m")
+    summary = train(manifest, run, CONFIG, NETWORK, NAMED)
     assert summary.state == "trained"
     return run
 
@@ -100,8 +103,8 @@ def epochs_of(run: Path) -> list[dict[str, str]]:
 
 
 def test_same_seed_same_weights_other_seed_other_weights(manifest: Path, whole: Path, tmp_path: Path) -> None:
-    train(manifest, tmp_path / "again", CONFIG, NETWORK, name="m")
-    train(manifest, tmp_path / "other", replace(CONFIG, seed=6), NETWORK, name="m")
+    train(manifest, tmp_path / "again", CONFIG, NETWORK, NAMED)
+    train(manifest, tmp_path / "other", replace(CONFIG, seed=6), NETWORK, NAMED)
     assert weights(tmp_path / "again") == weights(whole)
     assert weights(tmp_path / "other") != weights(whole)
     assert epochs_of(tmp_path / "again") == epochs_of(whole)
@@ -122,7 +125,7 @@ def test_killed_and_resumed_is_as_if_never_killed(when: str, manifest: Path, who
     (run / ".log.csv.0123abcd.tmp").touch()
 
     epochs: list[float] = []
-    summary = train(manifest, run, CONFIG, NETWORK, name="m", log=lambda record: epochs.append(record["epoch"]))
+    summary = train(manifest, run, CONFIG, NETWORK, NAMED, log=lambda record: epochs.append(record["epoch"]))
     assert summary.state == "resumed"
     assert epochs == [1, 2, 3]
     assert weights(run) == weights(whole)
@@ -134,14 +137,21 @@ def test_killed_and_resumed_is_as_if_never_killed(when: str, manifest: Path, who
 
 def test_a_run_that_another_process_trains_is_refused(manifest: Path, tmp_path: Path) -> None:
     with output_lock(tmp_path / "run"), pytest.raises(OutputBusyError):
-        train(manifest, tmp_path / "run", CONFIG, overwrite=True)
+        train(manifest, tmp_path / "run", CONFIG, None, RunOptions(overwrite=True))
     assert not (tmp_path / "run").exists()
 
 
 def test_finished_run_is_left_alone(manifest: Path, whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     told: list[str] = []
-    summary = train(manifest, whole, CONFIG, NETWORK, name="m", progress=lambda done, total, what: told.append(what))
+    summary = train(
+        manifest,
+        whole,
+        CONFIG,
+        NETWORK,
+        NAMED,
+        progress=OneInput(lambda done, total, what: told.append(what)),
+    )
     assert summary.state == "skipped"
     assert summary.metrics["n"] == 4
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
@@ -150,7 +160,7 @@ def test_finished_run_is_left_alone(manifest: Path, whole: Path) -> None:
 
 def test_options_as_tuples_are_the_same_options(manifest: Path, whole: Path) -> None:
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in NETWORK.items()}
-    assert train(manifest, whole, CONFIG, options, name="m").state == "skipped"
+    assert train(manifest, whole, CONFIG, options, NAMED).state == "skipped"
 
 
 def test_other_settings_options_or_data_are_refused(manifest: Path, whole: Path, tmp_path: Path) -> None:
@@ -172,7 +182,7 @@ def test_other_settings_options_or_data_are_refused(manifest: Path, whole: Path,
 def test_overwriting_starts_anew(manifest: Path, whole: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=1)
     train(manifest, tmp_path / "run", replace(config, seed=9), NETWORK)
-    assert train(manifest, tmp_path / "run", config, NETWORK, overwrite=True).state == "trained"
+    assert train(manifest, tmp_path / "run", config, NETWORK, RunOptions(overwrite=True)).state == "trained"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["seed"] == CONFIG.seed
 
 
@@ -248,7 +258,13 @@ def test_warm_up_trains_the_global_head_only(manifest: Path, tmp_path: Path) -> 
 
 def test_tensorboard_holds_the_log(manifest: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(manifest, tmp_path / "run", replace(CONFIG, epochs=2), NETWORK, resources=Resources(tensorboard=True))
+    train(
+        manifest,
+        tmp_path / "run",
+        replace(CONFIG, epochs=2),
+        NETWORK,
+        RunOptions(resources=Resources(tensorboard=True)),
+    )
     events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     written = [event.value for event in events.Scalars("val_loss")]
     assert written == pytest.approx([float(epoch["val_loss"]) for epoch in epochs_of(tmp_path / "run")], rel=1e-4)
@@ -258,15 +274,15 @@ def test_options_of_another_system_are_refused(manifest: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="deep-attention has no option --kernels"):
         train(manifest, tmp_path / "run", CONFIG, {"kernels": 3})
     with pytest.raises(UsageError, match="no pretrained weights"):
-        train(manifest, tmp_path / "run", CONFIG, NETWORK, weights="pretrained")
+        train(manifest, tmp_path / "run", CONFIG, NETWORK, RunOptions(weights="pretrained"))
     with pytest.raises(UsageError, match="no such file"):
-        train(manifest, tmp_path / "other", CONFIG, NETWORK, weights="gone.safetensors")
+        train(manifest, tmp_path / "other", CONFIG, NETWORK, RunOptions(weights="gone.safetensors"))
 
 
 def test_folds_hold_every_patient_out_once_and_pool(manifest: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = replace(CONFIG, epochs=1, folds=2)
-    summary = cross_validate(manifest, run, config, NETWORK)
+    summary = train(manifest, run, config, NETWORK)
     assert summary.state == "trained"
     assert (summary.metrics["n"], summary.metrics["groups"], summary.metrics["split"]) == (16, 8, "out-of-fold")
     assert [fold["n"] for fold in summary.metrics["per_fold"]] == [8, 8]
@@ -284,10 +300,10 @@ def test_folds_hold_every_patient_out_once_and_pool(manifest: Path, tmp_path: Pa
     before = weights(summary.folds[0])
     (run / "metrics.json").unlink()
     (summary.folds[1] / "metrics.json").unlink()  # as if it had been killed in the second fold
-    again = cross_validate(manifest, run, config, NETWORK)
+    again = train(manifest, run, config, NETWORK)
     assert again.state == "resumed"
     assert again.metrics["accuracy"] == summary.metrics["accuracy"]
     assert weights(summary.folds[0]) == before
-    assert cross_validate(manifest, run, config, NETWORK).state == "skipped"
+    assert train(manifest, run, config, NETWORK).state == "skipped"
     with pytest.raises(ManifestError, match="--folds 5: label 'green' has 4 patients"):
-        cross_validate(manifest, tmp_path / "five", replace(config, folds=5), NETWORK)
+        train(manifest, tmp_path / "five", replace(config, folds=5), NETWORK)

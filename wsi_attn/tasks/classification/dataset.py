@@ -18,19 +18,30 @@ from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import UsageError
-from wsi_attn.models.base import SlideModel, TrainingImages
+from wsi_attn.models.base import BagBatch, SlideModel, TrainingImages
 from wsi_attn.slides.image_reader import ArraySlide
+from wsi_attn.tasks.classification.care import LesionCells
 from wsi_attn.tasks.classification.lesions import lesion_cells, resized_region
 from wsi_attn.tasks.classification.resampling import resampled
 from wsi_attn.tasks.clock import EpochClock, TimedPatches
 from wsi_attn.tasks.config import Resources, TrainConfig
-from wsi_attn.tasks.steps import Step, prepared_ahead
+from wsi_attn.tasks.steps import BagStep, prepared_ahead
 
 LARGEST_CHANGE = 0.7
 """Bound of the log of a random change of scale."""
 
 WINDOW = 16
 """Batches among which images are sorted by size."""
+
+
+class GuidedStep(BagStep):
+    """Bags with labels, and targets of the attention loss; None without one."""
+
+    def __init__(
+        self, batch: BagBatch, labels: torch.Tensor, rows: tuple[Row, ...], lesions: LesionCells | None = None
+    ) -> None:
+        super().__init__(batch, labels, rows)
+        self.lesions = lesions
 
 
 class Dataset:
@@ -173,13 +184,13 @@ class Dataset:
             groups.append(groups[len(groups) % self.ranks - 1])
         return groups[self.rank :: self.ranks]
 
-    def batches(self, epoch: int, *, training: bool, clock: EpochClock | None = None) -> Iterator[Step]:
+    def batches(self, epoch: int, *, training: bool, clock: EpochClock | None = None) -> Iterator[GuidedStep]:
         """Batches of one epoch, prepared ahead by a few threads; shuffled and augmented while training."""
         seed = self.config.seed
         groups = self._groups(np.random.default_rng([seed, epoch]) if training else None)
         clock = clock or EpochClock()
 
-        def prepare(step: int) -> Step:
+        def prepare(step: int) -> GuidedStep:
             rows = [self.rows[index % len(self.rows)] for index in groups[step]]
             showings = [int(index) // len(self.rows) for index in groups[step]]  # each is augmented differently
             bags = [
@@ -195,6 +206,6 @@ class Dataset:
             if training and self.lesions and epoch >= self.config.care_after:
                 regions, shapes = [bag.lesion for bag in bags], [bag.view.shape[:2] for bag in bags]
                 lesions = lesion_cells(regions, shapes, batch.valid, self.stride, self.config.care_distance)
-            return Step(batch, labels, tuple(rows), lesions)
+            return GuidedStep(batch, labels, tuple(rows), lesions)
 
         return prepared_ahead(prepare, len(groups), self.workers, clock)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.data.appearance import DOUBTFUL, appearance_distance, describe_appearance
-from wsi_attn.data.bags import Bag, collate, make_bag
-from wsi_attn.data.large import LargeBag, is_large, make_large_bag
+from wsi_attn.data.bags import SlideBag
+from wsi_attn.data.large import slide_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError, UsageError
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
@@ -22,6 +21,7 @@ from wsi_attn.geometry import Frame, Size
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput
 from wsi_attn.models.calibration import calibrated
 from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.configs import CLASSIFICATION
 from wsi_attn.models.conformal import in_set, threshold_of
 from wsi_attn.provenance import software
 from wsi_attn.slide import Progress, Slide, no_progress
@@ -29,10 +29,21 @@ from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePredic
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import PatchScorer, score_tiles
 from wsi_attn.tasks.classification.mc_dropout import dropout_passes
-from wsi_attn.tissue.mask import raster_coverage
 
 MAX_NATIVE_PIXELS = 300_000_000
 """Maximum pixels of inputs to a model without mpp, which reads level 0; larger inputs are slides, not photographs."""
+
+
+def classifier(checkpoint: Checkpoint) -> SlideModel:
+    """Return the network of a checkpoint that predicts labels.
+
+    Raises
+    ------
+    UsageError : the checkpoint is of another task.
+    """
+    if not isinstance(checkpoint.network, SlideModel) or checkpoint.spec.task != CLASSIFICATION:
+        raise UsageError(f"{checkpoint.name} is a {checkpoint.spec.task} model: use `wsi-attn segment`")
+    return checkpoint.network
 
 
 @torch.inference_mode()
@@ -58,7 +69,7 @@ def predict_slide(
         no dropout for dropout passes.
     """
     started = time.perf_counter()
-    spec, network = checkpoint.spec, checkpoint.network
+    spec, network = checkpoint.spec, classifier(checkpoint)
     threshold = (
         None if config.coverage is None else threshold_of(spec.calibration.conformal, config.coverage, checkpoint.name)
     )
@@ -72,12 +83,8 @@ def predict_slide(
     scorer = network if isinstance(network, PatchScorer) and network.patch_side() else None
     if config.exhaustive and scorer is None:
         raise UsageError(f"{checkpoint.name} ({checkpoint.system}) has no patch network, which --exhaustive needs")
-    bag: Bag | LargeBag
-    if is_large(patches):
-        bag = make_large_bag(patches, network.stride, spec.tissue, progress, regions, spec.prior)
-    else:
-        bag = make_bag(patches, spec.tissue, progress, regions, spec.prior)
-    if not bag.tissue.any():
+    bag = slide_bag(patches, network.stride, spec.tissue, progress, regions, spec.prior)
+    if not bag.has_tissue:
         raise TissueError(f"{path} has no tissue for {checkpoint.name} to predict from")
     warnings = [f"{path}: {warning}" for warning in slide.info.warnings]
     progress(0, 1, "comparing colours")
@@ -88,12 +95,10 @@ def predict_slide(
     probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
     if config.calibrate:
         probabilities = calibrated(probabilities, spec.calibration)
-    unreadable = len(bag.unreadable) + int(output.unreadable[0])
+    unreadable = bag.damaged + int(output.unreadable[0])
     maps = _place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.cell)
-    if isinstance(bag, LargeBag):
-        unreadable += len(bag.view.damaged)
     if config.exhaustive and scorer is not None:
-        tiles = score_tiles(patches, scorer, spec.labels, tissue_coverage(bag, patches), progress)
+        tiles = score_tiles(patches, scorer, spec.labels, bag.coverage, progress)
         maps |= tiles.maps
         unreadable += tiles.unreadable
     uncertainty = uncertainty_of(probabilities)
@@ -127,25 +132,15 @@ def predict_slide(
     )
 
 
-def _look(bag: Bag | LargeBag, network: SlideModel, progress: Progress) -> tuple[BagBatch, SlideOutput]:
-    """Run the network; a large slide that turns out to be damaged is processed again without the affected cells."""
+def _look(bag: SlideBag, network: SlideModel, progress: Progress) -> tuple[BagBatch, SlideOutput]:
+    """Run the network; a slide that turns out to be damaged is processed again without the affected cells."""
     progress(0, 1, "coarse view")
-    batch = replace(bag.batch() if isinstance(bag, LargeBag) else collate([bag], network.stride), progress=progress)
+    batch = bag.batch(progress)
     output = network(batch)
-    if isinstance(bag, LargeBag) and (sound := bag.without_damage()) is not None:
-        batch = replace(sound.batch(), progress=progress)
+    if (sound := bag.without_damage()) is not None:
+        batch = sound.batch(progress)
         output = network(batch)
     return batch, output
-
-
-def tissue_coverage(bag: Bag | LargeBag, patches: SlidePatches) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
-    """Return the tissue share of level-0 regions from the mask given to the network."""
-    factor, size0 = patches.coarse_factor, patches.slide.info.size0
-    if isinstance(bag, LargeBag):
-        frame = bag.frame
-    else:
-        frame = Frame.covering(size0, patches.downsample_x * factor, patches.downsample_y * factor)
-    return lambda regions0: raster_coverage(bag.tissue, frame, size0, regions0)
 
 
 def _set_of(labels: Sequence[str], probabilities: NDArray[np.float64], threshold: float) -> tuple[str, ...]:
@@ -163,11 +158,11 @@ def uncertainty_of(probabilities: NDArray[np.float64]) -> dict[str, float]:
     return {"entropy": float(entropy(probabilities)), "margin": float(1 - (first - second))}
 
 
-def _check_fit(bag: Bag | LargeBag, checkpoint: Checkpoint, path: str, *, ignore: bool) -> list[str]:
+def _check_fit(bag: SlideBag, checkpoint: Checkpoint, path: str, *, ignore: bool) -> list[str]:
     spec = checkpoint.spec
     if not spec.appearance:
         return []
-    pixels, tissue = bag.sample() if isinstance(bag, LargeBag) else (bag.view, bag.tissue)
+    pixels, tissue = bag.sample()
     distance = appearance_distance(describe_appearance(pixels, tissue), spec.appearance)
     if distance <= DOUBTFUL:
         return []

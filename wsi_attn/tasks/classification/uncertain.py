@@ -18,8 +18,8 @@ from wsi_attn.heatmaps.picture import overlay
 from wsi_attn.heatmaps.raster import resample
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.slides.view import read_view
-from wsi_attn.tasks.classification.cohort import RowPrediction
 from wsi_attn.tasks.classification.config import PredictConfig
+from wsi_attn.tasks.classification.evaluation import RowPrediction
 from wsi_attn.tasks.classification.slide import predict_slide
 
 SIDE, QUALITY = 320, 85

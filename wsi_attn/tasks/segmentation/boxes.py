@@ -18,8 +18,7 @@ from wsi_attn.models.checkpoint import Checkpoint, load_checkpoint
 from wsi_attn.models.zoo import find_models
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import Slide
-from wsi_attn.tasks.segmentation.evaluation import segmenter
-from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
+from wsi_attn.tasks.segmentation.tiled_inference import TiledInference, segmenter
 from wsi_attn.tasks.segmentation.windows import default_overlap
 
 METHODS = ("saliency", "segmentation")

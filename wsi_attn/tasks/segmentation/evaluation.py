@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from wsi_attn.data.manifest import Row, read_manifest
+from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.data.masks import UNLABELLED, Classes, open_mask
 from wsi_attn.data.segmentation import window_of
-from wsi_attn.data.sources import SlidePatches, open_row
+from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
-from wsi_attn.evaluate.html import write_html_report
+from wsi_attn.evaluate.report import Origin, Report
 from wsi_attn.evaluate.segmentation import COLUMNS, METRICS, PixelCounts, count_pixels, evaluate_segmentation
 from wsi_attn.geometry import Frame, Region, Size
-from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.spec import ModelSpec
-from wsi_attn.outputs import files
-from wsi_attn.slide import BatchProgress, Slide, no_progress
+from wsi_attn.slide import Progress, Slide
+from wsi_attn.tasks.base import Evaluation, EvaluationJob
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
 from wsi_attn.tasks.segmentation.windows import default_overlap
 from wsi_attn.tissue.polygons import read_regions
@@ -34,24 +31,10 @@ MAX_PIXELS = 100_000_000
 BLOCK = 2048
 """Side of the blocks that are predicted at once, pixels."""
 
-REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
+NOWHERE = Origin("", 0, "", {})
+"""Of the metrics of a single image."""
 
 Compared = tuple[Row, PixelCounts]
-
-
-def segmenter(checkpoint: Checkpoint) -> JointSegmentation:
-    """Return the segmentation network of a checkpoint.
-
-    Raises
-    ------
-    UsageError : the checkpoint classifies whole slides.
-    """
-    if not isinstance(checkpoint.network, JointSegmentation):
-        raise UsageError(
-            f"{checkpoint.name} ({checkpoint.system}) classifies whole slides and does not segment; train a model with "
-            "--model joint-segmentation"
-        )
-    return checkpoint.network
 
 
 def classes_of(spec: ModelSpec) -> Classes:
@@ -92,91 +75,46 @@ def compare(
     return count_pixels(answer, true, len(spec.labels), true != UNLABELLED, mask.objects(window))
 
 
-def compare_rows(
-    rows: Sequence[Row],
-    network: JointSegmentation,
-    spec: ModelSpec,
-    open_slide_of: Callable[[Row], AbstractContextManager[Slide]] = open_row,
-    workers: int | None = None,
-    progress: BatchProgress = no_progress,
-) -> tuple[list[Compared], list[WsiAttnError]]:
-    """Apply `compare` to every row; also return the errors of the rows that failed."""
-    found: list[Compared] = []
-    failures: list[WsiAttnError] = []
-    for number, row in enumerate(rows, 1):
-        with progress.item(number, len(rows), row.path.name) as item:
-            try:
-                item(0, 1, "segmenting")
-                with open_slide_of(row) as slide:
-                    found.append((row, compare(slide, row, network, spec, workers)))
-            except WsiAttnError as error:
-                failures.append(error)
-                item.state = "failed"
-    return found, failures
-
-
-def report_on(
-    found: Sequence[Compared],
-    failures: Sequence[WsiAttnError],
-    network: JointSegmentation,
-    spec: ModelSpec,
-    *,
-    split: str,
-    seed: int,
-    command: str,
-    model: dict[str, str],
-) -> dict[str, Any]:
-    """Return the result of `evaluate_segmentation` with `learned_attention`, and the failures under `unanswered`."""
-    report = evaluate_segmentation(
-        [counts for _, counts in found],
-        spec.labels,
-        [row.patient for row, _ in found],
-        split=split,
-        seed=seed,
-        command=command,
-        model=model,
-    )
-    return report | {
-        "learned_attention": network.kinds_of_attention(),
-        "unanswered": [str(error) for error in failures],
-    }
-
-
-def evaluate_manifest(
-    checkpoint: Checkpoint,
-    manifest: Path,
-    split: str,
-    *,
-    seed: int = 0,
-    command: str = "",
-    workers: int | None = None,
-    progress: BatchProgress = no_progress,
-) -> tuple[dict[str, Any], list[Compared], list[WsiAttnError]]:
-    """Return the report on one split, the counts of each row, and the errors of the rows that failed.
+class SegmentationEvaluation(Evaluation):
+    """Masks of one model.
 
     Raises
     ------
-    ManifestError : the split has no rows, or every row failed.
-    UsageError : the checkpoint does not segment.
+    UsageError : the model does not segment, or an operating point is asked for.
     """
-    network, spec = segmenter(checkpoint), checkpoint.spec
-    rows = [row for row in read_manifest(manifest, need_label=False) if split in ("all", row.split)]
-    if not rows:
-        raise ManifestError(f"{manifest} has no rows of split {split!r}; choose another --split")
-    found, failures = compare_rows(rows, network, spec, workers=workers, progress=progress)
-    if not found:
-        raise ManifestError(f"{manifest}: none of {len(rows)} rows could be evaluated; first error: {failures[0]}")
-    model = {"name": checkpoint.name, "sha256": checkpoint.sha256}
-    report = report_on(found, failures, network, spec, split=split, seed=seed, command=command, model=model)
-    return report, found, failures
 
+    done = "evaluated"
 
-def write_folder(folder: Path, report: dict[str, Any], found: Sequence[Compared], manifest: Path) -> None:
-    """Write `report.json`, `report.html` and `predictions.csv` (one line per image) atomically."""
-    with files.new_folder(folder) as temporary:
-        files.write_json(temporary / REPORT, report)
-        write_html_report(temporary / PAGE, report)
-        files.write_text(temporary / PREDICTIONS_CSV, predictions_table(found, report["labels"], manifest))
+    def __init__(
+        self, network: JointSegmentation, spec: ModelSpec, job: EvaluationJob, model: Mapping[str, str]
+    ) -> None:
+        if job.config.positive is not None:
+            raise UsageError(
+                f"{model['name']} is a segmentation model and has no operating point; remove --sensitivity"
+            )
+        self.network, self.spec, self.job, self.model = network, spec, job, model
+        self.found: list[Compared] = []
+
+    def add(self, row: Row, slide: Slide, progress: Progress) -> None:
+        """See `Evaluation.add`."""
+        progress(0, 1, "segmenting")
+        self.found.append((row, compare(slide, row, self.network, self.spec, self.job.workers)))
+
+    def report(self, failures: Sequence[WsiAttnError]) -> Report:
+        """Return the result of `evaluate_segmentation` with `learned_attention` and `unanswered`."""
+        report = evaluate_segmentation(
+            [counts for _, counts in self.found],
+            self.spec.labels,
+            [row.patient for row, _ in self.found],
+            self.job.origin(self.model),
+        )
+        return report.with_sections(
+            learned_attention=self.network.kinds_of_attention(), unanswered=[str(error) for error in failures]
+        )
+
+    def table(self) -> str:
+        """See `predictions_table`."""
+        return predictions_table(self.found, self.spec.labels, self.job.manifest)
 
 
 def predictions_table(found: Sequence[Compared], labels: Sequence[str], manifest: Path) -> str:
@@ -191,12 +129,11 @@ def predictions_table(found: Sequence[Compared], labels: Sequence[str], manifest
     names = [f"{name}:{label}" for several in (METRICS, counted) for label in labels[1:] for name in several]
     writer.writerow(["path", "patient", *names])
     for row, counts in found:
-        alone = evaluate_segmentation([counts], labels, [row.patient], "", 0, "", {})["per_class"]
+        alone = evaluate_segmentation([counts], labels, [row.patient], NOWHERE).record()["per_class"]
         values = [alone[label][metric]["value"] for label in labels[1:] for metric in METRICS]
         texts = ["" if value is None else f"{value:.6g}" for value in values]
         pixels = counts.table[1:, : len(counted)].ravel().tolist()
-        path = row.path.relative_to(manifest.parent) if row.path.is_relative_to(manifest.parent) else row.path
-        writer.writerow([path.as_posix(), row.patient, *texts, *pixels])
+        writer.writerow([path_in(manifest, row), row.patient, *texts, *pixels])
     return table.getvalue()
 
 

@@ -12,8 +12,8 @@ from wsi_attn.outputs.policy import Found, Output
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.tasks.base import Answer, Inference
 from wsi_attn.tasks.segmentation.config import SegmentConfig
-from wsi_attn.tasks.segmentation.evaluation import segmenter
 from wsi_attn.tasks.segmentation.slide import output_paths, segment_slide, segmentation_output
+from wsi_attn.tasks.segmentation.tiled_inference import segmenter
 from wsi_attn.tasks.segmentation.windows import Windows, default_overlap
 
 

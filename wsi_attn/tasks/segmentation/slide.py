@@ -26,10 +26,9 @@ from wsi_attn.store.additions import recover
 from wsi_attn.store.schema import TISSUE_LABEL
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tasks.segmentation.config import SegmentConfig
-from wsi_attn.tasks.segmentation.evaluation import segmenter
 from wsi_attn.tasks.segmentation.labels import LabelImage, settings_of
 from wsi_attn.tasks.segmentation.objects import AreaCounts, features, find_objects
-from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
+from wsi_attn.tasks.segmentation.tiled_inference import TiledInference, segmenter
 from wsi_attn.tasks.segmentation.windows import default_overlap
 from wsi_attn.tissue.find import find_tissue
 from wsi_attn.tissue.settings import TissueSettings

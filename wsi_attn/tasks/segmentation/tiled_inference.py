@@ -16,8 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.data.sources import SlidePatches
+from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Region
 from wsi_attn.models.base import BagBatch, SlideModel
+from wsi_attn.models.checkpoint import Checkpoint
+from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.view import read_block
 from wsi_attn.tasks.segmentation.windows import Windows
@@ -160,3 +163,18 @@ def _add(sums: NDArray[np.float32], values: NDArray[np.float32], block: Region, 
     rows = slice(shared.y - block.y, shared.y1 - block.y), slice(shared.y - tile.y, shared.y1 - tile.y)
     columns = slice(shared.x - block.x, shared.x1 - block.x), slice(shared.x - tile.x, shared.x1 - tile.x)
     sums[:, rows[0], columns[0]] += values[:, rows[1], columns[1]]
+
+
+def segmenter(checkpoint: Checkpoint) -> JointSegmentation:
+    """Return the segmentation network of a checkpoint.
+
+    Raises
+    ------
+    UsageError : the checkpoint classifies whole slides.
+    """
+    if not isinstance(checkpoint.network, JointSegmentation):
+        raise UsageError(
+            f"{checkpoint.name} ({checkpoint.system}) classifies whole slides and does not segment; train a model with "
+            "--model joint-segmentation"
+        )
+    return checkpoint.network

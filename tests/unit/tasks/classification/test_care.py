@@ -23,9 +23,10 @@ from wsi_attn.tasks.classification.care import (
     training_map,
     unit_scaled,
 )
+from wsi_attn.tasks.classification.dataset import GuidedStep
 from wsi_attn.tasks.classification.lesions import lesion_cells
+from wsi_attn.tasks.classification.training import ClassificationLosses
 from wsi_attn.tasks.config import TrainConfig
-from wsi_attn.tasks.steps import Step
 from wsi_attn.testing.models import batch_of, noise
 from wsi_attn.train.loop import Objective
 
@@ -170,10 +171,10 @@ def test_gradient_reaches_the_head_only_in_second_order(second_order: bool) -> N
 
 
 def objective(network: SlideModel, **options: object) -> Objective:
-    return Objective(network, torch.ones(3), TrainConfig(system="cnn", **options))
+    return Objective(network, ClassificationLosses(torch.ones(3), TrainConfig(system="cnn", **options)))
 
 
-def gradients(module: Objective, step: Step) -> list[torch.Tensor]:
+def gradients(module: Objective, step: GuidedStep) -> list[torch.Tensor]:
     module.zero_grad()
     torch.manual_seed(0)
     torch.stack(list(module(step).values())).sum().backward()
@@ -186,8 +187,8 @@ def test_a_weight_of_zero_leaves_the_gradient_of_the_classification_as_it_is() -
     batch, labels = batch_of([noise(96, 64), noise(96, 64, 1)], network), torch.tensor([1, 0])
     region = np.zeros((24, 16), bool)
     region[4:9, 3:8] = True
-    with_care = Step(batch, labels, (), cells(region, None, stride=4))
-    plain = gradients(objective(network), Step(batch, labels, ()))
+    with_care = GuidedStep(batch, labels, (), cells(region, None, stride=4))
+    plain = gradients(objective(network), GuidedStep(batch, labels, ()))
     same = gradients(objective(network, care="boxes", care_weight=0.0), with_care)
     assert all(torch.equal(a, b) for a, b in zip(plain, same, strict=True))
     other = gradients(objective(network, care="boxes", care_weight=0.5), with_care)
@@ -199,8 +200,8 @@ def test_a_batch_without_lesions_is_the_classification_alone() -> None:
     network.train()
     batch, labels = batch_of([noise(96, 64), noise(96, 64, 1)], network), torch.tensor([1, 0])
     nothing = LesionCells(torch.zeros(2, 6, 4), torch.zeros(2, 6, 4), batch.valid, ((6, 4), (6, 4)))
-    plain = objective(network)(Step(batch, labels, ()))
-    found = objective(network, care="boxes", care_weight=0.2)(Step(batch, labels, (), nothing))
+    plain = objective(network)(GuidedStep(batch, labels, ()))
+    found = objective(network, care="boxes", care_weight=0.2)(GuidedStep(batch, labels, (), nothing))
     assert found[TERM] == 0
     assert torch.allclose(found["fused"], 0.8 * plain["fused"])
 

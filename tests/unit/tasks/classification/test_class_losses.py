@@ -18,13 +18,12 @@ from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.cnn import Cnn, CnnConfig
 from wsi_attn.tasks.classification.class_losses import effective_number_weights, focal_loss
-from wsi_attn.tasks.classification.dataset import Dataset
+from wsi_attn.tasks.classification.dataset import Dataset, GuidedStep
 from wsi_attn.tasks.classification.resampling import resampled
+from wsi_attn.tasks.classification.training import ClassificationLosses, class_weights
 from wsi_attn.tasks.config import TrainConfig
-from wsi_attn.tasks.steps import Step
 from wsi_attn.testing.models import batch_of, noise
 from wsi_attn.train.loop import Objective
-from wsi_attn.train.run import class_weights
 
 EVEN = torch.ones(2)
 
@@ -132,7 +131,9 @@ def test_the_focal_loss_takes_the_place_of_the_cross_entropy_of_the_answer() -> 
     torch.manual_seed(0)
     network = Cnn(CnnConfig(classes=2, coarse_factor=4, coarse_widths=(4,), dropout=0.0)).train()
     batch, labels = batch_of([noise(32, 32), noise(32, 32, 1)], network), torch.tensor([0, 1])
-    terms = Objective(network, EVEN, TrainConfig(loss="focal", gamma=3.0))(Step(batch, labels, ()))
+    terms = Objective(network, ClassificationLosses(EVEN, TrainConfig(loss="focal", gamma=3.0)))(
+        GuidedStep(batch, labels, ())
+    )
     assert torch.allclose(terms["fused"], focal_loss(network(batch).logits, labels, EVEN, 3.0))
     assert set(terms) == {"fused"}
 

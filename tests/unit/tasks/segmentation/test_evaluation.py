@@ -16,8 +16,10 @@ from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ManifestError
 from wsi_attn.evaluate.segmentation import count_pixels
 from wsi_attn.geometry import Region
+from wsi_attn.tasks.base import EvaluationJob, add_rows
+from wsi_attn.tasks.config import EvaluateConfig
 from wsi_attn.tasks.segmentation import evaluation
-from wsi_attn.tasks.segmentation.evaluation import compare, compare_rows, predictions_table, report_on
+from wsi_attn.tasks.segmentation.evaluation import SegmentationEvaluation, compare
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
 
 PIXELS = stained(150, 110)
@@ -73,13 +75,15 @@ def test_a_field_that_is_too_large_is_refused(row: Row, monkeypatch: pytest.Monk
 def test_a_row_that_fails_is_in_none_of_the_figures(row: Row) -> None:
     bad = Row(row.path, "", "p2", "test", None, 3)
     spec = checkpoint(tiny()).spec
-    found, failures = compare_rows([row, bad], tiny(), spec, lambda _: SLIDE, workers=1)
-    assert [found_row.number for found_row, _ in found] == [2]
-    report = report_on(found, failures, tiny(), spec, split="test", seed=0, command="", model={"name": "m"})
+    job = EvaluationJob(row.path.parent / "m.csv", EvaluateConfig(), workers=1)
+    evaluation = SegmentationEvaluation(tiny(), spec, job, {"name": "m"})
+    failures = add_rows(evaluation, [row, bad], lambda _: SLIDE)
+    assert [found_row.number for found_row, _ in evaluation.found] == [2]
+    report = evaluation.report(failures).record()
     assert report["n"] == 1
     assert report["unanswered"] == [str(failures[0])]
     assert set(report["learned_attention"]) == {"2", "4", "8", "16", "32"}
-    header, line = predictions_table(found, spec.labels, row.path.parent / "m.csv").splitlines()
+    header, line = evaluation.table().splitlines()
     assert header.startswith("path,patient,dice:cell,iou:cell,boundary_f:cell,object_f1:cell,dice:gland")
     assert header.endswith("tp:cell,fp:cell,fn:cell,tp:gland,fp:gland,fn:gland")
     assert line.startswith("x.png,p1,0.")

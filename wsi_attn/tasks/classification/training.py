@@ -1,0 +1,328 @@
+"""Training of classification: checks of the rows, class weights, losses, predictions of a split, calibration."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsi_attn.data.annotations import check_regions
+from wsi_attn.data.appearance import describe_appearance, fit_appearance
+from wsi_attn.data.manifest import Row, path_in
+from wsi_attn.errors import ManifestError
+from wsi_attn.evaluate.report import Origin, Report, evaluate_predictions
+from wsi_attn.models.base import Network, SlideModel
+from wsi_attn.models.calibration import fit_calibration
+from wsi_attn.models.spec import ModelSpec
+from wsi_attn.slide import Progress, no_progress
+from wsi_attn.tasks.base import Fitting, Losses, Trained, Training, TrainingJob
+from wsi_attn.tasks.classification.care import TERM as CARE_TERM
+from wsi_attn.tasks.classification.care import care_terms
+from wsi_attn.tasks.classification.class_losses import effective_number_weights, focal_loss
+from wsi_attn.tasks.classification.dataset import Dataset, GuidedStep
+from wsi_attn.tasks.classification.lesions import lesion_rows, rare_labels
+from wsi_attn.tasks.clock import EpochClock
+from wsi_attn.tasks.config import TrainConfig
+from wsi_attn.tasks.ranks import gathered
+from wsi_attn.tasks.segmentation.boxes import box_finder
+from wsi_attn.tasks.steps import Step
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "ece")
+"""Metrics of the card."""
+
+PREDICTIONS = "predictions.csv"
+"""Table of predictions in a run folder."""
+
+
+class ClassificationTraining(Training):
+    """Rows with labels.
+
+    Attributes
+    ----------
+    held_out
+        Also predict the rows of split `test`, in the table of predictions.
+
+    Raises
+    ------
+    ManifestError : see `check_rows`.
+    """
+
+    settings: Mapping[str, object] = {}
+
+    def __init__(self, manifest: Path, rows: Sequence[Row], *, held_out: bool) -> None:
+        self.rows, self.held_out = rows, held_out
+        self.labels = sorted({row.label for row in rows if row.split == "train"})
+        check_rows(manifest, rows, self.labels)
+        self.network = {"classes": len(self.labels)}
+
+    def fitting(self, job: TrainingJob, network: Network) -> Fitting:
+        """See `Training.fitting`."""
+        assert isinstance(network, SlideModel)  # noqa: S101 - of this task
+        return ClassificationFitting(self, job, network)
+
+
+class ClassificationFitting(Fitting):
+    """Bags of images in batches; see `Fitting`."""
+
+    def __init__(self, training: ClassificationTraining, job: TrainingJob, network: SlideModel) -> None:
+        self.job, self.labels, self.config = job, training.labels, job.config
+
+        def part_of(split: str) -> Dataset:
+            chosen = [row for row in training.rows if row.split == split]
+            rank, ranks = job.fabric.global_rank, job.fabric.world_size
+            return Dataset(
+                chosen, self.labels, network, job.config, job.cache, job.options.resources, rank=rank, ranks=ranks
+            )
+
+        self.training, self.validation = part_of("train"), part_of("val")
+        self.held = part_of("test") if training.held_out else None
+        _check_regions(job, [*self.training.rows, *self.validation.rows])
+        self.training.lesions = _lesions(job, self.training.rows, self.labels)
+        kind = "effective" if self.config.loss == "class-balanced" else self.config.class_weights
+        balance = class_weights(self.training, len(self.labels), kind, self.config.beta)
+        for warning in network.prepare(self.training.as_they_are()):
+            job.say(f"warning: {warning}")
+        self.losses = ClassificationLosses(balance, self.config)
+        self._weights = balance.double().numpy()
+
+    def steps(self) -> int:
+        """See `Fitting.steps`."""
+        return self.training.steps()
+
+    def batches(self, epoch: int, clock: EpochClock) -> Iterator[Step]:
+        """See `Fitting.batches`."""
+        return self.training.batches(epoch, training=True, clock=clock)
+
+    def validate(self, network: Network) -> dict[str, float]:
+        """See `Fitting.validate`."""
+        return predict_rows(self.job.fabric, network, self.validation).scores(self._weights)
+
+    def results(self, network: Network, name: str) -> Trained | None:
+        """See `Fitting.results`."""
+        fabric, progress, config = self.job.fabric, self.job.progress, self.config
+        predictions = predict_rows(fabric, network, self.validation, progress)
+        predicted = [(self.validation.rows, predictions)]
+        if self.held:
+            predicted.append((self.held.rows, predict_rows(fabric, network, self.held, progress)))
+        if not fabric.is_global_zero:
+            return None
+        progress(0, 1, "computing metrics")
+        report = evaluate_predictions(
+            predictions.labels,
+            predictions.probabilities,
+            self.labels,
+            [row.patient for row in self.validation.rows],
+            Origin("val", config.seed, self.job.options.command, {"name": name, "sha256": ""}),
+        )
+        described = []
+        for done, bag in enumerate(self.training.plain_bags()):
+            progress(done, len(self.training.rows), "describing colours")
+            described.append(describe_appearance(bag.view, bag.tissue))
+        progress(0, 1, "calibrating")
+        spec = ModelSpec(
+            labels=tuple(self.labels),
+            mpp=config.mpp,
+            stain=config.stain,
+            tissue=config.tissue,
+            appearance=fit_appearance(described),
+            calibration=fit_calibration(predictions.labels, predictions.probabilities),
+            prior=config.prior,
+        )
+        about = f"predicts one of: {', '.join(self.labels)}"
+        table = _predictions_table(self.job.manifest, self.labels, predicted)
+        return Trained(spec, report, about, METRICS, self.labels, table)
+
+
+class ClassificationLosses(Losses):
+    """The loss terms of the network, with those of `--loss` and CARE in their places."""
+
+    early = frozenset({"global", "entropy", CARE_TERM})
+    """Those that crops have no part in."""
+
+    def __init__(self, class_weights: Tensor, config: TrainConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.class_weights: Tensor
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, network: Network, step: Step) -> dict[str, Tensor]:
+        """Return the loss terms of one batch; stores the number of patches read in `step`."""
+        assert isinstance(step, GuidedStep)  # noqa: S101 - of this task
+        assert isinstance(network, SlideModel)  # noqa: S101
+        output = network(step.batch)
+        step.patches = int(output.patch_mask.sum())
+        labels, config = step.labels.to(output.logits.device), self.config
+        terms = network.losses(output, labels, self.class_weights)
+        if config.loss == "focal":
+            terms["fused"] = focal_loss(output.logits, labels, self.class_weights, config.gamma)
+        if step.lesions is not None:
+            terms = care_terms(
+                terms,
+                output,
+                labels,
+                step.lesions,
+                weight=config.care_weight,
+                tau=config.care_tau,
+                reduction=config.care_reduction,
+                second_order=config.care_second_order,
+            )
+        return terms
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of a split in row order: int64 labels (n,), float64 logits (n, C)."""
+
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float64]
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """float64 (n, C), softmax of the logits."""
+        return np.exp(self._log_probabilities())
+
+    def loss(self, class_weights: NDArray[np.float64]) -> float:
+        """Cross-entropy with class weights (C,)."""
+        weights = class_weights[self.labels]
+        losses = -self._log_probabilities()[np.arange(len(self.labels)), self.labels]
+        return float((weights * losses).sum() / weights.sum())
+
+    def balanced_accuracy(self) -> float:
+        """Mean recall over the classes that occur."""
+        called = self.logits.argmax(axis=1)
+        return float(np.mean([(called[self.labels == c] == c).mean() for c in np.unique(self.labels)]))
+
+    def scores(self, class_weights: NDArray[np.float64]) -> dict[str, float]:
+        """Return the validation metrics of an epoch; see `Validate`."""
+        return {"val_loss": self.loss(class_weights), "val_balanced_accuracy": self.balanced_accuracy()}
+
+    def _log_probabilities(self) -> NDArray[np.float64]:
+        shifted = self.logits - self.logits.max(axis=1, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+@torch.inference_mode()
+def predict_rows(fabric: Fabric, network: Network, dataset: Dataset, progress: Progress = no_progress) -> Predictions:
+    """Predict every row without augmentation, noise or dropout; each rank predicts its share."""
+    assert isinstance(network, SlideModel)  # noqa: S101 - of this task
+    network.eval()
+    mine: list[tuple[int, int, NDArray[np.float64]]] = []
+    rows = -(-len(dataset.rows) // fabric.world_size)
+    progress(0, rows, "predicting")
+    for item in dataset.batches(0, training=False):
+        with fabric.autocast():
+            logits = network(item.batch).logits.double().cpu().numpy()
+        mine += [
+            (row.number, label, values)
+            for row, label, values in zip(item.rows, item.labels.tolist(), logits, strict=True)
+        ]
+        progress(len(mine), max(rows, len(mine)), "predicting")
+    found = {number: (label, values) for number, label, values in gathered(fabric, mine)}
+    predictions = [found[row.number] for row in dataset.rows]
+    return Predictions(
+        np.array([label for label, _ in predictions], np.int64), np.stack([values for _, values in predictions])
+    )
+
+
+def class_weights(dataset: Dataset, classes: int, kind: str = "root", beta: float = 0.0) -> torch.Tensor:
+    """Weight of each class in the loss, float32 (C,), mean 1 over the images.
+
+    "balanced" is the inverse frequency, "root" its square root, "none" is 1, and "effective" is the weight of the
+    class-balanced loss with `beta`.
+    """
+    index = [dataset.label_index[row.label] for row in dataset.rows]
+    counts = np.bincount(index, minlength=classes)
+    if kind == "effective":
+        weights = effective_number_weights(counts, beta)
+    else:
+        weights = (1 / counts) ** {"none": 0.0, "root": 0.5, "balanced": 1.0}[kind]
+    return torch.tensor(weights / (weights[index].mean()), dtype=torch.float32)
+
+
+def check_rows(manifest: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
+    """Check that rows with splits can be trained on.
+
+    Raises
+    ------
+    ManifestError : fewer than two classes, nothing to validate on, or a label without a training row.
+    """
+    if len(labels) < 2:
+        raise ManifestError(f"{manifest} has {len(labels)} label among its training rows; training needs at least two")
+    if not any(row.split == "val" for row in rows):
+        raise ManifestError(
+            f"{manifest}: too few patients to hold some out for validation; add rows, or mark `val` rows in `split`"
+        )
+    for row in rows:
+        if row.label not in labels:
+            raise ManifestError(f"{manifest}, row {row.number}: label {row.label!r} has no training row")
+
+
+def pooled(folders: Sequence[Path], folds: Sequence[Sequence[Row]], origin: Origin) -> Report:
+    """Return the metrics of all held-out rows, and of each fold under `per_fold`."""
+    labels = sorted({row.label for rows in folds for row in rows})
+    held = [[row for row in rows if row.split == "test"] for rows in folds]
+    predictions = [_held_out_predictions(folder, labels) for folder in folders]
+
+    def report_of(rows: Sequence[Row], probabilities: Sequence[list[float]]) -> Report:
+        true = [labels.index(row.label) for row in rows]
+        return evaluate_predictions(true, np.array(probabilities), labels, [row.patient for row in rows], origin)
+
+    together = report_of([row for rows in held for row in rows], [shares for part in predictions for shares in part])
+    alone = [report_of(rows, shares).record() for rows, shares in zip(held, predictions, strict=True)]
+    kept = ("n", "groups", "accuracy", "balanced_accuracy", "auroc")
+    return together.with_sections(per_fold=[{key: metrics[key] for key in kept} for metrics in alone])
+
+
+def _held_out_predictions(folder: Path, labels: Sequence[str]) -> list[list[float]]:
+    """Return the probabilities of a fold's held-out rows, in manifest order."""
+    with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
+        rows = [record for record in csv.DictReader(file) if record["split"] == "test"]
+    return [[float(record[f"p:{label}"]) for label in labels] for record in rows]
+
+
+def _check_regions(job: TrainingJob, rows: Sequence[Row]) -> None:
+    """Check boxes and masks before training, although they are used after it."""
+    for row in rows:
+        if row.boxes:
+            try:
+                info = job.cache.get(row).info
+                check_regions(row, info.size0, info.origin)
+            except ManifestError as error:
+                raise ManifestError(f"{job.manifest}, {error}") from error
+
+
+def _lesions(job: TrainingJob, rows: Sequence[Row], labels: Sequence[str]) -> dict[int, Row]:
+    """Return the rows whose attention is guided, by number; empty without CARE."""
+    config = job.config
+    if config.care == "none":
+        return {}
+    rare = rare_labels(rows, labels, config.rare_classes)
+    find = None if config.care == "boxes" else box_finder(config.care, config.care_model, config.device)
+    try:
+        return lesion_rows(rows, rare, job.cache.get, find)
+    except ManifestError as error:
+        raise ManifestError(f"{job.manifest}, {error}") from error
+
+
+def _predictions_table(
+    manifest: Path, labels: Sequence[str], predicted: Sequence[tuple[Sequence[Row], Predictions]]
+) -> str:
+    """Rows and their probabilities, before calibration, in one column `p:LABEL` a label."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["path", "label", "patient", "split", *(f"p:{label}" for label in labels)])
+    for rows, predictions in predicted:
+        for row, shares in zip(rows, predictions.probabilities.tolist(), strict=True):
+            writer.writerow([path_in(manifest, row), row.label, row.patient, row.split, *shares])
+    return table.getvalue()
