@@ -162,7 +162,7 @@ def test_losses_and_resampling_go_with_it(wsi_attn: Run, manifest: Path, tmp_pat
         (("--care", "boxes", "--rare-classes", "common"), 3, "m.csv, --care: no training row of common has boxes"),
         (("--care", "segmentation"), 2, "segmentation model"),
         (("--loss", "focus"), 2, "focal"),
-        (("--loss", "focal", "--model", "joint-segmentation"), 2, "--model joint-segmentation has no option --loss"),
+        (("--loss", "focal", "--model", "joint-segmentation"), 2, "--model joint-segmentation has no option --"),
         (("--resample", "all"), 2, "balanced"),
     ],
 )

@@ -252,6 +252,7 @@ def test_options_appear_only_with_their_system(system: str, capsys: pytest.Captu
             ("--model", "dual-cross", "--classes", "a,b"),
             "no option --classes, which belongs to --model joint-",
         ),
+        (("--model", "joint-segmentation", "--loss", "focal"), "--model joint-segmentation has no option --loss"),
         (("--model", "cnn", "--epochs", "0"), "--epochs 0: must be at least 1"),
         (("--model", "dual-cross", "--fusion", "cros"), "--fusion cros: must be one of cross, concat, first, second"),
         (
