@@ -16,7 +16,7 @@ from wsi_attn.export.run import export_subject
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from tests.browser.conftest import DESK, TABLET, Page, serving
 from tests.cli.runner import wsi_attn
 from wsi_attn.data.sources import open_source
 
+pytestmark = pytest.mark.slow
+
 SLIDES = ["case 1.svs", "case 2.zarr"]
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -163,6 +163,7 @@ def test_wrong_usage(demo_slide: Path, tmp_path: Path) -> None:
     assert "--device" in wsi_attn("predict", demo_slide, "-o", tmp_path, "--device", "tpu", code=2).error()
 
 
+@pytest.mark.slow
 def test_manifest_errors_name_file_and_row(tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     run = ("train", manifest, "--output", tmp_path / "run")
@@ -187,6 +188,7 @@ def test_prediction_files_that_are_none(tmp_path: Path) -> None:
     assert "not a prediction" in wsi_attn("heatmap", tmp_path, code=3).error()
 
 
+@pytest.mark.slow
 def test_slide_that_has_moved(demo_slide: Path, tmp_path: Path) -> None:
     slide = tmp_path / "here.svs"
     shutil.copy(demo_slide, slide)

@@ -109,6 +109,7 @@ def segmenter(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_boxes_by_segmentation(wsi_attn: Run, segmenter: Path, manifest: Path, tmp_path: Path) -> None:
     options = ("--method", "segmentation", "--model", segmenter)
     found = wsi_attn("boxes", manifest, "--output", tmp_path / "boxes", *options, "--json").json()

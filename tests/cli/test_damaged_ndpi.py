@@ -14,6 +14,8 @@ from tests.cli.runner import wsi_attn
 from wsi_attn.errors import SlideReadError
 from wsi_attn.slides.open import open_slide
 
+pytestmark = pytest.mark.slow
+
 PAGE = 3
 """The last page of the pyramid; levels 4 to 6 are derived from it."""
 

@@ -15,6 +15,8 @@ from tests.cli.runner import wsi_attn
 from wsi_attn.viewer.cache import ByteCache
 from wsi_attn.viewer.viewer_slide import ViewerSlide
 
+pytestmark = pytest.mark.slow
+
 SLIDE = Path(__file__).parents[1] / "data" / "cmu1_small_region.svs"
 COLUMNS = 10
 TILE = 3 * COLUMNS + 4

@@ -38,6 +38,7 @@ def test_sound_installation(tmp_path: Path) -> None:
     assert checks["gpu"]["status"] in ("PASS", "WARN")
 
 
+@pytest.mark.slow
 def test_packages_that_cannot_be_imported(tmp_path: Path) -> None:
     (tmp_path / "zarr.py").write_text("raise OSError('libfoo.so.1: cannot open\\nshared object file')")
     (tmp_path / "sklearn.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
@@ -52,6 +53,7 @@ def test_packages_that_cannot_be_imported(tmp_path: Path) -> None:
     assert checks["torch"]["status"] == "PASS"
 
 
+@pytest.mark.slow
 def test_kernel_cache_that_cannot_be_written(tmp_path: Path) -> None:
     """A path below a file cannot be written, not even by root."""
     (tmp_path / "file").touch()
@@ -69,6 +71,7 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.slow
 def test_no_folder_for_the_kernel_cache(copied: Path) -> None:
     """As in a container with a read-only installation and no home folder: kernels are compiled without a cache."""
     (copied / "wsi_attn" / "scores" / "__pycache__").touch()

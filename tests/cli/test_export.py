@@ -107,6 +107,7 @@ def test_a_bad_input_does_not_stop_the_others(made: Path, tmp_path: Path) -> Non
     assert len(result.json()) == 1
 
 
+@pytest.mark.slow
 def test_bad_usage(made: Path, tmp_path: Path) -> None:
     prediction = made / f"{STEM}.prediction.json"
     export = ("export", prediction, "-o", tmp_path)

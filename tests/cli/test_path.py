@@ -71,6 +71,7 @@ def test_slide_and_store_get_the_same_answer(demo_slide: Path, store: Path, tmp_
     assert len(slide["model"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_same_input_gives_the_same_file(demo_slide: Path, tmp_path: Path) -> None:
     records = []
     for name in ("a", "b"):
@@ -92,6 +93,7 @@ def test_prediction_becomes_picture_and_regions(demo_slide: Path, tmp_path: Path
     assert corners == [(region["x"], region["y"]) for region in predicted]
 
 
+@pytest.mark.slow
 def test_research_use_is_said_once_and_only_to_people(demo_slide: Path, tmp_path: Path) -> None:
     said = wsi_attn("predict", demo_slide, "--output", tmp_path)
     assert said.stderr.count("research and demonstration only") == 1
@@ -130,6 +132,7 @@ def test_a_photograph_is_answered_by_the_model_for_photographs(tmp_path: Path) -
     assert record["tissue_fraction"] == 1.0
 
 
+@pytest.mark.slow
 def test_damaged_tile_is_masked_counted_and_reported(demo_slide: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.svs"
     shutil.copy(demo_slide, damaged)

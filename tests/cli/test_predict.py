@@ -21,6 +21,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_slide_and_store_are_answered_alike_and_exhaustively(tmp_path: Path, store: Path) -> None:
     first, second = wsi_attn("predict", SLIDE, store, "--output", tmp_path, "--exhaustive", "--json").json()
     assert first["label"] == second["label"]
@@ -33,6 +34,7 @@ def test_slide_and_store_are_answered_alike_and_exhaustively(tmp_path: Path, sto
     np.testing.assert_allclose(tiles[0][both], tiles[1][both], atol=1e-3)  # level 0 is the same
 
 
+@pytest.mark.slow
 def test_exhaustive_maps_are_added_to_a_prediction_without_them(tmp_path: Path) -> None:
     file = tmp_path / "cmu1_small_region.prediction.json"
     wsi_attn("predict", SLIDE, "--output", tmp_path)

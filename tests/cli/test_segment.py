@@ -91,6 +91,7 @@ def test_run_folder_is_that_of_any_run(run: Path) -> None:
     assert "object_f1" in card
 
 
+@pytest.mark.slow
 def test_killed_run_ends_with_the_same_weights(run: Path, manifest: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "wsi_attn", "train", str(manifest), "--output", str(killed), *TINY, *RATE]
@@ -238,6 +239,7 @@ def test_a_label_whose_addition_was_killed(
     assert not list(store.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_a_killed_segmentation_ends_as_one_that_was_not(run: Path, manifest: Path, tmp_path: Path) -> None:
     pixels, _ = discs(3, 280, 360)
     image = tmp_path / "large.png"
@@ -294,6 +296,7 @@ def test_what_is_refused(command: Command, run: Path, manifest: Path, tmp_path: 
     assert "wsi-attn segment" in refusal("predict", manifest.parent / "1.png", "--model", run)
 
 
+@pytest.mark.slow
 def test_several_classes_from_annotations_on_a_slide(command: Command, demo_slide: Path, tmp_path: Path) -> None:
     features = [
         {

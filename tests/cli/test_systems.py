@@ -13,6 +13,8 @@ from tests.cli.runner import wsi_attn
 from wsi_attn.cli import app
 from wsi_attn.errors import ExitCode
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "global-spatial": ("--view-size", "32", "--coarse-widths", "8,8", "--map-after", "input", "--anchors", "4"),
     "dual-cross": (

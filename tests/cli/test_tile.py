@@ -91,6 +91,7 @@ def test_grids_are_added_and_others_refused(demo_slide: Path, tmp_path: Path) ->
     assert zarr.open_group(store, mode="r")["tiles/ten/coords"].attrs["tile_extent0"][0] == pytest.approx(256 / 0.499)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_ends_the_same(demo_slide: Path, tmp_path: Path) -> None:
     wsi_attn("tile", demo_slide, "-o", tmp_path / "whole" / "s.zarr", "--codec", "zstd")
     whole = tree(tmp_path / "whole")
@@ -182,6 +183,7 @@ def test_tissue_corrected_by_hand(demo_slide: Path, tmp_path: Path) -> None:
     assert "contains neither cmu1" in wsi_attn(*arguments, tmp_path / "e.zarr", "--tissue", empty, code=3).error()
 
 
+@pytest.mark.slow
 def test_verify_finds_every_kind_of_damage(demo_slide: Path, tmp_path: Path) -> None:
     wsi_attn("tile", demo_slide, "-o", tmp_path / "s.zarr", "--codec", "passthrough")
     shard = Path("0") / "c" / "0" / "0" / "0"
@@ -217,6 +219,7 @@ def test_verify_finds_every_kind_of_damage(demo_slide: Path, tmp_path: Path) -> 
     assert [record["state"] for record in result.json()] == ["sound", "damaged"]
 
 
+@pytest.mark.slow
 def test_every_real_slide_is_openslides_pixels(collection: Callable[[str], Path], tmp_path: Path) -> None:
     """All levels of all slides that OpenSlide reads, compared region by region."""
     seen = 0

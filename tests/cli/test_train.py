@@ -126,6 +126,7 @@ def test_finished_run_is_left_alone_and_other_settings_are_refused(run: Path, ma
     assert (run / "checkpoint" / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_killed_run_ends_with_the_same_weights(run: Path, manifest: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "wsi_attn", "train", str(manifest), "--output", str(killed), *TINY]
@@ -155,6 +156,7 @@ def test_evaluate_refuses_what_it_cannot_measure(run: Path, manifest: Path, tmp_
     assert "'blue' is not a label" in wsi_attn("evaluate", run, other, code=3).error()
 
 
+@pytest.mark.slow
 def test_training_on_slides_and_stores(demo_slide: Path, tmp_path: Path) -> None:
     """Slides are trained on as images are: two copies of one slide and of its store, in two classes."""
     for part in ("train", "val"):
@@ -185,6 +187,7 @@ def test_training_on_slides_and_stores(demo_slide: Path, tmp_path: Path) -> None
     assert config["spec"]["prior"] == "scores"
 
 
+@pytest.mark.slow
 def test_real_fields(collection: Callable[[str], Path], tmp_path: Path) -> None:
     index = collection("classify/ucsb_breast/index.csv")
     (record,) = wsi_attn(
@@ -209,6 +212,7 @@ def test_regions_drawn_in_qupath_say_where_to_look(manifest: Path, tmp_path: Pat
     assert "regions file not found" in error
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_train_one_model(manifest: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "wsi_attn"]
@@ -239,6 +243,7 @@ def test_cross_validation(manifest: Path, tmp_path: Path) -> None:
     assert record["state"] == "skipped"
 
 
+@pytest.mark.slow
 def test_rows_of_several_images(manifest: Path, tmp_path: Path) -> None:
     folder = manifest.parent
     rows = [
@@ -277,6 +282,7 @@ def test_options_that_cannot_be(options: tuple[str, ...], said: str, manifest: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_every_option_of_the_network_reaches_it(manifest: Path, tmp_path: Path) -> None:
     options = ["--selection", "sample", "--heads", "2", "--no-gate", "--branches", "both", "--uniform-sampling"]
     options += ["--exploration", "0.5", "--entropy-weight", "0.02", "--dropout", "0.1", "--threshold", "0.4"]

@@ -99,6 +99,7 @@ def test_verify_names_every_damaged_file(
     assert "\tsound\t" in command("verify", copy, *fast).stdout
 
 
+@pytest.mark.slow
 def test_every_byte_of_the_root_metadata_counts(command: Command, store: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(store, tmp_path / "s.zarr"))
     file = copy / "zarr.json"
@@ -132,6 +133,7 @@ def test_verify_names_files_that_do_not_belong(command: Command, store: Path, tm
     command("verify", copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["new", "schema 2"])
 @pytest.mark.parametrize(
     "pattern", ["tiles/*/coords/c/**/*", "tiles/*/readable/c/*", "labels/tissue/0/c/**/*", "tiles/default/*/**/*"]

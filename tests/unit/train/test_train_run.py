@@ -112,6 +112,7 @@ def test_same_seed_same_weights_other_seed_other_weights(manifest: Path, whole: 
         assert (tmp_path / "again" / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["after", "within"])
 def test_killed_and_resumed_is_as_if_never_killed(when: str, manifest: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
