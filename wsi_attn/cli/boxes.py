@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json as json_module
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from wsi_attn.cli.options import Machine, Output, Write
 from wsi_attn.cli.output import Console, data, data_json, expand
-from wsi_attn.errors import OutputExistsError, UsageError, WsiAttnError
+from wsi_attn.errors import UsageError, WsiAttnError
 from wsi_attn.options import Option
-from wsi_attn.outputs import files
 
 if TYPE_CHECKING:  # These import numpy, which only the command needs.
-    from wsi_attn.data.boxes import FoundBoxes
+    from wsi_attn.data.box_table import BoxFinder, BoxRecord
     from wsi_attn.data.manifest import Row
-    from wsi_attn.slide import Slide
 
 Inputs = Annotated[
     list[str],
@@ -50,42 +43,28 @@ class Finder:
     ] = ""
 
 
-TABLE, RECORD, PICTURES = "boxes.csv", "boxes.json", "pictures"
-COLUMNS = ("path", "label", "patient", "split", "boxes", "score", "iou")
-
-
 def boxes(inputs: Inputs, target: Output, finder: Finder, machine: Machine, write: Write) -> None:
     """Find boxes around salient regions of each image. Writes FOLDER/boxes.csv, a manifest with a column boxes, and
     FOLDER/pictures, which shows found boxes in orange and those of the manifest in green.
     """
-    output = target.output
-    find = _finder(finder.method, finder.model, machine)
+    from wsi_attn.data.box_table import PICTURES, TABLE, find_boxes
+
+    output, chosen = target.output, _finder(finder.method, finder.model, machine)
     rows, problems = _rows(inputs)
-    made_of = {"method": finder.method, "model": finder.model, "inputs": [_input(row) for row in rows]}
     console = Console(quiet=write.quiet, total=len(rows) + len(problems))
     for problem in problems:
         console.fail(problem)
-    records = None if write.overwrite else _finished(output, made_of)
-    if records is not None:
+    with console.progress("boxes") as progress:
+        records, state = find_boxes(
+            rows, chosen, output, console.fail, whole=not problems, overwrite=write.overwrite, progress=progress
+        )
+    if state == "skipped":
         console.info(f"{output / TABLE} is already complete; use --overwrite to find boxes again")
-    else:
-        records = []
-        with console.progress("boxes") as progress:
-            for number, row in enumerate(rows, 1):
-                try:
-                    with progress.item(number, len(rows), row.path.name) as item:
-                        item(0, 1, "finding boxes")
-                        records.append(_find(row, find, output))
-                except WsiAttnError as error:
-                    console.fail(error)
-        if records:
-            files.write_text(output / TABLE, _table(records))
-            console.info(f"table: {output / TABLE}, pictures: {output / PICTURES}")
-        if not console.failures:  # Incomplete results are recomputed.
-            files.write_json(output / RECORD, {"made_of": made_of, "records": records})
+    elif records:
+        console.info(f"table: {output / TABLE}, pictures: {output / PICTURES}")
     for record in records:
-        data_json(record) if write.json else data(_line(record))
-    measured = [record["iou"] for record in records if record["iou"] is not None]
+        data_json(vars(record)) if write.json else data(_line(record))
+    measured = [record.iou for record in records if record.iou is not None]
     if measured:
         console.info(
             f"mean IoU with the boxes of the manifest: {sum(measured) / len(measured):.3f} on {len(measured)} images"
@@ -93,14 +72,16 @@ def boxes(inputs: Inputs, target: Output, finder: Finder, machine: Machine, writ
     raise typer.Exit(console.exit_code())
 
 
-def _finder(method: str, model: str, machine: Machine) -> Callable[[Slide], FoundBoxes]:
+def _finder(method: str, model: str, machine: Machine) -> BoxFinder:
+    from wsi_attn.data.box_table import BoxFinder
+
     if method == "saliency":
         from wsi_attn.data.boxes import salient_boxes
 
-        return salient_boxes
+        return BoxFinder(method, model, salient_boxes)
     from wsi_attn.tasks.segmentation.boxes import box_finder  # Imports torch.
 
-    return box_finder(method, model, machine.resolve())
+    return BoxFinder(method, model, box_finder(method, model, machine.resolve()))
 
 
 def _rows(arguments: list[str]) -> tuple[list[Row], list[WsiAttnError]]:
@@ -121,65 +102,6 @@ def _rows(arguments: list[str]) -> tuple[list[Row], list[WsiAttnError]]:
     return rows, problems
 
 
-def _input(row: Row) -> list[Any]:
-    """Return what the boxes of a row depend on: images with size and modification time, and annotated regions."""
-    images = []
-    for path in row.paths:
-        file = path / "zarr.json" if path.is_dir() else path
-        state = file.stat() if file.is_file() else None
-        images.append([str(path), state and state.st_size, state and state.st_mtime_ns])
-    return [images, row.boxes, str(row.mask or "")]
-
-
-def _finished(output: Path, made_of: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the records of an earlier run with the same input; None if the folder is empty, an error if it differs."""
-    if not output.exists() or not any(output.iterdir()):
-        return None
-    try:
-        found = json_module.loads((output / RECORD).read_text())
-        same, records = found["made_of"] == made_of, found["records"]
-    except (OSError, ValueError, KeyError, TypeError):
-        same, records = False, []
-    if not same:
-        raise OutputExistsError(
-            f"{output} contains something else or boxes of other images; use --overwrite or another --output"
-        )
-    return list(records)
-
-
-def _find(row: Row, find: Callable[[Slide], FoundBoxes], output: Path) -> dict[str, Any]:
-    """Find the boxes of one row, draw them, and measure the IoU with annotated boxes."""
-    from wsi_attn.data.annotations import box_mask
-    from wsi_attn.data.boxes import as_text, draw_boxes, given_boxes, overlap, overview
-    from wsi_attn.data.sources import open_row
-
-    with open_row(row) as slide:
-        found = find(slide)
-        size0, shape = slide.info.size0, overview(slide).pixels.shape[:2]
-        given = given_boxes(row, size0, shape, slide.info.origin)
-        picture = output / PICTURES / f"{row.number:05d}-{slide.info.name}.png"
-        files.write_bytes(picture, draw_boxes(slide, found.boxes, given))
-        iou = None if given is None else overlap(box_mask(found.boxes, size0, shape), given)
-    return {
-        "path": ";".join(os.path.relpath(path.resolve(), output.resolve()) for path in row.paths),
-        "label": row.label,
-        "patient": row.patient,
-        "split": row.split,
-        "boxes": as_text(found.boxes),
-        "score": "; ".join(f"{score:.3f}" for score in found.scores),
-        "iou": None if iou is None else round(iou, 4),
-        "picture": str(picture),
-    }
-
-
-def _table(records: list[dict[str, Any]]) -> str:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return table.getvalue()
-
-
-def _line(record: dict[str, Any]) -> str:
-    overlap = "-" if record["iou"] is None else f"{record['iou']:.3f}"
-    return f"{record['path']}\t{record['boxes'] or '-'}\t{record['score'] or '-'}\t{overlap}"
+def _line(record: BoxRecord) -> str:
+    overlap = "-" if record.iou is None else f"{record.iou:.3f}"
+    return f"{record.path}\t{record.boxes or '-'}\t{record.score or '-'}\t{overlap}"
