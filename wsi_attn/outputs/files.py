@@ -98,17 +98,11 @@ def empty(folder: Path) -> None:
         remove(entry)
 
 
-def remove_leftovers(folder: Path, of: str = "") -> None:
-    """Delete the temporary files and folders directly in `folder`, where a killed process left them.
-
-    Parameters
-    ----------
-    of
-        Name of the file or folder whose temporaries are deleted; all by default. The caller holds its lock.
-    """
-    start = f".{of}." if of else "."
-    for entry in folder.iterdir():
-        if entry.name.startswith(start) and entry.name.endswith(TEMPORARY):
+def remove_leftovers(path: Path) -> None:
+    """Delete the temporary files and folders beside and inside `path` that a killed process left. Requires its lock."""
+    beside = [entry for entry in path.parent.iterdir() if entry.name.startswith(f".{path.name}.")]
+    for entry in [*beside, *(path.rglob(f".*{TEMPORARY}") if path.is_dir() else ())]:
+        if entry.name.endswith(TEMPORARY):
             remove(entry)
 
 

@@ -28,8 +28,8 @@ UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 
 @contextmanager
-def output_lock(path: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold the exclusive right to write `path`.
+def output_lock(path: Path, wait: float = 0.0) -> Iterator[bool]:
+    """Hold the exclusive right to write `path`; yields whether an earlier holder was killed.
 
     The lock file lies beside `path`. At the end it is removed, and with it the folders made for it, if nothing was
     written into them. On a file system without locks there is no protection against a second writer.
@@ -46,9 +46,10 @@ def output_lock(path: Path, wait: float = 0.0) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}.lock")
     made = [folder for folder in lock.parents if not folder.exists()]
+    abandoned = lock.exists()  # Every holder removes it, unless it is killed. One that still lives is waited for.
     handle = _acquire(lock, path, time.monotonic() + wait)
     try:
-        yield
+        yield abandoned
     finally:
         with contextlib.suppress(PermissionError):  # Windows cannot remove an open file; an unlocked one is harmless
             lock.unlink(missing_ok=True)

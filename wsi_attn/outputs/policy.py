@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
 from wsi_attn.errors import OutputExistsError
+from wsi_attn.outputs import files
 from wsi_attn.outputs.lock import output_lock
 
 Result = TypeVar("Result")
@@ -87,8 +88,8 @@ class Output(Generic[Result]):
     option
         The command-line option that names the output.
     repair
-        Tidies up after a killed run; called with the lock held, before the last inspection. An output that needs it is
-        unfinished.
+        Does what a killed run left out; called with the lock held, before the last inspection. An output that needs it
+        is unfinished. Temporary files are deleted without it.
     protected
         Paths that are not replaced even with `--overwrite` if a function of the path returns a reason, see
         `check_protected`.
@@ -150,7 +151,10 @@ def claim(output: Output[Result] | None, *, overwrite: bool) -> Iterator[Found[R
     if output is None or found.state is State.COMPLETE:  # Needs no lock: the folder may be read-only.
         yield found
         return
-    with output_lock(output.path):
+    with output_lock(output.path) as abandoned:
+        if abandoned:
+            for path in (output.path, *output.beside, *output.protected):
+                files.remove_leftovers(path)
         output.repair()
         yield decide(output, overwrite=overwrite)  # Another process may have finished it in between.
 

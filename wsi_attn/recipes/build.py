@@ -18,9 +18,10 @@ from wsi_attn.evaluate.report import Origin, evaluate_predictions
 from wsi_attn.inference.evaluation import evaluate_rows
 from wsi_attn.models.checkpoint import CARD, CONFIG, Checkpoint, load_checkpoint, read_config
 from wsi_attn.outputs import files
+from wsi_attn.outputs.policy import State, claim
 from wsi_attn.recipes import cellularity, fungi
 from wsi_attn.recipes.card import recipe_card
-from wsi_attn.recipes.fields import Field, write_fields
+from wsi_attn.recipes.fields import Field, fields_output, write_fields
 from wsi_attn.recipes.hot_spots import hot_spot_quality
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import BatchProgress, OneInput, no_progress
@@ -133,9 +134,11 @@ def build(
         raise unknown_name("recipe", name, RECIPES)
     recipe = RECIPES[name]
     manifest = output / "fields" / "manifest.csv"
-    if not manifest.is_file():
-        say("assembling fields")
-        write_fields(output / "fields", recipe.make_fields(data, seed))
+    made_of = {"recipe": name, "seed": seed}
+    with claim(fields_output(output / "fields", made_of), overwrite=False) as there:
+        if there.state is not State.COMPLETE:
+            say("assembling fields")
+            write_fields(output / "fields", recipe.make_fields(data, seed), made_of)
     say("training")
     summary = train(
         manifest,

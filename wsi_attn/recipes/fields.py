@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import ManifestError
 from wsi_attn.outputs import files
+from wsi_attn.outputs.policy import Found, Output, complete, other, same, unfinished
 from wsi_attn.slide import UInt8Array
 
 JPEG_QUALITY = 92
+RECORD = "fields.json"
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,21 @@ class Field:
     mask: NDArray[np.bool_] | None = None
 
 
-def write_fields(folder: Path, fields: Iterable[Field]) -> Path:
-    """Write fields as JPEG, masks as PNG and finally `manifest.csv`; return the path of the manifest."""
+def fields_output(folder: Path, made_of: Mapping[str, object]) -> Output[Path]:
+    """The folder as an output: complete with the record that `write_fields` writes last, and written again without."""
+
+    def inspect() -> Found[Path]:
+        try:
+            recorded = json.loads((folder / RECORD).read_text())
+        except (OSError, ValueError):
+            return unfinished()
+        return complete(folder) if same(recorded, made_of) else other("contains the fields of another recipe or seed")
+
+    return Output(folder, inspect)
+
+
+def write_fields(folder: Path, fields: Iterable[Field], made_of: Mapping[str, object]) -> Path:
+    """Write fields as JPEG, masks as PNG, `manifest.csv` and finally a record of `made_of`; return the manifest."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", "patient", "split", "mpp", "mask"])
@@ -47,6 +63,7 @@ def write_fields(folder: Path, fields: Iterable[Field]) -> Path:
         writer.writerow([image.as_posix(), field.label, field.group, field.split, field.mpp or "", where])
     manifest = folder / "manifest.csv"
     files.write_text(manifest, table.getvalue())
+    files.write_json(folder / RECORD, made_of)
     return manifest
 
 

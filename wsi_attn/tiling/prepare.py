@@ -89,10 +89,10 @@ def _pair(mpp: tuple[float, float] | None) -> str:
 
 def tidy(output: Path) -> None:
     """Do the last steps that a killed run left out, and delete its temporary files. Requires the lock of the store."""
-    files.remove_leftovers(output.parent, output.name)
+    files.remove_leftovers(output)
     if not (output / schema.GROUP_FILE).exists():
         return
-    for entry in [*output.rglob(f".*{files.TEMPORARY}"), *output.rglob("*.partial")]:  # the latter are Zarr's
+    for entry in output.rglob("*.partial"):  # Zarr's temporary files
         files.remove(entry)
     with suppress(StoreError):  # The inspection reports the problem.
         recover(output)

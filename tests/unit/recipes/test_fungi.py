@@ -37,7 +37,9 @@ def make_data(folder: Path, groups: int = 8) -> Path:
 
 
 def test_a_photograph_is_in_one_part(tmp_path: Path) -> None:
-    manifest = write_fields(tmp_path / "fields", fungi.make_fields(make_data(tmp_path), 0))
+    manifest = write_fields(
+        tmp_path / "fields", fungi.make_fields(make_data(tmp_path), 0), {"recipe": "fungi", "seed": 0}
+    )
     splits = defaultdict(set)
     for row in read_manifest(manifest):
         splits[row.patient].add(row.split)

@@ -154,10 +154,8 @@ class LabelImage:
 
     def _move(self) -> None:
         retired = retired_name(self.path)
-        shutil.rmtree(retired, ignore_errors=True)
-        if self.path.exists():
-            self.path.rename(retired)
-        self._part.rename(self.path)
+        files.remove(retired)
+        files.swap_in(self._part, self.path, retired)
 
     def discard(self) -> None:
         """Delete the incomplete image."""
