@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.calibrated import SPEC, save_drawn
 from tests.cli.runner import Result, in_process
 from tests.slides import stained
-from tests.unit.tasks.segmentation.networks import tiny
 from wsi_attn.models.base import SEGMENTATION
 from wsi_attn.models.checkpoint import save_checkpoint
+from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.outputs.lock import output_lock
 
@@ -49,7 +50,7 @@ class Case:
 
 EXPORTS = {
     "png": ("a.attention.png", "--size 300"),
-    "geojson": ("a.geojson", "--annotations"),
+    "geojson": ("a.geojson", "--as-annotations"),
     "ome-tiff": ("a.attention.ome.tiff", "--values"),
     "ome-zarr": ("a.attention.zarr", ""),
     "csv": ("a.csv", ""),
@@ -87,12 +88,13 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders `one` and `two` of inputs with equal names, and `models`."""
     folder = tmp_path_factory.mktemp("material")
     save_drawn(folder / "models" / "drawn", 0, SPEC)
-    spec = ModelSpec(("background", "cell", "gland"), None, "any", "none", task=SEGMENTATION)
+    spec = ModelSpec(("background", "cell"), None, "any", "none", task=SEGMENTATION)
+    torch.manual_seed(0)
     save_checkpoint(
         folder / "models" / "discs" / "checkpoint",
         name="discs",
         system="joint-segmentation",
-        network=tiny(),
+        network=JointSegmentation(JointSegmentationConfig(2, crop=64)).eval(),
         spec=spec,
         card="",
         provenance={},
@@ -115,7 +117,7 @@ def make_inputs(folder: Path, seed: int) -> None:
         pixels[..., number % 2] += 60
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{number}.png")
         label, split = ("green" if number % 2 else "red"), ("test" if number > 7 else "train")
-        rows.append(f"images/{number}.png,{label},p{number},{split}")
+        rows.append(f"images/{number}.png,{label},p{seed}{number},{split}")
     (folder / "m.csv").write_text("\n".join(rows) + "\n")
     image = str(folder / "a.png")
     assert run(["tile", image, "--slide-mpp", "2", "-o", str(folder), "--quiet"]) == 0
