@@ -102,8 +102,13 @@ def remove_leftovers(path: Path) -> None:
     """Delete the temporary files and folders beside and inside `path` that a killed process left. Requires its lock."""
     beside = [entry for entry in path.parent.iterdir() if entry.name.startswith(f".{path.name}.")]
     for entry in [*beside, *(path.rglob(f".*{TEMPORARY}") if path.is_dir() else ())]:
-        if entry.name.endswith(TEMPORARY):
+        if is_temporary(entry):
             remove(entry)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a path has the name of an unfinished file or folder."""
+    return path.name.startswith(".") and path.name.endswith(TEMPORARY)
 
 
 def _write(path: Path, data: bytes, *, flush: bool) -> None:

@@ -44,7 +44,7 @@ def output_lock(path: Path, wait: float = 0.0) -> Iterator[bool]:
     OutputBusyError : another process, or another thread of this one, holds it.
     OSError : the folder cannot be written to.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = lock_file(path)
     made = [folder for folder in lock.parents if not folder.exists()]
     abandoned = lock.exists()  # Every holder removes it, unless it is killed. One that still lives is waited for.
     handle = _acquire(lock, path, time.monotonic() + wait)
@@ -57,6 +57,11 @@ def output_lock(path: Path, wait: float = 0.0) -> Iterator[bool]:
         with contextlib.suppress(OSError):  # Not empty, also while another process holds a lock in it.
             for folder in made:
                 folder.rmdir()
+
+
+def lock_file(path: Path) -> Path:
+    """Path of the lock file of `path`; it exists while the lock is held, and after its holder was killed."""
+    return path.with_name(f".{path.name}.lock")
 
 
 def _acquire(lock: Path, path: Path, give_up: float) -> int:

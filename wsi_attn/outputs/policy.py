@@ -17,7 +17,7 @@ from typing import Generic, NoReturn, TypeVar
 
 from wsi_attn.errors import OutputExistsError
 from wsi_attn.outputs import files
-from wsi_attn.outputs.lock import output_lock
+from wsi_attn.outputs.lock import lock_file, output_lock
 
 Result = TypeVar("Result")
 
@@ -111,8 +111,10 @@ def decide(output: Output[Result], *, overwrite: bool) -> Found[Result]:
     OutputExistsError : something else is there, and must not be replaced.
     """
     paths = (output.path, *output.beside)
-    there = [path for path in paths if os.path.lexists(path) and not is_empty_folder(path)]
+    there = [path for path in paths if os.path.lexists(path) and not _is_empty(path)]
     found = output.inspect() if there and not overwrite else nothing()
+    if found.state is State.OTHER and output.path not in there and lock_file(output.path).exists():
+        found = unfinished()  # A killed run left its lock and the parts that are written first.
     if found.state is State.OTHER:
         _refuse(there[0], f"{found.reason}; use --overwrite to replace it, or another {output.option}")
     if found.state is not State.COMPLETE:
@@ -177,6 +179,6 @@ def differences(recorded: Mapping[str, object], wanted: Mapping[str, object]) ->
     ]
 
 
-def is_empty_folder(path: Path) -> bool:
-    """Whether a path is a folder without entries, which is as good as nothing."""
-    return path.is_dir() and not any(path.iterdir())
+def _is_empty(path: Path) -> bool:
+    """Whether a path is a folder without entries, or with temporary ones only, which is as good as nothing."""
+    return path.is_dir() and all(files.is_temporary(entry) for entry in path.iterdir())
