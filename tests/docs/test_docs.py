@@ -28,8 +28,9 @@ its steps, the elapsed time of the input, and an estimate of the time left for t
 finished. Elsewhere, each finished input gives a line such as `[3/12] slide.svs: predicted in 4.2 s`.
 
 Complete output of the same input and parameters is skipped with a message, and incomplete output is resumed. Any other
-existing output is an error unless `--overwrite` is given. `wsi-attn --log-file FILE COMMAND` also appends the messages
-on stderr to a file. `-h` is short for `--help`, `-V` for `--version`.
+existing output is an error unless `--overwrite` is given. Output that another process is writing is an error.
+`wsi-attn --log-file FILE COMMAND` also appends the messages on stderr to a file. `-h` is short for `--help`, `-V` for
+`--version`.
 
 ## Inputs
 

@@ -60,7 +60,9 @@ def evaluate(
     with console.progress("evaluate") as progress:
         place = machine.resolve()
         checkpoints = [load_checkpoint(folder, place) for folder in folders]
-        found, failures = evaluate_into(report, checkpoints, job, overwrite=write.overwrite, progress=progress)
+        found, failures = evaluate_into(
+            report, checkpoints, job, overwrite=write.overwrite, progress=progress, say=console.info
+        )
     for error in failures:
         console.fail(error)
     if report is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def evaluate_into(
     *,
     overwrite: bool = False,
     progress: BatchProgress = no_progress,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], list[WsiAttnError]]:
     """Evaluate and write the report to `folder`; a finished report of the same inputs is read instead.
 
@@ -32,6 +33,8 @@ def evaluate_into(
         Report folder; None writes no files.
     checkpoints
         One model, or those of several folds.
+    say
+        Told that a finished report is read.
 
     Returns
     -------
@@ -55,6 +58,7 @@ def evaluate_into(
     }
     with claim(report_output(folder, inputs) if folder else None, overwrite=overwrite) as found:
         if found.finished is not None:
+            say(f"{folder} is already complete; use --overwrite to evaluate again")
             return found.finished, []
         evaluation, failures = evaluate_rows(checkpoints, job, progress)
         progress(0, 1, "computing metrics")
