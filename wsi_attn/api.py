@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from wsi_attn.export.config import ExportConfig
-    from wsi_attn.export.run import Format
     from wsi_attn.export.source import ExportSource
     from wsi_attn.heatmaps.appearance import Mode
     from wsi_attn.models.checkpoint import Checkpoint
@@ -333,7 +332,7 @@ def draw_heatmap(
 
 def export(
     source: PathLike | SlidePrediction | Slide,
-    to: Format,
+    to: str,
     output: PathLike = ".",
     config: ExportConfig | None = None,
     *,
@@ -348,7 +347,8 @@ def export(
     source
         A prediction or its file, a store, or a slide.
     to
-        `png`, `geojson`, `ome-tiff`, `ome-zarr`, `csv`, `parquet`, `dzi` or `html`.
+        A name in `wsi_attn.export.exporter.EXPORTERS`: `png`, `geojson`, `ome-tiff`, `ome-zarr`, `csv`, `parquet`,
+        `dzi`, `html`, or that of an installed package.
     output
         A file with the suffix of the format, or a folder in which to create `STEM.SUFFIX`.
     config

@@ -51,6 +51,9 @@ class Option:
     below: float | None = None
     choices: tuple[str, ...] = ()
     """All values that are allowed."""
+    more_choices: Callable[[], Iterable[str]] = tuple
+    """Further values that are allowed, those of installed packages; called only for a value that is none of `choices`
+    and to complete one."""
     suggestions: Callable[[], Iterable[str]] | None = None
     """Values that the shell completes; others are allowed as well."""
     default: str = ""
@@ -86,9 +89,10 @@ class Option:
         if isinstance(value, tuple):
             return next(filter(None, map(self.problem, value)), "")
         if isinstance(value, str) and self.choices and value not in self.choices:
-            near = difflib.get_close_matches(value, self.choices, n=3, cutoff=0.5)
+            known = (*self.choices, *self.more_choices())
+            near = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            return f"must be one of {', '.join(self.choices)}{hint}"
+            return "" if value in known else f"must be one of {', '.join(known)}{hint}"
         if isinstance(value, int | float) and self.range and not self._holds(value):
             return f"must be {self.range}{f' {self.unit}' if self.unit else ''}"
         return ""

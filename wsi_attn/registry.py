@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # Takes 50 ms, and most commands need no plugin.
 
 T = TypeVar("T")
 
-GROUPS = ("readers", "exporters", "scores", "models", "encoders", "tasks")
+FAMILIES = ("readers", "exporters", "scores", "models", "encoders", "tasks")
 """Families that are open to other packages; the group of the entry points is ``wsi_attn.FAMILY``."""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +13,15 @@ from wsi_attn.cli.options import Subject, Write
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExitCode, ExportError, UsageError, WsiAttnError
 from wsi_attn.export.config import ExportConfig
+from wsi_attn.export.exporter import EXPORTERS
 from wsi_attn.options import Option
 from wsi_attn.outputs.names import Reservations
 
 if TYPE_CHECKING:
     from wsi_attn.data.inputs import Input
+
+ATTENTION_MAP = "attention-map"
+"""The format whose input is a model."""
 
 Inputs = Annotated[
     list[str],
@@ -28,13 +33,22 @@ Inputs = Annotated[
 ]
 
 
+def formats_of_packages() -> Iterable[str]:
+    """Formats of installed packages."""
+    return EXPORTERS.plugins
+
+
 @dataclass(frozen=True)
 class Target:
     """What is written."""
 
     to: Annotated[
-        Literal["png", "geojson", "ome-tiff", "ome-zarr", "csv", "parquet", "dzi", "html", "attention-map"],
-        Option("Output format; attention-map needs run or checkpoint folders of global-spatial models."),
+        str,
+        Option(
+            f"Output format; {ATTENTION_MAP} needs run or checkpoint folders of global-spatial models.",
+            choices=(*EXPORTERS.built_in, ATTENTION_MAP),
+            more_choices=formats_of_packages,
+        ),
     ]
     output: Annotated[
         Path, Option("Output file with the suffix of the format, or a folder for STEM.FORMAT.", aliases=("-o",))
@@ -46,7 +60,7 @@ def export(inputs: Inputs, target: Target, config: ExportConfig, subject: Subjec
     and the learned map of global-spatial models.
     """
     to, output = target.to, target.output
-    if to == "attention-map":
+    if to == ATTENTION_MAP:
         raise typer.Exit(_attention_maps(expand(inputs, lambda folder: [folder], "run"), output, write))
     from wsi_attn.export.run import export_subject, target_of
     from wsi_attn.export.source import open_export_source, results_in
@@ -66,7 +80,7 @@ def export(inputs: Inputs, target: Target, config: ExportConfig, subject: Subjec
                     file = target_of(source, to, output, config)
                     reservations.reserve(file, path)
                     record = export_subject(source, to, file, config, overwrite=write.overwrite, progress=item)
-                    item.state = record["state"]
+                    item.state = str(record["state"])
             except WsiAttnError as error:
                 console.fail(error)
                 continue

@@ -132,7 +132,9 @@ def _parameter(field: OptionField) -> inspect.Parameter:
     option, kind = field.option, _typed(field)
     names = (option.name or field.flag, *option.aliases)
     metavar = option.metavar or (f"[{'|'.join(option.choices)}]" if option.choices else "")
-    suggestions = option.suggestions or ((lambda: option.choices) if option.choices else None)
+    suggestions = option.suggestions or (
+        (lambda: (*option.choices, *option.more_choices())) if option.choices else None
+    )
     info = typer.Option(
         *names,
         help=described(field),

@@ -8,6 +8,7 @@ from importlib import metadata
 
 from wsi_attn.doctor import machine
 from wsi_attn.doctor.check import Check, Status, guarded
+from wsi_attn.doctor.extensions import check_extensions, extensions
 from wsi_attn.doctor.imports import Imported, import_all
 from wsi_attn.doctor.packages import Needed, check_packages, required
 
@@ -28,10 +29,12 @@ def run_checks() -> Iterator[Check]:
         yield Check(
             "packages", Status.FAIL, f"{type(error).__name__}: {error}", "pip install --force-reinstall packaging"
         )
-    modules = [package.module for package in needed if package.version]
+    added = extensions()
+    modules = [package.module for package in needed if package.version] + [point.module for point in added]
     imported: dict[str, Imported] = {name: Imported(name, "not checked") for name in ALWAYS}
     imported |= {found.name: found for found in import_all(list(dict.fromkeys([*modules, *ALWAYS])))}
     yield from check_packages(needed, imported) if needed else ()
+    yield from check_extensions(added, imported)
     yield guarded("cpu", partial(machine.check_cpu, imported))
     yield guarded("threads", machine.check_threads)
     yield guarded("gpu", partial(machine.check_gpu, imported))

@@ -10,7 +10,9 @@ from xml.sax.saxutils import quoteattr
 import cv2
 
 from wsi_attn.errors import ExportError
-from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes
+from wsi_attn.export.exporter import Entries, Exporter
+from wsi_attn.export.job import Job
+from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes, painted
 from wsi_attn.outputs import files
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 
@@ -68,3 +70,18 @@ def _flat(origin: Mapping[str, Any], painter: Painter) -> dict[str, Any]:
     plain = {key: value for key, value in origin.items() if isinstance(value, str)}
     factors = {"downsample_x": painter.frame.downsample_x, "downsample_y": painter.frame.downsample_y}
     return {**plain, **factors}
+
+
+def _export(job: Job) -> Entries:
+    with painted(job, None) as found:
+        write_dzi(job.path, found.painter, found.origin, workers=job.config.workers, progress=job.progress)
+    return found.entries
+
+
+DZI = Exporter(
+    (".dzi",),
+    ("of", "mode", "alpha", "colour", "size", "downsample"),
+    write=_export,
+    of_pixels=True,
+    beside=lambda path: (tile_folder(path),),
+)

@@ -1,4 +1,4 @@
-"""Exports as outputs: each carries a mark of its input and settings; only CSV has none and is compared as a whole."""
+"""Exports as outputs: most carry a mark of their input and settings, others are compared as a whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attn import __version__
-from wsi_attn.export.dzi import tile_folder
+from wsi_attn.export.exporter import Exporter
 from wsi_attn.export.source import ExportSource
 from wsi_attn.outputs.mark import Mark, digest
 from wsi_attn.outputs.policy import Found, Output, complete, other
@@ -26,12 +26,9 @@ def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
     return Mark(f"wsi-attn-export-{digest(texts, _files_of(subject))}")
 
 
-def export_output(mark: Mark, path: Path, to: str) -> Output[Path]:
-    """An export as an output; `to` is its format, "png" for every image.
-
-    A tile folder of DeepZoom belongs to its descriptor. Folders are replaced only by folders of the same kind.
-    """
-    beside = (tile_folder(path),) if to == "dzi" else ()
+def export_output(mark: Mark, path: Path, exporter: Exporter) -> Output[Path]:
+    """An export as an output. Folders are replaced only by folders of the same kind."""
+    beside = exporter.beside(path)
 
     def inspect() -> Found[Path]:
         if mark.is_in(path) and all(place.is_dir() for place in beside):
@@ -39,15 +36,15 @@ def export_output(mark: Mark, path: Path, to: str) -> Output[Path]:
         return other("exists and belongs to another input or other settings")
 
     def foreign(place: Path) -> str:
-        if place.is_dir() and not (to == "ome-zarr" and is_zarr(place)):
+        if place.is_dir() and not (exporter.zarr and is_zarr(place)):
             return "is a folder that wsi-attn did not export"
-        return "is a store" if to == "ome-zarr" and (place / "labels").exists() else ""
+        return "is a store" if exporter.zarr and (place / "labels").exists() else ""
 
     return Output(path, inspect, beside, protected={path: foreign})
 
 
-def csv_output(data: bytes, path: Path) -> Output[Path]:
-    """A CSV table as an output, which is complete if it consists of these bytes."""
+def compared_output(data: bytes, path: Path) -> Output[Path]:
+    """An export without a mark as an output, which is complete if it consists of these bytes."""
 
     def inspect() -> Found[Path]:
         same = path.is_file() and path.read_bytes() == data

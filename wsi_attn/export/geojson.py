@@ -15,12 +15,15 @@ from typing import Any, Literal
 import numpy as np
 
 from wsi_attn import geojson
-from wsi_attn.export.source import Tiles, strongest
+from wsi_attn.export.exporter import Entries, Exporter
+from wsi_attn.export.job import Job
+from wsi_attn.export.source import SCORE, TISSUE, Tiles, strongest
 from wsi_attn.geometry import Point
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.outputs import files
 from wsi_attn.paths import path_to_text
 from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
+from wsi_attn.tissue.polygons import tissue_to_geojson
 
 ObjectType = Literal["annotation", "detection"]
 """QuPath shows both; annotations can be edited, detections are light enough to be many."""
@@ -143,3 +146,28 @@ def _ring(region: AttendedRegion) -> list[list[int]]:
 
 def _model(prediction: SlidePrediction) -> dict[str, str]:
     return {f"model {key}": str(value) for key, value in prediction.model.items()}
+
+
+def _export(job: Job) -> Entries:
+    subject, config = job.subject, job.config
+    kind: ObjectType = "annotation" if config.annotations else "detection"
+    if subject.prediction and config.top is None and not config.of:
+        found = to_geojson(subject.prediction, kind)["features"]
+        return {"features": write_features(job.path, found, subject.qupath_origin, subject.mark)}
+    of = job.of
+    if subject.store and of == TISSUE:
+        found = tissue_to_geojson(subject.tissue(), subject.fingerprint, subject.mpp)["features"]
+        return {"of": of, "features": write_features(job.path, found, subject.qupath_origin, subject.mark)}
+    if subject.store and of.startswith(SCORE) and of in subject.layers:
+        tiles, shown = subject.tiles(), of.removeprefix(SCORE)
+    else:
+        layer = job.layer()
+        tiles, shown = subject.cells(layer.name), layer.name
+    total = len(tiles.boxes)
+    count = total if config.top is None else config.top
+    features = tile_features(subject.fingerprint, tiles, shown, count, config.colour, kind)
+    written = write_features(job.path, features, subject.qupath_origin, subject.mark)
+    return {"of": of, "features": written, "features_left_out": total - written}
+
+
+GEOJSON = Exporter((".geojson",), ("of", "colour", "top", "annotations"), write=_export)

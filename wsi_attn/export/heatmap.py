@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsi_attn.errors import UsageError
 from wsi_attn.export.config import ExportConfig, HeatmapConfig
+from wsi_attn.export.exporter import EXPORTERS
 from wsi_attn.export.finished import export_output, mark_of
 from wsi_attn.export.run import export_subject
 from wsi_attn.export.source import ExportSource
@@ -101,7 +102,7 @@ def draw_heatmap(
         parts.append((wanted.geojson, mark_of(subject, "geojson", REGIONS)))
     if wanted.contact_sheet is not None:
         parts.append((wanted.contact_sheet, mark_of(subject, "contact-sheet", config)))
-    found = [decide(export_output(mark, path, "png"), overwrite=overwrite) for path, mark in parts]
+    found = [decide(export_output(mark, path, EXPORTERS.get("png")), overwrite=overwrite) for path, mark in parts]
     if all(each.state is State.COMPLETE for each in found):
         return replace(wanted, state="skipped")
     export_subject(subject, "png", wanted.heatmap, picture, overwrite=overwrite, progress=progress)
@@ -116,7 +117,7 @@ def _write_sheet(
     subject: ExportSource, path: Path, config: HeatmapConfig, *, overwrite: bool, progress: Progress
 ) -> None:
     mark = mark_of(subject, "contact-sheet", config)
-    with claim(export_output(mark, path, "png"), overwrite=overwrite) as found:
+    with claim(export_output(mark, path, EXPORTERS.get("png")), overwrite=overwrite) as found:
         if found.state is not State.COMPLETE:
             progress(0, 1, "contact sheet")
             files.write_bytes(path, _sheet(subject, config, mark))

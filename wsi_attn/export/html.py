@@ -20,8 +20,10 @@ import numpy as np
 from PIL import Image
 
 from wsi_attn import assets
-from wsi_attn.errors import ExportError
-from wsi_attn.export.source import ExportSource
+from wsi_attn.errors import ExportError, UsageError
+from wsi_attn.export.exporter import Entries, Exporter
+from wsi_attn.export.job import Job
+from wsi_attn.export.source import NO_LAYER, ExportSource
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.appearance import Appearance, Mode
 from wsi_attn.heatmaps.colour import lookup_table
@@ -42,6 +44,7 @@ LAYER_SIDE = 1024
 LAYERS_BYTES = 2_500_000
 """Limit of all heatmaps together, before base64, which adds a third."""
 
+PATCHES = 12
 PATCH_SIDE = 192
 MOST_PATCHES = 48
 MOST_LAYERS = 24
@@ -203,3 +206,29 @@ def _jpeg(pixels: UInt8Array, quality: int) -> bytes:
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def _export(job: Job) -> Entries:
+    config, subject = job.config, job.subject
+    names = [name for name in (config.of or subject.layers) if name != NO_LAYER]
+    patches = PATCHES if config.top is None else config.top
+    if patches > MOST_PATCHES:
+        raise UsageError(f"A page shows at most {MOST_PATCHES} patches, not {patches}")
+    with subject.pixels() as slide:
+        write_html(
+            subject,
+            slide,
+            [subject.layer(name) for name in names],
+            job.path,
+            mode=config.mode,
+            alpha=config.alpha,
+            colour=config.colour,
+            patches=patches,
+            size=config.size or SLIDE_SIDE,
+            workers=config.workers,
+            progress=job.progress,
+        )
+    return {"of": names, "bytes": job.path.stat().st_size}
+
+
+HTML = Exporter((".html",), ("of", "mode", "alpha", "colour", "size", "top"), write=_export)

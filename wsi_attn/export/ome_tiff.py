@@ -20,8 +20,12 @@ import imagecodecs
 import numpy as np
 import tifffile
 
+from wsi_attn.errors import ExportError
 from wsi_attn.export.config import Layout
-from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes, padded
+from wsi_attn.export.exporter import Entries, Exporter
+from wsi_attn.export.job import Job
+from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes, padded, painted
+from wsi_attn.export.source import NO_LAYER
 from wsi_attn.geometry import Frame, Mpp, Size
 from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.raster import FloatArray, halve
@@ -31,6 +35,9 @@ from wsi_attn.slide import Progress, UInt8Array, no_progress
 
 _Levels = list[tuple[tuple[int, ...], Any]]
 """Shape and tiles in row order of each level, finest first."""
+
+SIDE = 16_384
+"""Longer side in pixels of a picture with colours: a heatmap shows no more detail beyond it."""
 
 TILE = 512
 JPEG_QUALITY = 90
@@ -212,3 +219,34 @@ def _write(
                 extra["resolution"] = tuple(MICRONS_PER_CM / value / 2**index for value in description.pixel)
                 extra["resolutionunit"] = "CENTIMETER"
             writer.write(tiles, shape=shape, tile=(TILE, TILE), metadata=None, software="wsi-attn", **options, **extra)
+
+
+def _export(job: Job) -> Entries:
+    subject, config = job.subject, job.config
+    if config.values:
+        if job.of == NO_LAYER:
+            raise ExportError(f"{subject.path} has no values; --values needs a prediction or the scores of a store")
+        layer = subject.layer(job.of)
+        write_values(job.path, layer, subject.mpp, subject.origin, config.pyramid)
+        return {"of": job.of, "downsample": [layer.frame.downsample_x, layer.frame.downsample_y]}
+    with painted(job, None if job.of == NO_LAYER else SIDE) as found:
+        write_picture(
+            job.path,
+            found.painter,
+            subject.mpp,
+            found.origin,
+            layout=config.pyramid,
+            icc_profile=found.slide.info.icc_profile if job.of == NO_LAYER else None,
+            workers=config.workers,
+            progress=job.progress,
+        )
+    return found.entries
+
+
+OME_TIFF = Exporter(
+    (".ome.tiff", ".ome.tif", ".tiff", ".tif"),
+    ("of", "mode", "alpha", "colour", "size", "downsample", "values", "pyramid"),
+    write=_export,
+    named=True,
+    of_pixels=True,
+)

@@ -9,6 +9,8 @@ from typing import Any
 import zarr
 from zarr.codecs import ZstdCodec
 
+from wsi_attn.export.exporter import Entries, Exporter
+from wsi_attn.export.job import Job
 from wsi_attn.geometry import Frame, Mpp
 from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.raster import halve
@@ -64,3 +66,12 @@ def _multiscale(layer: Layer, levels: int, mpp: Mpp | None) -> dict[str, Any]:
         datasets.append({"path": str(index), "coordinateTransformations": transforms})
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     return {"name": layer.name, "axes": axes, "datasets": datasets, "type": "mean ignoring NaN"}
+
+
+def _export(job: Job) -> Entries:
+    layer = job.layer()
+    write_ome_zarr(job.path, layer, job.subject.mpp, job.subject.origin)
+    return {"of": layer.name, "downsample": [layer.frame.downsample_x, layer.frame.downsample_y]}
+
+
+OME_ZARR = Exporter((".zarr",), ("of",), write=_export, named=True, zarr=True)

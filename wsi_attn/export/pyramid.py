@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from wsi_attn.errors import SlideReadError
+from wsi_attn.export.exporter import Entries
+from wsi_attn.export.job import Job
+from wsi_attn.export.source import NO_LAYER
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.heatmaps.appearance import Mode
 from wsi_attn.heatmaps.contact_sheet import UNREADABLE
@@ -79,6 +83,50 @@ class Painter:
         if np.isnan(values).all():
             return pixels
         return overlay(pixels, values, self._colours.alpha, self._colours.colour)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A slide that an export draws.
+
+    Attributes
+    ----------
+    origin
+        Provenance that the file states.
+    """
+
+    painter: Painter
+    slide: Slide
+    of: str
+    origin: Mapping[str, object]
+
+    @property
+    def entries(self) -> Entries:
+        """What the export reports; complete once the painter is used up."""
+        frame = self.painter.frame
+        return {
+            "of": self.of,
+            "downsample": [frame.downsample_x, frame.downsample_y],
+            "unreadable_tiles": self.painter.unreadable,
+        }
+
+
+@contextmanager
+def painted(job: Job, side: int | None) -> Iterator[Painted]:
+    """Open the slide of a job to draw it with the colours of the quantity, if one is shown.
+
+    Parameters
+    ----------
+    side
+        Longer side in pixels unless another is requested; None for all pixels of level 0.
+    """
+    of, config, subject = job.of, job.config, job.subject
+    layer = None if of == NO_LAYER else subject.layer(of)
+    colours = Colours(layer, config.mode, config.alpha, config.colour) if layer else None
+    with subject.pixels() as slide:
+        finest = slide.info.levels[0]  # those of a store, which may be coarser than the slide
+        frame = job.frame(side, max(1.0, min(finest.downsample_x, finest.downsample_y)))
+        yield Painted(Painter(slide, frame, colours), slide, of, {**subject.origin, "of": of})
 
 
 def level_sizes(size: Size, smallest: int) -> list[Size]:

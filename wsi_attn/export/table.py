@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import MissingExtraError
+from wsi_attn.export.exporter import Entries, Exporter
+from wsi_attn.export.job import Job
 from wsi_attn.export.source import ExportSource
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
@@ -122,3 +124,18 @@ def _text(value: Any) -> Any:
             return ""
         return int(value) if value.is_integer() else repr(float(value))
     return value
+
+
+def _csv(job: Job) -> tuple[bytes, Entries]:
+    job.require_values()
+    rows, data = csv_bytes(job.subject)
+    return data, {"rows": rows}
+
+
+def _parquet(job: Job) -> Entries:
+    job.require_values()
+    return {"rows": write_parquet(job.subject, job.path)}
+
+
+CSV = Exporter((".csv",), contents=_csv)
+PARQUET = Exporter((".parquet",), write=_parquet)

@@ -7,6 +7,7 @@ from typing import Any
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import Network, NetworkConfig
+from wsi_attn.models.configs import GROUP, PLACES
 from wsi_attn.nn.backbone import TakesWeights
 from wsi_attn.nn.backbones import normalisation_of
 from wsi_attn.registry import Registry
@@ -18,14 +19,8 @@ def _is_system(member: object) -> bool:
 
 SYSTEMS: Registry[type[Network]] = Registry(
     "attention system",
-    "wsi_attn.models",
-    {
-        "deep-attention": "wsi_attn.models.deep_attention:DeepAttention",
-        "cnn": "wsi_attn.models.cnn:Cnn",
-        "global-spatial": "wsi_attn.models.global_spatial:GlobalSpatial",
-        "dual-cross": "wsi_attn.models.dual_cross:DualCross",
-        "joint-segmentation": "wsi_attn.models.joint_segmentation:JointSegmentation",
-    },
+    GROUP,
+    {name: network for name, (network, _) in PLACES.items()},
     _is_system,
 )
 """All systems by name, each a `Network` class."""

@@ -12,6 +12,7 @@ from PIL import Image
 from tests.conftest import DATA
 from tests.dicom_files import write_series
 from tests.unit.timm_here import NETWORK, timm_or_skip
+from wsi_attn.export.exporter import EXPORTERS
 from wsi_attn.geometry import Mpp
 from wsi_attn.models.systems import SYSTEMS
 from wsi_attn.nn.backbones import BACKBONES, TIMM
@@ -19,6 +20,7 @@ from wsi_attn.scores.scores import SCORES
 from wsi_attn.slide import Slide
 from wsi_attn.slides.reader import READERS
 from wsi_attn.testing.encoders import BackboneContract
+from wsi_attn.testing.exporters import ExporterContract
 from wsi_attn.testing.models import ModelContract
 from wsi_attn.testing.readers import ReaderContract
 from wsi_attn.testing.scores import ScoreContract
@@ -96,4 +98,13 @@ class TestBackbones(BackboneContract):
     def _named(self, name: str) -> None:
         if name.startswith(TIMM):
             timm_or_skip()
+        self.name = name
+
+
+@pytest.mark.parametrize("name", EXPORTERS.built_in)
+class TestExporters(ExporterContract):
+    @pytest.fixture(autouse=True)
+    def _named(self, name: str) -> None:
+        if name == "parquet":
+            pytest.importorskip("pyarrow", reason="pip install 'wsi-attn[tables]'")
         self.name = name

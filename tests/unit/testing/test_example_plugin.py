@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 
 from tests.packages import EXAMPLE, install, install_example
+from wsi_attn.export.exporter import EXPORTERS
 from wsi_attn.models.systems import SYSTEMS
 from wsi_attn.nn.backbones import BACKBONES
 from wsi_attn.registry import Registry
 from wsi_attn.scores.scores import SCORES
 from wsi_attn.slides.reader import READERS, slide_suffixes
 from wsi_attn.testing.encoders import BackboneContract
+from wsi_attn.testing.exporters import ExporterContract
 from wsi_attn.testing.models import ModelContract
 from wsi_attn.testing.readers import ReaderContract
 from wsi_attn.testing.scores import ScoreContract
 
-FAMILIES: tuple[Registry, ...] = (READERS, SCORES, SYSTEMS, BACKBONES)
+FAMILIES: tuple[Registry, ...] = (READERS, EXPORTERS, SCORES, SYSTEMS, BACKBONES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,6 +49,10 @@ class TestReader(ReaderContract):
 
     def slide_file(self, folder: Path) -> Path:
         return rawrgb(folder / "slide.rawrgb")
+
+
+class TestExporter(ExporterContract):
+    name = "lines"
 
 
 class TestScore(ScoreContract):
@@ -86,7 +92,7 @@ def test_each_member_is_small() -> None:
         assert len(statements) <= 20, f"{module.name} has {len(statements)} lines"
 
 
-def test_commands_open_its_slides_and_compute_its_score(site: Path, tmp_path: Path) -> None:
+def test_commands_open_its_slides_compute_its_score_and_export(site: Path, tmp_path: Path) -> None:
     rawrgb(tmp_path / "slide.rawrgb")
     stdout, _ = wsi_attn(site, "info", tmp_path)
     assert "700 x 600" in stdout
@@ -97,6 +103,8 @@ def test_commands_open_its_slides_and_compute_its_score(site: Path, tmp_path: Pa
     with TileStore.open(store) as opened:
         values = opened.scores("default", "redness")
         assert ((values > 90) & (values < 250)).all()
+    wsi_attn(site, "export", store, "--to", "lines", "--top", "3", "-o", tmp_path / "best.txt")
+    assert len((tmp_path / "best.txt").read_text().splitlines()) == 3
 
 
 def test_its_model_and_backbone_train(site: Path, tmp_path: Path) -> None:

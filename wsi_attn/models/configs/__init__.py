@@ -7,16 +7,30 @@ from wsi_attn.registry import Registry
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 """What a system is for."""
 
+PLACES = {
+    "deep-attention": (
+        "wsi_attn.models.deep_attention:DeepAttention",
+        "wsi_attn.models.configs.deep_attention:DeepAttentionConfig",
+    ),
+    "cnn": ("wsi_attn.models.cnn:Cnn", "wsi_attn.models.configs.cnn:CnnConfig"),
+    "global-spatial": (
+        "wsi_attn.models.global_spatial:GlobalSpatial",
+        "wsi_attn.models.configs.global_spatial:GlobalSpatialConfig",
+    ),
+    "dual-cross": ("wsi_attn.models.dual_cross:DualCross", "wsi_attn.models.configs.dual_cross:DualCrossConfig"),
+    "joint-segmentation": (
+        "wsi_attn.models.joint_segmentation:JointSegmentation",
+        "wsi_attn.models.configs.joint_segmentation:JointSegmentationConfig",
+    ),
+}
+"""Places of the network and of the configuration of each built-in system, as in `Registry`."""
+
+GROUP = "wsi_attn.models"
+
 CONFIGS: Registry[type] = Registry(
     "attention system",
-    "wsi_attn.models",
-    {
-        "deep-attention": "wsi_attn.models.configs.deep_attention:DeepAttentionConfig",
-        "cnn": "wsi_attn.models.configs.cnn:CnnConfig",
-        "global-spatial": "wsi_attn.models.configs.global_spatial:GlobalSpatialConfig",
-        "dual-cross": "wsi_attn.models.configs.dual_cross:DualCrossConfig",
-        "joint-segmentation": "wsi_attn.models.configs.joint_segmentation:JointSegmentationConfig",
-    },
+    GROUP,
+    {name: config for name, (_, config) in PLACES.items()},
     lambda member: hasattr(member, "config_class"),
 )
 """Configurations of the built-in systems by the name of the system; the networks of those of other packages."""

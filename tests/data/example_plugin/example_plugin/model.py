@@ -1,17 +1,19 @@
 """A linear classifier of the mean colour of the tissue."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
+from wsi_attn.options import Option
 
 
 @dataclass(frozen=True)
 class MeanColourConfig:
     classes: int
-    coarse_factor: int = 4
+    coarse_factor: Annotated[int, Option("High-resolution pixels per pixel of the view.", at_least=1)] = 4
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 
