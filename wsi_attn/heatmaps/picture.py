@@ -19,7 +19,7 @@ from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps import legend
 from wsi_attn.heatmaps.appearance import Appearance, Mode
 from wsi_attn.heatmaps.colour import UInt8Array, colourise, lookup_table
-from wsi_attn.heatmaps.layer import ATTENTION, DisplayValues, Layer, display_values
+from wsi_attn.heatmaps.layer import DisplayValues, Layer, display_values
 from wsi_attn.heatmaps.outlines import draw_outlines
 from wsi_attn.heatmaps.raster import FloatArray, resample
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Colour, Line, text_block
@@ -50,20 +50,6 @@ class Caption:
     lines: tuple[str, ...]
     mpp: tuple[float, float] | None
     regions: tuple[AttendedRegion, ...] = ()
-
-
-def draw_heatmap(
-    prediction: SlidePrediction,
-    thumbnail: UInt8Array,
-    frame: Frame,
-    mode: Mode = "rank",
-    alpha: float = Appearance.alpha,
-    colour: str = Appearance.colour,
-    outlines: bool = True,
-) -> Image.Image:
-    """Draw attention over a thumbnail with a legend outside it: `draw_layer` of a prediction's attention."""
-    layer = Layer(ATTENTION, prediction.attention_map.frame, prediction.attention_map.values)
-    return draw_layer(layer, caption_of(prediction, outlines=outlines), thumbnail, frame, mode, alpha, colour)
 
 
 def draw_layer(
@@ -163,11 +149,6 @@ def colours_alone(layer: Layer, frame: Frame, mode: Mode | None, alpha: float, c
     _check_alpha(alpha)
     values = resample(display_values(layer, mode).values, layer.frame, frame)
     return Image.fromarray(colourise(values, np.full(values.shape, alpha, np.float32), colour))
-
-
-def to_png(image: Image.Image, prediction: SlidePrediction) -> bytes:
-    """Encode the image as PNG with its provenance: slide, fingerprint, label, model, software."""
-    return png_bytes(image, origin_of(prediction))
 
 
 def origin_of(prediction: SlidePrediction) -> JsonObject:

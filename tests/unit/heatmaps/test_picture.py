@@ -11,11 +11,17 @@ from PIL import Image
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.heatmaps import legend, text
+from wsi_attn.heatmaps.layer import ATTENTION, Layer
 from wsi_attn.heatmaps.outlines import outline_box
-from wsi_attn.heatmaps.picture import draw_heatmap, overlay, to_png
+from wsi_attn.heatmaps.picture import caption_of, draw_layer, origin_of, overlay, png_bytes
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
 
 GLASS = 240
+
+
+def draw_heatmap(prediction, thumbnail, frame, mode="rank", alpha=0.5, colour="viridis", outlines=True):
+    layer = Layer(ATTENTION, prediction.attention_map.frame, prediction.attention_map.values)
+    return draw_layer(layer, caption_of(prediction, outlines=outlines), thumbnail, frame, mode, alpha, colour)
 
 
 def slide(width, height, size0=(40_000, 30_000), cell=(1000.0, 750.0), marks=((20_000, 15_000),), n_regions=3):
@@ -105,7 +111,7 @@ def test_blocks_of_the_legend_do_not_overlap(size, monkeypatch):
 
 def test_equal_input_gives_equal_bytes_that_tell_their_origin():
     prediction, thumbnail, frame = slide(300, 225)
-    first, second = (to_png(draw_heatmap(prediction, thumbnail, frame), prediction) for _ in range(2))
+    first, second = (png_bytes(draw_heatmap(prediction, thumbnail, frame), origin_of(prediction)) for _ in range(2))
     assert first == second
     with Image.open(io.BytesIO(first)) as image:
         record = json.loads(image.text["wsi-attn"])
