@@ -6,7 +6,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_attn.errors import ManifestError
@@ -46,6 +46,8 @@ class Row:
         Location of the finding as an image, nonzero inside.
     paths
         All images of the row: only `path`, or the images of a field.
+    cells
+        Cells of further columns by their names in lower case, for tasks that need others: a time, a file of points.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Row:
     boxes: str = ""
     mask: Path | None = None
     paths: tuple[Path, ...] = ()
+    cells: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", self.paths or (self.path,))
@@ -107,7 +110,7 @@ def read_slides(path: Path) -> list[Row | ManifestError]:
 
 
 def _read(path: Path, *, need_label: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the number of each row (the header is 1) and its cells by the names in `ALIASES`."""
+    """Yield the number of each row (the header is 1) and its cells by the names in `ALIASES`, others by their own."""
     if not path.is_file():
         raise ManifestError(f"no manifest at {path}")
     number = 1
@@ -140,7 +143,9 @@ def _columns(path: Path, header: Sequence[str], *, need_label: bool) -> dict[str
                 f"{path} has no column for the {name}: expected one of {', '.join(ALIASES[name])}; "
                 f"found {', '.join(header) or 'none'}"
             )
-    return {name: column for name, column in columns.items() if column}
+    known = {name: column for name, column in columns.items() if column}
+    used = set(known.values())
+    return {name: column for name, column in by_lower.items() if column not in used} | known
 
 
 def _row(manifest: Path, number: int, values: Mapping[str, str], *, need_label: bool) -> Row:
@@ -163,6 +168,7 @@ def _row(manifest: Path, number: int, values: Mapping[str, str], *, need_label: 
         boxes=_boxes(where, manifest.parent, values.get("boxes", "")),
         mask=_file(where, manifest.parent, values.get("mask", ""), "the mask"),
         paths=images,
+        cells={name: cell for name, cell in values.items() if name not in ALIASES},
     )
 
 
