@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from wsi_attn.evaluate.attention_quality import attention_auprc, mass_in_region, pointing_game
 from wsi_attn.evaluate.intervals import group_weights, ratio_interval
 from wsi_attn.geometry import Size
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.probabilities import FloatArray
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap
 
@@ -78,7 +78,7 @@ def mean_scores(scores: Sequence[AttentionScores | None]) -> AttentionScores | N
 
 def attention_section(
     scores: Sequence[AttentionScores], groups: Sequence[str], annotated: int, seed: int
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the means over images, with intervals that resample patients.
 
     Parameters
@@ -95,7 +95,7 @@ def attention_section(
     `n`, `skipped` (annotated but not scored), and each of `MEASURES` as `{value, low, high, chance}`; measures without
     images are absent.
     """
-    section: dict[str, Any] = {"n": len(scores), "skipped": annotated - len(scores)}
+    section: JsonObject = {"n": len(scores), "skipped": annotated - len(scores)}
     for measure in MEASURES:
         having = [index for index, score in enumerate(scores) if measure in score.values]
         if having:

@@ -6,11 +6,11 @@ Curves are thinned to `POINTS` points to keep reports small; areas are computed 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from wsi_attn.evaluate.metrics import ECE_BINS, confidence_bin
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.probabilities import FloatArray, IntArray
 
 POINTS = 101
@@ -18,7 +18,7 @@ POINTS = 101
 Curve = dict[str, list[float]]
 
 
-def curves(labels: IntArray, probabilities: FloatArray, names: Sequence[str]) -> dict[str, Any]:
+def curves(labels: IntArray, probabilities: FloatArray, names: Sequence[str]) -> JsonObject:
     """Return the curves of a set of predictions.
 
     Parameters

@@ -6,13 +6,13 @@ Letters: T passes with dropout, C classes, n images, R resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from wsi_attn.evaluate.curves import POINTS
 from wsi_attn.evaluate.intervals import percentile_interval, ratio_interval
 from wsi_attn.evaluate.resampled import BoolArray
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.probabilities import FloatArray
 
 REFERRED = (0.1, 0.2, 0.3)
@@ -74,7 +74,7 @@ def risk_curve(uncertainty: FloatArray, wrong: BoolArray, counts: FloatArray | N
 
 def uncertainty_section(
     terms: Mapping[str, FloatArray], by: str, wrong: BoolArray, weights: FloatArray, n_groups: int, passes: int
-) -> dict[str, Any]:
+) -> JsonObject:
     """Evaluate the uncertainty terms on the evaluated split.
 
     Parameters
@@ -117,7 +117,7 @@ def uncertainty_section(
     }
 
 
-def _term(values: FloatArray, wrong: BoolArray, weights: FloatArray, n_groups: int) -> dict[str, Any]:
+def _term(values: FloatArray, wrong: BoolArray, weights: FloatArray, n_groups: int) -> JsonObject:
     resampled = np.array([risk_curve(values, wrong, counts).mean() for counts in weights])
     means = {"right": ~wrong, "wrong": wrong}
     return {
@@ -129,7 +129,7 @@ def _term(values: FloatArray, wrong: BoolArray, weights: FloatArray, n_groups: i
     }
 
 
-def _referral(share: float, curve: FloatArray, curves: list[FloatArray], n_groups: int) -> dict[str, Any]:
+def _referral(share: float, curve: FloatArray, curves: list[FloatArray], n_groups: int) -> JsonObject:
     """Return the error of the remaining images when the most uncertain share is referred."""
 
     def left(of: FloatArray) -> int:

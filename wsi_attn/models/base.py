@@ -7,7 +7,7 @@ files: it reads the pixels of selected locations through a `PatchSource`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -231,7 +231,7 @@ class Network(nn.Module, ABC):
     task: ClassVar[str]
 
     @classmethod
-    def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
+    def completed(cls, options: Mapping[str, object]) -> Mapping[str, object]:
         """Return the configuration, completed with fields that depend on the installed packages; they are
         stored with the model.
         """

@@ -28,6 +28,7 @@ F = E or F = R.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -122,13 +123,13 @@ class DualCross(SlideModel):
         )
 
     @classmethod
-    def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
+    def completed(cls, options: Mapping[str, object]) -> Mapping[str, object]:
         """Choose the backbones of the paper if timm is installed, otherwise small ones; see `SlideModel.completed`."""
         names = ("backbone", "second_backbone")
         if all(name in options for name in names):
             return options
         chosen = PUBLISHED if timm_is_here() else OURS
-        return dict(zip(names, chosen, strict=True)) | options
+        return {**dict(zip(names, chosen, strict=True)), **options}
 
     @property
     def stride(self) -> int:

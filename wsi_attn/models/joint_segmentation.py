@@ -17,8 +17,9 @@ The slide-level logits are the logarithms of the class shares among the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class JointSegmentation(SlideModel):
         self.network = DenseUNet(layout, config.classes, config.attention, config.heads, config.dropout)
 
     @classmethod
-    def completed(cls, options: dict[str, Any]) -> dict[str, Any]:
+    def completed(cls, options: Mapping[str, object]) -> Mapping[str, object]:
         """Add the ImageNet normalisation for layouts with ImageNet weights."""
         own = "mean" in options or "std" in options or options.get("backbone", SMALL) == SMALL
         return options if own else {**options, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}

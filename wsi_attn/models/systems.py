@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from wsi_attn.errors import UsageError
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.base import Network, NetworkConfig
 from wsi_attn.models.configs import GROUP, PLACES
 from wsi_attn.nn.backbone import TakesWeights
@@ -29,7 +30,7 @@ NO_WEIGHTS = "none"
 """Begin with random weights."""
 
 
-def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS) -> Network:
+def build_network(system: str, config: Mapping[str, object], weights: str = NO_WEIGHTS) -> Network:
     """Build the network of a system from its plain configuration.
 
     Parameters
@@ -50,7 +51,9 @@ def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS
     MissingExtraError : timm is requested but not installed.
     """
     network = SYSTEMS.get(system)
-    known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    known: dict[str, object] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+    }
     built = network(network.config_class(**_normalised(network.completed(known))))
     if weights != NO_WEIGHTS:
         backbones = [module for module in built.modules() if isinstance(module, TakesWeights)]
@@ -61,17 +64,17 @@ def build_network(system: str, config: dict[str, Any], weights: str = NO_WEIGHTS
     return built
 
 
-def _normalised(config: dict[str, Any]) -> dict[str, Any]:
+def _normalised(config: Mapping[str, object]) -> Mapping[str, object]:
     """Return the configuration with the normalisation of its backbone (coarse first), unless it specifies one."""
     if "mean" in config or "std" in config:
         return config
     for name in (config.get("backbone"), config.get("second_backbone"), config.get("patch_backbone")):
-        found = normalisation_of(name) if name else None
+        found = normalisation_of(name) if isinstance(name, str) and name else None
         if found:
             return {**config, "mean": found[0], "std": found[1]}
     return config
 
 
-def plain_config(config: NetworkConfig) -> dict[str, Any]:
+def plain_config(config: NetworkConfig) -> JsonObject:
     """The configuration as JSON values."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,7 +31,7 @@ def check_options(system: str, options: Collection[str], *, warm_up: bool = Fals
         raise UsageError(f"--model {system} has no separate global head; remove --warm-up-epochs")
 
 
-def new_network(system: str, options: dict[str, Any], weights: str, seed: int) -> Network:
+def new_network(system: str, options: Mapping[str, object], weights: str, seed: int) -> Network:
     """Create a network with random weights from the seed, and optionally pretrained timm backbones.
 
     Parameters

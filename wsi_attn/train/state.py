@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from wsi_attn.json_types import JsonObject
 from wsi_attn.outputs import files
 
 
@@ -39,11 +40,11 @@ class TrainingState:
 class Scaling(Protocol):
     """State of the loss scaling of half precision; empty for other precisions."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Plain numbers."""
         ...
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: JsonObject) -> None:
         """Restore them."""
         ...
 
@@ -90,7 +91,7 @@ def load_state(
     for key, value in _under("optimizer.", tensors).items():
         index, name = key.split(".", 1)
         moments.setdefault(int(index), {})[name] = value
-    groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
+    groups: list[JsonObject] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     if record["scaling"]:
         scaling.load_state_dict(record["scaling"])
