@@ -76,7 +76,7 @@ def _finder(method: str, model: str, machine: Machine) -> BoxFinder:
     from wsi_attn.data.box_table import BoxFinder
 
     if method == "saliency":
-        from wsi_attn.data.boxes import salient_boxes
+        from wsi_attn.data.saliency import salient_boxes
 
         return BoxFinder(method, model, salient_boxes)
     from wsi_attn.tasks.segmentation.boxes import box_finder  # Imports torch.

@@ -16,7 +16,7 @@ from wsi_attn.outputs.names import Reservations
 from wsi_attn.tissue.settings import TissueSettings
 
 if TYPE_CHECKING:  # Imports numpy, which only the command needs.
-    from wsi_attn.tissue.outlines import TissueSummary
+    from wsi_attn.annotations.outlines import TissueSummary
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def tissue(
     slides: Slides, target: Target, detection: TissueSettings, outlines: Outlines, pixels: PixelSize, write: Write
 ) -> None:
     """Detect the tissue of slides, stores or images; with --output, write outlines for QuPath and an image."""
-    from wsi_attn.tissue.outlines import TissueFiles, Wanted, outline_tissue
+    from wsi_attn.annotations.outlines import TissueFiles, Wanted, outline_tissue
 
     inputs, output = expand(slides), target.output
     console = Console(quiet=write.quiet, total=len(inputs))

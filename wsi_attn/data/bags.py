@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_attn.annotations.tissue import tissue_from_geojson
 from wsi_attn.data.augment import (
     AugmentedPatches,
     CroppedPatches,
@@ -28,7 +29,6 @@ from wsi_attn.models.base import BagBatch, PatchSource
 from wsi_attn.slide import BACKGROUND, Progress, UInt8Array, no_progress
 from wsi_attn.tissue.find import find_tissue
 from wsi_attn.tissue.mask import raster_coverage
-from wsi_attn.tissue.polygons import tissue_from_geojson
 from wsi_attn.tissue.settings import TissueSettings
 
 MIN_CELL_TISSUE = 0.1

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from wsi_attn.data.annotations import box_mask
-from wsi_attn.data.boxes import FoundBoxes, as_text, draw_boxes, given_boxes, overlap, overview
+from wsi_attn.annotations.boxes import FoundBoxes, as_text, box_mask, overlap
+from wsi_attn.annotations.picture import draw_boxes
+from wsi_attn.annotations.regions import given_boxes
 from wsi_attn.data.manifest import Row
+from wsi_attn.data.saliency import overview
 from wsi_attn.data.sources import open_row
 from wsi_attn.errors import WsiAttnError
 from wsi_attn.outputs import files

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_attn.annotations.tissue import tissue_from_geojson
 from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, VIEW_PIXELS, SlideBag, WholeBag, make_bag
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
@@ -24,7 +25,6 @@ from wsi_attn.slides.view import read_block
 from wsi_attn.threads import thread_limit
 from wsi_attn.tissue.find import find_tissue, tissue_view
 from wsi_attn.tissue.mask import raster_coverage
-from wsi_attn.tissue.polygons import tissue_from_geojson
 from wsi_attn.tissue.settings import TissueSettings
 
 SAMPLE_BLOCKS, SAMPLE_SIDE = 32, 256

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsi_attn.annotations.boxes import parse_boxes
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Mpp
 from wsi_attn.slides.open import slide_exists
@@ -41,7 +41,7 @@ class Row:
         GeoJSON file of boxes and polygons in level-0 pixels; everything outside them is ignored.
     boxes
         Location of the finding: `x1 y1 x2 y2` in level-0 pixels, several separated by `;`, or the path of a box file
-        (see `data.annotations`); empty if not given.
+        (see `annotations.regions`); empty if not given.
     mask
         Location of the finding as an image, nonzero inside.
     paths
@@ -204,28 +204,6 @@ def _boxes(where: str, folder: Path, text: str) -> str:
         return str(_file(where, folder, text, "boxes"))
     parse_boxes(where, text)
     return text
-
-
-def parse_boxes(where: str, text: str) -> list[tuple[float, float, float, float]]:
-    """Parse boxes `x1 y1 x2 y2`, several separated by `;`.
-
-    Raises
-    ------
-    ManifestError : not four finite numbers, or an empty or inverted box; the message starts with `where`.
-    """
-    boxes = []
-    for number, part in enumerate(filter(None, map(str.strip, text.split(";"))), 1):
-        try:
-            sides = [float(side) for side in part.split()]
-        except ValueError:
-            sides = []
-        if len(sides) != 4 or not all(map(math.isfinite, sides)):
-            raise ManifestError(f"{where}: box {number} ({part}) is not four numbers x1 y1 x2 y2 in pixels")
-        x1, y1, x2, y2 = sides
-        if x1 >= x2 or y1 >= y2:
-            raise ManifestError(f"{where}: box {number} ({part}) is empty or inverted; a box needs x1 < x2 and y1 < y2")
-        boxes.append((x1, y1, x2, y2))
-    return boxes
 
 
 def _mpp(where: str, text: str) -> Mpp | None:

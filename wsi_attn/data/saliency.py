@@ -16,7 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.slide import UInt8Array
+from wsi_attn.annotations.boxes import FoundBoxes, boxes_from
+from wsi_attn.slide import Slide, UInt8Array
+from wsi_attn.slides.view import View, read_view
+
+VIEW_SIDE = 256
+"""Maximum longer side of the view on which boxes are found, pixels."""
 
 RIM = 0.1
 """Depth of the border as a share of the square root of the image area."""
@@ -26,6 +31,18 @@ BLUR = 5
 
 LEAST_VARIANCE = 1.0
 """Added to the colour variance of the border, Lab units squared: about the smallest visible difference."""
+
+
+def overview(slide: Slide) -> View:
+    """Read the whole slide, at most `VIEW_SIDE` pixels wide and high."""
+    factor = max(1.0, max(slide.info.size0) / VIEW_SIDE)
+    return read_view(slide, factor, factor, workers=1)
+
+
+def salient_boxes(slide: Slide) -> FoundBoxes:
+    """Return boxes around salient regions of a view of the whole slide."""
+    salience = saliency(overview(slide).pixels)
+    return boxes_from(salience, salient_mask(salience), slide.info.size0)
 
 
 def saliency(pixels: UInt8Array) -> NDArray[np.float32]:

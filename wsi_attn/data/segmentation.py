@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.annotations.masks import UNLABELLED, Mask, Window
 from wsi_attn.data.augment import random_colour, random_symmetry
-from wsi_attn.data.masks import UNLABELLED, Mask, Window
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Region, tile_origins
 from wsi_attn.slide import UInt8Array

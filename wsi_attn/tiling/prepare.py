@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsi_attn.annotations.tissue import read_tissue
 from wsi_attn.errors import StoreDamagedError, StoreError, StoreSchemaError
 from wsi_attn.json_types import Json
 from wsi_attn.outputs import files
@@ -29,7 +30,6 @@ from wsi_attn.threads import blas_libraries
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.levels import plan_levels
 from wsi_attn.tissue.mask import TissueMask
-from wsi_attn.tissue.polygons import read_tissue
 
 
 def store_output(slide: Slide, output: Path, config: TileConfig) -> Output[StoreMeta]:

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,7 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from wsi_attn import assets
-from wsi_attn.errors import PredictionError, SlideNotFoundError, WsiAttnError
+from wsi_attn.errors import SlideNotFoundError, TissueError, WsiAttnError
 from wsi_attn.geometry import ORIGIN, Mpp, Point
 from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.paths import printable
@@ -33,7 +33,7 @@ from wsi_attn.viewer import records
 from wsi_attn.viewer.access import AccessMiddleware
 from wsi_attn.viewer.cache import ByteCache, Pool
 from wsi_attn.viewer.collection import Collection, Entry
-from wsi_attn.viewer.overlays import layer_png, load_overlay, outline, polygons_of
+from wsi_attn.viewer.overlays import PolygonRecord, layer_png, load_overlay, outline, polygons_of
 from wsi_attn.viewer.tiles import TileApp
 from wsi_attn.viewer.viewer_slide import ViewerSlide
 
@@ -209,7 +209,7 @@ class Viewer:
 
     async def tissue(self, request: Request) -> Response:
         """Outlines of the tissue."""
-        rings = await self._with_slide(self._entry(request), lambda slide: outline(*slide.tissue()))
+        rings = await self._with_slide(self._entry(request), lambda slide: outline(slide.tissue()))
         return JSONResponse({"rings": rings}, headers={"Cache-Control": REVALIDATE})
 
     async def _origin(self, entry: Entry) -> Point:
@@ -225,13 +225,13 @@ class Viewer:
         return JSONResponse({"polygons": found, "problems": problems}, headers={"Cache-Control": REVALIDATE})
 
 
-def _polygons(entry: Entry, origin: Point) -> tuple[list[dict[str, Any]], list[str]]:
-    found: list[dict[str, Any]] = []
+def _polygons(entry: Entry, origin: Point) -> tuple[list[PolygonRecord], list[str]]:
+    found: list[PolygonRecord] = []
     problems = []
     for path in entry.polygons:
         try:
             found.extend(polygons_of(path, origin))
-        except PredictionError as error:
+        except TissueError as error:
             problems.append(_one_line(error))
     return found, problems
 

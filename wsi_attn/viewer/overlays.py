@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_attn.annotations.geojson import read_annotations
+from wsi_attn.annotations.polygons import rings_of
+from wsi_attn.annotations.tissue import tissue_polygons
 from wsi_attn.errors import PredictionError
-from wsi_attn.export.geojson import CLASS_NAME
-from wsi_attn.geojson import offset_of, read_document
-from wsi_attn.geometry import ORIGIN, Frame, Point
+from wsi_attn.export.geojson import ATTENDED
+from wsi_attn.geometry import ORIGIN, Point
 from wsi_attn.heatmaps.colour import colourise
 from wsi_attn.heatmaps.layer import ATTENTION, Layer, display_values
 from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.store.predictions import SlidePrediction, read_prediction
+from wsi_attn.tissue.mask import TissueMask
 
 FAINTEST = 0.2
 """Opacity of the lowest value relative to the highest, as in `heatmaps.picture`: low values hide less."""
@@ -38,6 +39,14 @@ POLYGON_COLOUR = (31, 119, 180)
 
 OUTLINE_TOLERANCE = 0.75
 """Tolerance of outline simplification in mask pixels."""
+
+
+class PolygonRecord(TypedDict):
+    """A polygon for the page: rings that are not closed, exterior first."""
+
+    rings: list[list[list[float]]]
+    name: str
+    colour: list[int]
 
 
 @dataclass(frozen=True)
@@ -102,54 +111,33 @@ def layer_png(layer: Layer) -> bytes:
     return buffer.getvalue()
 
 
-def outline(mask: NDArray[np.bool_], frame: Frame) -> list[list[list[float]]]:
-    """Outlines of True areas, including holes, in level-0 pixels, each [[x, y], ...], not closed."""
-    # Upsampled by 2: contours run through pixel centres, which are then a quarter of a pixel from the edge, not half.
-    large = np.pad(mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1), 1)
-    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    rings = []
-    for contour in contours:
-        simple = cv2.approxPolyDP(contour, OUTLINE_TOLERANCE * 2, closed=True)[:, 0].astype(np.float64)
-        if len(simple) > 2:
-            corners = (simple - 0.5) / 2 * (frame.downsample_x, frame.downsample_y)
-            rings.append(np.round(corners, 1).tolist())
-    return rings
+def outline(mask: TissueMask) -> list[list[list[float]]]:
+    """Outlines of tissue, including holes, in level-0 pixels, each [[x, y], ...], not closed."""
+    tolerance = OUTLINE_TOLERANCE * max(mask.frame.downsample_x, mask.frame.downsample_y)
+    polygons = tissue_polygons(mask, tolerance)
+    return [np.round(ring, 1).tolist() for polygon in polygons for ring in rings_of(polygon)]
 
 
-def polygons_of(path: Path, origin: Point = ORIGIN) -> list[dict[str, Any]]:
-    """Polygons of a GeoJSON file in level-0 pixels, as `rings`, `name` and `colour`.
+def polygons_of(path: Path, origin: Point = ORIGIN) -> list[PolygonRecord]:
+    """Polygons of a GeoJSON file in level-0 pixels, as the page draws them.
 
     Attended regions are excluded, since the prediction provides them. `origin` is the corner of the slide's bounds, the
     origin of the coordinates in the file.
 
     Raises
     ------
-    PredictionError : the file is unreadable or not GeoJSON.
+    TissueError : the file is unreadable or not GeoJSON.
     """
-    try:
-        data = read_document(path)
-        offset = offset_of(data, origin)
-        features = data["features"] if isinstance(data, dict) and "features" in data else data
-        return [polygon for feature in features for polygon in _feature(feature, offset)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise PredictionError(f"Cannot read {path}: not GeoJSON with polygons ({error})") from error
-
-
-def _feature(feature: dict[str, Any], offset: tuple[float, float]) -> Iterator[dict[str, Any]]:
-    properties = feature.get("properties") or {}
-    kind = properties.get("classification") or {}
-    geometry = feature.get("geometry") or {}
-    if kind.get("name") == CLASS_NAME:
-        return
-    coordinates = geometry.get("coordinates", [])
-    parts = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(str(geometry.get("type")), [])
-    red, green, blue = (int(part) & 255 for part in kind.get("color") or properties.get("color") or POLYGON_COLOUR)
-    for rings in parts:
-        yield {
-            "rings": [[[x + offset[0], y + offset[1]] for x, y, *_ in ring] for ring in rings],
-            "name": str(kind.get("name") or properties.get("name") or ""),
-            "colour": [red, green, blue],
+    return [
+        {
+            "rings": [ring.tolist() for ring in rings_of(polygon)],
+            "name": each.class_name or each.name,
+            "colour": list(each.colour or POLYGON_COLOUR),
         }
+        for each in read_annotations(path, origin)
+        if each.class_name != ATTENDED.name
+        for polygon in each.polygons
+    ]
 
 
 def _opacity(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import NotEncodedError, SlideReadError, TileDecodeError, TissueError
-from wsi_attn.geometry import Frame, Mpp
+from wsi_attn.geometry import Mpp
 from wsi_attn.slide import EncodedTiles, Slide
 from wsi_attn.slide.encoding import JPEG
 from wsi_attn.slide.jpeg_decoding import prove_jpeg
 from wsi_attn.slides.view import best_level
 from wsi_attn.store.tile_store import TileStore
-from wsi_attn.tissue.find import find_tissue, tissue_frame
+from wsi_attn.tissue.find import find_tissue, stored_tissue, tissue_frame
+from wsi_attn.tissue.mask import TissueMask
 from wsi_attn.viewer.cache import ByteCache
 from wsi_attn.viewer.pyramid import SIDE, DeepZoom, TileLevel, same_tiles, tile_levels
 from wsi_attn.viewer.render import render_region, to_jpeg
@@ -114,7 +115,7 @@ class ViewerSlide:
                 return Tile(stream)
         return None
 
-    def tissue(self) -> tuple[NDArray[np.bool_], Frame]:
+    def tissue(self) -> TissueMask:
         """The tissue mask: that of the store, or found.
 
         Raises
@@ -124,15 +125,14 @@ class ViewerSlide:
         return self._tissue
 
     @cached_property
-    def _tissue(self) -> tuple[NDArray[np.bool_], Frame]:
+    def _tissue(self) -> TissueMask:
         if isinstance(self.slide, TileStore):
-            return self.slide.tissue()
+            return stored_tissue(self.slide)
         info, frame = self.slide.info, tissue_frame(self.slide)
         width, height = info.levels[best_level(self.slide, frame.downsample_x, frame.downsample_y)].size
         if width * height > OVERVIEW_PIXELS:
             raise TissueError(f"{info.path} has no level coarse enough for tissue detection; tile it first")
-        mask = find_tissue(self.slide)
-        return mask.mask, mask.frame
+        return find_tissue(self.slide)
 
     def close(self) -> None:
         """Close the slide."""

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.slides import ArraySlide
-from wsi_attn.data.masks import UNLABELLED, ImageMask
+from wsi_attn.annotations.masks import UNLABELLED, ImageMask
 from wsi_attn.data.segmentation import (
     MOST_CROPS,
     Augmentation,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_attn.export.geojson import tile_features, to_geojson, write_features, write_geojson
+from wsi_attn.annotations.geojson import write_features
+from wsi_attn.export.geojson import attended_features, tile_features
 from wsi_attn.export.source import Tiles
 from wsi_attn.geometry import ORIGIN, Frame, Size
 from wsi_attn.heatmaps.colour import lookup_table
@@ -67,20 +68,21 @@ regions = st.builds(
 @given(st.lists(regions, max_size=8))
 def test_regions_survive_the_round_trip_exactly(attended):
     prediction = prediction_of(attended)
-    text = json.dumps(to_geojson(prediction), allow_nan=False)
+    text = json.dumps({"features": attended_features(prediction)}, allow_nan=False)
     assert read_regions(json.loads(text)) == prediction.attention
 
 
 def test_the_file_holds_what_the_function_returns(tmp_path):
     prediction = prediction_of([AttendedRegion(10, 20, 512, 256, 0.7), AttendedRegion(0, 0, 512, 512, 0.3)])
-    write_geojson(prediction, tmp_path / "new" / "case_07.geojson")
+    features = attended_features(prediction)
+    write_features(tmp_path / "new" / "case_07.geojson", features, ORIGIN)
     written = json.loads((tmp_path / "new" / "case_07.geojson").read_text())
     assert written.pop("wsi_attn")["offset"] == [0, 0]
-    assert written == to_geojson(prediction)
+    assert written == {"type": "FeatureCollection", "features": features}
 
 
 def test_a_feature_is_a_qupath_annotation():
-    (feature,) = to_geojson(prediction_of([AttendedRegion(10, 20, 30, 40, 1.0)]))["features"]
+    (feature,) = attended_features(prediction_of([AttendedRegion(10, 20, 30, 40, 1.0)]))
     properties = feature["properties"]
     assert feature["geometry"]["coordinates"] == [[[10, 20], [40, 20], [40, 60], [10, 60], [10, 20]]]
     assert properties["objectType"] == "annotation"
@@ -100,15 +102,16 @@ def test_ids_follow_from_slide_and_rectangle_alone():
     first, second = AttendedRegion(0, 0, 10, 10, 0.6), AttendedRegion(5, 0, 10, 10, 0.4)
 
     def ids(*attended, fingerprint="f" * 64):
-        return [feature["id"] for feature in to_geojson(prediction_of(attended, fingerprint))["features"]]
+        return [feature["id"] for feature in attended_features(prediction_of(attended, fingerprint))]
 
     assert ids(first, second) == ids(replace(second, weight=0.9), replace(first, weight=0.1))[::-1]
     assert len({*ids(first, second), *ids(first, fingerprint="e" * 64)}) == 3
     assert uuid.UUID(ids(first)[0]).version == 5
 
 
-def test_no_regions_give_an_empty_collection():
-    assert to_geojson(prediction_of([])) == {"type": "FeatureCollection", "features": []}
+def test_no_regions_give_an_empty_collection(tmp_path):
+    assert write_features(tmp_path / "none.geojson", attended_features(prediction_of([])), ORIGIN) == 0
+    assert json.loads((tmp_path / "none.geojson").read_text())["features"] == []
 
 
 QUPATH_TYPES = {"annotation", "detection", "tile", "cell", "tmaCore", "root"}
@@ -139,7 +142,7 @@ def tiles_of(values, **more):
 @pytest.mark.parametrize("kind", ["annotation", "detection"])
 def test_every_object_is_as_qupath_reads_it(kind):
     prediction = prediction_of([AttendedRegion(10, 20, 30, 40, 1.0)])
-    assert all(map(accepted_by_qupath, to_geojson(prediction, kind)["features"]))
+    assert all(map(accepted_by_qupath, attended_features(prediction, kind)))
     tiles = tiles_of([0.5, np.nan, -2, 7], other=np.array([1, 2, np.nan, 4]))
     assert all(map(accepted_by_qupath, tile_features("f", tiles, "shown", 9, "viridis", kind)))
 
@@ -158,6 +161,6 @@ def test_the_highest_tiles_come_first_and_nan_never():
 @pytest.mark.parametrize("values", [[], [np.nan], [3.0], [3.0, 3.0]])
 def test_few_or_equal_tiles(values, tmp_path):
     features = tile_features("f", tiles_of(values), "shown", 5, "viridis")
-    assert write_features(tmp_path / "t.geojson", features, ORIGIN, "mark") == np.isfinite(values).sum()
+    assert write_features(tmp_path / "t.geojson", features, ORIGIN, {"made": "mark"}) == np.isfinite(values).sum()
     collection = json.loads((tmp_path / "t.geojson").read_text())
     assert (collection["type"], collection["wsi_attn"]["made"]) == ("FeatureCollection", "mark")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attn.data.annotations import region_mask
+from wsi_attn.annotations.regions import region_mask
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.data.annotations import region_mask
+from wsi_attn.annotations.regions import region_mask
 from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.errors import CheckpointError, ManifestError, WsiAttnError
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section, mean_scores, score_attention

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_attn.data.annotations import region_mask
+from wsi_attn.annotations.boxes import FoundBoxes, as_text
+from wsi_attn.annotations.regions import region_mask
 from wsi_attn.data.bags import cell_areas, cell_means
-from wsi_attn.data.boxes import FoundBoxes, as_text
 from wsi_attn.data.manifest import Row
 from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.registry import unknown_name
@@ -56,7 +56,7 @@ def lesion_rows(
     open_slide: Callable[[Row], Slide],
     find: Callable[[Slide], FoundBoxes] | None = None,
 ) -> dict[int, Row]:
-    """Return the training rows of rare classes that have a lesion, by number; see `annotations.region_mask`.
+    """Return the training rows of rare classes that have a lesion, by number; see `annotations.regions.region_mask`.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_attn.data.annotations import check_regions
+from wsi_attn.annotations.regions import check_regions
 from wsi_attn.data.appearance import describe_appearance, fit_appearance
 from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.errors import ManifestError

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.data.boxes import FoundBoxes, boxes_from, salient_boxes
+from wsi_attn.annotations.boxes import FoundBoxes, boxes_from
+from wsi_attn.data.saliency import salient_boxes
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Region

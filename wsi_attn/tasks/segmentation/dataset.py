@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_attn.annotations.masks import UNLABELLED, Classes, Mask, open_mask
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.masks import UNLABELLED, Classes, Mask, open_mask
 from wsi_attn.data.segmentation import Augmentation, Crop, crops_of, fixed_crop, fixed_crops, random_crop, window_of
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.sources import SlidePatches

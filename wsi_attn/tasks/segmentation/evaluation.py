@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from shapely import MultiPolygon
 
+from wsi_attn.annotations.masks import UNLABELLED, Classes, open_mask
+from wsi_attn.annotations.tissue import read_regions
 from wsi_attn.data.manifest import Row, path_in
-from wsi_attn.data.masks import UNLABELLED, Classes, open_mask
 from wsi_attn.data.segmentation import window_of
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
@@ -23,7 +25,6 @@ from wsi_attn.slide import Progress, Slide
 from wsi_attn.tasks.base import Evaluation, EvaluationJob
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
 from wsi_attn.tasks.segmentation.windows import default_overlap
-from wsi_attn.tissue.polygons import read_regions
 
 MAX_PIXELS = 100_000_000
 """Maximum pixels of an evaluated field at the model's resolution; objects and boundaries need the whole field."""
@@ -142,10 +143,8 @@ def _field_of_view(row: Row, patches: SlidePatches) -> Region:
     whole = Region(0, 0, *patches.extent)
     if row.regions is None:
         return whole
-    corners = np.concatenate(
-        [polygon.exterior for polygon in read_regions(row.regions, patches.slide.info.origin).tissue]
-    )
-    (x0, y0), (x1, y1) = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int)
+    bounds = MultiPolygon(read_regions(row.regions, patches.slide.info.origin).tissue).bounds
+    (x0, y0), (x1, y1) = np.floor(bounds[:2]).astype(int), np.ceil(bounds[2:]).astype(int)
     frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
     box = frame.region_from0(Region(int(x0), int(y0), int(x1 - x0), int(y1 - y0)))
     inside = box.intersection(whole)

@@ -11,21 +11,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.annotations.geojson import Feature, ObjectType, PathClass, feature, positions
+from wsi_attn.annotations.polygons import Polygon, simplified, trace_polygons
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.tasks.segmentation.labels import LabelImage, colour_of
-from wsi_attn.tissue.rings import Polygon, Ring, simplified, trace_polygons
 
 MAX_TRACED = 16_000_000
 """Pixels of the largest box that is outlined at full resolution; this takes about 200 MB."""
-
-DECIMALS = 3
-"""Decimals of coordinates if label pixels are not an integral number of level-0 pixels."""
 
 NAMESPACE = uuid.UUID("4c1c2f1e-8a1b-5c0f-9b52-2f2a6f6f2a0d")
 
@@ -118,9 +115,9 @@ def features(
     fingerprint: str,
     mpp: Mpp | None,
     pixel0: float,
-    kind: str,
+    kind: ObjectType,
     simplify: float,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Feature]:
     """Yield QuPath objects in level-0 pixels with classification, holes, and area in µm² or level-0 px².
 
     Parameters
@@ -137,21 +134,13 @@ def features(
         if not each.polygons:  # A thin object that falls between the pixels of the coarser level.
             continue
         polygons = [simplified(polygon, simplify) if simplify > 0 else polygon for polygon in each.polygons]
-        coordinates = [[_closed(ring) for ring in (polygon.exterior, *polygon.holes)] for polygon in polygons]
-        several = len(polygons) > 1
-        yield {
-            "type": "Feature",
-            "id": str(uuid.uuid5(NAMESPACE, f"{fingerprint}:{names[each.label]}:{coordinates[0][0]}")),
-            "geometry": {
-                "type": "MultiPolygon" if several else "Polygon",
-                "coordinates": coordinates if several else coordinates[0],
-            },
-            "properties": {
-                "objectType": kind,
-                "classification": {"name": names[each.label], "color": list(colour_of(each.label))},
-                "measurements": {unit: round(each.pixels * pixel0 * factor, 3)},
-            },
-        }
+        yield feature(
+            polygons,
+            uuid.uuid5(NAMESPACE, f"{fingerprint}:{names[each.label]}:{positions(polygons[0])[0]}"),
+            kind,
+            PathClass(names[each.label], colour_of(each.label)),
+            {unit: round(each.pixels * pixel0 * factor, 3)},
+        )
 
 
 @dataclass(frozen=True)
@@ -227,7 +216,7 @@ def _traced(
     """Outline every component of a mask whose top-left corner is `at`."""
     if not mask.any():
         return
-    for polygon in _outlined(mask, frame, at, size0):
+    for polygon in trace_polygons(mask, frame, size0, (at.x, at.y)):
         counts.objects[label] += 1
         pixels = round(polygon.area / (frame.downsample_x * frame.downsample_y))
         yield SegmentedObject(label, (polygon,), pixels)
@@ -253,26 +242,6 @@ def _whole(part: _Part, labels: LabelImage, size0: Size, counts: AreaCounts) -> 
     chosen = (
         np.isin(numbers, list(ours)) if ours else mask
     )  # Every seed may fall between the pixels of the coarser level.
-    return SegmentedObject(part.label, tuple(_outlined(np.asarray(chosen), frame, box, size0)), part.pixels)
-
-
-def _outlined(mask: NDArray[np.bool_], frame: Frame, at: Region, size0: Size) -> list[Polygon]:
-    """Return the outlines in level-0 pixels of a mask whose top-left corner is `at`, in pixels of the frame."""
-    height, width = mask.shape
-    size = Size(width, height)
-
-    def placed(ring: Ring) -> Ring:
-        return np.asarray(np.minimum((ring + np.array((at.x, at.y))) * (frame.downsample_x, frame.downsample_y), size0))
-
-    return [
-        Polygon(placed(polygon.exterior), tuple(placed(hole) for hole in polygon.holes))
-        for polygon in trace_polygons(mask, Frame(size, 1.0, 1.0), size)
-    ]
-
-
-def _closed(ring: Ring) -> list[list[float]]:
-    """Return the positions of a closed ring; integral coordinates are integers."""
-    corners = [
-        [int(v) if v == int(v) else v for v in (round(x, DECIMALS), round(y, DECIMALS))] for x, y in ring.tolist()
-    ]
-    return [*corners, corners[0]]
+    return SegmentedObject(
+        part.label, tuple(trace_polygons(np.asarray(chosen), frame, size0, (box.x, box.y))), part.pixels
+    )

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.annotations.geojson import write_features
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import TissueError, UsageError
-from wsi_attn.export.geojson import write_features
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.outputs import files
@@ -165,7 +165,7 @@ def segment_slide(
             "annotation" if config.annotations else "detection",
             config.simplify,
         )
-        write_features(paths.polygons, outlines, slide.info.origin, checkpoint.sha256)
+        write_features(paths.polygons, outlines, slide.info.origin, {"made": checkpoint.sha256})
         fraction = 1.0 if tissue is None else tissue.fraction
         record = {
             "slide": str(slide.info.path),

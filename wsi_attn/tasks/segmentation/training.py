@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_attn.annotations.masks import found_classes, parse_classes
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.masks import found_classes, parse_classes
 from wsi_attn.errors import ManifestError
 from wsi_attn.evaluate.segmentation import METRICS
 from wsi_attn.models.base import Network

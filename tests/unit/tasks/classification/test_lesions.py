@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_attn.data.bags import make_bag
-from wsi_attn.data.boxes import salient_boxes
 from wsi_attn.data.manifest import Row
+from wsi_attn.data.saliency import salient_boxes
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.sources import SlidePatches, open_row
 from wsi_attn.errors import ManifestError, UnknownNameError, UsageError

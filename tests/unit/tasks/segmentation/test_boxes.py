@@ -10,7 +10,7 @@ import torch
 
 from tests.slides import ArraySlide
 from tests.unit.tasks.segmentation.networks import checkpoint, tiny
-from wsi_attn.data.boxes import boxes_from
+from wsi_attn.annotations.boxes import boxes_from
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.geometry import Size
 from wsi_attn.models.base import BagBatch

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from wsi_attn.annotations.geojson import write_features
+from wsi_attn.annotations.masks import Classes, Window, open_mask
+from wsi_attn.annotations.polygons import Polygon, rings_of, trace_polygons
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.masks import Classes, Window, open_mask
-from wsi_attn.export.geojson import write_features
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Size
 from wsi_attn.tasks.segmentation import labels as labels_module
 from wsi_attn.tasks.segmentation import objects as objects_module
 from wsi_attn.tasks.segmentation.labels import LabelImage
 from wsi_attn.tasks.segmentation.objects import AreaCounts, SegmentedObject, features, find_objects
-from wsi_attn.tissue.rings import Polygon, trace_polygons
 
 NAMES = ("background", "cell", "gland")
 
@@ -56,7 +56,8 @@ def shape_of(polygon: Polygon) -> tuple[object, ...]:
         first = corners.index(min(corners))
         return tuple(corners[first:] + corners[:first])
 
-    return (turned(polygon.exterior), frozenset(turned(hole) for hole in polygon.holes))
+    exterior, *holes = rings_of(polygon)
+    return turned(exterior), frozenset(turned(hole) for hole in holes)
 
 
 def found_in(image: LabelImage, size0: Size) -> tuple[list[SegmentedObject], AreaCounts]:
@@ -93,7 +94,7 @@ def test_an_object_too_large_to_be_outlined_finely_keeps_its_area(
     (found,), _ = found_in(label_image(tmp_path, classes), Size(64, 64))
     assert found.pixels == 44 * 52 - 100
     (polygon,) = found.polygons
-    assert len(polygon.holes) == 1
+    assert len(polygon.interiors) == 1
     assert polygon.area == pytest.approx(found.pixels, rel=0.15)
 
 

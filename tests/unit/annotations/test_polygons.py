@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from wsi_attn.annotations.polygons import Polygon, fill_polygons, rings_of, simplified, trace_polygons
 from wsi_attn.geometry import Frame, Size
-from wsi_attn.tissue.rings import Polygon, fill_polygons, ring_area, simplified, trace_polygons
 
 
 @st.composite
@@ -37,9 +37,10 @@ def test_outlines_lose_nothing(case):
     np.testing.assert_array_equal(fill_polygons(polygons, frame, size0), mask)
     np.testing.assert_allclose(sum(polygon.area for polygon in polygons), area_of(mask, frame, size0), rtol=1e-9)
     for polygon in polygons:
-        assert ring_area(polygon.exterior) > 0
-        assert all(ring_area(hole) < 0 for hole in polygon.holes)
-        for ring in (polygon.exterior, *polygon.holes):
+        assert polygon.is_valid
+        assert polygon.exterior.is_ccw
+        assert not any(hole.is_ccw for hole in polygon.interiors)
+        for ring in rings_of(polygon):
             assert len({tuple(corner) for corner in ring}) == len(ring) >= 4  # simple: no corner twice
             assert (ring >= 0).all()
             assert (ring <= size0).all()
@@ -56,21 +57,21 @@ def test_one_pixel_is_its_four_edges():
     mask = np.zeros((3, 4), bool)
     mask[1, 2] = True
     (polygon,) = unit(mask)
-    assert {tuple(corner) for corner in polygon.exterior} == {(2, 1), (3, 1), (3, 2), (2, 2)}
-    assert polygon.holes == ()
+    assert {tuple(corner) for corner in polygon.exterior.coords} == {(2, 1), (3, 1), (3, 2), (2, 2)}
+    assert not polygon.interiors
 
 
 def test_pixels_that_touch_at_a_corner_are_two_pieces_and_such_holes_two_holes():
     mask = np.eye(2, dtype=bool)
     assert [polygon.area for polygon in unit(mask)] == [1.0, 1.0]
     (polygon,) = unit(np.pad(~mask, 1, constant_values=True))
-    assert (len(polygon.holes), polygon.area) == (2, 14.0)
+    assert (len(polygon.interiors), polygon.area) == (2, 14.0)
 
 
 def test_a_hole_that_opens_at_a_corner_is_a_hole():
     mask = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], bool)
     (polygon,) = unit(mask)
-    assert (len(polygon.exterior), len(polygon.holes), polygon.area) == (6, 1, 7.0)
+    assert (len(rings_of(polygon)[0]), len(polygon.interiors), polygon.area) == (6, 1, 7.0)
 
 
 def test_an_island_in_a_hole_is_a_piece_of_its_own():
@@ -78,7 +79,7 @@ def test_an_island_in_a_hole_is_a_piece_of_its_own():
     mask[1:6, 1:6] = False
     mask[3, 3] = True
     outer, island = unit(mask)
-    assert (outer.area, len(outer.holes), island.area) == (24.0, 1, 1.0)
+    assert (outer.area, len(outer.interiors), island.area) == (24.0, 1, 1.0)
 
 
 def test_nothing_has_no_outline():
@@ -104,7 +105,8 @@ def test_simplified_outlines_stay_within_the_tolerance(seed, tolerance):
     frame, size0 = Frame(Size(25, 20), 7.0, 7.0), Size(175, 140)
     for polygon in trace_polygons(mask, frame, size0):
         fewer = simplified(polygon, tolerance)
-        for before, after in zip((polygon.exterior, *polygon.holes), (fewer.exterior, *fewer.holes), strict=True):
+        assert fewer.is_valid
+        for before, after in zip(rings_of(polygon), rings_of(fewer), strict=True):
             assert len(after) <= len(before)
             assert max(distance(corner, after) for corner in before) <= tolerance + 1e-3
 

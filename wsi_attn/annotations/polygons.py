@@ -1,21 +1,30 @@
-"""Conversion between masks and outlines along pixel edges, in level-0 pixels.
+"""Polygons: traced from masks along pixel edges, filled into masks, simplified; in level-0 pixels.
 
-The conversion is lossless: outlines follow pixel edges, so their area equals that of the mask, and filling them
-restores the mask. Pixels that touch only at a corner are separate pieces. Every ring is simple, and rings of one piece
-meet only in single points, as GeoJSON and the geometry library of QuPath require.
+A polygon is one of shapely, which validates, repairs, simplifies and measures it. Tracing and filling are our own:
+outlines follow pixel edges, so their area equals that of the mask, and filling them restores the mask exactly. Pixels
+that touch only at a corner are separate pieces. Every ring is simple, and rings of one piece meet only in single
+points, as GeoJSON and the geometry library of QuPath require.
+
+No light library does this. OpenCV traces through the centres of pixels and scikit-image halfway between two centres, so
+that the area differs from that of the mask; rasterio follows the edges, but brings all of GDAL. To fill, shapely tests
+points one by one, which takes seconds where filling row by row takes milliseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
+import shapely
 from numpy.typing import NDArray
+from shapely import Polygon
 
 from wsi_attn.geometry import Frame, Size
-from wsi_attn.tissue.mask import BoolArray
+
+__all__ = ["Polygon", "fill_polygons", "rings_of", "simplified", "trace_polygons"]
+
+BoolArray = NDArray[np.bool_]
 
 Ring = NDArray[np.float64]
 """(N, 2), columns x, y, level-0 pixels; N >= 3 corners, the first one not repeated."""
@@ -23,47 +32,34 @@ Ring = NDArray[np.float64]
 RIGHT, DOWN, LEFT, UP = range(4)
 
 
-class Polygon(NamedTuple):
-    """A connected piece: its outer ring, oriented positively in (x, y), and the rings of its holes, oriented
-    negatively.
-    """
-
-    exterior: Ring
-    holes: tuple[Ring, ...] = ()
-
-    @property
-    def area(self) -> float:
-        """Level-0 pixels squared."""
-        return ring_area(self.exterior) + sum(ring_area(hole) for hole in self.holes)
-
-
-def ring_area(ring: Ring) -> float:
-    """Signed area of a ring; positive if it runs from the top left to the top right."""
-    x, y = ring[:, 0], ring[:, 1]
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
-
-
-def trace_polygons(mask: BoolArray, frame: Frame, size0: Size) -> list[Polygon]:
+def trace_polygons(mask: BoolArray, frame: Frame, size0: Size, corner: tuple[int, int] = (0, 0)) -> list[Polygon]:
     """Outline a mask from top to bottom; mask pixels that extend beyond the slide are clipped.
 
     Parameters
     ----------
     mask
-        bool (rows, columns) over `frame`.
+        bool (rows, columns), pixels of `frame`.
     size0
         Size of the slide.
+    corner
+        x, y of the top left pixel of the mask in the frame.
+
+    Returns
+    -------
+    The 4-connected pieces; exterior rings run from the top left to the top right, holes the other way.
     """
     _, labels = cv2.connectedComponents(np.ascontiguousarray(mask, np.uint8), connectivity=4)
     exteriors: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
     for corners, (row, column) in _rings(mask):
         ring = np.asarray(corners, np.float64)
+        placed = np.minimum((ring + corner) * (frame.downsample_x, frame.downsample_y), size0)
         label = int(labels[row, column])
-        if ring_area(ring) > 0:
-            exteriors[label] = _scaled(ring, frame, size0)
+        if shapely.is_ccw(shapely.linearrings(ring)):  # as seen with y upwards
+            exteriors[label] = placed
         else:
-            holes.setdefault(label, []).append(_scaled(ring, frame, size0))
-    return [Polygon(exteriors[label], tuple(holes.get(label, ()))) for label in sorted(exteriors)]
+            holes.setdefault(label, []).append(placed)
+    return [Polygon(exteriors[label], holes.get(label, ())) for label in sorted(exteriors)]
 
 
 def fill_polygons(polygons: Iterable[Polygon], frame: Frame, size0: Size) -> BoolArray:
@@ -79,31 +75,19 @@ def fill_polygons(polygons: Iterable[Polygon], frame: Frame, size0: Size) -> Boo
     xs = _middles(frame.size.width, frame.downsample_x, size0.width)
     ys = _middles(frame.size.height, frame.downsample_y, size0.height)
     for polygon in polygons:
-        _fill(mask, (polygon.exterior, *polygon.holes), xs, ys)
+        _fill(mask, rings_of(polygon), xs, ys)
     return mask
 
 
 def simplified(polygon: Polygon, tolerance: float) -> Polygon:
-    """Simplify a polygon (Douglas and Peucker); new edges stay within `tolerance` level-0 pixels of the old outline.
-
-    A ring that would lose its area stays unchanged; narrow parts may touch.
-    """
-    return Polygon(
-        _simplified(polygon.exterior, tolerance), tuple(_simplified(hole, tolerance) for hole in polygon.holes)
-    )
+    """Simplify a polygon (Douglas and Peucker); it stays valid and within `tolerance` level-0 pixels."""
+    fewer = polygon.simplify(tolerance, preserve_topology=True)
+    return fewer if isinstance(fewer, Polygon) and not fewer.is_empty else polygon
 
 
-def _simplified(ring: Ring, tolerance: float) -> Ring:
-    origin = ring.min(axis=0)  # float32 of OpenCV is accurate enough near zero
-    fewer = cv2.approxPolyDP((ring - origin).astype(np.float32).reshape(-1, 1, 2), tolerance, closed=True)
-    kept: Ring = np.asarray(np.asarray(fewer, np.float64).reshape(-1, 2) + origin)
-    if len(kept) < 3 or ring_area(kept) * ring_area(ring) <= 0:
-        return ring
-    return kept
-
-
-def _scaled(ring: Ring, frame: Frame, size0: Size) -> Ring:
-    return np.asarray(np.minimum(ring * (frame.downsample_x, frame.downsample_y), size0))
+def rings_of(polygon: Polygon) -> list[Ring]:
+    """Corners of the exterior and of the holes of a polygon, the first corner of each not repeated."""
+    return [shapely.get_coordinates(ring)[:-1] for ring in (polygon.exterior, *polygon.interiors)]
 
 
 def _middles(count: int, downsample: float, extent: int) -> NDArray[np.float64]:

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_attn.annotations.masks import UNLABELLED, Classes, Mask, Window, found_classes, open_mask, parse_classes
 from wsi_attn.data.manifest import Row
-from wsi_attn.data.masks import UNLABELLED, Classes, Mask, Window, found_classes, open_mask, parse_classes
 from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.geometry import Size
 

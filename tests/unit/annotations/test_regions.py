@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wsi_attn.data.annotations import region_mask
+from wsi_attn.annotations.regions import region_mask
 from wsi_attn.data.manifest import read_manifest
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Size

@@ -12,20 +12,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from PIL import Image
+from shapely import Polygon, box
 
-from wsi_attn.data.manifest import Row
+from wsi_attn.annotations.geojson import SUFFIXES, Annotation, read_annotations
+from wsi_attn.annotations.polygons import fill_polygons
+from wsi_attn.annotations.tissue import read_regions
 from wsi_attn.errors import ManifestError, TissueError, UsageError
 from wsi_attn.geometry import ORIGIN, Frame, Point, Size
 from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.image_reader import MAX_PIXELS
-from wsi_attn.tissue.polygons import classified_polygons, read_regions
-from wsi_attn.tissue.rings import Polygon, fill_polygons
+
+MaskImage = NDArray[np.integer] | NDArray[np.bool_]
 
 UNLABELLED = 255
 """Class value of unlabelled pixels; there are at most 255 classes."""
@@ -34,7 +38,34 @@ DEFAULT_NAMES = ("background", "foreground")
 IGNORE = "ignore"
 """Case-insensitive prefix of class names whose polygons remove the label, as QuPath's `Ignore*`."""
 
-GEOJSON = (".geojson", ".json")
+
+class AnnotatedImage(Protocol):
+    """An image with annotations, such as a row of a manifest."""
+
+    @property
+    def number(self) -> int:
+        """Row number, for messages."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The image."""
+        ...
+
+    @property
+    def boxes(self) -> str:
+        """Boxes as text, or the path of a VOC, COCO or GeoJSON file; empty if there are none."""
+        ...
+
+    @property
+    def mask(self) -> Path | None:
+        """Mask image or GeoJSON file."""
+        ...
+
+    @property
+    def regions(self) -> Path | None:
+        """GeoJSON file; everything outside its polygons is ignored."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -166,8 +197,7 @@ class PolygonMask:
         classes = np.zeros((window.height, window.width), np.uint8)
         for index, polygons in enumerate(self._polygons):
             classes[_filled(polygons, window)] = index
-        whole = np.array([(0, 0), (self._size0.width, 0), self._size0, (0, self._size0.height)], np.float64)
-        classes[~_filled([Polygon(whole)], window) | _filled(self._ignored, window)] = UNLABELLED
+        classes[~_filled([box(0, 0, *self._size0)], window) | _filled(self._ignored, window)] = UNLABELLED
         return classes
 
     def objects(self, window: Window) -> NDArray[np.int32] | None:
@@ -183,8 +213,8 @@ class PolygonMask:
         if not present:
             return None
         polygons = present[int(generator.integers(len(present)))]
-        ring = polygons[int(generator.integers(len(polygons)))].exterior
-        x, y = generator.uniform(ring.min(axis=0), ring.max(axis=0)).tolist()
+        left, top, right, bottom = polygons[int(generator.integers(len(polygons)))].bounds
+        x, y = generator.uniform((left, top), (right, bottom)).tolist()
         return x, y
 
 
@@ -228,7 +258,7 @@ def parse_classes(text: str) -> Classes:
     return Classes(names, tuple(int(value) for value in given))
 
 
-def found_classes(rows: Sequence[Row]) -> Classes:
+def found_classes(rows: Sequence[AnnotatedImage]) -> Classes:
     """Return background and the sorted classes of the annotations; `DEFAULT_NAMES` if all masks are images.
 
     Raises
@@ -236,17 +266,22 @@ def found_classes(rows: Sequence[Row]) -> Classes:
     ManifestError : an annotation file cannot be read.
     """
     drawn = [row for row in rows if row.mask is not None and is_drawn(row.mask)]
-    names = {name for row in drawn for name, polygons in _annotations(row) if polygons and not _is_ignored(name)}
+    names = {
+        each.class_name
+        for row in drawn
+        for each in _annotations(row)
+        if each.polygons and not _is_ignored(each.class_name)
+    }
     names -= {"", DEFAULT_NAMES[0]}
     return Classes((DEFAULT_NAMES[0], *sorted(names))) if names else Classes(DEFAULT_NAMES)
 
 
 def is_drawn(path: Path) -> bool:
     """Return whether a mask is an annotation file and not an image."""
-    return path.suffix.lower() in GEOJSON
+    return path.suffix.lower() in SUFFIXES
 
 
-def open_mask(row: Row, classes: Classes, size0: Size, origin: Point = ORIGIN) -> Mask:
+def open_mask(row: AnnotatedImage, classes: Classes, size0: Size, origin: Point = ORIGIN) -> Mask:
     """Open the labels of a row; `origin` is the corner of the slide's bounds, the origin of GeoJSON coordinates.
 
     Raises
@@ -262,17 +297,12 @@ def open_mask(row: Row, classes: Classes, size0: Size, origin: Point = ORIGIN) -
     return RegionMask(mask, read_regions(row.regions, origin).tissue) if row.regions else mask
 
 
-def _image_mask(row: Row, path: Path, classes: Classes, size0: Size) -> ImageMask:
+def _image_mask(row: AnnotatedImage, path: Path, classes: Classes, size0: Size) -> ImageMask:
     where = f"row {row.number}: mask {path}"
-    values = _values(path, where)
-    rows, columns = values.shape
-    if abs(rows * size0.width - columns * size0.height) > max(size0):  # Same aspect ratio to within a pixel.
-        raise ManifestError(
-            f"{where} is {columns} x {rows} px but the image is {size0.width} x {size0.height}"
-            ": a mask must cover the whole image"
-        )
+    values = _one_channel(read_mask_image(path, where, size0), where)
     if classes.counts_objects:
-        several = values.max(initial=0) > values[values > 0].min(initial=np.iinfo(values.dtype).max)
+        numbered = values[values > 0]
+        several = numbered.size > 0 and numbered.min() < numbered.max()
         return ImageMask((values > 0).astype(np.uint8), values.astype(np.int32) if several else None, size0)
     wanted = classes.values or tuple(range(len(classes.names)))
     numbers = np.full(int(values.max(initial=0)) + 1, UNLABELLED, np.uint8)
@@ -289,11 +319,12 @@ def _image_mask(row: Row, path: Path, classes: Classes, size0: Size) -> ImageMas
     return ImageMask(found, None, size0)
 
 
-def _drawn_mask(row: Row, classes: Classes, size0: Size, origin: Point) -> PolygonMask:
+def _drawn_mask(row: AnnotatedImage, classes: Classes, size0: Size, origin: Point) -> PolygonMask:
     by_class: list[list[Polygon]] = [[] for _ in classes.names]
     ignored: list[Polygon] = []
     index = {name.casefold(): number for number, name in enumerate(classes.names)}
-    for name, polygons in _annotations(row, origin):
+    for each in _annotations(row, origin):
+        name, polygons = each.class_name, each.polygons
         if _is_ignored(name):
             ignored += polygons
         elif name.casefold() in index:
@@ -308,9 +339,9 @@ def _drawn_mask(row: Row, classes: Classes, size0: Size, origin: Point) -> Polyg
     return PolygonMask(by_class, ignored, size0)
 
 
-def _annotations(row: Row, origin: Point = ORIGIN) -> list[tuple[str, list[Polygon]]]:
+def _annotations(row: AnnotatedImage, origin: Point = ORIGIN) -> list[Annotation]:
     try:
-        return classified_polygons(row.mask or Path(), origin)
+        return read_annotations(row.mask or Path(), origin)
     except TissueError as error:
         raise ManifestError(f"row {row.number}: {error}") from error
 
@@ -319,8 +350,18 @@ def _is_ignored(name: str) -> bool:
     return name.casefold().startswith(IGNORE)
 
 
-def _values(path: Path, where: str) -> NDArray[Any]:
-    """Read the values of a mask image, (rows, columns); palette images give indices, not colours."""
+def read_mask_image(path: Path, where: str, size0: Size) -> MaskImage:
+    """Read a mask image of a slide, (rows, columns) or (rows, columns, channels); palette images give indices.
+
+    Parameters
+    ----------
+    where
+        Start of messages.
+
+    Raises
+    ------
+    ManifestError : the file cannot be read, is too large or does not have the aspect ratio of the slide.
+    """
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -333,6 +374,17 @@ def _values(path: Path, where: str) -> NDArray[Any]:
         if found is None:
             raise ManifestError(f"{where} cannot be read: {error}") from error
         values = np.asarray(found)
+    rows, columns = values.shape[:2]
+    if abs(rows * size0.width - columns * size0.height) > max(size0):  # Same aspect ratio to within a pixel.
+        raise ManifestError(
+            f"{where} is {columns} x {rows} px but the image is {size0.width} x {size0.height}"
+            ": a mask must cover the whole image"
+        )
+    return values
+
+
+def _one_channel(values: MaskImage, where: str) -> MaskImage:
+    """Return the integer values of a mask whose channels are equal."""
     if values.ndim == 3:
         if (values[..., :1] != values[..., :3]).any():
             raise ManifestError(f"{where} is a colour image; a mask must have one channel")
@@ -346,13 +398,13 @@ def _values(path: Path, where: str) -> NDArray[Any]:
 
 def _filled(polygons: Sequence[Polygon], window: Window) -> NDArray[np.bool_]:
     """Return the pixels of a window whose centre lies in a polygon."""
-    origin = np.array((window.x0, window.y0))
-    extent = np.array((window.width * window.downsample_x, window.height * window.downsample_y))
+    width, height = window.width * window.downsample_x, window.height * window.downsample_y
+    area = box(window.x0, window.y0, window.x0 + width, window.y0 + height)
     near = [
-        Polygon(polygon.exterior - origin, tuple(hole - origin for hole in polygon.holes))
+        shapely.transform(polygon, lambda corners: corners - (window.x0, window.y0))
         for polygon in polygons
-        if (polygon.exterior.min(axis=0) < origin + extent).all() and (polygon.exterior.max(axis=0) > origin).all()
+        if shapely.intersects(shapely.box(*polygon.bounds), area)
     ]
     frame = Frame(Size(window.width, window.height), window.downsample_x, window.downsample_y)
     # The extent is one pixel larger, so that the last pixels are whole and not cut off at the edge of the slide.
-    return fill_polygons(near, frame, Size(int(extent[0]) + 2, int(extent[1]) + 2))
+    return fill_polygons(near, frame, Size(int(width) + 2, int(height) + 2))

@@ -10,8 +10,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from wsi_attn import geojson
+from wsi_attn.annotations.geojson import MEMBER, shifted, write_features
+from wsi_attn.annotations.picture import draw_tissue
+from wsi_attn.annotations.tissue import features_digest, tissue_features
 from wsi_attn.errors import TissueError
+from wsi_attn.json_types import JsonObject
 from wsi_attn.outputs import files
 from wsi_attn.outputs.policy import Found, Output, claim, complete, other, same, unfinished
 from wsi_attn.provenance import software
@@ -19,8 +22,6 @@ from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.slides.view import View
 from wsi_attn.tissue.find import find_tissue, tissue_view
 from wsi_attn.tissue.mask import TissueMask
-from wsi_attn.tissue.picture import draw_tissue
-from wsi_attn.tissue.polygons import features_digest, tissue_to_geojson
 from wsi_attn.tissue.settings import TissueSettings
 
 
@@ -63,7 +64,7 @@ class Wanted:
     simplify: float
     files: TissueFiles | None
 
-    def made_of(self, slide: Slide) -> dict[str, object]:
+    def made_of(self, slide: Slide) -> JsonObject:
         """Return all that the files depend on."""
         return {
             "fingerprint": slide.info.fingerprint,
@@ -99,30 +100,33 @@ def outline_tissue(
             raise TissueError(f"No pixel of {slide.info.path} can be decoded, so tissue cannot be detected")
         mask = find_tissue(slide, wanted.settings, progress=progress, view=view)
         progress(0, 1, "writing")
-        collection = tissue_to_geojson(mask, slide.info.fingerprint, slide.info.mpp, wanted.simplify)
-        collection["features"] = [geojson.shifted(feature, slide.info.origin) for feature in collection["features"]]
-        summary = _summary(slide, view, mask, len(collection["features"]))
+        origin = slide.info.origin
+        features = tissue_features(mask, slide.info.fingerprint, slide.info.mpp, wanted.simplify)
+        summary = _summary(slide, view, mask, len(features))
         if wanted.files is None:
             return summary, "found"
-        digest = features_digest(collection)
-        origin = {"made_of": made_of, "found": asdict(summary), "features_sha256": digest, "software": software()}
+        digest = features_digest([shifted(feature, origin) for feature in features])
+        said: JsonObject = {
+            "made_of": made_of,
+            "found": asdict(summary),
+            "features_sha256": digest,
+            "software": software(),
+        }
         # Without its image the output is unfinished; the one of other outlines must not stay beside the new ones.
         files.remove(wanted.files.picture)
-        files.write_json(
-            wanted.files.outlines, {**collection, geojson.MEMBER: geojson.member(slide.info.origin, **origin)}
-        )
+        write_features(wanted.files.outlines, features, origin, said)
         files.write_bytes(wanted.files.picture, draw_tissue(view.pixels, mask))
         return summary, "written"
 
 
-def _output(paths: TissueFiles, made_of: dict[str, object]) -> Output[TissueSummary]:
+def _output(paths: TissueFiles, made_of: JsonObject) -> Output[TissueSummary]:
     def inspect() -> Found[TissueSummary]:
         if not paths.outlines.exists():
             return other("exists without its outlines")
         try:
             document = json.loads(paths.outlines.read_bytes())
-            origin = document[geojson.MEMBER]
-            changed = features_digest(document) != origin["features_sha256"]
+            origin = document[MEMBER]
+            changed = features_digest(document["features"]) != origin["features_sha256"]
             equal = same(origin["made_of"], made_of)
             found = msgspec.convert(origin["found"], TissueSummary)
         except (OSError, ValueError, KeyError, TypeError):

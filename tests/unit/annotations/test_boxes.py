@@ -12,20 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.slides import ArraySlide
-from wsi_attn.data.annotations import box_mask
-from wsi_attn.data.boxes import (
+from wsi_attn.annotations.boxes import (
     Box,
     as_text,
+    box_mask,
     boxes_from,
     boxes_of_mask,
-    draw_boxes,
-    given_boxes,
     overlap,
-    overview,
-    salient_boxes,
+    parse_boxes,
 )
-from wsi_attn.data.manifest import Row, parse_boxes, read_manifest
-from wsi_attn.data.saliency import saliency, salient_mask
+from wsi_attn.annotations.picture import draw_boxes
+from wsi_attn.annotations.regions import given_boxes
+from wsi_attn.data.manifest import Row, read_manifest
+from wsi_attn.data.saliency import overview, saliency, salient_boxes, salient_mask
 from wsi_attn.data.sources import open_row
 from wsi_attn.geometry import Size
 

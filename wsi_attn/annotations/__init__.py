@@ -1,0 +1,1 @@
+"""Annotations: polygons, boxes and masks, and the GeoJSON of QuPath that holds them."""
