@@ -23,14 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsi_attn.data.bags import make_bag
-from wsi_attn.data.large import is_large, make_large_bag
+from wsi_attn.data.large import slide_bag
 from wsi_attn.data.sources import SlidePatches, open_source
 from wsi_attn.models.checkpoint import load_checkpoint
 from wsi_attn.models.zoo import DEFAULT, find_model
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import BLOCK_TILES, MIN_TISSUE, score_tiles
-from wsi_attn.tasks.classification.slide import predict_slide, tissue_coverage
+from wsi_attn.tasks.classification.slide import predict_slide
 
 
 class CountedSlide:
@@ -96,12 +95,7 @@ def encoding_estimate(path: Path, model: str, tiles: int, seed: int = 0) -> dict
     network, spec = checkpoint.network, checkpoint.spec
     with open_source(path) as slide:
         patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor)
-        bag = (
-            make_large_bag(patches, network.stride, spec.tissue)
-            if is_large(patches)
-            else make_bag(patches, spec.tissue)
-        )
-        coverage = tissue_coverage(bag, patches)
+        coverage = slide_bag(patches, network.stride, spec.tissue).coverage
         wanted = np.zeros(0, np.bool_)
 
         def sampled(regions0):

@@ -70,7 +70,6 @@ class Dataset:
         *,
         rank: int = 0,
         ranks: int = 1,
-        lesions: Mapping[int, Row] | None = None,
     ) -> None:
         self.rows = list(rows)
         self.label_index = {name: index for index, name in enumerate(labels)}
@@ -80,7 +79,7 @@ class Dataset:
         self.cache = cache
         self.workers = (resources or Resources()).threads()
         self.rank, self.ranks = rank, ranks
-        self.lesions = lesions or {}
+        self.lesions: Mapping[int, Row] = {}
         self._areas: NDArray[np.int64] | None = None
         self._readers = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
 

@@ -129,7 +129,9 @@ def data_of(rows: list[Row], **options: object) -> Dataset:
     network = Cnn(CnnConfig(classes=2, coarse_factor=1, coarse_widths=(4, 4)))
     config = TrainConfig(system="cnn", batch_size=4, colour=0.0, **options)
     marked = {found.number: found for found in rows if found.boxes or found.mask}
-    return Dataset(rows, ("common", "rare"), network, config, SlideCache(1 << 24), Resources(workers=1), lesions=marked)
+    dataset = Dataset(rows, ("common", "rare"), network, config, SlideCache(1 << 24), Resources(workers=1))
+    dataset.lesions = marked
+    return dataset
 
 
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([0.0, 0.4]))
