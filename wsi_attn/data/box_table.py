@@ -52,7 +52,7 @@ class BoxRecord:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """`boxes.json`; written first without records, which mark the folder as complete."""
+    """`boxes.json`; written before the first image without records, which mark the folder as complete."""
 
     made_of: dict[str, object]
     records: list[BoxRecord] | None = None
@@ -89,13 +89,16 @@ def find_boxes(
     with claim(_output(folder, made_of), overwrite=overwrite) as there:
         if there.finished is not None:
             return there.finished, "skipped"
-        files.write_json(folder / RECORD, {"made_of": made_of})
-        records = []
+        records: list[BoxRecord] = []
         for number, row in enumerate(rows, 1):
             try:
                 with progress.item(number, len(rows), row.path.name) as item:
                     item(0, 1, "finding boxes")
-                    records.append(_find(row, finder, folder))
+                    record, drawing = _find(row, finder, folder)
+                if not records:
+                    files.write_json(folder / RECORD, {"made_of": made_of})
+                files.write_bytes(Path(record.picture), drawing)
+                records.append(record)
             except WsiAttnError as error:
                 whole = False
                 fail(error)
@@ -129,16 +132,16 @@ def _input(row: Row) -> list[object]:
     return [images, row.boxes, str(row.mask or "")]
 
 
-def _find(row: Row, finder: BoxFinder, folder: Path) -> BoxRecord:
-    """Find the boxes of one row, draw them, and measure the IoU with annotated boxes."""
+def _find(row: Row, finder: BoxFinder, folder: Path) -> tuple[BoxRecord, bytes]:
+    """Find the boxes of one row, draw them as PNG, and measure the IoU with annotated boxes."""
     with open_row(row) as slide:
         found = finder.find(slide)
         size0, shape = slide.info.size0, overview(slide).pixels.shape[:2]
         given = given_boxes(row, size0, shape, slide.info.origin)
         picture = folder / PICTURES / f"{row.number:05d}-{slide.info.name}.png"
-        files.write_bytes(picture, draw_boxes(slide, found.boxes, given))
+        drawing = draw_boxes(slide, found.boxes, given)
         iou = None if given is None else overlap(box_mask(found.boxes, size0, shape), given)
-    return BoxRecord(
+    record = BoxRecord(
         path=";".join(os.path.relpath(path.resolve(), folder.resolve()) for path in row.paths),
         label=row.label,
         patient=row.patient,
@@ -148,6 +151,7 @@ def _find(row: Row, finder: BoxFinder, folder: Path) -> BoxRecord:
         iou=None if iou is None else round(iou, 4),
         picture=str(picture),
     )
+    return record, drawing
 
 
 def _table(records: Sequence[BoxRecord]) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_attn.geometry import Frame, Region, Size, tile_origins
-from wsi_attn.outputs import files
 
 factors = st.floats(0.25, 64, allow_nan=False)
 regions = st.builds(
@@ -46,25 +42,3 @@ def test_tiles_with_overlap_reach_the_end_and_none_is_needless(extent: int, tile
 def test_intersection() -> None:
     assert Region(0, 0, 10, 10).intersection(Region(5, 6, 10, 10)) == Region(5, 6, 5, 4)
     assert Region(0, 0, 10, 10).intersection(Region(10, 0, 5, 5)) is None
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
-    files.write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(ValueError, match=r"NaN|JSON|nan"):
-        files.write_json(tmp_path / "a.txt", {"x": float("nan")})
-    assert (tmp_path / "a.txt").read_text() == "old"
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "old").touch()
-
-    def fail() -> None:
-        with files.new_folder(tmp_path / "folder") as folder:
-            (folder / "new").touch()
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["old"]
-    with files.new_folder(tmp_path / "folder") as folder:
-        (folder / "new").touch()
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]

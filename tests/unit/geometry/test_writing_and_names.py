@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_attn.geometry import Frame, Mpp, Size
-from wsi_attn.outputs import files
 
 
 @given(st.integers(1, 200_000), st.integers(1, 200_000), st.floats(0.25, 300), st.floats(0.25, 300))
@@ -30,38 +25,3 @@ def test_whole_factors_of_whole_sizes_add_no_pixel(factor: int, columns: int, ro
 
 def test_pixel_size_keeps_both_axes() -> None:
     assert Mpp(0.25, 0.5).scaled(4) == (1.0, 2.0)
-
-
-def test_write_that_fails_half_way_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "deep" / "a.bin"
-    files.write_bytes(path, b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        files.write_bytes(path, b"new and longer")
-    assert path.read_bytes() == b"old"
-    assert [found.name for found in path.parent.iterdir()] == ["a.bin"]
-    monkeypatch.undo()
-    files.write_bytes(path, b"new")
-    assert path.read_bytes() == b"new"
-
-
-def test_folder_that_cannot_be_moved_into_place_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "folder"
-    target.mkdir()
-    (target / "old").touch()
-    rename = Path.rename
-
-    def stubborn(self: Path, to: Path) -> Path:
-        if to == target and not (self / "old").exists():
-            raise PermissionError(13, "Permission denied")
-        return rename(self, to)
-
-    monkeypatch.setattr(Path, "rename", stubborn)
-    with pytest.raises(PermissionError), files.new_folder(target) as folder:
-        (folder / "new").touch()
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
-    assert [path.name for path in target.iterdir()] == ["old"]
