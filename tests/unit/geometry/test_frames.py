@@ -1,4 +1,4 @@
-"""Files are replaced whole, frames cover their slide, names that are not known get near misses."""
+"""Frames cover their slide."""
 
 from __future__ import annotations
 
