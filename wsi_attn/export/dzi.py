@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import cv2
@@ -13,6 +12,7 @@ from wsi_attn.errors import ExportError
 from wsi_attn.export.exporter import Entries, Exporter
 from wsi_attn.export.job import Job
 from wsi_attn.export.pyramid import Painter, build_pyramid, level_sizes, painted
+from wsi_attn.json_types import JsonObject
 from wsi_attn.outputs import files
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 
@@ -31,7 +31,7 @@ def tile_folder(path: Path) -> Path:
 def write_dzi(
     path: Path,
     painter: Painter,
-    origin: Mapping[str, Any],
+    origin: Mapping[str, object],
     *,
     workers: int | None = None,
     progress: Progress = no_progress,
@@ -66,7 +66,7 @@ def write_dzi(
     )
 
 
-def _flat(origin: Mapping[str, Any], painter: Painter) -> dict[str, Any]:
+def _flat(origin: Mapping[str, object], painter: Painter) -> JsonObject:
     plain = {key: value for key, value in origin.items() if isinstance(value, str)}
     factors = {"downsample_x": painter.frame.downsample_x, "downsample_y": painter.frame.downsample_y}
     return {**plain, **factors}

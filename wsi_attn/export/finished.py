@@ -11,6 +11,7 @@ from typing import Any
 from wsi_attn import __version__
 from wsi_attn.export.exporter import Exporter
 from wsi_attn.export.source import ExportSource
+from wsi_attn.json_types import JsonObject
 from wsi_attn.outputs.mark import Mark, digest
 from wsi_attn.outputs.policy import Found, Output, complete, other
 from wsi_attn.store.predictions import SlidePrediction
@@ -61,7 +62,7 @@ def is_zarr(path: Path) -> bool:
     return (path / "zarr.json").exists()
 
 
-def _identity(prediction: SlidePrediction) -> dict[str, Any]:
+def _identity(prediction: SlidePrediction) -> JsonObject:
     """Values that identify a prediction, equal in memory and after reading it from its file.
 
     Numbers are rounded, since the last digits on a GPU differ between runs.

@@ -51,7 +51,7 @@ def write_picture(
     path: Path,
     painter: Painter,
     mpp: Mpp | None,
-    origin: Mapping[str, Any],
+    origin: Mapping[str, object],
     *,
     layout: Layout = "subifd",
     icc_profile: bytes | None = None,
@@ -100,7 +100,7 @@ def write_picture(
 
 
 def write_values(
-    path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, Any], layout: Layout = "subifd"
+    path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, object], layout: Layout = "subifd"
 ) -> None:
     """Write the values of a layer as one float32 channel, NaN for invalid cells, one pixel per cell,
     deflate-compressed.
@@ -159,7 +159,7 @@ class _Description:
         self,
         frame: Frame,
         mpp: Mpp | None,
-        origin: Mapping[str, Any],
+        origin: Mapping[str, object],
         kind: str,
         samples: int,
         channel: str | None = None,

@@ -21,7 +21,7 @@ CHUNK = 512
 SMALLEST = 256
 
 
-def write_ome_zarr(path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, Any]) -> None:
+def write_ome_zarr(path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, object]) -> None:
     """Write a float32 image (y, x), NaN for invalid cells, with coarser levels, atomically.
 
     Coordinates are microns, or level-0 pixels if the pixel size is unknown. OME-Zarr positions pixel centres, so the

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from wsi_attn.heatmaps.layer import ATTENTION, Layer
 from wsi_attn.heatmaps.legend import NOTICE
 from wsi_attn.heatmaps.picture import Caption, caption_of, origin_of
 from wsi_attn.heatmaps.raster import FloatArray
+from wsi_attn.json_types import JsonObject
 from wsi_attn.paths import path_to_text, printable
 from wsi_attn.provenance import software
 from wsi_attn.registry import unknown_name
@@ -134,7 +135,7 @@ class ExportSource:
         return Caption(printable(self.slide.name), ("Scores of tiles",) if self.store else (), self.mpp)
 
     @property
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> JsonObject:
         """Provenance stored in output files."""
         mark = {"made": self.mark} if self.mark else {}
         if self.prediction:
