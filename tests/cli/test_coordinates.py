@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openslide
 import pytest
+import zarr
 
 from tests.cli.runner import in_process
+from tests.cli.test_view import get, viewer
 from tests.tiff_files import write_sparse
 from wsi_attn.store.predictions import read_prediction
 from wsi_attn.store.tile_store import TileStore
@@ -148,3 +151,48 @@ def test_an_offset_that_is_none_is_refused(sparse: Path, tmp_path: Path, capsys:
     cut.write_bytes(gzip.compress(path.read_bytes())[:-20])
     result = in_process(capsys, "tile", sparse, "-o", tmp_path / "s.zarr", "--tissue", cut, code=3)
     assert str(cut) in result.error()
+
+
+TRAINING = ("--model", "joint-segmentation", "--epochs", "2", "--batch-size", "4", "--crop", "64", "--mpp", "4")
+
+
+def test_masks_regions_and_outlines_of_segmentation_agree_with_qupath(
+    sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mask counts from the corner of the bounds, the regions state that they count from that of the slide."""
+    square(tmp_path / "mask.geojson", 0, 0, SIDE)
+    square(tmp_path / "region.geojson", *CORNER, 256, wsi_attn={"offset": [0, 0]})
+    other = Path(shutil.copy(sparse, tmp_path / "other.tif"))
+    table = tmp_path / "slides.csv"
+    rows = [f"{path},mask.geojson,region.geojson,{split}" for path, split in ((sparse, "train"), (other, "val"))]
+    table.write_text("\n".join(["path,mask,regions,split", *rows]) + "\n")
+    run, pixels = tmp_path / "run", pytest.approx((256 / 8) ** 2, rel=0.05)
+    options = ("--learning-rate", "0.01", "--attention", "none", "--tissue", "none", "--json")
+    (record,) = in_process(capsys, "train", table, "-o", run, *TRAINING, *options).json()
+    assert record["per_class"]["foreground"]["support"] == pixels
+    in_process(capsys, "evaluate", run, table, "--split", "val", "--report", tmp_path / "report")
+    (line,) = csv.DictReader((tmp_path / "report" / "predictions.csv").read_text().splitlines())
+    assert int(line["tp:foreground"]) + int(line["fn:foreground"]) == pixels
+
+    in_process(capsys, "segment", sparse, "--model", run, "-o", tmp_path / "out")
+    outlines = document(tmp_path / "out" / "sparse.segmentation.geojson")
+    label = zarr.open_array(tmp_path / "out" / "sparse.segmentation.zarr" / "0", mode="r")[...]
+    assert outlines["wsi_attn"]["offset"] == list(CORNER)
+    assert outlines["features"]
+    found = np.concatenate([ring for each in outlines["features"] for ring in each["geometry"]["coordinates"]])
+    ys, xs = np.nonzero(label)
+    scale = 2048 / label.shape[1], 1536 / label.shape[0]
+    lowest, highest = (xs.min() * scale[0], ys.min() * scale[1]), ((xs.max() + 1) * scale[0], (ys.max() + 1) * scale[1])
+    np.testing.assert_allclose(found.min(axis=0) + CORNER, lowest, atol=2)
+    np.testing.assert_allclose(found.max(axis=0) + CORNER, highest, atol=2)
+
+
+def test_the_viewer_draws_outlines_where_qupath_does(sparse: Path, tmp_path: Path) -> None:
+    drawn = square(tmp_path / "drawn.geojson", 64, 128, 256)
+    said = square(tmp_path / "said.geojson", 64, 128, 256, wsi_attn={"offset": [0, 0]})
+    for file, corner in ((drawn, (CORNER[0] + 64, CORNER[1] + 128)), (said, (64, 128))):
+        with viewer(sparse, file) as (_, address):
+            (slide,) = json.loads(get(f"{address}slides.json"))["slides"]
+            answer = json.loads(get(f"{address}slides/{slide['id']}/polygons.json"))
+        (polygon,) = answer["polygons"]
+        np.testing.assert_array_equal(np.min(polygon["rings"][0], axis=0), corner)

@@ -142,6 +142,38 @@ def test_transparency_is_composited_in_bands_and_bounded(
     assert "transparency" in in_process(capsys, "info", tmp_path / "a.png", code=3).error()
 
 
+@pytest.mark.parametrize(
+    ("mode", "name", "limit"), [("RGB", "a.png", 174_000), ("L", "a.bmp", 301_000), ("RGB", "a.jpg", 399_000)]
+)
+def test_images_are_limited_by_the_memory_of_their_decoder(
+    mode: str,
+    name: str,
+    limit: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image_reader, "MAX_PIXELS", 400_000)
+    for pixels, code in ((limit * 0.98, 0), (limit * 1.02, 3)):
+        side = int(pixels**0.5)
+        Image.new(mode, (side, side), 90 if mode == "L" else (90, 60, 90)).save(tmp_path / name)
+        assert ("megapixels" in in_process(capsys, "info", tmp_path / name, code=code).stderr) == bool(code)
+
+
+@pytest.mark.parametrize("size", [400, 12_000])
+def test_a_damaged_jpeg_2000_image_is_refused(
+    size: int, pixels: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """400 bytes zeroed in the middle, or the end cut off."""
+    path = tmp_path / "a.jp2"
+    Image.fromarray(pixels).save(path)
+    in_process(capsys, "info", path)
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes(size) + data[middle + size :] if size < 10_000 else data[:-size])
+    in_process(capsys, "info", path, code=3).error()
+
+
 def test_sound_files_are_not_refused(pixels: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = write_generic(tmp_path / "odd.tif", [pixels[:500, :300], pixels[:500:2, :300:2].copy()], (128, 64))
     planar, one = tmp_path / "planar.tif", tmp_path / "one.tif"

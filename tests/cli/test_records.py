@@ -14,6 +14,10 @@ import zarr
 
 from tests.cli.runner import in_process
 from wsi_attn.store.predictions import read_prediction
+from wsi_attn.viewer.cache import ByteCache
+from wsi_attn.viewer.collection import collect
+from wsi_attn.viewer.records import with_pixels
+from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 ROOT = Path(__file__).parents[2]
 SLIDE = ROOT / "tests" / "data" / "cmu1_small_region.svs"
@@ -92,12 +96,34 @@ def test_a_size_that_is_not_the_slides_is_refused(old: Path, capsys: pytest.Capt
     in_process(capsys, "heatmap", old, code=3).error()
 
 
+def test_a_region_outside_the_slide_is_refused(old: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    record = json.loads(old.read_text())
+    away = [{**record["attention"][0], "x": record["size"][0] * 10}]
+    old.write_text(json.dumps({**record, "attention": away}))
+    assert "damaged" in in_process(capsys, "export", old, "--to", "csv", "-o", tmp_path / "out", code=3).error()
+
+
+def test_a_record_that_is_not_that_of_its_maps_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    in_process(capsys, "predict", SLIDE, "-o", tmp_path)
+    file = tmp_path / f"{SLIDE.stem}.prediction.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "size": [record["size"][0] + 1, record["size"][1]]}))
+    in_process(capsys, "export", file, "--to", "csv", "-o", tmp_path / "out", code=3).error()
+    entry = next(iter(collect([SLIDE, file]).entries.values()))
+    slide = ViewerSlide(SLIDE, ByteCache(1 << 20))
+    try:
+        page = with_pixels(entry, slide)
+    finally:
+        slide.close()
+    assert page["layers"] == page["regions"] == []
+    assert "another size" in page["warnings"][0]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
 def test_a_name_that_is_not_utf8_goes_through_all_commands(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     from wsi_attn.cli.app import run
-    from wsi_attn.viewer.collection import collect
 
     slide = tmp_path / f"{CAFE}.svs"
     shutil.copy(SLIDE, slide)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 
 from wsi_attn.errors import TileDecodeError
 
-SOC, SIZ, COD, QCD, SOT, SOD, EOC = 0xFF4F, 0xFF51, 0xFF52, 0xFF5C, 0xFF90, 0xFF93, 0xFFD9
+SOC, SIZ, COD, COC, QCD, SOT, SOD, EOC = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF5C, 0xFF90, 0xFF93, 0xFFD9
 HEADER_MARKERS = range(0xFF50, 0xFF70)
 """Markers with a length that may occur in the headers of a codestream and its tile-parts."""
 
@@ -22,6 +23,13 @@ SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 CODESTREAM_BOX = b"jp2c"
 PADDING_BYTES = 16
 """Maximum padding after the end of a stream, which some writers add to align the next tile."""
+
+ZERO_BYTES = 16
+"""Zeros that the data of a sound packet never contain in a row; an empty packet is a single zero."""
+
+MAX_LEVELS = 32
+BYPASS = 1
+"""Style of code blocks with uncoded bits, which may all be zero."""
 
 _ILLEGAL = re.compile(rb"\xff[\x90-\xff]")
 """Byte sequences that packets never contain: bit stuffing keeps the byte after 0xFF below 0x90."""
@@ -69,7 +77,35 @@ class _Codestream:
         if COD not in found or QCD not in found:
             raise _damage(data, "its main header lacks coding or quantisation parameters")
         packet_markers = data[found[COD] + 4] & 0b110
-        self._check_tile_parts(place, tiles, _ILLEGAL_BESIDE_PACKET_MARKERS if packet_markers else _ILLEGAL)
+        zeros = None if COC in found else self._most_zeros(found[COD], self.start + 4, int(tiles > 1))
+        self._check_tile_parts(place, tiles, _ILLEGAL_BESIDE_PACKET_MARKERS if packet_markers else _ILLEGAL, zeros)
+
+    def _most_zeros(self, place: int, size_place: int, edges: int) -> int | None:
+        """Return how many zeros in a row a sound tile-part may contain: that of its packets, if all are empty.
+
+        Parameters
+        ----------
+        place, size_place
+            Places of the segments COD and SIZ.
+        edges
+            1 if precincts may be cut by the edges of tiles.
+
+        Returns
+        -------
+        None if there is no limit.
+        """
+        data = self.data
+        own_precincts, layers, levels = data[place + 4] & 1, self._number(place + 6), data[place + 9]
+        if data[place + 12] & BYPASS or levels > MAX_LEVELS:
+            return None
+        _, _, right, bottom, _, _, across, down, _, _, count = struct.unpack_from(">HHIIIIIIIIH", data, size_place)
+        across, down = min(across, right), min(down, bottom)
+        packets = 0
+        for level in range(levels + 1):
+            sides = data[place + 14 + level] if own_precincts else 0xFF
+            width, height = (-(-side >> levels - level) for side in (across, down))
+            packets += (-(-width >> (sides & 15)) + edges) * (-(-height >> (sides >> 4)) + edges)
+        return int(packets * layers * count) + ZERO_BYTES
 
     def _check_size(self, place: int, size: tuple[int, int] | None, components: int) -> int:
         """Check the segment SIZ; returns the number of tiles of the codestream."""
@@ -87,7 +123,7 @@ class _Codestream:
             raise _damage(self.data, "its size is damaged")
         return int(-(-(right - x) // across) * -(-(bottom - y) // down))
 
-    def _check_tile_parts(self, place: int, tiles: int, illegal: re.Pattern[bytes]) -> None:
+    def _check_tile_parts(self, place: int, tiles: int, illegal: re.Pattern[bytes], zeros: int | None) -> None:
         data = self.data
         parts, announced = dict[int, int](), dict[int, int]()
         while self._number(place) == SOT:
@@ -107,6 +143,8 @@ class _Codestream:
                 raise _damage(data, f"the header of its tile-part at byte {place} is longer than the part")
             if found := illegal.search(data, inside + 2, end):
                 raise _damage(data, f"its packets hold an illegal code at byte {found.start()}")
+            if inside == place + 12 and zeros is not None and (found := _zeroed(zeros).search(data, inside + 2, end)):
+                raise _damage(data, f"its packets are zeroed at byte {found.start()}")
             place = end
         if self._number(place) != EOC:
             raise _damage(data, f"there is neither a tile-part nor the end of the codestream at byte {place}")
@@ -133,6 +171,11 @@ class _Codestream:
 
     def _number(self, place: int) -> int:
         return int(struct.unpack_from(">H", self.data, place)[0])
+
+
+@lru_cache
+def _zeroed(most: int) -> re.Pattern[bytes]:
+    return re.compile(rb"\x00{%d}" % (most + 1))
 
 
 def _codestream_start(data: bytes | memoryview) -> int:

@@ -7,6 +7,7 @@ although bits of it have changed: Huffman codes resynchronise, and JPEG has no c
 
 from __future__ import annotations
 
+import re
 import struct
 
 import numpy as np
@@ -18,7 +19,16 @@ SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 TRANSFORMS = {"RGB": 0, "YCBCR": 1}
 """Adobe's codes of the colour transform of three components; a grey stream needs none."""
 
-SOS, APP0, APP14 = 0xDA, 0xE0, 0xEE
+SOS, APP0, APP14, DHT = 0xDA, 0xE0, 0xEE, 0xC4
+BASELINE = (0xC0, 0xC1)
+FRAMES = (*BASELINE, 0xC2, 0xC3, 0xC9, 0xCA)
+
+ZEROS = bytes(12)
+"""Zeros that no sound scan contains if the code of zeros is a coefficient: about thirty of them, all equal to -1."""
+
+
+_AFTER_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+"""A marker that is not one of the restart markers within entropy-coded data."""
 
 PROOF_FACTOR = 8
 """The smallest output scale of libjpeg-turbo."""
@@ -46,6 +56,7 @@ def decode_jpeg(stream: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[
     """
     import simplejpeg
 
+    refuse_zeroed(stream)
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(stream, "RGB", buffer=out, strict=True)
     except (ValueError, MemoryError) as error:
@@ -68,10 +79,51 @@ def prove_jpeg(stream: bytes) -> None:
     """
     import simplejpeg
 
+    refuse_zeroed(stream)
     try:
         simplejpeg.decode_jpeg(stream, "GRAY", min_height=1, min_width=1, min_factor=PROOF_FACTOR, strict=True)
     except (ValueError, MemoryError) as error:
         raise damage(stream, error) from error
+
+
+def refuse_zeroed(stream: bytes) -> None:
+    """Check that no part of the entropy-coded data was zeroed, as after an incomplete download or a defective sector.
+
+    Zeros may decode to blocks without a warning. A run of them is sound only if, in all Huffman tables of a scan, the
+    code of zeros ends a block: blank areas in streams with optimised tables. Others are progressive or arithmetic.
+
+    Raises
+    ------
+    TileDecodeError : it was.
+    """
+    if ZEROS not in stream:
+        return
+    ends_block: dict[int, bool] = {}
+    place = len(SOI)
+    while True:
+        marker, begin, place = read_segment(stream, place)
+        body = stream[begin:place]
+        if marker in FRAMES and marker not in BASELINE:
+            return
+        if marker == DHT:
+            ends_block |= _codes_of_zeros(body)
+        if marker == SOS:
+            used = {table & 15 for table in body[2 : 1 + 2 * (body or b"\0")[0] : 2]}
+            end = _AFTER_SCAN.search(stream, place)
+            zeros = stream.find(ZEROS, place, end.start() if end else len(stream))
+            if zeros >= 0 and not all(ends_block.get(name, True) for name in used):
+                raise damage(stream, f"its data are zeroed at byte {zeros}")
+            return
+
+
+def _codes_of_zeros(body: bytes) -> dict[int, bool]:
+    """Return, for each AC table of a segment, whether its code of zeros is that of 16 zeros or the end of the block."""
+    found = {}
+    while len(body) > 17:
+        if body[0] >> 4:
+            found[body[0] & 15] = body[17] in (0x00, 0xF0)
+        body = body[17 + sum(body[1:17]) :]
+    return found
 
 
 class JpegCompletion:

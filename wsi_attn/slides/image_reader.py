@@ -6,17 +6,26 @@ the user, OME-XML or ImageJ states it, because resolution tags of plain images s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideUnsupportedError, TileDecodeError, UnknownFormatError
+from wsi_attn.errors import (
+    NotEncodedError,
+    RegionError,
+    SlideTruncatedError,
+    SlideUnsupportedError,
+    TileDecodeError,
+    UnknownFormatError,
+)
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.slide.jpeg2000 import check_jpeg2000
 from wsi_attn.slide.jpeg_decoding import decode_jpeg, prove_jpeg
 from wsi_attn.slides.orientation import ORIENTATION_PROPERTY, upright
 from wsi_attn.slides.properties import PixelSize
@@ -24,18 +33,16 @@ from wsi_attn.slides.reader import Reader
 from wsi_attn.slides.tiff_images import ImageFacts, choose_image, images_of, stated_pixel_size
 from wsi_attn.slides.tiff_samples import (
     OLD_JPEG,
-    Photometry,
     is_transparent_grey,
-    needs_own_conversion,
     orientation_of,
     page_pixels,
-    prove_segments,
     refuse_colours,
+    segment_size,
     tag_name,
 )
 
 MAX_PIXELS = 400_000_000
-"""Maximum pixels of a plain image; 1.2 GB of RGB in memory. Larger images should be tiled pyramids."""
+"""Maximum pixels of a plain image: 1.2 GB of RGB, less what its decoder holds besides."""
 
 COMPOSITE_ROWS = 512
 """Rows composited over the background at once."""
@@ -43,6 +50,7 @@ COMPOSITE_ROWS = 512
 PILLOW_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 AXES = {"C": "channels", "Z": "focal planes", "T": "time points", "S": "samples a pixel"}
 JPEG_FORMATS = ("JPEG", "MPO")
+CHECKED_FORMATS = (*JPEG_FORMATS, "JPEG2000")
 EXIF_ORIENTATION = 274
 
 
@@ -150,8 +158,10 @@ def _read_pillow(path: Path) -> _Picture:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # The limit below has a clearer message.
     try:
         with Image.open(path) as image:
-            _refuse_large(image.width, image.height)
-            _refuse_large_transparency(image)
+            jpeg = image.format in JPEG_FORMATS and image.mode in ("RGB", "L")
+            stored = 0 if jpeg else 1 if image.mode in ("1", "L", "P") else 4  # bytes per pixel in Pillow
+            kind = "with transparency" if _is_transparent(image) else f"of mode {image.mode} without tiles"
+            _refuse_large(image.width, image.height, stored, kind)
             if image.mode not in PILLOW_MODES:
                 raise SlideUnsupportedError(
                     f"pixels of mode {image.mode}: only 8-bit grey or RGB is supported, convert it"
@@ -161,12 +171,15 @@ def _read_pillow(path: Path) -> _Picture:
                     "16 bits per channel: only 8-bit images are supported, rescale it to 8 bits"
                 )
             properties = {}
-            if (orientation := image.getexif().get(EXIF_ORIENTATION, 1)) != 1:
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+            if orientation not in range(2, 9):
+                orientation = 1
+            else:
                 properties["exif.orientation"] = f"{orientation} (applied)"
-            pixels = _jpeg_pixels(path, image, orientation) if image.format in JPEG_FORMATS else None
-            if pixels is None:
-                pixels = _over_background(ImageOps.exif_transpose(image))
-            return _Picture(pixels, str(image.format).lower(), str(image.format), properties)
+            if image.format in CHECKED_FORMATS:
+                _check_stream(path, image)
+            pixels = decode_jpeg(path.read_bytes()) if jpeg else _over_background(image)
+            return _Picture(upright(pixels, orientation), str(image.format).lower(), str(image.format), properties)
     except TileDecodeError as error:
         raise SlideUnsupportedError(f"the image is damaged: {error}; copy it again") from error
     except UnidentifiedImageError as error:
@@ -179,28 +192,35 @@ def _read_pillow(path: Path) -> _Picture:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _jpeg_pixels(path: Path, image: Image.Image, orientation: int) -> UInt8Array | None:
-    """Decode a JPEG file strictly; None if Pillow has to convert its colours.
+def _check_stream(path: Path, image: Image.Image) -> None:
+    """Check the stream of a format whose damage Pillow does not report.
 
     Raises
     ------
-    TileDecodeError : the file is damaged, which Pillow would not report.
+    TileDecodeError : the file is damaged.
     """
     data = path.read_bytes()
-    if image.mode in ("RGB", "L"):
-        return upright(decode_jpeg(data), orientation)
-    prove_jpeg(data)
-    return None
+    if image.format in JPEG_FORMATS:
+        prove_jpeg(data)
+    else:
+        check_jpeg2000(data, components=len(image.getbands()))
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return "A" in image.getbands() or "transparency" in image.info
 
 
 def _over_background(image: Image.Image) -> UInt8Array:
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return np.array(image.convert("RGB"))
+    """Return RGB over the background; in bands, because whole copies would take gigabytes."""
+    transparent = _is_transparent(image)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, COMPOSITE_ROWS):  # In bands, because a full RGBA copy would take gigabytes.
-        band = image.crop((0, top, image.width, min(top + COMPOSITE_ROWS, image.height))).convert("RGBA")
-        background = Image.new("RGBA", band.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
-        pixels[top : top + band.height] = np.asarray(Image.alpha_composite(background, band))[..., :3]
+    for top in range(0, image.height, COMPOSITE_ROWS):
+        band = image.crop((0, top, image.width, min(top + COMPOSITE_ROWS, image.height)))
+        if transparent:
+            band = band.convert("RGBA")
+            background = Image.new("RGBA", band.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+            band = Image.alpha_composite(background, band)
+        pixels[top : top + band.height] = np.asarray(band.convert("RGB"))
     return pixels
 
 
@@ -212,24 +232,20 @@ def _read_tiff(path: Path, selector: str) -> _Picture:
             refuse_channels(image.series)
             series = image.series
             axes, shape = series.axes, series.shape
-            _refuse_large(shape[axes.index("X")], shape[axes.index("Y")])
             page = series.keyframe
-            if len(series.pages) == 1 and needs_own_conversion(page):
-                pixels = page_pixels(page)
-            else:
-                for part in series.pages:
-                    if part is None:
-                        raise SlideUnsupportedError("tifffile: a page of the image is missing")
-                    prove_segments(part)
-                array = series.asarray()
-                pixels = Photometry.of(page).rgb(np.moveaxis(array, 0, -1) if axes == "SYX" else array)
+            strip = math.prod(segment_size(page)) * page.samplesperpixel
+            width, height = shape[axes.index("X")], shape[axes.index("Y")]
+            _refuse_large(width, height, strip / max(1, width * height))
+            if len(series.pages) != 1:
+                raise SlideUnsupportedError(f"its samples are spread over {len(series.pages)} pages: export it as RGB")
+            pixels = page_pixels(page)
             properties = {}
             if (orientation := orientation_of(page)) != 1:
                 properties[ORIENTATION_PROPERTY] = f"{orientation} (applied)"
             size = stated_pixel_size(tiff, image) or NO_PIXEL_SIZE
             more = ImageFacts.of(images, image)
             return _Picture(upright(pixels, orientation), "tiff", tag_name(page.compression), properties, size, more)
-    except SlideUnsupportedError:
+    except (SlideUnsupportedError, SlideTruncatedError):
         raise
     except Exception as error:  # tifffile and its decoders raise many exception types on damaged files.
         raise SlideUnsupportedError(f"tifffile: {error}") from error
@@ -267,31 +283,27 @@ def refuse_stack(series: tifffile.TiffPageSeries) -> None:
 
 def refuse_depth(page: tifffile.TiffPage) -> None:
     """Refuse samples other than 1 or 8 bits; raises like `refuse_channels`."""
-    if page.bitspersample not in (1, 8) or page.dtype is None or page.dtype.kind not in "ub":
+    packed = page.bitspersample == 1 and page.samplesperpixel > 1
+    if page.bitspersample not in (1, 8) or packed or page.dtype is None or page.dtype.kind not in "ub":
         raise SlideUnsupportedError(
             f"{page.bitspersample} bits per sample ({page.dtype}): only 8-bit images are supported, "
             "rescale it to 8 bits"
         )
 
 
-def _refuse_large_transparency(image: Image.Image) -> None:
-    """Refuse an image with transparency that takes more memory than the largest opaque image."""
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return
-    stored = 1 if image.mode in ("1", "L", "P") else 4  # Bytes per pixel in Pillow.
-    if image.width * image.height * (stored + 3) > MAX_PIXELS * 3:
-        most = MAX_PIXELS * 3 // (stored + 3)
-        raise SlideUnsupportedError(
-            f"{image.width} x {image.height} px with transparency: the limit is {most / 1e6:.0f} "
-            "megapixels, remove the transparency or convert it to a tiled pyramidal TIFF"
-        )
+def _refuse_large(width: int, height: int, stored: float, kind: str = "without tiles") -> None:
+    """Refuse an image whose decoding takes more memory than `MAX_PIXELS` of RGB.
 
-
-def _refuse_large(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+    Parameters
+    ----------
+    stored
+        Bytes per pixel that the decoder holds besides the RGB pixels.
+    """
+    if width * height * (stored + 3) > MAX_PIXELS * 3:
+        most = MAX_PIXELS * 3 / (stored + 3)
         raise SlideUnsupportedError(
-            f"{width} x {height} px without tiles: the limit for plain images is {MAX_PIXELS / 1e6:.0f} megapixels, "
-            "convert it to a tiled pyramidal TIFF"
+            f"{width} x {height} px {kind}: the limit for such images is {most / 1e6:.0f} megapixels, convert it to a "
+            "tiled pyramidal TIFF"
         )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tifffile
 
-from wsi_attn.errors import SlideUnsupportedError
+from wsi_attn.errors import SlideTruncatedError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
 from wsi_attn.slide import name_of
@@ -24,6 +25,12 @@ from wsi_attn.slides.tiff_samples import Page, key_of
 
 MARK = "#"
 """Separates the path of a file from the number or name of an image in it."""
+
+APERIO_REGION = re.compile(r"\[-?\d+,-?\d+ (\d+)x(\d+)\]")
+"""Corner, width and height of the scanned region in the description of an Aperio slide; it is the whole first page."""
+
+PHILIPS_ROOT = "DPUfsImport"
+"""Root element of the XML of Philips slides."""
 
 MASK = 4
 """Bit of the tag NewSubfileType of transparency masks, which are neither images nor levels."""
@@ -136,6 +143,45 @@ def stated_pixel_size(tiff: tifffile.TiffFile, image: TiffImage) -> PixelSize | 
         mpp = aperio_facts(tiff).get("MPP")
         return pixel_size_or_note(Mpp(mpp, mpp)) if mpp is not None else None
     return None
+
+
+def refuse_unrecognised(path: Path, tiff: tifffile.TiffFile, vendor: str) -> None:
+    """Refuse a slide of several areas that OpenSlide does not recognise: only its own metadata place them.
+
+    Parameters
+    ----------
+    vendor
+        Vendor according to OpenSlide; empty if it does not open the file.
+
+    Raises
+    ------
+    SlideTruncatedError : the description or suffix is that of a Leica SCN or Ventana BIF slide, and OpenSlide reads
+        none.
+    """
+    suffix = path.suffix.lower()
+    for states, expected in ((tiff.is_scn or suffix == ".scn", "leica"), (tiff.is_bif or suffix == ".bif", "ventana")):
+        if states and vendor != expected:
+            raise SlideTruncatedError(
+                f"{path} is damaged or of an unknown variant: OpenSlide does not read it as a slide of {expected}; "
+                "copy it again, or export it as a tiled TIFF"
+            )
+
+
+def contradictions(tiff: tifffile.TiffFile, vendor: str) -> list[str]:
+    """Return notes on metadata that contradict the pages, as single flipped bits cause."""
+    found = []
+    if PHILIPS_ROOT in str(tiff.pages.first.description) and vendor != "philips":
+        found.append(
+            "its description is that of a Philips slide but cannot be read: pixel size and levels may be missing"
+        )
+    page = tiff.pages.first
+    stated = APERIO_REGION.search(str(page.description)) if tiff.is_svs else None
+    if stated and (page.imagewidth, page.imagelength) != tuple(map(int, stated.groups())):
+        found.append(
+            f"its description states {stated[1]} x {stated[2]} px, but its first image has {page.imagewidth} x "
+            f"{page.imagelength} px: one of them is damaged, compare it with the original"
+        )
+    return found
 
 
 def aperio_facts(tiff: tifffile.TiffFile) -> dict[str, float]:

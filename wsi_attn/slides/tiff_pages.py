@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from wsi_attn.errors import SlideTruncatedError
 from wsi_attn.geometry import Size
 from wsi_attn.slide.jpeg_stream import colorspace_of, has_frame
+from wsi_attn.slides.tiff_places import proven_lengths
 from wsi_attn.slides.tiff_samples import (
     JPEG_COMPRESSION,
+    ORIENTATION,
+    UNCOMPRESSED,
     Decode,
     DecodePlanes,
     Page,
@@ -60,6 +63,9 @@ SAMPLED_STREAMS, STREAM_HEADER_BYTES = 8, 4096
 """Number of JPEG tiles per page whose headers are read to determine their format, and the bytes read of each."""
 
 OFFSET_FORMATS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+
+STRUCTURE_TAGS = {256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339}
+"""Tags that decide how samples become pixels; readers replace one of an unknown type by its default."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def tiled_page(page: Page) -> TiledPage | None:
     size, tile = Size(key.imagewidth, key.imagelength), Size(key.tilewidth, key.tilelength)
     grid = -(-size.height // tile.height), -(-size.width // tile.width)
     offsets, lengths = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
-    lengths = _with_lost_lengths(offsets, lengths)
+    lengths = proven_lengths(offsets, lengths, packed=int(key.compression) != UNCOMPRESSED)
     if len(offsets) != grid[0] * grid[1] * planes or len(lengths) != len(offsets):
         return None
     apart = offsets.reshape(planes, *grid), lengths.reshape(planes, *grid)
@@ -148,17 +154,6 @@ def tiled_page(page: Page) -> TiledPage | None:
         planes=() if interleaved else tuple(zip(apart[0], apart[1], strict=True)),
         decode_planes=None if interleaved else planes_decoder(key),
     )
-
-
-def _with_lost_lengths(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Lengths, with 1 for tiles of length 0 that have data: no decoder accepts a single byte, so they are unreadable.
-
-    Missing tiles have offset 0 or, if the writer stored an empty tile, the offset of the next one.
-    """
-    if not (suspects := (lengths == 0) & (offsets > 0)).any():
-        return lengths
-    _, places, counts = np.unique(offsets, return_inverse=True, return_counts=True)
-    return np.where(suspects & (counts[places] == 1), 1, lengths)
 
 
 def stated_colours(
@@ -228,11 +223,23 @@ def refuse_contradiction(path: Path, page: Page, *, strips: bool) -> None:
         count, what = -(-height // rows) * int(key.imagedepth) * planes, "strips"
     if key.jpegtables is not None and not isinstance(key.jpegtables, bytes):
         raise SlideTruncatedError(f"{path} is damaged: its JPEG tables are not bytes; copy it again")
-    if len(page.dataoffsets) != count:
-        raise SlideTruncatedError(
-            f"{path} is damaged: an image of {width} x {height} px has {count} {what}, but the file lists "
-            f"{len(page.dataoffsets)}; copy it again"
-        )
+    turned = key.tags.valueof(ORIENTATION, 1)
+    if not isinstance(turned, int) or not 0 <= turned <= 8:  # some writers state 0
+        raise SlideTruncatedError(f"{path} is damaged: its orientation tag is {turned}; copy it again")
+    for listed in _listed(page, count):
+        if listed != count:
+            raise SlideTruncatedError(
+                f"{path} is damaged: an image of {width} x {height} px has {count} {what}, but the file lists "
+                f"{listed}; copy it again"
+            )
+
+
+def _listed(page: Page, count: int) -> Iterator[int]:
+    """Yield the numbers of offsets and lengths in the file; tifffile cuts lists of more than `count` strips."""
+    for found, tags in ((page.dataoffsets, (324, 273)), (page.databytecounts, (325, 279))):
+        tag = next(filter(None, map(page.tags.get, tags)), None) if isinstance(page, tifffile.TiffPage) else None
+        surplus = tag is not None and tag.count > count and any(tag.value[count:])  # some writers append zeros
+        yield tag.count if tag is not None and surplus else len(found)
 
 
 def refuse_tiles_beyond(path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
@@ -283,7 +290,7 @@ def _ends_of_directories(file: BinaryIO, path: Path) -> Iterator[int]:
 
     Raises
     ------
-    SlideTruncatedError : the directory chain is a loop.
+    SlideTruncatedError : the directory chain is a loop, or a tag has an unknown type.
     """
     head = file.read(16)
     layout = _Layout.of(head)
@@ -310,6 +317,8 @@ def _ends_of_directories(file: BinaryIO, path: Path) -> Iterator[int]:
             tag, field = layout.number("H", entries, at), layout.number("H", entries, at + 2)
             if tag == NDPI_FORMAT_FLAG:
                 return
+            if tag in STRUCTURE_TAGS and field not in FIELD_BYTES:
+                raise SlideTruncatedError(f"{path} is damaged: tag {tag} has an unknown type {field}; copy it again")
             values = layout.number(layout.offset, entries, at + 4)
             value_at = at + layout.entry_bytes - layout.offset_bytes
             value_bytes = FIELD_BYTES.get(field, 0) * values

@@ -31,8 +31,10 @@ from wsi_attn.slides.tiff_images import (
     TiffImage,
     aperio_facts,
     choose_image,
+    contradictions,
     images_of,
     is_mask,
+    refuse_unrecognised,
     stated_pixel_size,
 )
 from wsi_attn.slides.tiff_levels import (
@@ -51,9 +53,11 @@ from wsi_attn.slides.tiff_pages import (
     refuse_tiles_beyond,
     tiled_page,
 )
+from wsi_attn.slides.tiff_places import refuse_all_missing
 from wsi_attn.slides.tiff_samples import key_of, tag_name
 from wsi_attn.slides.tiled_reader import TiledReader
 
+GENERIC = "generic-tiff"
 ICC_PROFILE_TAG = 34675
 
 
@@ -116,6 +120,7 @@ class TiffReader(TiledReader):
             pass
         except SlideUnsupportedError as error:
             refusal = error.reasons
+        refuse_unrecognised(path, tiff, self._openslide.info.vendor if self._openslide else "")
         bounds = None
         if self._openslide is not None and (selector or _levels_are_mixed(tiff, images, image, self._openslide.info)):
             bounds = None if selector or tiff.is_ome else self._openslide.info.bounds
@@ -131,20 +136,27 @@ class TiffReader(TiledReader):
                 for source in sources:
                     if source.page is not None:
                         refuse_tiles_beyond(path, source.page.offsets, source.page.lengths)
+                        refuse_all_missing(path, source.page.lengths)
                 # OpenSlide finds more levels if a pyramid lies in separate pages that the OME-XML does not mention.
                 if self._openslide is None or len(levels) >= len(self._openslide.info.levels):
                     self.orientation = orientation_of_levels(sources, [])
                     info = replace(_info_of_tags(path, tiff, image, slide_mpp, levels, sources), bounds=bounds)
+                    info = replace(info, notes=(*info.notes, *contradictions(tiff, info.vendor)))
                     return _with_facts(info, path, ImageFacts.of(images, image)), sources
         info = self._openslide.info
         if info.mpp_source != "user" and (stated := stated_pixel_size(tiff, image)) and stated.mpp:
             info = replace(info, mpp=stated.mpp, mpp_source=stated.source, mpp_note=stated.note)
         sources = sources_beside_openslide(tiff, info.vendor, info.levels)
+        for source in sources:
+            if source.page is not None:
+                refuse_all_missing(path, source.page.lengths)
         if info.vendor in PLAIN_GRID_VENDORS:
             pages = [page for page in map(tiled_page, main_pages(tiff)) if page is not None]
             self.orientation = orientation_of_levels(sources, pages)
         reader = "tifffile" if any(source.page is not None for source in sources) else info.reader
-        return replace(info, reader=reader, properties={**info.properties, **_compressions(sources)}), sources
+        notes = *info.notes, *contradictions(tiff, info.vendor)
+        properties = {**info.properties, **_compressions(sources)}
+        return replace(info, reader=reader, properties=properties, notes=notes), sources
 
 
 def _compressions(sources: list[LevelSource]) -> dict[str, str]:
@@ -157,7 +169,7 @@ def _compressions(sources: list[LevelSource]) -> dict[str, str]:
 
 def _levels_are_mixed(tiff: tifffile.TiffFile, images: Sequence[TiffImage], image: TiffImage, info: SlideInfo) -> bool:
     """Return whether OpenSlide treats masks or other images of a generic TIFF as levels."""
-    if info.vendor != "generic-tiff":
+    if info.vendor != GENERIC:
         return False
     several = tiff.is_ome and len(images) > 1
     return several or info.size0 != image.size or any(map(is_mask, main_pages(tiff)))
@@ -212,18 +224,22 @@ def _info_of_tags(
 
 
 def _open(path: Path, slide_mpp: Mpp | None, image: str) -> Slide:
-    """Open a TIFF; through OpenSlide alone if tifffile cannot read its directories."""
+    """Open a TIFF; slides of a vendor through OpenSlide alone if tifffile cannot read their directories."""
     try:
         return open_tiff(path, slide_mpp, image)
     except TiffStructureError as error:
         if image:
             raise
         try:
-            return OpenSlideReader(path, slide_mpp)
+            slide = OpenSlideReader(path, slide_mpp)
         except UnknownFormatError:
             raise error from None
         except SlideUnsupportedError as other:
             raise SlideUnsupportedError(*error.reasons, *other.reasons) from error
+        if slide.info.vendor == GENERIC:  # it would show masks or a macro image as levels
+            slide.close()
+            raise
+        return slide
 
 
 TIFF = Reader((".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"), is_tiff, _open, images=True)

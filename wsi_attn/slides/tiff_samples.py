@@ -6,8 +6,11 @@ by their decoder (`wsi_attn.slide.encoding`); this module only removes their tra
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +21,8 @@ from wsi_attn.errors import SlideUnsupportedError
 from wsi_attn.slide import BACKGROUND, UInt8Array
 from wsi_attn.slide.encoding import JPEG, TileEncoding
 from wsi_attn.slide.jpeg_decoding import JpegCompletion, prove_jpeg
+from wsi_attn.slides.tiff_places import proven_lengths, refuse_all_missing
+from wsi_attn.threads import thread_limit
 
 Decode = Callable[[bytes, int], UInt8Array]
 """Decodes the bytes and index of a strip or tile to pixels, uint8 (height, width, 3)."""
@@ -36,6 +41,12 @@ JPEG_COMPRESSION, OLD_JPEG = 7, 6
 """Decoders disagree about the colours of JPEG as it was before TIFF Technical Note 2."""
 
 UNCOMPRESSED = 1
+LOSSLESS = frozenset({UNCOMPRESSED, 5, 8, 32946, 32773, 34925, 50000})
+"""Compressions whose data have the length of the samples: LZW, deflate, PackBits, LZMA and Zstandard."""
+
+MAX_PADDING = 4
+"""Some writers align the data of strips and tiles to fewer bytes than this."""
+
 ASSOCIATED, UNASSOCIATED = 1, 2
 """Values of ExtraSamples that mean transparency; 0 is unspecified and ignored."""
 
@@ -78,7 +89,13 @@ def refuse_colours(page: tifffile.TiffPage) -> None:
     ------
     SlideUnsupportedError : unsupported colours; the message states how to convert them.
     """
-    if (colours := tag_name(page.photometric)) not in COLOURS:
+    colours = tag_name(page.photometric)
+    if colours == "MINISWHITE" and page.samplesperpixel - len(page.extrasamples) > 1:
+        raise SlideUnsupportedError(
+            f"its tag states inverted grey ({colours}), but pixels have {page.samplesperpixel} samples: the tag is "
+            "damaged, copy or convert it again"
+        )
+    if colours not in COLOURS:
         raise SlideUnsupportedError(
             f"{colours} colours: only RGB, YCbCr, grey and palette are supported, convert it to RGB"
         )
@@ -203,6 +220,13 @@ class Photometry:
         return np.ascontiguousarray(pixels)
 
 
+def segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    """Return the width and height of the strips or tiles of a page (tifffile keyframe)."""
+    if page.is_tiled:
+        return int(page.tilewidth), int(page.tilelength)
+    return int(page.imagewidth), min(int(page.rowsperstrip), int(page.imagelength))
+
+
 def segment_decoder(page: tifffile.TiffPage) -> Decode | None:
     """Return the decoder of strips or tiles of a page (tifffile keyframe) to RGB; None if unsupported.
 
@@ -223,6 +247,8 @@ def segment_decoder(page: tifffile.TiffPage) -> Decode | None:
         return None
     if photometry.ycbcr is not None and _subsampling(page) != (1, 1):
         return _subsampled_decoder(page, photometry)
+    if (exact := _exact_decoder(page, page.samplesperpixel)) is not None:
+        return lambda data, index: photometry.rgb(exact(data, index))
     decode = page.decode  # Reads the file on first access, so fetch it now.
     options = {"jpegtables": tables} if tables else {}
     completion = JpegCompletion(None, tables) if int(page.compression) == JPEG_COMPRESSION else None
@@ -248,7 +274,11 @@ def planes_decoder(page: tifffile.TiffPage) -> DecodePlanes | None:
     decode, tiles = page.decode, len(page.dataoffsets) // page.samplesperpixel
     grey = TileEncoding(JPEG, "GRAYSCALE", page.jpegtables) if int(page.compression) == JPEG_COMPRESSION else None
 
+    exact = _exact_decoder(page, 1)
+
     def plane(data: bytes, index: int) -> UInt8Array:
+        if exact is not None:
+            return exact(data, index % tiles)[..., 0]
         if grey is not None:  # tifffile's decoder ignores warnings
             return grey.decode(data)[:, :, 0]
         return np.asarray(decode(data, index)[0])[0, :, :, 0]
@@ -273,59 +303,74 @@ def raw_samples(page: tifffile.TiffPage) -> Photometry | None:
 
 
 def page_pixels(page: tifffile.TiffPage) -> UInt8Array:
-    """Read all pixels of one page (tifffile keyframe) with interleaved samples; its file must be open.
+    """Read all pixels of one page (tifffile keyframe); its file must be open. Missing strips or tiles are background.
 
     Raises
     ------
     SlideUnsupportedError : unsupported colours or compression.
+    ValueError : a strip or tile is damaged.
     """
-    decode = segment_decoder(page)
-    if decode is None:
+    planes = 1 if int(page.planarconfig) == 1 else int(page.samplesperpixel)
+    decode, decode_planes = (segment_decoder(page), None) if planes == 1 else (None, planes_decoder(page))
+    if decode is None and decode_planes is None:
         refuse_colours(page)
         raise SlideUnsupportedError(
             f"its pixels are compressed as {tag_name(page.compression)}, which is not supported"
         )
-    width, height = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    width, height = segment_size(page)
     across = -(-page.imagewidth // width)
     pixels = np.full((page.imagelength, page.imagewidth, 3), BACKGROUND, np.uint8)
-    file = page.parent.filehandle
-    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
-        if not count:
-            continue
-        file.seek(offset)
-        part = decode(file.read(count), index)
+    offsets, lengths = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+    lengths = proven_lengths(offsets, lengths, packed=int(page.compression) != UNCOMPRESSED)
+    refuse_all_missing(Path(page.parent.filehandle.path), lengths)
+    offsets, lengths = offsets.reshape(planes, -1), lengths.reshape(planes, -1)
+    file, lock = page.parent.filehandle, threading.Lock()
+
+    def stored(plane: int, index: int) -> bytes:
+        with lock:
+            file.seek(int(offsets[plane, index]))
+            return bytes(file.read(int(lengths[plane, index])))
+
+    def place(index: int) -> None:
+        if not lengths[:, index].any():
+            return
+        data = [stored(plane, index) for plane in range(planes)]
+        part = decode(data[0], index) if decode is not None else decode_planes(data, index) if decode_planes else None
         y, x = index // across * height, index % across * width
         target = pixels[y : y + height, x : x + width]
-        if part.shape[0] < target.shape[0] or part.shape[1] < target.shape[1]:
-            raise ValueError(f"strip or tile {index} has {part.shape[1]} x {part.shape[0]} px")
+        if part is None or part.shape[0] < target.shape[0] or part.shape[1] != width:
+            raise ValueError(f"strip or tile {index} is not {width} x {target.shape[0]} px")
         target[:] = part[: target.shape[0], : target.shape[1]]
+
+    with ThreadPoolExecutor(thread_limit()) as pool:
+        for _ in pool.map(place, range(lengths.shape[1])):
+            pass
     return pixels
 
 
-def prove_segments(page: Page) -> None:
-    """Decode all JPEG strips or tiles of a page strictly, for pages that tifffile reads, which ignores warnings.
+def _exact_decoder(page: tifffile.TiffPage, samples: int) -> Decode | None:
+    """Return the decoder of lossless 8-bit strips or tiles to uint8 (height, width, samples); None for others.
 
-    Raises
-    ------
-    TileDecodeError : one is damaged.
+    Raises on data of another length, which other decoders pad or cut: the size or the number of samples is damaged.
     """
-    if int(page.compression) != JPEG_COMPRESSION:
-        return
-    completion, file = JpegCompletion(None, page.jpegtables), page.parent.filehandle
-    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        if count:
-            file.seek(offset)
-            prove_jpeg(completion.complete(file.read(count)))
+    compression, predictor = int(page.compression), int(page.predictor)
+    plain = page.bitspersample == 8 and int(page.fillorder) == 1 and predictor in (1, 2)
+    if not plain or compression not in LOSSLESS or (compression == UNCOMPRESSED and predictor != 1):
+        return None
+    decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
+    unpredict = tifffile.TIFF.UNPREDICTORS[predictor] if predictor != 1 else None
+    width, height = segment_size(page)
 
+    def pixels(data: bytes, index: int) -> UInt8Array:
+        rows = height if page.is_tiled else min(height, page.imagelength - index * height)
+        needed, whole = rows * width * samples, height * width * samples  # some writers fill up the last strip
+        values = data if compression == UNCOMPRESSED else decompress(data, out=whole + MAX_PADDING)
+        if not any(0 <= len(values) - length < MAX_PADDING for length in (needed, whole)):
+            raise ValueError(f"{len(values)} bytes of samples, not {needed}: {rows} x {width} px of {samples}")
+        found = np.frombuffer(values, np.uint8, needed).reshape(rows, width, samples)
+        return found if unpredict is None else np.asarray(unpredict(found, axis=-2))
 
-def needs_own_conversion(page: tifffile.TiffPage) -> bool:
-    """Return whether the array that tifffile returns would contradict the tags and streams of a page."""
-    if int(page.planarconfig) != 1:
-        return False
-    colours = tag_name(page.photometric)
-    if int(page.compression) == JPEG_COMPRESSION:
-        return (colours, page.samplesperpixel) in JPEG_COLOURS
-    return colours == "YCBCR" and int(page.compression) not in DECODED_AS_RGB
+    return pixels
 
 
 def _subsampling(page: tifffile.TiffPage) -> tuple[int, int]:
@@ -347,6 +392,8 @@ def _subsampled_decoder(page: tifffile.TiffPage, photometry: Photometry) -> Deco
         rows = height if page.is_tiled else min(height, page.imagelength - index * height)
         units = -(-rows // down), -(-width // across)
         values = data if int(page.compression) == UNCOMPRESSED else decompress(data)
+        if not 0 <= len(values) - units[0] * units[1] * (across * down + 2) < MAX_PADDING:
+            raise ValueError(f"{len(values)} bytes of samples do not fit {rows} x {width} px")
         flat = np.frombuffer(values, np.uint8, units[0] * units[1] * (across * down + 2))
         unit = flat.reshape(*units, across * down + 2)
         luma = unit[..., :-2].reshape(*units, down, across).transpose(0, 2, 1, 3)

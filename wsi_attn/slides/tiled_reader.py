@@ -6,8 +6,6 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
-import numpy as np
-
 from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.slide import EncodedTiles, SlideInfo, UInt8Array
@@ -101,12 +99,6 @@ class TiledReader:
         comparable = source.encoding is not None and self.orientation == 1  # OpenSlide may be wrong in all other cases.
         if self._openslide is not None and self._openslide_has(level) and comparable:
             return disagreement(self._openslide, level, tiled.area, tiled.page, tiled.decode, source.tagged)
-        lengths = tiled.page.lengths
-        row, column = np.unravel_index(int(lengths.argmax()), lengths.shape)
-        try:
-            tiled.decode(int(row), int(column))
-        except SlideReadError as error:
-            return f"its largest tile cannot be decoded: {error}"
         return ""
 
     def _wrong_in_openslide(self, level: int) -> bool:

@@ -233,6 +233,10 @@ def read_prediction(path: Path) -> SlidePrediction:
         return _prediction_of(record, path, _map_of(record.attention_map), inline)
     folder = maps_path(path)
     attributes = read_attributes(folder, path, record.maps_id)
+    if (attributes.size, attributes.fingerprint) != (record.size, record.fingerprint):
+        raise PredictionError(
+            f"Cannot read {path}: its size or fingerprint is not that of its maps; rerun `wsi-attn predict`"
+        )
     if attributes.complete:
         whole = msgspec.to_builtins(record) | attributes.complete
         record = decode(msgspec.json.encode(whole), PredictionRecord, path)

@@ -147,14 +147,23 @@ def read_record(path: Path) -> PredictionRecord | RecordV1:
     """
     data = read_json(path, "There is no prediction at {}; `wsi-attn predict` writes one")
     version = decode(data, _Version, path).schema_version
-    if version == 1:
-        return decode(data, RecordV1, path)
-    if version == SCHEMA_VERSION:
-        return decode(data, PredictionRecord, path)
+    if version in (1, SCHEMA_VERSION):
+        record = decode(data, RecordV1, path) if version == 1 else decode(data, PredictionRecord, path)
+        if contradiction := _contradiction(record):
+            raise PredictionError(f"Cannot read {path}: {contradiction}; it is damaged, rerun `wsi-attn predict`")
+        return record
     raise PredictionError(
         f"Cannot read {path}: field `schema_version` is {version} and this version of wsi-attn reads 1 to "
         f"{SCHEMA_VERSION}; update wsi-attn"
     )
+
+
+def _contradiction(record: PredictionRecord | RecordV1) -> str:
+    """Return which fields of a record contradict each other; empty if none do."""
+    width, height = record.size
+    if any(region.x >= width or region.y >= height for region in record.attention):
+        return f"a region lies outside the slide of {width} x {height} px"
+    return ""
 
 
 def read_json(path: Path, missing: str) -> bytes:

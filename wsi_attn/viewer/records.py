@@ -62,6 +62,8 @@ def _drawn(entry: Entry, info: SlideInfo) -> tuple[Overlay | None, list[str]]:
         return None, []
     if entry.record is None or entry.record.fingerprint != info.fingerprint:
         return None, ["The prediction belongs to another file with this name; its maps and regions are not shown."]
+    if entry.record.size != info.size0:
+        return None, ["The prediction states another size of the slide and is damaged; its maps are not shown."]
     try:
         return load_overlay(entry.prediction), []
     except PredictionError as error:

@@ -260,3 +260,40 @@ def test_all_tiles_of_real_slides_pass_and_decode_to_the_pixels_of_a_lenient_dec
                     bytes(data), tables=encoding.tables, colorspace=encoding.colorspace, outcolorspace="RGB"
                 )
                 np.testing.assert_array_equal(encoding.decode(data), lenient)
+
+
+def blank_corner() -> np.ndarray:
+    """Mostly white, as at the edge of tissue: optimised tables give its empty blocks the shortest codes."""
+    pixels = np.full((64, 96, 3), 255, np.uint8)
+    pixels[:16, :16] = PICTURE[:16, :16]
+    return pixels
+
+
+@pytest.mark.parametrize("level", [30, 75, 95, 100])
+@pytest.mark.parametrize("optimised", [False, True])
+@pytest.mark.parametrize("picture", [PICTURE, blank_corner(), np.full((64, 96, 3), 128, np.uint8)])
+def test_zeros_of_sound_streams_pass(picture: np.ndarray, optimised: bool, level: int) -> None:
+    jpeg_data = imagecodecs.jpeg8_encode(picture, level=level, optimize=optimised, outcolorspace="YCBCR")
+    codestream = imagecodecs.jpeg2k_encode(picture, level=level, codecformat="j2k")
+    for encoding, data in ((YCBCR, bytes(jpeg_data)), (TileEncoding(JPEG2000), bytes(codestream))):
+        encoding.check(data, SIDE)
+        assert encoding.are_whole([data, data], SIDE).all()
+        encoding.decode(data)
+
+
+@pytest.mark.parametrize("kind", ["4:2:0", "4:2:2", "4:4:4"])
+def test_zeroed_jpeg_is_refused(kind: str) -> None:
+    stream = jpeg(**KINDS[kind])
+    for place in range(header_bytes(stream), len(stream) - 20, 40):
+        damaged = stream[:place] + bytes(16) + stream[place + 16 :]
+        with pytest.raises(TileDecodeError, match="zeroed"):
+            YCBCR.decode(damaged)
+
+
+def test_zeroed_jpeg2000_is_refused() -> None:
+    stream = jpeg2000(quality_layers=[3])
+    start = stream.index(b"\xff\x93") + 2
+    damaged = stream[:start] + bytes(150) + stream[start + 150 :]
+    TileEncoding(JPEG2000).check(stream, SIDE)
+    with pytest.raises(TileDecodeError, match="zeroed"):
+        TileEncoding(JPEG2000).check(damaged, SIDE)
