@@ -55,6 +55,9 @@ class Dataset:
         Defines the resolution of the view and of its cells.
     rank, ranks
         This process and how many there are: each gets every `ranks`-th batch.
+
+    Attributes
+    ----------
     lesions
         Rows with boxes or masks that guide attention, by row number.
     """
