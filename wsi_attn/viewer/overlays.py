@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_attn.annotations.geojson import read_annotations
+from wsi_attn.annotations.geojson import positions, read_annotations
 from wsi_attn.annotations.polygons import rings_of
 from wsi_attn.annotations.tissue import tissue_polygons
 from wsi_attn.errors import PredictionError
@@ -42,7 +42,7 @@ OUTLINE_TOLERANCE = 0.75
 
 
 class PolygonRecord(TypedDict):
-    """A polygon for the page: rings that are not closed, exterior first."""
+    """A polygon for the page: closed rings, exterior first."""
 
     rings: list[list[list[float]]]
     name: str
@@ -130,7 +130,7 @@ def polygons_of(path: Path, origin: Point = ORIGIN) -> list[PolygonRecord]:
     """
     return [
         {
-            "rings": [ring.tolist() for ring in rings_of(polygon)],
+            "rings": positions(polygon),
             "name": each.class_name or each.name,
             "colour": list(each.colour or POLYGON_COLOUR),
         }
