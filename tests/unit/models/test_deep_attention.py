@@ -16,7 +16,7 @@ from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.coarse import encode_blocks
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid
-from wsi_attn.models.spec import ModelSpec
+from wsi_attn.models.spec import Appearance, ModelSpec
 from wsi_attn.testing.models import Field, batch_of, noise
 
 SMALL: dict[str, Any] = {
@@ -166,7 +166,7 @@ def test_evaluation_draws_nothing_and_training_draws_by_its_generator() -> None:
 
 def test_save_and_load_give_the_same_answers(tmp_path: Path) -> None:
     network = build()
-    spec = ModelSpec(("a", "b"), 0.5, "H&E", "otsu", {"mean": [0.0], "precision": [1.0], "limit": 2.0})
+    spec = ModelSpec(("a", "b"), 0.5, "H&E", "otsu", Appearance((0.0,), (1.0,), 2.0))
     save_checkpoint(
         tmp_path / "m", name="m", system="deep-attention", network=network, spec=spec, card="# m", provenance={}
     )
