@@ -68,7 +68,8 @@ regions = st.builds(
 @given(st.lists(regions, max_size=8))
 def test_regions_survive_the_round_trip_exactly(attended):
     prediction = prediction_of(attended)
-    text = json.dumps({"features": attended_features(prediction)}, allow_nan=False)
+    collection = {"type": "FeatureCollection", "features": attended_features(prediction)}
+    text = json.dumps(collection, allow_nan=False)
     assert read_regions(json.loads(text)) == prediction.attention
 
 
