@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
-import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,15 +20,17 @@ from wsi_attn.export.exporter import Entries, Exporter
 from wsi_attn.export.job import Job
 from wsi_attn.export.source import NO_LAYER, ExportSource
 from wsi_attn.geometry import Frame
-from wsi_attn.heatmaps.appearance import Appearance, Mode
+from wsi_attn.heatmaps.appearance import Mode
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.heatmaps.contact_sheet import read_patches
 from wsi_attn.heatmaps.layer import Layer, display_values
 from wsi_attn.heatmaps.picture import FAINTEST
 from wsi_attn.heatmaps.raster import FloatArray, resample
+from wsi_attn.html import render
+from wsi_attn.json_types import JsonObject
 from wsi_attn.outputs import files
 from wsi_attn.paths import printable
-from wsi_attn.slide import Progress, Slide, UInt8Array, no_progress
+from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.slides.view import read_view
 
 MOST_BYTES = 15_000_000
@@ -52,46 +49,28 @@ MOST_LAYERS = 24
 QUALITIES = (85, 75, 65, 50)
 
 
-def write_html(
-    subject: ExportSource,
-    slide: Slide,
-    layers: Sequence[Layer],
-    path: Path,
-    *,
-    mode: Mode | None = None,
-    alpha: float = Appearance.alpha,
-    colour: str = Appearance.colour,
-    patches: int = 12,
-    size: int = SLIDE_SIDE,
-    workers: int | None = None,
-    progress: Progress = no_progress,
-) -> None:
-    """Write the page atomically.
-
-    Parameters
-    ----------
-    layers
-        Selectable quantities, at most `MOST_LAYERS`; the first is shown initially.
-    patches
-        Number of highest regions shown, at most `MOST_PATCHES`.
-    size
-        Longer side of the slide image, pixels, at most `SLIDE_SIDE`.
+def write_html(job: Job, slide: Slide) -> Entries:
+    """Write the page of a slide atomically; return the quantities that it shows and its size.
 
     Raises
     ------
-    ExportError : too many layers or patches.
+    ExportError : too many heatmaps or patches, or the page would be too large.
     """
+    config, subject = job.config, job.subject
+    names = [name for name in (config.of or subject.layers) if name != NO_LAYER]
+    patches = PATCHES if config.top is None else config.top
+    layers = [subject.layer(name) for name in names]
     if len(layers) > MOST_LAYERS or patches > MOST_PATCHES:
         raise ExportError(
             f"A page contains at most {MOST_LAYERS} heatmaps and {MOST_PATCHES} patches; use --of and --top"
         )
-    downsample = max(1.0, max(subject.size0) / min(size, SLIDE_SIDE))
-    view = read_view(slide, downsample, downsample, workers=workers, progress=progress)
+    downsample = max(1.0, max(subject.size0) / min(config.size or SLIDE_SIDE, SLIDE_SIDE))
+    view = read_view(slide, downsample, downsample, workers=config.workers, progress=job.progress)
     picture, frame = _bounded_jpeg(view.pixels, view.frame)
     prediction = subject.prediction
-    data: dict[str, Any] = {
+    data: JsonObject = {
         "slide": {"image": picture, "width": subject.size0.width, "height": subject.size0.height, **_frame(frame)},
-        "layers": _layers(layers, subject, mode, colour),
+        "layers": _layers(layers, subject, config.mode, config.colour),
         "regions": _patches(subject, slide, patches, layers),
         "label": prediction.label if prediction else "",
         "probabilities": dict(prediction.probabilities) if prediction else {},
@@ -100,29 +79,23 @@ def write_html(
         "mpp": list(subject.mpp) if subject.mpp else None,
         "origin": subject.origin,
     }
-    page = _page(f"{printable(subject.slide.name)} – wsi-attn", data, alpha, subject.mark)
-    if len(page) > MOST_BYTES:
-        raise ExportError(f"The page of {subject.path} would have {len(page)} bytes; use a smaller --size")
-    files.write_bytes(path, page)
-
-
-def _page(title: str, data: dict[str, Any], alpha: float, mark: str) -> bytes:
     library = assets.read_text("openseadragon/openseadragon.js").replace("</script", "<\\/script")
     script = assets.read_text("report/page.js")
-    hashes = " ".join(f"'sha256-{_b64(hashlib.sha256(text.encode()).digest())}'" for text in (library, script))
-    parts = {
-        "TITLE": html.escape(title),
-        "STYLE": assets.read_text("report/page.css"),
-        "MARK": html.escape(mark),
-        "OPACITY": str(round(alpha * 100)),
-        "SCRIPT_HASHES": hashes,
-        # "<" never starts a tag inside the data
-        "DATA": json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        "OPENSEADRAGON": library,
-        "SCRIPT": script,
-    }
-    page = re.sub(r"@@([A-Z_]+)@@", lambda found: parts[found[1]], assets.read_text("report/page.html"))
-    return page.encode()
+    page = render(
+        "export/page.html.jinja",
+        title=f"{printable(subject.slide.name)} – wsi-attn",
+        style=assets.read_text("report/page.css"),
+        mark=subject.mark,
+        opacity=round(config.alpha * 100),
+        hashes=[_b64(hashlib.sha256(text.encode()).digest()) for text in (library, script)],
+        data=data,
+        library=library,
+        script=script,
+    ).encode()
+    if len(page) > MOST_BYTES:
+        raise ExportError(f"The page of {subject.path} would have {len(page)} bytes; use a smaller --size")
+    files.write_bytes(job.path, page)
+    return {"of": names, "bytes": len(page)}
 
 
 def _bounded_jpeg(pixels: UInt8Array, frame: Frame) -> tuple[str, Frame]:
@@ -139,7 +112,7 @@ def _bounded_jpeg(pixels: UInt8Array, frame: Frame) -> tuple[str, Frame]:
         frame = Frame(size, frame.downsample_x * 2, frame.downsample_y * 2)
 
 
-def _layers(layers: Sequence[Layer], subject: ExportSource, mode: Mode | None, colour: str) -> list[dict[str, Any]]:
+def _layers(layers: Sequence[Layer], subject: ExportSource, mode: Mode | None, colour: str) -> list[JsonObject]:
     shades = [display_values(layer, mode) for layer in layers]
     side = LAYER_SIDE
     while True:
@@ -181,7 +154,7 @@ def _indexed_png(values: FloatArray, colour: str, *, opaque: bool = False) -> by
     return buffer.getvalue()
 
 
-def _patches(subject: ExportSource, slide: Slide, count: int, layers: Sequence[Layer]) -> list[dict[str, Any]]:
+def _patches(subject: ExportSource, slide: Slide, count: int, layers: Sequence[Layer]) -> list[JsonObject]:
     regions = subject.regions(count, layers[0].name if layers else None)
     return [
         {**vars(patch.region), "image": f"data:image/jpeg;base64,{_b64(_jpeg(patch.pixels, QUALITIES[0]))}"}
@@ -189,7 +162,7 @@ def _patches(subject: ExportSource, slide: Slide, count: int, layers: Sequence[L
     ]
 
 
-def _frame(frame: Frame) -> dict[str, Any]:
+def _frame(frame: Frame) -> JsonObject:
     return {
         "columns": frame.size.width,
         "rows": frame.size.height,
@@ -209,26 +182,10 @@ def _b64(data: bytes) -> str:
 
 
 def _export(job: Job) -> Entries:
-    config, subject = job.config, job.subject
-    names = [name for name in (config.of or subject.layers) if name != NO_LAYER]
-    patches = PATCHES if config.top is None else config.top
-    if patches > MOST_PATCHES:
-        raise UsageError(f"A page shows at most {MOST_PATCHES} patches, not {patches}")
-    with subject.pixels() as slide:
-        write_html(
-            subject,
-            slide,
-            [subject.layer(name) for name in names],
-            job.path,
-            mode=config.mode,
-            alpha=config.alpha,
-            colour=config.colour,
-            patches=patches,
-            size=config.size or SLIDE_SIDE,
-            workers=config.workers,
-            progress=job.progress,
-        )
-    return {"of": names, "bytes": job.path.stat().st_size}
+    if job.config.top is not None and job.config.top > MOST_PATCHES:
+        raise UsageError(f"A page shows at most {MOST_PATCHES} patches, not {job.config.top}")
+    with job.subject.pixels() as slide:
+        return write_html(job, slide)
 
 
 HTML = Exporter((".html",), ("of", "mode", "alpha", "colour", "size", "top"), write=_export)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.html import render
 from wsi_attn.paths import printable
 
 if TYPE_CHECKING:
@@ -68,17 +68,13 @@ def store_html(store: TileStore) -> str | None:
 
 def page(rows: Sequence[tuple[str, str]], pixels: NDArray[np.uint8] | None) -> str:
     """A table of names and values beside an image, uint8 (rows, columns, 3 or 4)."""
-    lines = "".join(
-        f"<tr><th style='text-align:left'>{_escaped(name)}</th><td style='text-align:left'>{_escaped(value)}</td></tr>"
-        for name, value in rows
-    )
-    picture = "" if pixels is None else f"<img alt='' src='data:image/png;base64,{_png(pixels)}'>"
-    return f"<div style='display:flex;gap:1em;align-items:flex-start'>{picture}<table>{lines}</table></div>"
+    shown = [(_shortened(name), _shortened(value)) for name, value in rows]
+    return render("store/notebook.html.jinja", rows=shown, png="" if pixels is None else _png(pixels))
 
 
-def _escaped(text: str) -> str:
+def _shortened(text: str) -> str:
     text = printable(text)
-    return html.escape(text if len(text) <= LETTERS else f"{text[:LETTERS]}…")
+    return text if len(text) <= LETTERS else f"{text[:LETTERS]}…"
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

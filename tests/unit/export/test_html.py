@@ -16,8 +16,9 @@ from wsi_attn.export import html
 from wsi_attn.export import source as source_module
 from wsi_attn.export.config import ExportConfig
 from wsi_attn.export.html import LAYER_SIDE, MOST_BYTES, write_html
+from wsi_attn.export.job import Job
 from wsi_attn.export.run import export_subject
-from wsi_attn.export.source import ExportSource
+from wsi_attn.export.source import NO_LAYER, ExportSource
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap
 
@@ -81,7 +82,7 @@ def test_names_cannot_break_out(tmp_path, monkeypatch):
         None,
         prediction=prediction,
     )
-    write_html(subject, slide, [], tmp_path / "p.html", patches=1)
+    write_html(Job(subject, "html", tmp_path / "p.html", ExportConfig(of=(NO_LAYER,), top=1)), slide)
     text = (tmp_path / "p.html").read_text()
     assert "alert(1)</script>" not in text
     assert json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["label"] == evil
@@ -105,9 +106,9 @@ def test_the_worst_slide_stays_below_the_limit(tmp_path, monkeypatch):
     subject = ExportSource(
         tmp_path / "p.json", "n", tmp_path / "noise.svs", slide.info.fingerprint, size0, None, prediction=prediction
     )
-    layers = [subject.layer(name) for name in subject.layers]
     path = tmp_path / "n.html"
-    write_html(subject, slide, layers, path, patches=html.MOST_PATCHES, workers=2)
+    write_html(Job(subject, "html", path, ExportConfig(top=html.MOST_PATCHES, workers=2)), slide)
+    assert len(subject.layers) == html.MOST_LAYERS
     assert path.stat().st_size < MOST_BYTES
 
 
