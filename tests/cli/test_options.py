@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wsi_attn.inference.config import EvaluateConfig
 
 from tests.cli.runner import in_process
 from wsi_attn import cli
@@ -23,7 +22,7 @@ from wsi_attn.export.config import ExportConfig, HeatmapConfig
 from wsi_attn.models.configs import CONFIGS, config_of
 from wsi_attn.options import OptionField, option_fields
 from wsi_attn.tasks.classification.config import PredictConfig
-from wsi_attn.tasks.config import Resources, TrainConfig
+from wsi_attn.tasks.config import EvaluateConfig, Resources, TrainConfig
 from wsi_attn.tasks.segmentation.config import SegmentConfig
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tissue.settings import TissueSettings

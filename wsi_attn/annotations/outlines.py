@@ -51,7 +51,7 @@ class TissueSummary:
     unreadable_fraction: float
     method: str
     measure: str
-    threshold: float | None
+    threshold: int | None
     mpp: list[float] | None
     downsample: list[float]
 
