@@ -21,11 +21,11 @@ from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.legend import NOTICE
 from wsi_attn.heatmaps.picture import Caption, draw_layer, png_bytes
 from wsi_attn.heatmaps.raster import FloatArray
-from wsi_attn.models.zoo import find_model
+from wsi_attn.models.zoo import WEIGHTS, find_model, weights_hash
 from wsi_attn.outputs import files
 from wsi_attn.outputs.mark import Mark
 from wsi_attn.outputs.policy import Found, Output, State, claim, complete, other
-from wsi_attn.provenance import sha256_of, software
+from wsi_attn.provenance import software
 from wsi_attn.slide import UInt8Array
 
 SYSTEM = "global-spatial"
@@ -66,10 +66,10 @@ def read_learned_map(name_or_folder: str) -> LearnedMap:
         config = json.loads((folder / "config.json").read_text())
         if config["system"] != SYSTEM:
             raise ExportError(f"{folder} is a {config['system']} model; only {SYSTEM} has one map for all images")
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / WEIGHTS)
         return LearnedMap(
             name=config["name"],
-            sha256=sha256_of(folder / "model.safetensors"),
+            sha256=weights_hash(folder, config),
             labels=tuple(config["spec"]["labels"]),
             values=weights["map.values"][0, 0].astype(np.float32),
             mean_image=np.rint(weights["mean_image"].transpose(1, 2, 0)).clip(0, 255).astype(np.uint8),

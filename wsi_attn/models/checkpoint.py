@@ -22,12 +22,12 @@ from wsi_attn.errors import CheckpointError
 from wsi_attn.models.base import Network
 from wsi_attn.models.spec import ModelSpec, read_spec
 from wsi_attn.models.systems import build_network, plain_config
+from wsi_attn.models.zoo import WEIGHTS, WEIGHTS_SHA256, weights_hash
 from wsi_attn.outputs import files
-from wsi_attn.provenance import sha256_of
 
 FORMAT = "wsi-attn checkpoint"
 SCHEMA_VERSION = 1
-WEIGHTS, CONFIG, CARD, PROVENANCE = "model.safetensors", "config.json", "card.md", "provenance.json"
+CONFIG, CARD, PROVENANCE = "config.json", "card.md", "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,14 @@ def save_checkpoint(
     """Write a checkpoint folder atomically."""
     with files.new_folder(folder) as temporary:
         weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
-        files.write_bytes(temporary / WEIGHTS, save(weights))  # save_file leaves the file unreadable for others
+        content = save(weights)  # save_file leaves the file unreadable for others
+        files.write_bytes(temporary / WEIGHTS, content)
         config = {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "name": name,
             "system": system,
+            WEIGHTS_SHA256: hashlib.sha256(content).hexdigest(),
             "network": plain_config(network.config),
             "spec": spec.record(),
         }
@@ -98,17 +100,19 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
 
     Raises
     ------
-    CheckpointError : not a checkpoint, or the weights do not match the configuration.
+    CheckpointError : not a checkpoint, the weights do not match the configuration, or are damaged.
     """
     config = read_config(folder)
-    path = folder / WEIGHTS
     try:
+        sha256 = weights_hash(folder, config)
         network = build_network(config["system"], config["network"])
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_file(folder / WEIGHTS))
         spec = read_spec(config["spec"])
         name = str(config["name"])
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is incomplete: {WEIGHTS} is missing; train or copy it again") from error
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {folder / WEIGHTS}: {error.strerror}") from error
     except (
         SafetensorError,
         msgspec.ValidationError,
@@ -120,7 +124,9 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     ) as error:
         reason = repr(error) if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise CheckpointError(f"Cannot load {folder}: weights and configuration do not match ({reason})") from error
-    return Checkpoint(name, sha256_of(path), config["system"], spec, network.eval().to(torch.device(device)))
+    if broken := [key for key, value in network.state_dict().items() if not value.isfinite().all()]:
+        raise CheckpointError(f"Cannot load {folder}: the weights {broken[0]} are not finite; train or copy it again")
+    return Checkpoint(name, sha256, config["system"], spec, network.eval().to(torch.device(device)))
 
 
 def model_record(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsi_attn.errors import CheckpointError
+from wsi_attn.provenance import sha256_of
 from wsi_attn.registry import unknown_name
 
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT = "cellularity-he"
+WEIGHTS = "model.safetensors"
+WEIGHTS_SHA256 = "weights_sha256"
+"""Key of the configuration; checkpoints written before it existed lack it."""
 
 
 def shipped_models() -> dict[str, Path]:
@@ -43,6 +48,24 @@ def find_model(name_or_folder: str) -> Path:
     if folder.parent != Path():
         raise CheckpointError(f"No checkpoint at {folder}")
     raise unknown_name("model", name_or_folder, shipped)
+
+
+def weights_hash(folder: Path, config: Mapping[str, object]) -> str:
+    """SHA-256 of the weights of a checkpoint, which safetensors itself does not check.
+
+    Raises
+    ------
+    CheckpointError : the configuration states another one.
+    OSError : the file cannot be read.
+    """
+    found = sha256_of(folder / WEIGHTS)
+    stated = config.get(WEIGHTS_SHA256, found)
+    if stated != found:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} is damaged or belongs to another model: its SHA-256 is {found[:12]}..., and "
+            f"config.json states {str(stated)[:12]}...; copy the whole checkpoint again"
+        )
+    return found
 
 
 def find_models(name_or_folder: str) -> tuple[Path, ...]:
