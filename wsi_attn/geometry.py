@@ -30,6 +30,10 @@ ORIGIN = Point(0, 0)
 """The top left corner of a slide."""
 
 
+STATED_MPP = 0.001, 10_000.0
+"""Range of pixel sizes that a user can state, in µm; at others, the size of views overflows."""
+
+
 class Mpp(NamedTuple):
     """Microns per pixel along both axes, never rounded to a magnification."""
 
@@ -38,11 +42,11 @@ class Mpp(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Mpp:
-        """Parse one number for both axes or two, `X` or `X,Y`, finite and nonnegative.
+        """Parse one number for both axes or two, `X` or `X,Y`: 0 for unknown, otherwise within `STATED_MPP`.
 
         Raises
         ------
-        ValueError : the text is neither, or has a decimal comma; the message states which.
+        ValueError : the text is neither, has a decimal comma, or is out of range; the message states which.
         """
         parts = text.replace(";", ",").split(",")
         if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
@@ -57,6 +61,9 @@ class Mpp(NamedTuple):
             numbers = []
         if len(numbers) not in (1, 2) or not all(0 <= number < math.inf for number in numbers):
             raise ValueError(f"{text!r} is not one or two positive numbers, X or X,Y")
+        least, most = STATED_MPP
+        if any(number and not least <= number <= most for number in numbers):
+            raise ValueError(f"{text!r} is no pixel size in µm: it must be from {least:g} to {most:g}")
         return cls(numbers[0], numbers[-1])
 
     def scaled(self, factor: float) -> Mpp:

@@ -25,7 +25,8 @@ def test_one_flipped_bit_of_the_weights_is_refused(
     weights[-1000] ^= 1
     (copied / WEIGHTS).write_bytes(weights)
     error = in_process(capsys, "predict", demo_slide, "--model", copied, code=3).error()
-    assert str(copied / WEIGHTS) in error and "damaged" in error
+    assert str(copied / WEIGHTS) in error
+    assert "damaged" in error
 
 
 def test_weights_that_are_not_finite_are_refused_where_no_hash_is_recorded(
@@ -40,4 +41,5 @@ def test_weights_that_are_not_finite_are_refused_where_no_hash_is_recorded(
     weights[name].flat[0] = float("nan")
     save_file(weights, copied / WEIGHTS)
     error = in_process(capsys, "predict", demo_slide, "--model", copied, code=3).error()
-    assert name in error and "not finite" in error
+    assert name in error
+    assert "not finite" in error

@@ -63,3 +63,27 @@ def test_boxes_that_are_no_numbers_are_refused(
     result = in_process(capsys, "boxes", folder / "table.csv", "-o", folder / "out", code=3)
     error = result.stderr
     assert all(word in error for word in ["boxes.xml", "row 2", *words]), error
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label,mpp\na.png,benign,0,5\n", ["row 2", "4 cells", "decimal point"]),
+        ("path,label\na.png,benign\n\nb.png,one,two\n", ["row 4", "3 cells"]),
+        ("path,mpp\na.png,1e-9\n", ["row 2", "column mpp", "0.001"]),
+    ],
+)
+def test_rows_that_would_be_read_wrong_are_refused(
+    text: str, words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = folder / "table.csv"
+    table.write_text(text)
+    error = in_process(capsys, "info", table, code=3).error()
+    assert all(word in error for word in words), error
+
+
+def test_rows_of_empty_cells_are_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = folder / "table.csv"
+    table.write_text("path,label\na.png,x\n,\n , ,\nb.png,y,,\n")
+    records = in_process(capsys, "info", table, "--json").json()
+    assert [Path(record["path"]).name for record in records] == ["a.png", "b.png"]

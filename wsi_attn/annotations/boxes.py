@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.annotations.geojson import SUFFIXES, read_document
+from wsi_attn.annotations.geojson import read_document
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Size
 from wsi_attn.json_types import Json
+from wsi_attn.tissue.settings import GEOJSON_SUFFIXES
 
 MAX_XML_BYTES = 4 << 20
 """Maximum size of a VOC file; the annotations of one image take kilobytes."""
@@ -195,7 +196,7 @@ def read_boxes(where: str, text: str, image: Path, size0: Size) -> list[Sides]:
     if name.endswith(".xml"):
         where = f"{where}, {text}"
         found = _voc_boxes(where, Path(text), image, size0)
-    elif name.endswith(SUFFIXES):
+    elif name.endswith(GEOJSON_SUFFIXES):
         where = f"{where}, {text}"
         found = _coco_boxes(where, Path(text), image, size0)
     else:

@@ -30,8 +30,6 @@ MEMBER = "wsi_attn"
 
 RULE = "level-0 pixels of the whole slide minus offset, as QuPath counts them; add offset to get those of the slide"
 
-SUFFIXES = (".geojson", ".json")
-
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 2 << 30
 """Maximum size of a document after decompression."""

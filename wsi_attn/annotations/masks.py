@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from shapely import Polygon, box
 
-from wsi_attn.annotations.geojson import SUFFIXES, Annotation, read_annotations
+from wsi_attn.annotations.geojson import Annotation, read_annotations
 from wsi_attn.annotations.polygons import fill_polygons
 from wsi_attn.annotations.tissue import read_regions
 from wsi_attn.errors import ManifestError, TissueError, UsageError
 from wsi_attn.geometry import ORIGIN, Frame, Point, Size
 from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.image_reader import MAX_PIXELS
+from wsi_attn.tissue.settings import GEOJSON_SUFFIXES
 
 MaskImage = NDArray[np.integer] | NDArray[np.bool_]
 
@@ -278,7 +279,7 @@ def found_classes(rows: Sequence[AnnotatedImage]) -> Classes:
 
 def is_drawn(path: Path) -> bool:
     """Return whether a mask is an annotation file and not an image."""
-    return path.suffix.lower() in SUFFIXES
+    return path.name.lower().endswith(GEOJSON_SUFFIXES)
 
 
 def open_mask(row: AnnotatedImage, classes: Classes, size0: Size, origin: Point = ORIGIN) -> Mask:

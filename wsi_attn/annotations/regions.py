@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from shapely import box
 
 from wsi_attn.annotations.boxes import box_mask, boxes_of_mask, is_coco, read_boxes
-from wsi_attn.annotations.geojson import SUFFIXES
 from wsi_attn.annotations.masks import AnnotatedImage, read_mask_image
 from wsi_attn.annotations.polygons import Polygon, fill_polygons, rings_of
 from wsi_attn.annotations.tissue import read_regions
 from wsi_attn.errors import ManifestError, TissueError
 from wsi_attn.geometry import ORIGIN, Frame, Point, Size
+from wsi_attn.tissue.settings import GEOJSON_SUFFIXES
 
 
 def region_mask(
@@ -52,12 +52,12 @@ def region_mask(
     """
     where = f"row {row.number}"
     if row.boxes:
-        if row.boxes.lower().endswith(SUFFIXES) and not is_coco(where, Path(row.boxes)):
+        if row.boxes.lower().endswith(GEOJSON_SUFFIXES) and not is_coco(where, Path(row.boxes)):
             return _polygon_mask(row, Path(row.boxes), size0, shape, origin)
         return box_mask(read_boxes(where, row.boxes, row.path, size0), size0, shape)
     if row.mask is None:
         return None
-    if row.mask.suffix.lower() in SUFFIXES:  # Polygons, as for segmentation.
+    if row.mask.name.lower().endswith(GEOJSON_SUFFIXES):  # Polygons, as for segmentation.
         return _polygon_mask(row, row.mask, size0, shape, origin)
     return _image_mask(row, row.mask, size0, shape)
 
@@ -77,7 +77,7 @@ def given_boxes(
     None if the row has no annotation; raises like `region_mask`.
     """
     region = region_mask(row, size0, (shape[0], shape[1]), origin)
-    if region is None or (row.boxes and not row.boxes.lower().endswith(SUFFIXES)):
+    if region is None or (row.boxes and not row.boxes.lower().endswith(GEOJSON_SUFFIXES)):
         return region  # Already boxes.
     return box_mask(boxes_of_mask(region, size0, padding=0, least=0), size0, shape)
 

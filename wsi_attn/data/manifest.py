@@ -12,6 +12,7 @@ from wsi_attn.annotations.boxes import parse_boxes
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Mpp
 from wsi_attn.slides.open import slide_exists
+from wsi_attn.tissue.settings import GEOJSON_SUFFIXES
 
 ALIASES = {
     "path": ("path", "slide_id", "sample_id", "wsi", "slide", "image_path", "filename"),
@@ -23,7 +24,7 @@ ALIASES = {
     "boxes": ("boxes",),
     "mask": ("mask", "mask_path"),
 }
-BOX_FILES = (".xml", ".json", ".geojson")
+BOX_FILES = (".xml", *GEOJSON_SUFFIXES)
 """Suffixes of box files; any other text contains the boxes themselves."""
 
 SPLITS = ("train", "val", "test")
@@ -97,7 +98,8 @@ def read_slides(path: Path) -> list[Row | ManifestError]:
 
     Raises
     ------
-    ManifestError : the file is missing, is not a UTF-8 CSV file, or has no path column or no rows.
+    ManifestError : the file is missing, is not a UTF-8 CSV file, has no path column or no rows, or a row has more cells
+        than the header.
     """
     rows: list[Row | ManifestError] = []
     for number, values in _read(path, need_label=False):
@@ -116,10 +118,21 @@ def _read(path: Path, *, need_label: bool) -> Iterator[tuple[int, dict[str, str]
     number = 1
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = _columns(path, reader.fieldnames or (), need_label=need_label)
-            for number, record in enumerate(reader, 2):
-                yield number, {name: (record[column] or "").strip() for name, column in columns.items()}
+            reader = csv.reader(file)
+            header = next(reader, [])
+            columns = _columns(path, header, need_label=need_label)
+            for place, found in enumerate(reader, 2):
+                cells = [cell.strip() for cell in found]
+                if not any(cells):
+                    continue  # Spreadsheets append rows of empty cells.
+                if any(cells[len(header) :]):
+                    raise ManifestError(
+                        f"{path}, row {place}: {len(cells)} cells, but the header has {len(header)}; write text that "
+                        "contains a comma in quotes, and numbers with a decimal point"
+                    )
+                record = dict(zip(header, cells, strict=False))
+                number = place
+                yield number, {name: record.get(column, "") for name, column in columns.items()}
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"Cannot read {path}: not a UTF-8 CSV file ({error})") from error
     if number == 1:

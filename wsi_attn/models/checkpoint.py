@@ -84,7 +84,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"Cannot read {path}: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f"{folder} is not a wsi-attn checkpoint: the format in {CONFIG} is not {FORMAT!r}")
@@ -105,18 +105,21 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     config = read_config(folder)
     try:
         sha256 = weights_hash(folder, config)
-        network = build_network(config["system"], config["network"])
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        spec = read_spec(config["spec"])
-        name = str(config["name"])
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is incomplete: {WEIGHTS} is missing; train or copy it again") from error
     except OSError as error:
         raise CheckpointError(f"Cannot read {folder / WEIGHTS}: {error.strerror}") from error
+    try:
+        network = build_network(config["system"], config["network"])
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        spec = read_spec(config["spec"])
+        name = str(config["name"])
     except (
         SafetensorError,
         msgspec.ValidationError,
         RuntimeError,
+        ArithmeticError,
+        MemoryError,
         LookupError,
         TypeError,
         ValueError,

@@ -27,6 +27,7 @@ from wsi_attn.geometry import Mpp, Size
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
 from wsi_attn.slide.jpeg2000 import check_jpeg2000
 from wsi_attn.slide.jpeg_decoding import decode_jpeg, prove_jpeg
+from wsi_attn.slides.colour_profile import checked_profile
 from wsi_attn.slides.orientation import ORIENTATION_PROPERTY, upright
 from wsi_attn.slides.properties import PixelSize
 from wsi_attn.slides.reader import Reader
@@ -36,6 +37,7 @@ from wsi_attn.slides.tiff_samples import (
     is_transparent_grey,
     orientation_of,
     page_pixels,
+    profile_of,
     refuse_colours,
     segment_size,
     tag_name,
@@ -52,6 +54,8 @@ AXES = {"C": "channels", "Z": "focal planes", "T": "time points", "S": "samples 
 JPEG_FORMATS = ("JPEG", "MPO")
 CHECKED_FORMATS = (*JPEG_FORMATS, "JPEG2000")
 EXIF_ORIENTATION = 274
+FRAME_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats whose further frames are other pictures, not previews (MPO) or layers (PSD) of one."""
 
 
 class ArraySlide:
@@ -111,6 +115,7 @@ class _Picture:
     properties: dict[str, str]
     pixel_size: PixelSize = NO_PIXEL_SIZE
     more: ImageFacts = NO_FACTS
+    icc_profile: bytes | None = None
 
 
 def read_image(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> ArraySlide:
@@ -132,6 +137,7 @@ def read_image(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Arr
     pixels, more = picture.pixels, picture.more
     pixel_size = PixelSize(slide_mpp, "user") if slide_mpp else picture.pixel_size
     size0 = Size(pixels.shape[1], pixels.shape[0])
+    profile, notes = checked_profile(picture.icc_profile)
     info = SlideInfo(
         path=more.path_of(path),
         vendor=picture.kind,
@@ -145,7 +151,8 @@ def read_image(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Arr
         compression=picture.compression,
         bounds=None,
         associated=(),
-        icc_profile=None,
+        icc_profile=profile,
+        notes=notes,
         fingerprint=more.fingerprint_of(path),
         properties=picture.properties,
         given_name=more.name_of(path),
@@ -162,6 +169,8 @@ def _read_pillow(path: Path) -> _Picture:
             stored = 0 if jpeg else 1 if image.mode in ("1", "L", "P") else 4  # bytes per pixel in Pillow
             kind = "with transparency" if _is_transparent(image) else f"of mode {image.mode} without tiles"
             _refuse_large(image.width, image.height, stored, kind)
+            if image.format in FRAME_FORMATS and (frames := getattr(image, "n_frames", 1)) > 1:
+                raise SlideUnsupportedError(f"{frames} frames: only a single image is supported, export one of them")
             if image.mode not in PILLOW_MODES:
                 raise SlideUnsupportedError(
                     f"pixels of mode {image.mode}: only 8-bit grey or RGB is supported, convert it"
@@ -179,7 +188,13 @@ def _read_pillow(path: Path) -> _Picture:
             if image.format in CHECKED_FORMATS:
                 _check_stream(path, image)
             pixels = decode_jpeg(path.read_bytes()) if jpeg else _over_background(image)
-            return _Picture(upright(pixels, orientation), str(image.format).lower(), str(image.format), properties)
+            return _Picture(
+                upright(pixels, orientation),
+                str(image.format).lower(),
+                str(image.format),
+                properties,
+                icc_profile=image.info.get("icc_profile"),
+            )
     except TileDecodeError as error:
         raise SlideUnsupportedError(f"the image is damaged: {error}; copy it again") from error
     except UnidentifiedImageError as error:
@@ -243,8 +258,15 @@ def _read_tiff(path: Path, selector: str) -> _Picture:
             if (orientation := orientation_of(page)) != 1:
                 properties[ORIENTATION_PROPERTY] = f"{orientation} (applied)"
             size = stated_pixel_size(tiff, image) or NO_PIXEL_SIZE
-            more = ImageFacts.of(images, image)
-            return _Picture(upright(pixels, orientation), "tiff", tag_name(page.compression), properties, size, more)
+            return _Picture(
+                upright(pixels, orientation),
+                "tiff",
+                tag_name(page.compression),
+                properties,
+                size,
+                ImageFacts.of(images, image),
+                profile_of(page),
+            )
     except (SlideUnsupportedError, SlideTruncatedError):
         raise
     except Exception as error:  # tifffile and its decoders raise many exception types on damaged files.

@@ -54,11 +54,10 @@ from wsi_attn.slides.tiff_pages import (
     tiled_page,
 )
 from wsi_attn.slides.tiff_places import refuse_all_missing
-from wsi_attn.slides.tiff_samples import key_of, tag_name
+from wsi_attn.slides.tiff_samples import key_of, profile_of, tag_name
 from wsi_attn.slides.tiled_reader import TiledReader
 
 GENERIC = "generic-tiff"
-ICC_PROFILE_TAG = 34675
 
 
 def open_tiff(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Slide:
@@ -201,8 +200,7 @@ def _info_of_tags(
     else:
         x, y = page.resolution
         pixel_size = stated_pixel_size(tiff, image) or pixel_size_from_tags(x, y, int(page.resolutionunit))
-    found = page.tags.valueof(ICC_PROFILE_TAG)
-    profile, notes = checked_profile(bytes(found) if found else None)
+    profile, notes = checked_profile(profile_of(page))
     return SlideInfo(
         path=path,
         vendor="ome-tiff" if xml else "aperio" if tiff.is_svs else "tiff",

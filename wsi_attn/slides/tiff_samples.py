@@ -51,6 +51,7 @@ ASSOCIATED, UNASSOCIATED = 1, 2
 """Values of ExtraSamples that mean transparency; 0 is unspecified and ignored."""
 
 YCBCR_COEFFICIENTS, YCBCR_SUBSAMPLING, REFERENCE_BLACK_WHITE, COLOR_MAP, ORIENTATION = 529, 530, 532, 320, 274
+ICC_PROFILE = 34675
 LUMA = (0.299, 0.587, 0.114)
 """Default YCbCrCoefficients: ITU-R BT.601, as in JPEG."""
 
@@ -80,6 +81,12 @@ def orientation_of(page: Page) -> int:
     """Return the value of the orientation tag; 1 if it is missing or invalid."""
     value = key_of(page).tags.valueof(ORIENTATION)
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def profile_of(page: Page) -> bytes | None:
+    """Return the ICC profile of a page, unchecked; None if it has none."""
+    value = key_of(page).tags.valueof(ICC_PROFILE)
+    return bytes(value) if value else None
 
 
 def refuse_colours(page: tifffile.TiffPage) -> None:

@@ -115,7 +115,7 @@ class TileConfig:
         folder = Path(self.tissue)
         if not folder.is_dir():
             return self
-        for suffix in (".tissue.geojson", ".geojson"):
+        for suffix in (".tissue.geojson", ".geojson", ".tissue.geojson.gz", ".geojson.gz"):
             if (folder / f"{name}{suffix}").is_file():
                 return replace(self, tissue=str(folder / f"{name}{suffix}"))
         raise TissueError(f"{folder} contains neither {name}.tissue.geojson nor {name}.geojson")

@@ -40,7 +40,10 @@ class TissueSettings:
         check_fields(self)
 
 
+GEOJSON_SUFFIXES = (".geojson", ".json", ".geojson.gz")
+
+
 def tissue_file(tissue: str) -> Path | None:
     """Return the GeoJSON file if `tissue` names one instead of a method."""
     path = Path(tissue)
-    return path if path.suffix.lower() in (".geojson", ".json") else None
+    return path if path.name.lower().endswith(GEOJSON_SUFFIXES) else None

@@ -22,7 +22,7 @@ from wsi_attn.slides.open import slide_exists
 from wsi_attn.store.predictions import MAPS_SUFFIX, SUFFIX
 from wsi_attn.store.records import BaseRecord, exists, read_record, slide_places
 
-POLYGONS = (".geojson",)
+POLYGONS = (".geojson", ".geojson.gz")
 SEGMENTATION = ".segmentation.geojson"
 """Suffix of polygon files written by `segment`."""
 
@@ -96,7 +96,7 @@ def collect(paths: Sequence[Path], mpps: Mapping[Path, Mpp] | None = None) -> Co
 
 def stem_of(path: Path) -> str:
     """Common file name of a slide, its store, prediction and polygons: the name without kind-specific suffixes."""
-    for suffix in (SUFFIX, SEGMENTATION, ".ome.tiff", ".ome.tif", ".ome.zarr"):
+    for suffix in (SUFFIX, SEGMENTATION, *POLYGONS, ".ome.tiff", ".ome.tif", ".ome.zarr"):
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.stem
@@ -115,7 +115,7 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Pat
         for file in sorted(path.iterdir()) if is_folder else [path]:
             if file.name.endswith(SUFFIX):
                 predictions.append(file)
-            elif file.suffix.lower() in POLYGONS:
+            elif file.name.lower().endswith(POLYGONS):
                 if not is_folder:  # those in a folder are found by their stems
                     polygons.append(file)
             elif not is_folder or is_store(file) or is_slide_file(file):
