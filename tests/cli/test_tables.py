@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.cli.runner import in_process
+from tests.dicom_files import write_series
 
 
 @pytest.fixture
@@ -87,3 +89,19 @@ def test_rows_of_empty_cells_are_skipped(folder: Path, capsys: pytest.CaptureFix
     table.write_text("path,label\na.png,x\n,\n , ,\nb.png,y,,\n")
     records = in_process(capsys, "info", table, "--json").json()
     assert [Path(record["path"]).name for record in records] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [("a,train b,train", ["column label", "'a'"]), ("a,train a,test", ["is in train (row 2) and in test (row 3)"])],
+)
+def test_files_of_one_dicom_series_are_one_image(
+    rows: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    level = np.full((256, 256, 3), 200, np.uint8)
+    write_series(tmp_path / "series", [level, level[::2, ::2]])
+    table = tmp_path / "table.csv"
+    lines = [f"series/level-{number}.dcm,{row}" for number, row in enumerate(rows.split())]
+    table.write_text("\n".join(["path,label,split", *lines]))
+    error = in_process(capsys, "train", table, "-o", tmp_path / "run", code=3).error()
+    assert all(word in error for word in words), error

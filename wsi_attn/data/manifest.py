@@ -11,6 +11,7 @@ from pathlib import Path
 from wsi_attn.annotations.boxes import parse_boxes
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Mpp
+from wsi_attn.slides.dicom_series import SeriesIndex
 from wsi_attn.slides.open import slide_exists
 from wsi_attn.tissue.settings import GEOJSON_SUFFIXES
 
@@ -84,8 +85,9 @@ def read_manifest(path: Path, *, need_label: bool = True) -> list[Row]:
         the header as row 1.
     """
     rows = [_row(path, number, values, need_label=need_label) for number, values in _read(path, need_label=need_label)]
-    _check_leakage(path, rows)
-    _check_labels(path, rows)
+    files = _files_of(rows)
+    _check_leakage(path, rows, files)
+    _check_labels(path, rows, files)
     return rows
 
 
@@ -229,11 +231,18 @@ def _mpp(where: str, text: str) -> Mpp | None:
     return mpp if min(mpp) > 0 else None  # Tables often write 0 for unknown values.
 
 
-def _check_labels(path: Path, rows: Sequence[Row]) -> None:
+def _files_of(rows: Sequence[Row]) -> dict[Path, Path]:
+    """The file of each image that is the same for all its names: links, and the files of a DICOM series."""
+    index = SeriesIndex()
+    images = dict.fromkeys(image for row in rows for image in row.paths)
+    return {image: (series.main if (series := index.of(image)) else image).resolve() for image in images}
+
+
+def _check_labels(path: Path, rows: Sequence[Row], files: Mapping[Path, Path]) -> None:
     """Refuse an image, or a region of it, with two labels."""
     seen: dict[tuple[tuple[Path, ...], Path | None], Row] = {}
     for row in rows:
-        first = seen.setdefault((tuple(image.resolve() for image in row.paths), row.regions), row)
+        first = seen.setdefault((tuple(files[image] for image in row.paths), row.regions), row)
         if first.label != row.label:
             raise ManifestError(
                 f"{path}, row {row.number}, column label: {row.path.name} is {row.label!r}, and {first.label!r} in row "
@@ -241,11 +250,11 @@ def _check_labels(path: Path, rows: Sequence[Row]) -> None:
             )
 
 
-def _check_leakage(path: Path, rows: Sequence[Row]) -> None:
+def _check_leakage(path: Path, rows: Sequence[Row], files: Mapping[Path, Path]) -> None:
     seen: dict[tuple[str, str], Row] = {}
     for row in rows:
-        files = [("file", str(image.resolve())) for image in row.paths]
-        for what, name in [("patient", row.patient), *files]:
+        own = [("file", str(files[image])) for image in row.paths]
+        for what, name in [("patient", row.patient), *own]:
             first = seen.setdefault((what, name), row)
             before, now = (
                 first.split or "train",
