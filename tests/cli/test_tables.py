@@ -88,7 +88,7 @@ def test_rows_of_empty_cells_are_skipped(folder: Path, capsys: pytest.CaptureFix
     table = folder / "table.csv"
     table.write_text("path,label\na.png,x\n,\n , ,\nb.png,y,,\n")
     records = in_process(capsys, "info", table, "--json").json()
-    assert [Path(record["path"]).name for record in records] == ["a.png", "b.png"]
+    assert [Path(record["slide"]).name for record in records] == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize(
