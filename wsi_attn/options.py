@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -170,6 +170,13 @@ def option_fields(config: type) -> Mapping[str, OptionField]:
     if config not in _FOUND:
         _FOUND[config] = _option_fields(config)
     return _FOUND[config]
+
+
+def changed_options(config: object) -> Iterator[OptionField]:
+    """Yield the options of a configuration that differ from their defaults."""
+    for name, field in option_fields(type(config)).items():
+        if getattr(config, name) != field.default:
+            yield field
 
 
 def _option_fields(config: type) -> dict[str, OptionField]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from wsi_attn.devices import AUTO, DEVICE
 from wsi_attn.errors import UsageError
 from wsi_attn.models.configs import CLASSIFICATION, CONFIGS, SEGMENTATION
-from wsi_attn.options import Option, check_fields, option_fields
+from wsi_attn.options import Option, OptionField, changed_options, check_fields
 from wsi_attn.threads import thread_limit
 
 MOST_WORKERS = 4
@@ -24,8 +25,9 @@ def _names(text: str) -> tuple[str, ...]:
     return () if text == "auto" else tuple(filter(None, map(str.strip, text.split(","))))
 
 
+@dataclass(frozen=True)
 class InferenceConfig:
-    """Settings of an inference; each task has its own frozen dataclass of them."""
+    """Settings of an inference; each task with settings has its own frozen dataclass of them."""
 
 
 @dataclass(frozen=True)
@@ -273,14 +275,18 @@ class TrainConfig:
             )
 
     def refuse_options_of_other_tasks(self, task: str) -> None:
-        """Check that only options that apply to a task differ from their defaults.
+        """Check that only options that apply to a task differ from their defaults; see `refuse`."""
+        self.refuse(lambda field: field.option.task not in ("", task))
+
+    def refuse(self, unused: Callable[[OptionField], bool]) -> None:
+        """Check that options that are not used have their defaults.
 
         Raises
         ------
-        UsageError : another option does; the message names it.
+        UsageError : one does not; the message names it.
         """
-        for name, field in option_fields(type(self)).items():
-            if field.option.task not in ("", task) and getattr(self, name) != field.default:
+        for field in changed_options(self):
+            if unused(field):
                 raise UsageError(f"--model {self.system} has no option {field.flag}; remove it")
 
 

@@ -11,7 +11,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from tests.unit.tasks.sketches import SKETCHES, PointNet, Sketch, SketchInferenceConfig
+from tests.unit.tasks.sketches import SKETCHES, PointNet
 from wsi_attn.data.inputs import Input
 from wsi_attn.data.manifest import read_manifest
 from wsi_attn.errors import UsageError
@@ -82,7 +82,7 @@ def stores_with_features(folder: Path) -> Path:
 
 @pytest.mark.parametrize("network", SKETCHES)
 def test_a_task_of_another_package_is_trained_evaluated_and_answers(network: type[Network], tmp_path: Path) -> None:
-    task: Sketch = SKETCHES[network]
+    task = SKETCHES[network]
     (tmp_path / "data").mkdir()
     manifest = (images_with_points if network is PointNet else stores_with_features)(tmp_path / "data")
     config = TrainConfig(system=task.name, epochs=80, learning_rate=0.2, averaging=0.5, device="cpu")
@@ -103,17 +103,17 @@ def test_a_task_of_another_package_is_trained_evaluated_and_answers(network: typ
     assert len((tmp_path / "report" / "predictions.csv").read_text().splitlines()) == 4
 
     inputs = [Input(row.path, row.mpp) for row in read_manifest(manifest, need_label=False) if row.split == "test"]
-    inference, batch = inference_of(checkpoint, SketchInferenceConfig()), Batch(tmp_path / "out")
+    inference, batch = inference_of(checkpoint, PredictConfig()), Batch(tmp_path / "out")
     outcomes = list(run_inputs([*inputs, Input(tmp_path / "gone.png")], inference, batch))
     assert [outcome.state for outcome in outcomes] == ["answered"] * 3 + ["failed"]
     assert [outcome.state for outcome in run_inputs(inputs, inference, batch)] == ["skipped"] * 3
     assert all(outcome.answer.line().startswith(str(outcome.path)) for outcome in outcomes[:3])
     if network is PointNet:
-        cells = pyarrow.parquet.read_table(tmp_path / "out" / "9.cells.parquet")
-        assert len(cells) == len(outcomes[0].answer.record()["cells"]) == 11
-        assert len(json.loads((tmp_path / "out" / "9.cells.geojson").read_text())["features"]) == 11
+        cells = pyarrow.parquet.read_table(tmp_path / "out" / "9.detection-sketch.parquet")
+        assert len(cells) == len(outcomes[0].answer.record()[task.name]["cells"]) == 11
+        assert len(json.loads((tmp_path / "out" / "9.detection-sketch.geojson").read_text())["features"]) == 11
     with pytest.raises(UsageError, match=task.name):
-        inference_of(checkpoint, PredictConfig())
+        inference_of(checkpoint, PredictConfig(mc_dropout=2))
 
 
 def test_every_built_in_task_is_one(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ from wsi_attn.nn.backbones import BACKBONES, TIMM
 from wsi_attn.scores.scores import SCORES
 from wsi_attn.slide import Slide
 from wsi_attn.slides.reader import READERS
+from wsi_attn.tasks.base import TASKS
+from wsi_attn.tasks.classification.config import PredictConfig
+from wsi_attn.tasks.config import InferenceConfig
+from wsi_attn.tasks.segmentation.config import SegmentConfig
 from wsi_attn.testing.encoders import BackboneContract
 from wsi_attn.testing.exporters import ExporterContract
 from wsi_attn.testing.models import ModelContract
 from wsi_attn.testing.readers import ReaderContract
 from wsi_attn.testing.scores import ScoreContract
+from wsi_attn.testing.tasks import MANIFEST, TaskContract
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (600, 700, 3), dtype=np.uint8)
 SMALL: dict[str, dict[str, Any]] = {
@@ -108,3 +114,46 @@ class TestExporters(ExporterContract):
         if name == "parquet":
             pytest.importorskip("pyarrow", reason="pip install 'wsi-attn[tables]'")
         self.name = name
+
+
+class TestClassification(TaskContract):
+    name = "classification"
+    system, options = "cnn", SMALL["cnn"]
+
+    def manifest(self, folder: Path) -> None:
+        write_rows(folder, "label", lambda number, bright: "b" if number % 2 else "a")
+
+    def settings(self) -> InferenceConfig:
+        return PredictConfig(allow_out_of_distribution=True)
+
+
+class TestSegmentation(TaskContract):
+    name = "segmentation"
+    system, options = "joint-segmentation", {"crop": 64}
+
+    def manifest(self, folder: Path) -> None:
+        def mask(number: int, bright: np.ndarray) -> str:
+            Image.fromarray(bright.astype(np.uint8)).save(folder / f"{number}-mask.png")
+            return f"{number}-mask.png"
+
+        write_rows(folder, "mask", mask)
+
+    def settings(self) -> InferenceConfig:
+        return SegmentConfig()
+
+
+def write_rows(folder: Path, column: str, cell: Callable[[int, np.ndarray], str]) -> None:
+    """Images, half of them bright on the left; `cell` tells their annotation."""
+    random = np.random.default_rng(0)
+    lines = [f"path,patient,split,{column}"]
+    for number, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 2):
+        bright = np.zeros((64, 64), bool)
+        bright[:, : 16 + 32 * (number % 2)] = True
+        pixels = np.where(bright[..., None], 220, 120) + random.integers(-20, 20, (64, 64, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,p{number},{split},{cell(number, bright)}")
+    (folder / MANIFEST).write_text("\n".join(lines) + "\n")
+
+
+def test_every_task_is_tested() -> None:
+    assert {each.name for each in (TestClassification, TestSegmentation)} == set(TASKS.built_in)

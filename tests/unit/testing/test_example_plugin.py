@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -11,21 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.packages import EXAMPLE, install, install_example
 from wsi_attn.export.exporter import EXPORTERS
+from wsi_attn.models.configs import CONFIGS
 from wsi_attn.models.systems import SYSTEMS
 from wsi_attn.nn.backbones import BACKBONES
 from wsi_attn.registry import Registry
 from wsi_attn.scores.scores import SCORES
 from wsi_attn.slides.reader import READERS, slide_suffixes
+from wsi_attn.tasks.base import TASKS
 from wsi_attn.testing.encoders import BackboneContract
 from wsi_attn.testing.exporters import ExporterContract
 from wsi_attn.testing.models import ModelContract
 from wsi_attn.testing.readers import ReaderContract
 from wsi_attn.testing.scores import ScoreContract
+from wsi_attn.testing.tasks import MANIFEST, TaskContract
 
-FAMILIES: tuple[Registry, ...] = (READERS, EXPORTERS, SCORES, SYSTEMS, BACKBONES)
+FAMILIES: tuple[Registry, ...] = (READERS, EXPORTERS, SCORES, SYSTEMS, CONFIGS, BACKBONES, TASKS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,6 +70,23 @@ class TestModel(ModelContract):
 
 class TestBackbone(BackboneContract):
     name = "patchify"
+
+
+class TestTask(TaskContract):
+    name, system = "amount", "colour-sum"
+
+    def manifest(self, folder: Path) -> None:
+        write_amounts(folder)
+
+
+def write_amounts(folder: Path) -> None:
+    """Grey images whose amount is a linear function of their brightness."""
+    lines = ["path,patient,split,amount"]
+    for number, split in enumerate(["train"] * 8 + ["val"] * 4 + ["test"] * 4):
+        grey = 30 + 47 * number % 200
+        Image.fromarray(np.full((20 + number, 30, 3), grey, np.uint8)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,p{number},{split},{3 * grey / 255 + 1:.4f}")
+    (folder / MANIFEST).write_text("\n".join(lines) + "\n")
 
 
 def rawrgb(path: Path) -> Path:
@@ -108,8 +130,6 @@ def test_commands_open_its_slides_compute_its_score_and_export(site: Path, tmp_p
 
 
 def test_its_model_and_backbone_train(site: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     random = np.random.default_rng(0)
     lines = ["path,label,patient"]
     for index in range(8):
@@ -126,11 +146,43 @@ def test_its_model_and_backbone_train(site: Path, tmp_path: Path) -> None:
     wsi_attn(site, "train", tmp_path / "m.csv", *options, "-o", tmp_path / "other", *short)
 
 
+def test_its_task_is_trained_evaluated_and_answers(site: Path, tmp_path: Path) -> None:
+    write_amounts(tmp_path)
+    manifest, run, image = tmp_path / MANIFEST, tmp_path / "run", tmp_path / "15.png"
+    options = ("--epochs", "80", "--batch-size", "4", "--learning-rate", "0.2", "--averaging", "0.5", "--quiet")
+    stdout, _ = wsi_attn(site, "train", manifest, "--model", "colour-sum", "-o", run, *options)
+    assert stdout.split("\t")[1] == "mean_absolute_error"
+    stdout, _ = wsi_attn(site, "evaluate", run, manifest, "--json", "--report", tmp_path / "report")
+    report = json.loads(stdout)
+    assert report["n"] == 4
+    assert report["mean_absolute_error"]["value"] < 0.1
+    stdout, _ = wsi_attn(site, "predict", image, "--model", run)
+    assert abs(float(stdout.split("\t")[1]) - 3 * (30 + 47 * 15 % 200) / 255 - 1) < 0.1
+    stdout, _ = wsi_attn(site, "predict", image, "--model", run, "-o", tmp_path / "out", "--json")
+    assert json.loads(stdout) == json.loads((tmp_path / "out" / "15.amount.json").read_text())
+    _, stderr = wsi_attn(site, "predict", image, "--model", run, "--mc-dropout", "4", code=2)
+    assert "amount, which has no --mc-dropout" in stderr
+    more = ("--model", "colour-sum", "-o", tmp_path / "other", "--quiet")
+    _, stderr = wsi_attn(site, "train", manifest, *more, "--mpp", "1", code=2)
+    assert "has no option --mpp" in stderr
+    manifest.write_text(manifest.read_text().replace(",train,", ",train,x", 1))
+    _, stderr = wsi_attn(site, "train", manifest, *more, code=3)
+    assert "0.png needs a number in the column amount" in stderr
+
+
 def test_doctor_lists_its_members(site: Path) -> None:
     stdout, _ = wsi_attn(site, "doctor", code=None)
     (line,) = (line for line in stdout.splitlines() if "example-plugin" in line)
     assert line.startswith("PASS")
-    assert all(name in line for name in ("readers rawrgb", "exporters lines", "scores redness", "models mean-colour"))
+    members = (
+        "readers rawrgb",
+        "exporters lines",
+        "scores redness",
+        "models mean-colour",
+        "colour-sum",
+        "tasks amount",
+    )
+    assert all(member in line for member in members)
 
 
 def test_a_broken_package_gives_one_line(site: Path, tmp_path: Path) -> None:

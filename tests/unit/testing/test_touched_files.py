@@ -27,10 +27,6 @@ def hello() -> None:
     """Say hello."""
     data("hello")
 '''
-TASK = """from wsi_attn.tasks.base import Task
-
-TASK = type("Hello", (Task,), {**dict.fromkeys(Task.__abstractmethods__), "name": "hello"})()
-"""
 
 
 @dataclass(frozen=True)
@@ -76,9 +72,9 @@ ADDITIONS = {
         "from wsi_attn.nn.backbones import build_backbone; assert build_backbone('patchify', (8,)).stride == 8",
     ),
     "task": Addition(
-        "tasks/hello.py", TASK, "tasks/base.py", '        "classification": "',
-        '        "hello": "wsi_attn.tasks.hello:TASK",',
-        "from wsi_attn.tasks.base import TASKS as members; assert members.get('hello').name == 'hello'",
+        "tasks/amount.py", member("task"), "tasks/base.py", '        "classification": "',
+        '        "amount": "wsi_attn.tasks.amount:AMOUNT",',
+        "from wsi_attn.tasks.base import TASKS as members; assert members.get('amount').measure",
     ),
     "command": Addition(
         "cli/hello.py", COMMAND, "cli/app.py", '    Command("doctor"',
