@@ -36,8 +36,8 @@ RAW_YCBCR = "does not convert YCbCr without JPEG"
 class Case:
     """A slide: how it is made, the readers that differ and why, and grey levels by which the others may round.
 
-    `alone` is the first level that only OpenSlide reads: it derives the level, or reads it from another file, which is a
-    case of its own.
+    `alone` is the first level that only OpenSlide reads: it derives the level, or reads it from another file, which is
+    a case of its own.
     """
 
     make: Callable[[Path], Path] | None = None
