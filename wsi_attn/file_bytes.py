@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
@@ -19,17 +21,35 @@ READ_BYTES = 1 << 24
 """Maximum size of one read; the returned ranges keep it in memory while they are in use."""
 
 
+def check_regular(path: Path) -> None:
+    """Refuse a pipe or a device, which could be read without end.
+
+    Raises
+    ------
+    OSError : the path is one of them, a folder, or missing.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def read_regular(path: Path) -> bytes:
+    """Content of a regular file; raises like `check_regular`."""
+    check_regular(path)
+    return path.read_bytes()
+
+
 class FileBytes:
     """A file read without a file position, so threads share it without a lock.
 
     Raises
     ------
-    OSError : the file cannot be opened.
+    OSError : the file cannot be opened, or is not a regular one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = -1  # for `close` if opening fails
+        check_regular(path)
         self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
 
     def read(self, offset: int, length: int) -> bytes:

@@ -293,3 +293,12 @@ def test_a_store_whose_metadata_was_changed_with_a_new_checksum_is_still_validat
     own[SEAL] = f"{crc32c(json.dumps(document).encode()):08x}"
     (copy / "zarr.json").write_text(json.dumps(document))
     assert "wsi_attn.levels[0].width" in command("info", copy, code=3).error()
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no device files")
+@pytest.mark.parametrize("key", ["0/c/0/0/0", "labels/tissue/0/c/0/0", "zarr.json"])
+def test_files_that_link_to_a_device_are_damage(key: str, store: Path, tmp_path: Path, command: Command) -> None:
+    copy = Path(shutil.copytree(store, tmp_path / "s.zarr"))
+    (copy / key).unlink()
+    (copy / key).symlink_to("/dev/zero")
+    assert "not a regular file" in command("verify", copy, code=3).stderr

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from wsi_attn.file_bytes import read_regular
 from wsi_attn.outputs import files
 from wsi_attn.outputs.lock import output_lock
 from wsi_attn.store.checked_files import difference
@@ -96,6 +97,6 @@ def retired_name(group: Path) -> Path:
 def is_there(store: Path, key: str, file: FileInfo) -> bool:
     """Whether a file has the given size and checksum."""
     try:
-        return difference(store / key, (store / key).read_bytes(), file) is None
+        return difference(store / key, read_regular(store / key), file) is None
     except OSError:
         return False

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from wsi_attn.errors import StoreDamagedError
+from wsi_attn.file_bytes import read_regular
 from wsi_attn.store.schema import GROUP_FILE, REMEDY, FileInfo, StoreMeta, is_shard
 from wsi_attn.store.sharding import crc32c
 
@@ -40,7 +41,7 @@ class CheckedFiles:
         """
         path = self.store / key
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError as error:
             raise StoreDamagedError(f"{self.store} is damaged: {path}: {error.strerror}. {REMEDY}") from error
         if self._recorded is not None and (problem := difference(path, data, self._recorded.get(key))):

@@ -32,6 +32,7 @@ import msgspec
 from msgspec import Meta
 
 from wsi_attn.errors import SlideNotFoundError, StoreDamagedError, StoreSchemaError
+from wsi_attn.file_bytes import read_regular
 from wsi_attn.geometry import Mpp, Region, Size
 from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.slide import Level
@@ -453,7 +454,7 @@ def read_root(path: Path) -> tuple[StoreMeta, JsonObject]:
         raise SlideNotFoundError(f"There is no store {path}")
     file = path / GROUP_FILE
     try:
-        data = file.read_bytes()
+        data = read_regular(file)
         attributes = msgspec.json.decode(data)["attributes"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreSchemaError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_attn.errors import SlideReadError, StoreDamagedError, StoreError, UnknownNameError
+from wsi_attn.file_bytes import read_regular
 from wsi_attn.slide import Progress, no_progress
 from wsi_attn.store import sharding
 from wsi_attn.store.arrays import read_array
@@ -115,7 +116,7 @@ def _check_file(
 ) -> tuple[int, list[str]]:
     """Number of pixel chunks in a file, and its problems."""
     try:
-        content = (path / key).read_bytes()
+        content = read_regular(path / key)
     except OSError as error:
         return 0, [f"{path / key}: {error.strerror}"]
     problem = difference(path / key, content, file)
@@ -189,7 +190,7 @@ def _check_label_chunks(path: Path) -> Iterator[str]:
             continue
         file = path / "labels" / key
         try:
-            unzstd(file.read_bytes())
+            unzstd(read_regular(file))
         except (OSError, RuntimeError, ValueError) as error:
             yield f"{file} is damaged: it cannot be decoded ({error})"
 
