@@ -43,3 +43,16 @@ def test_weights_that_are_not_finite_are_refused_where_no_hash_is_recorded(
     error = in_process(capsys, "predict", demo_slide, "--model", copied, code=3).error()
     assert name in error
     assert "not finite" in error
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("std", [float("nan"), 1.0, 1.0]), ("coarse_factor", None), ("smoothing", "x"), ("exploration", []), ("mean", 5)],
+)
+def test_network_settings_that_are_no_values_are_refused(
+    key: str, value: object, copied: Path, demo_slide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["network"][key] = value
+    (copied / "config.json").write_text(json.dumps(config))
+    assert str(copied) in in_process(capsys, "predict", demo_slide, "--model", copied, code=3).error()

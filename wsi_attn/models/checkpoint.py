@@ -83,7 +83,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not a checkpoint: {CONFIG} is missing; give a folder written by `wsi-attn train`"
         )
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = json.loads(path.read_text(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"Cannot read {path}: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -93,6 +93,10 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has checkpoint version {config.get('schema_version')}, this release reads {SCHEMA_VERSION}"
         )
     return config
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number of JSON")
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:

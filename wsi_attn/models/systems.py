@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
+import msgspec
+
 from wsi_attn.errors import UsageError
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.base import Network, NetworkConfig
@@ -46,6 +48,7 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
     ------
     UnknownNameError : unknown system, backbone or choice.
     TypeError : unknown or missing configuration keys.
+    msgspec.ValidationError : a value of another type.
     UsageError : conflicting options, or weights for backbones that take none.
     CheckpointError : the weights cannot be downloaded or do not match.
     MissingExtraError : timm is requested but not installed.
@@ -54,7 +57,9 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
     known: dict[str, object] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
     }
-    built = network(network.config_class(**_normalised(network.completed(known))))
+    given = network.config_class(**_normalised(network.completed(known)))
+    msgspec.convert(asdict(given), type(given))
+    built = network(given)
     if weights != NO_WEIGHTS:
         backbones = [module for module in built.modules() if isinstance(module, TakesWeights)]
         if not backbones:
