@@ -6,11 +6,11 @@ by a function are closed when it returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import UsageError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wsi_attn.tasks.classification.config import PredictConfig
     from wsi_attn.tasks.config import TrainConfig
     from wsi_attn.tasks.segmentation.config import SegmentConfig
+    from wsi_attn.tasks.segmentation.record import SegmentationRecord
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tissue.mask import TissueMask
 
@@ -187,7 +188,7 @@ def segment_slide(
     *,
     overwrite: bool = False,
     progress: Progress = no_progress,
-) -> dict[str, Any]:
+) -> SegmentationRecord:
     """Segment a slide and write the label image, the polygons and the record to the folder `output`.
 
     Returns
@@ -202,11 +203,14 @@ def segment_slide(
     from wsi_attn.outputs.policy import claim
     from wsi_attn.tasks.base import inference_of
     from wsi_attn.tasks.segmentation.config import SegmentConfig
+    from wsi_attn.tasks.segmentation.inference import SegmentationAnswer
 
     inference = inference_of(_loaded(model), config or SegmentConfig())
     with _opened(slide) as source, claim(inference.output(source, Path(output)), overwrite=overwrite) as found:
         answer = found.finished or inference.answer(source, Path(output), overwrite=overwrite, progress=progress)
-    return dict(answer.record())
+    if not isinstance(answer, SegmentationAnswer):
+        raise UsageError(f"{model} answers with something else than a segmentation")
+    return answer.record()
 
 
 def train(
@@ -216,7 +220,7 @@ def train(
     *,
     overwrite: bool = False,
     progress: Progress = no_progress,
-    **network: Any,
+    **network: object,
 ) -> Checkpoint:
     """Train a model on the rows of a manifest and load it; an interrupted run with the same settings resumes.
 
@@ -254,7 +258,7 @@ def evaluate(
     split: str = "test",
     seed: int = 0,
     progress: BatchProgress = no_progress,
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     """Compare the predictions of a model with the labels of a manifest.
 
     Parameters

@@ -67,7 +67,7 @@ def _show_version(value: bool) -> None:
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Read option defaults from a TOML file."""
-    if path is not None:
+    if path is not None and isinstance(context.command, Group):
         check_output(path, "--config")
         from wsi_attn.cli.config import read_config
 

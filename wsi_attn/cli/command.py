@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -13,6 +13,9 @@ from wsi_attn.cli.parameters import Made, make
 from wsi_attn.errors import UsageError
 from wsi_attn.options import OptionField
 from wsi_attn.outputs.names import check_output
+
+if TYPE_CHECKING:  # Only for types: the place of Click differs between the versions of Typer.
+    from typer._click import ClickException, Context, HelpFormatter, Parameter
 
 ARGUMENTS, OPTIONS = "Arguments", "Options"
 HELP = ("-h", "--help")
@@ -32,7 +35,7 @@ class Command(TyperCommand):
         self.function = function
         self._made: Made | None = None
 
-    def made(self, ctx: Any = None) -> Made:
+    def made(self, ctx: Context | None = None) -> Made:
         """The parameters of the command."""
         if self._made is None:
             self._made = make(self.function)
@@ -42,20 +45,20 @@ class Command(TyperCommand):
         """The options that a file of `--config` may set."""
         return self.made().fields.values()
 
-    def get_params(self, ctx: Any) -> list[Any]:
+    def get_params(self, ctx: Context) -> list[Parameter]:
         """Return the parameters and `--help`."""
         self.params = self.made(ctx).params
         return super().get_params(ctx)
 
-    def shown(self, ctx: Any) -> list[Any]:
+    def shown(self, ctx: Context) -> list[Parameter]:
         """Return the parameters in the help."""
         return self.get_params(ctx)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Context) -> object:
         """Call the function."""
         return ctx.invoke(self.made(ctx).call, **ctx.params)
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Parse the command line, then check its options.
 
         Raises
@@ -67,16 +70,16 @@ class Command(TyperCommand):
             check_paths(self.params, ctx.params)
         return rest
 
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Return the usage line without the braces that some versions of Typer put around arguments."""
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the sections; called by `--help`."""
         write_sections(ctx, formatter, self.shown(ctx))
 
 
-def write_sections(ctx: Any, formatter: Any, parameters: Iterable[Any]) -> None:
+def write_sections(ctx: Context, formatter: HelpFormatter, parameters: Iterable[Parameter]) -> None:
     """Write the help of parameters, one section per panel, in order of first occurrence."""
     sections: dict[str, list[tuple[str, str]]] = {ARGUMENTS: [], OPTIONS: []}
     for parameter in parameters:
@@ -94,7 +97,7 @@ def write_sections(ctx: Any, formatter: Any, parameters: Iterable[Any]) -> None:
 class Group(TyperGroup):
     """A group of commands that refuses empty arguments, and URLs in its own options."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """See `Command.parse_args`."""
         if not ctx.resilient_parsing:
             check_empty(args)
@@ -104,7 +107,7 @@ class Group(TyperGroup):
             check_paths(self.params, ctx.params)
         return rest
 
-    def _complete(self, ctx: Any, args: list[str]) -> None:
+    def _complete(self, ctx: Context, args: list[str]) -> None:
         """`--show-completion zsh`: without a shell, Typer detects the one that runs, and it takes no name."""
         option, _, shell = " ".join(args).replace("=", " ").partition(" ")
         if option not in COMPLETION or not shell:
@@ -131,7 +134,7 @@ def check_empty(arguments: list[str]) -> None:
             raise UsageError(f"{what}; give a value, and check that shell variables in the command are set")
 
 
-def check_paths(parameters: list[Any], values: dict[str, Any]) -> None:
+def check_paths(parameters: Sequence[Parameter], values: Mapping[str, object]) -> None:
     """Refuse URLs in options and single-path arguments; lists of inputs are checked individually."""
     for parameter in parameters:
         value = values.get(parameter.name)
@@ -139,7 +142,7 @@ def check_paths(parameters: list[Any], values: dict[str, Any]) -> None:
             check_output(str(value), parameter.opts[0])
 
 
-def usage_of(error: Any) -> str:
+def usage_of(error: ClickException) -> str:
     """Format a command-line error as one line: the problem, the usage and the help command."""
     message = " ".join(str(error.format_message()).split())
     context = getattr(error, "ctx", None)

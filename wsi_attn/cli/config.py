@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
 
+from typer.core import TyperGroup
+
+from wsi_attn.cli.command import Command
 from wsi_attn.errors import UsageError
 from wsi_attn.options import OptionField
 from wsi_attn.registry import unknown_name
 
-KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     int: ((int,), "an integer"),
     float: ((int, float), "a number"),
@@ -20,7 +23,7 @@ KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 """Accepted TOML types of each type of a field, and their name in messages."""
 
 
-def read_config(path: Path, root: Any) -> dict[str, Any]:
+def read_config(path: Path, root: TyperGroup) -> MutableMapping[str, object]:
     """Read the option defaults of commands.
 
     Parameters
@@ -46,8 +49,8 @@ def read_config(path: Path, root: Any) -> dict[str, Any]:
     return _group(str(path), tables, root)
 
 
-def _group(where: str, tables: dict[str, Any], group: Any) -> dict[str, Any]:
-    found = {}
+def _group(where: str, tables: Mapping[str, object], group: TyperGroup) -> dict[str, object]:
+    found: dict[str, object] = {}
     for name, table in tables.items():
         command = group.commands.get(name)
         if command is None:
@@ -55,11 +58,14 @@ def _group(where: str, tables: dict[str, Any], group: Any) -> dict[str, Any]:
         if not isinstance(table, dict):
             raise UsageError(f"{where}: {name} is a command and needs a table: write [{name}], followed by its options")
         inner = f"{where}, [{name}]"
-        found[name] = _group(inner, table, command) if hasattr(command, "commands") else _options(inner, table, command)
+        if isinstance(command, TyperGroup):
+            found[name] = _group(inner, table, command)
+        elif isinstance(command, Command):
+            found[name] = _options(inner, table, command)
     return found
 
 
-def _options(where: str, table: dict[str, Any], command: Any) -> dict[str, Any]:
+def _options(where: str, table: Mapping[str, object], command: Command) -> dict[str, object]:
     options = {
         name.removeprefix("--"): field
         for field in command.fields()
@@ -79,7 +85,7 @@ def _options(where: str, table: dict[str, Any], command: Any) -> dict[str, Any]:
     return found
 
 
-def _problem(value: Any, field: OptionField) -> str:
+def _problem(value: object, field: OptionField) -> str:
     """Return the accepted type of an option if the value does not have it, otherwise an empty string."""
     kind = bool if field.option.stores is not None else str if field.option.parse is not None else field.kind
     types, name = KINDS[kind]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -71,13 +71,13 @@ def evaluate(
     raise typer.Exit(ExitCode.SOME_FAILED if found["unanswered"] else ExitCode.DONE)
 
 
-def as_text(report: Mapping[str, Any]) -> Iterator[str]:
+def as_text(report: Mapping[str, object]) -> Iterator[str]:
     """Yield one line per metric: name, value, interval."""
     yield f"n\t{report['n']}\tgroups\t{report['groups']}\tsplit\t{report['split']}"
     yield from _lines(report, "")
 
 
-def _lines(section: Mapping[str, Any], before: str) -> Iterator[str]:
+def _lines(section: Mapping[str, object], before: str) -> Iterator[str]:
     for name, found in section.items():
         if isinstance(found, dict) and name != "per_class":
             if {"value", "low", "high"} <= set(found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,7 +25,7 @@ def answer_inputs(
     *,
     json: bool,
     quiet: bool,
-    also: Callable[[Outcome, Console], dict[str, object]] = lambda outcome, console: {},
+    also: Callable[[Outcome, Console], Mapping[str, object]] = lambda outcome, console: {},
 ) -> None:
     """Answer the inputs of a command, print a line each and exit.
 

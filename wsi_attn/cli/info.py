@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from wsi_attn.cli.options import PixelSize, Report, Slides
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import WsiAttnError
+from wsi_attn.json_types import JsonObject
 
 if TYPE_CHECKING:
     from wsi_attn.slide import Slide, SlideInfo
@@ -50,7 +51,7 @@ def tiles_of(slide: Slide, level: int) -> LevelTiles:
     return LevelTiles(compression, "")
 
 
-def as_record(info: SlideInfo, tiles: Sequence[LevelTiles]) -> dict[str, Any]:
+def as_record(info: SlideInfo, tiles: Sequence[LevelTiles]) -> JsonObject:
     """Return the JSON object of one slide."""
     return {
         "slide": str(info.path),

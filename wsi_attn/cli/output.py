@@ -7,10 +7,10 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.progress import BatchBar, Hidden, terminal
@@ -129,12 +129,12 @@ def data(line: str) -> None:
     print(line, flush=True)  # noqa: T201
 
 
-def data_json(record: Any) -> None:
+def data_json(record: Mapping[str, object]) -> None:
     """Print one JSON object as one line to stdout; NaN is refused, and paths are written as by `path_to_text`."""
     data(json.dumps(_as_unicode(record), ensure_ascii=False, allow_nan=False))
 
 
-def _as_unicode(value: Any) -> Any:
+def _as_unicode(value: object) -> object:
     """Replace every string that is not valid Unicode (only paths can be) by a `file:` URI."""
     if isinstance(value, str):
         return value if is_unicode(value) else path_to_text(value)

@@ -11,11 +11,14 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, cast, get_type_hints
 
 import typer
 
 from wsi_attn.options import OptionField, option_fields
+
+if TYPE_CHECKING:  # Only for types: the place of Click differs between the versions of Typer.
+    from typer._click import Context, Parameter
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Made:
         The options that are fields, by name.
     """
 
-    params: list[Any]
+    params: list[Parameter]
     call: Callable[..., object]
     fields: Mapping[str, OptionField]
 
@@ -101,7 +104,7 @@ class _Group:
         return given if self.config is None else self.config(**given)
 
 
-def is_given(context: Any, name: str) -> bool:
+def is_given(context: Context, name: str) -> bool:
     """Whether a parameter was given on the command line or in the file of --config."""
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
@@ -152,7 +155,7 @@ def _parameter(field: OptionField) -> inspect.Parameter:
     )
 
 
-def _typed(field: OptionField) -> Any:
+def _typed(field: OptionField) -> type:
     """The type of an option for Typer."""
     if field.option.stores is not None:
         return bool

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -96,7 +97,7 @@ def _report(console: Console, path: Path, info: SlideInfo, summary: TileSummary,
         console.info(f"warning: {path}: unknown pixel size ({info.mpp_note}); set it with --slide-mpp")
 
 
-def as_record(path: Path, summary: Any) -> dict[str, Any]:
+def as_record(path: Path, summary: TileSummary) -> Mapping[str, object]:
     """Return the JSON object of one store."""
     record = {key: value for key, value in vars(summary).items() if key not in ("name", "path", "pixels")}
     record["pixels"] = [pixels._asdict() for pixels in summary.pixels]

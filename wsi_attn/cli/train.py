@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -24,6 +24,8 @@ from wsi_attn.tasks.config import DATA, Resources, RunOptions, TrainConfig
 from wsi_attn.threads import thread_limit
 
 if TYPE_CHECKING:
+    from typer._click import Context, Parameter
+
     from wsi_attn.train.run import TrainSummary
 
 SYSTEM, ANY = "wsi_attn.system", ""
@@ -76,7 +78,7 @@ class TrainCommand(Command):
         super().__init__("train", train)
         self._systems: dict[str, Made] = {}
 
-    def made(self, ctx: Any = None) -> Made:
+    def made(self, ctx: Context | None = None) -> Made:
         """The parameters of one system, or of all of them."""
         return self._of(ctx.meta.get(SYSTEM, TrainConfig.system) if ctx is not None else ANY)
 
@@ -101,7 +103,7 @@ class TrainCommand(Command):
         fields = {name: field for each in made for name, field in each.fields.items()}
         return Made(list(params.values()), made[0].call, fields)
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Find the system, refuse the options of others, and parse.
 
         Raises
@@ -130,13 +132,13 @@ class TrainCommand(Command):
                     f"{' and '.join(owners)}; remove it"
                 )
 
-    def shown(self, ctx: Any) -> list[Any]:
+    def shown(self, ctx: Context) -> list[Parameter]:
         """Return the parameters in the help: without --model only those that all systems have."""
-        params: list[Any] = super().shown(ctx)
+        params = super().shown(ctx)
         own = [] if ctx.meta.get(ASKED) else self.own(TrainConfig.system)
         return [parameter for parameter in params if parameter not in own]
 
-    def own(self, system: str) -> list[Any]:
+    def own(self, system: str) -> list[Parameter]:
         """Return the parameters of a system that not all systems have."""
         made, network = self._of(system), option_fields(config_of(system))
         names = {name for name, field in made.fields.items() if field.option.task or name in network}
@@ -203,7 +205,7 @@ def report(summary: TrainSummary, measure: str, console: Console, *, json: bool)
         data_json({"run": str(summary.run), **place, "state": summary.state, **summary.metrics})
     else:
         said = checkpoints[0] if len(checkpoints) == 1 else summary.run
-        data(f"{said}\t{measure}\t{interval(summary.metrics[measure])}")
+        data(f"{said}\t{measure}\t{interval(cast('dict[str, float | None]', summary.metrics[measure]))}")
 
 
 def as_line(record: dict[str, float]) -> str:

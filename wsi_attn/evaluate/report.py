@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from numpy.typing import ArrayLike
 
@@ -14,7 +14,7 @@ from wsi_attn.evaluate.curves import curves, reliability
 from wsi_attn.evaluate.intervals import LEVEL, RESAMPLES, Interval, group_weights, percentile_interval
 from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS, classification_scores
 from wsi_attn.evaluate.resampled import resampled_scores
-from wsi_attn.models.probabilities import checked
+from wsi_attn.models.probabilities import FloatArray, checked
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Report:
     sections: Mapping[str, object]
     counted: str = "images"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Mapping[str, object]:
         """Return the report as JSON values; undefined values are null, never NaN."""
         return {
             "n": self.n,
@@ -74,10 +74,21 @@ class Report:
         return replace(self, sections={**self.sections, **sections})
 
 
-def resampling_section(intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
+class Resampling(TypedDict):
+    """How intervals were computed; `skipped` resamples had no defined value, by metric."""
+
+    method: str
+    level: float
+    resamples: int
+    skipped: NotRequired[dict[str, int]]
+
+
+def resampling_section(intervals: Mapping[str, Interval] | None = None) -> Resampling:
     """Return how intervals were computed, and how many resamples each of the given ones skipped."""
-    skipped = {} if intervals is None else {"skipped": {key: interval.skipped for key, interval in intervals.items()}}
-    return {"method": "percentile bootstrap over groups", "level": LEVEL, "resamples": RESAMPLES, **skipped}
+    section: Resampling = {"method": "percentile bootstrap over groups", "level": LEVEL, "resamples": RESAMPLES}
+    if intervals is not None:
+        section["skipped"] = {key: interval.skipped for key, interval in intervals.items()}
+    return section
 
 
 def evaluate_predictions(
@@ -134,5 +145,7 @@ def evaluate_predictions(
     )
 
 
-def _records(values: Mapping[str, float], resampled: Mapping[str, Any], n_groups: int) -> dict[str, Any]:
+def _records(
+    values: Mapping[str, float], resampled: Mapping[str, FloatArray], n_groups: int
+) -> dict[str, dict[str, float | None]]:
     return {key: percentile_interval(values[key], resampled[key], n_groups).record() for key in PER_CLASS}

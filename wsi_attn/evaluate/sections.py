@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,83 @@ from wsi_attn.models.probabilities import FloatArray, IntArray
 
 BoolArray = NDArray[np.bool_]
 
+Estimate = dict[str, float | None]
+"""`value`, `low` and `high`, see `Interval.record`."""
+
 SETS = "A set holds every label with a probability of at least 1 - threshold."
 NO_GUARANTEE = "The threshold is the mean of the folds': it carries no guarantee, only the measured coverage counts."
+
+
+class CalibrationErrors(TypedDict):
+    """Errors of probabilities on the evaluated split, and their reliability bins."""
+
+    ece: Estimate
+    brier: Estimate
+    nll: Estimate
+    reliability: list[dict[str, float]]
+
+
+class BeforeAfter(TypedDict):
+    """Uncalibrated and calibrated probabilities."""
+
+    before: CalibrationErrors
+    after: CalibrationErrors
+
+
+class CalibrationSection(BeforeAfter):
+    """The section `calibration`; temperature and number of images are lists if there are folds."""
+
+    temperature: float | list[float]
+    validation_images: int | list[int]
+    note: str
+
+
+class Coverage(TypedDict):
+    """Prediction sets of one nominal coverage: the threshold, and what was measured if there is one."""
+
+    threshold: float | None
+    coverage: NotRequired[Estimate]
+    set_size: NotRequired[Estimate]
+    unsure: NotRequired[Estimate]
+
+
+class Coverages(TypedDict):
+    """Prediction sets by nominal coverage."""
+
+    method: str
+    coverages: dict[str, Coverage]
+
+
+class ConformalSection(Coverages):
+    """The section `conformal`."""
+
+    note: str
+
+
+class ThresholdMeasures(TypedDict):
+    """Performance of a threshold."""
+
+    threshold: float
+    sensitivity: Estimate
+    specificity: Estimate
+    precision: Estimate
+    negative_predictive_value: Estimate
+
+
+class OperatingSection(ThresholdMeasures):
+    """The section `operating_point`."""
+
+    positive: str
+    wanted_sensitivity: float
+    chosen_on: str
+
+
+class CalibrationSections(TypedDict, total=False):
+    """The sections of models with calibration data."""
+
+    calibration: CalibrationSection
+    conformal: ConformalSection
+    operating_point: OperatingSection
 
 
 @dataclass(frozen=True)
@@ -50,7 +125,7 @@ def calibration_sections(
     seed: int,
     calibrations: Sequence[Calibration],
     operating_point: OperatingPoint | None = None,
-) -> dict[str, Any]:
+) -> CalibrationSections:
     """Evaluate calibration, prediction sets and operating point on the evaluated split.
 
     Parameters
@@ -73,7 +148,7 @@ def calibration_sections(
     said = f"{' + '.join(map(str, images))} validation images"
     folds = len(calibrations) > 1
     temperatures = [calibration.temperature for calibration in calibrations]
-    sections: dict[str, Any] = {
+    sections: CalibrationSections = {
         "calibration": {
             "temperature": temperatures if folds else temperatures[0],
             "validation_images": images if folds else images[0],
@@ -108,7 +183,7 @@ def _temperature_note(calibrations: Sequence[Calibration], said: str) -> str:
 
 def calibration_section(
     labels: IntArray, before: FloatArray, after: FloatArray, weights: FloatArray, n_groups: int
-) -> dict[str, Any]:
+) -> BeforeAfter:
     """Return the effect of the temperature on the evaluated split.
 
     Parameters
@@ -123,24 +198,22 @@ def calibration_section(
     `before` and `after`, each with `ece`, `brier` and `nll` as `{value, low, high}` and the `reliability` bins.
     """
     return {
-        name: {
-            **_calibration_errors(labels, probabilities, weights, n_groups),
-            "reliability": reliability(labels, probabilities),
-        }
-        for name, probabilities in (("before", before), ("after", after))
+        "before": _calibration_errors(labels, before, weights, n_groups),
+        "after": _calibration_errors(labels, after, weights, n_groups),
     }
 
 
 def _calibration_errors(
     labels: IntArray, probabilities: FloatArray, weights: FloatArray, n_groups: int
-) -> dict[str, Any]:
+) -> CalibrationErrors:
     called = probabilities.argmax(axis=1) == labels
     error = expected_calibration_error(called, probabilities.max(axis=1))
     resampled, _ = resampled_scores(labels, probabilities, weights)
-    means = {"brier": squared_errors(labels, probabilities), "nll": log_losses(labels, probabilities)}
     return {
         "ece": percentile_interval(error, resampled["ece"], n_groups).record(),
-        **{name: ratio_interval(values, None, weights, n_groups).record() for name, values in means.items()},
+        "brier": ratio_interval(squared_errors(labels, probabilities), None, weights, n_groups).record(),
+        "nll": ratio_interval(log_losses(labels, probabilities), None, weights, n_groups).record(),
+        "reliability": reliability(labels, probabilities),
     }
 
 
@@ -150,7 +223,7 @@ def conformal_section(
     thresholds: Mapping[str, float | None],
     weights: FloatArray,
     n_groups: int,
-) -> dict[str, Any]:
+) -> Coverages:
     """Return the measured coverage and size of the sets.
 
     Parameters
@@ -171,7 +244,7 @@ def conformal_section(
     return {
         "method": METHOD,
         "coverages": {
-            name: {"threshold": threshold, **_measured_coverage(labels, probabilities, threshold, weights, n_groups)}
+            name: _measured_coverage(labels, probabilities, threshold, weights, n_groups)
             for name, threshold in thresholds.items()
         },
     }
@@ -179,19 +252,20 @@ def conformal_section(
 
 def _measured_coverage(
     labels: IntArray, probabilities: FloatArray, threshold: float | None, weights: FloatArray, n_groups: int
-) -> dict[str, Any]:
+) -> Coverage:
     if threshold is None:
-        return {}
+        return {"threshold": None}
     members = in_set(probabilities, threshold)
     size = members.sum(axis=1)
-    per_image = {
-        "coverage": np.take_along_axis(members, labels[:, None], axis=1)[:, 0],
-        "set_size": size,
-        "unsure": size != 1,
-    }
+
+    def mean(per_image: NDArray[np.generic]) -> Estimate:
+        return ratio_interval(per_image.astype(np.float64), None, weights, n_groups).record()
+
     return {
-        name: ratio_interval(values.astype(np.float64), None, weights, n_groups).record()
-        for name, values in per_image.items()
+        "threshold": threshold,
+        "coverage": mean(np.take_along_axis(members, labels[:, None], axis=1)[:, 0]),
+        "set_size": mean(size),
+        "unsure": mean(size != 1),
     }
 
 
@@ -201,7 +275,7 @@ def operating_section(
     threshold: float,
     weights: FloatArray,
     n_groups: int,
-) -> dict[str, Any]:
+) -> ThresholdMeasures:
     """Return the performance of a threshold on the evaluated split.
 
     Parameters
@@ -217,16 +291,14 @@ def operating_section(
     `threshold`; `sensitivity`, `specificity`, `precision` and `negative_predictive_value` as `{value, low, high}`.
     """
     called = score >= threshold
-    shares: Mapping[str, tuple[BoolArray, BoolArray]] = {
-        "sensitivity": (positive & called, positive),
-        "specificity": (~positive & ~called, ~positive),
-        "precision": (positive & called, called),
-        "negative_predictive_value": (~positive & ~called, ~called),
-    }
+
+    def share(part: BoolArray, whole: BoolArray) -> Estimate:
+        return ratio_interval(part.astype(np.float64), whole.astype(np.float64), weights, n_groups).record()
+
     return {
         "threshold": threshold,
-        **{
-            name: ratio_interval(part.astype(np.float64), whole.astype(np.float64), weights, n_groups).record()
-            for name, (part, whole) in shares.items()
-        },
+        "sensitivity": share(positive & called, positive),
+        "specificity": share(~positive & ~called, ~positive),
+        "precision": share(positive & called, called),
+        "negative_predictive_value": share(~positive & ~called, ~called),
     }

@@ -166,6 +166,11 @@ def evaluate_segmentation(
     return Report(len(counts), n_groups, tuple(names), origin, overall, sections, counted="pixels")
 
 
+def image_scores(counts: PixelCounts) -> FloatArray:
+    """`METRICS` of each class in one image, (C, metrics); NaN where undefined."""
+    return _scores(counts.table.astype(np.float64))
+
+
 def _scores(table: FloatArray) -> FloatArray:
     """`METRICS` from counts (..., C, columns): (..., C, metrics), NaN if there are no objects or pixels in either."""
     tp, fp, fn, hit, edge, mask_hit, mask_edge, object_tp, object_fp, object_fn = np.moveaxis(table, -1, 0)

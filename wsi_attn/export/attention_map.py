@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -53,6 +53,20 @@ class LearnedMap:
     alignment: float
 
 
+class MapRecord(TypedDict):
+    """What `export --to attention-map --json` prints, see `export_attention_map`."""
+
+    input: str
+    format: str
+    output: str
+    overlay: str
+    state: str
+    least: float
+    largest: float
+    important: float
+    alignment: float
+
+
 def read_learned_map(name_or_folder: str) -> LearnedMap:
     """Read the map of a checkpoint or run.
 
@@ -81,7 +95,7 @@ def read_learned_map(name_or_folder: str) -> LearnedMap:
         raise CheckpointError(f"Cannot read {folder}: {error}") from error
 
 
-def export_attention_map(name_or_folder: str, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def export_attention_map(name_or_folder: str, output: Path, *, overwrite: bool = False) -> MapRecord:
     """Write `NAME.attention-map.png`, one pixel per cell, 0 black, 1 white, and `NAME.attention-overlay.png`.
 
     Returns
@@ -96,7 +110,7 @@ def export_attention_map(name_or_folder: str, output: Path, *, overwrite: bool =
     """
     found = read_learned_map(name_or_folder)
     alone, over = (output / f"{found.name}.attention-{part}.png" for part in ("map", "overlay"))
-    record = {
+    record: MapRecord = {
         "input": name_or_folder,
         "format": "attention-map",
         "output": str(alone),

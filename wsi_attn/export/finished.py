@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from wsi_attn import __version__
+from wsi_attn.export.config import ExportConfig, HeatmapConfig
 from wsi_attn.export.exporter import Exporter
 from wsi_attn.export.source import ExportSource
 from wsi_attn.json_types import JsonObject
@@ -17,8 +17,8 @@ from wsi_attn.outputs.policy import Found, Output, complete, other
 from wsi_attn.store.predictions import SlidePrediction
 
 
-def mark_of(subject: ExportSource, to: str, config: Any) -> Mark:
-    """The mark of one input in one format; `config` is a dataclass, whose `workers` is ignored."""
+def mark_of(subject: ExportSource, to: str, config: ExportConfig | HeatmapConfig) -> Mark:
+    """The mark of one input in one format; `workers` of `config` is ignored."""
     options = {name: value for name, value in asdict(config).items() if name != "workers"}
     words = {"format": to, "software": __version__, "fingerprint": subject.fingerprint, "grid": subject.grid, **options}
     texts = [json.dumps(words, sort_keys=True)]

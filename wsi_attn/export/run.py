@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def export_subject(
     *,
     overwrite: bool = False,
     progress: Progress = no_progress,
-) -> dict[str, object]:
+) -> Mapping[str, object]:
     """Export one input to one format.
 
     Returns
@@ -55,7 +56,7 @@ def export_subject(
     PredictionError, SlideError : the slide is missing, is a different one, or is unreadable.
     ExportError : there is nothing to export in this format.
     """
-    record: dict[str, object] = {
+    record = {
         "input": str(subject.path),
         "slide": str(subject.slide),
         "format": to,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from wsi_attn.data.manifest import read_manifest
 from wsi_attn.errors import ManifestError, WsiAttnError
-from wsi_attn.inference.report_folder import report_output, write_report_folder
+from wsi_attn.inference.report_folder import Inputs, report_output, write_report_folder
 from wsi_attn.models.checkpoint import Checkpoint, model_record
 from wsi_attn.outputs.policy import claim
 from wsi_attn.provenance import sha256_of
@@ -24,7 +23,7 @@ def evaluate_into(
     overwrite: bool = False,
     progress: BatchProgress = no_progress,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[dict[str, Any], list[WsiAttnError]]:
+) -> tuple[Mapping[str, object], list[WsiAttnError]]:
     """Evaluate and write the report to `folder`; a finished report of the same inputs is read instead.
 
     Parameters
@@ -47,7 +46,7 @@ def evaluate_into(
     """
     if not job.manifest.is_file():
         raise ManifestError(f"no manifest at {job.manifest}")
-    inputs = {
+    inputs: Inputs = {
         "model_sha256": model_record(checkpoints)["sha256"],
         "manifest_sha256": sha256_of(job.manifest),
         "split": job.config.split,

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from wsi_attn.evaluate.html import Picture, write_html_report
 from wsi_attn.evaluate.report import Report
+from wsi_attn.json_types import JsonObject
 from wsi_attn.outputs import files
 from wsi_attn.outputs.policy import Found, Output, complete, other, same
 
 REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
 
 
-def report_output(folder: Path, inputs: dict[str, Any]) -> Output[dict[str, Any]]:
+class Inputs(TypedDict):
+    """What a report was computed from; `positive` and `sensitivity` choose the operating point, if any."""
+
+    model_sha256: str
+    manifest_sha256: str
+    split: str
+    seed: int
+    sensitivity: float | None
+    positive: str | None
+    mc_dropout: int
+
+
+def report_output(folder: Path, inputs: Inputs) -> Output[Mapping[str, object]]:
     """The folder as an output, which is complete if its report has the same `inputs`."""
 
-    def inspect() -> Found[dict[str, Any]]:
+    def inspect() -> Found[Mapping[str, object]]:
         try:
-            found: dict[str, Any] = json.loads((folder / REPORT).read_text())
+            found: JsonObject = json.loads((folder / REPORT).read_text())
             recorded = found["inputs"]
         except (OSError, ValueError, KeyError, TypeError):
             return other("exists and is not a report")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -22,7 +21,7 @@ from wsi_attn.errors import CheckpointError
 from wsi_attn.models.base import Network
 from wsi_attn.models.spec import ModelSpec, read_spec
 from wsi_attn.models.systems import build_network, plain_config
-from wsi_attn.models.zoo import WEIGHTS, WEIGHTS_SHA256, weights_hash
+from wsi_attn.models.zoo import WEIGHTS, WEIGHTS_SHA256, ModelConfig, weights_hash
 from wsi_attn.outputs import files
 
 FORMAT = "wsi-attn checkpoint"
@@ -49,7 +48,7 @@ def save_checkpoint(
     network: Network,
     spec: ModelSpec,
     card: str,
-    provenance: dict[str, Any],
+    provenance: Mapping[str, object],
 ) -> None:
     """Write a checkpoint folder atomically."""
     with files.new_folder(folder) as temporary:
@@ -70,7 +69,7 @@ def save_checkpoint(
         files.write_json(temporary / PROVENANCE, provenance)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> ModelConfig:
     """Read `config.json` of a checkpoint and check its format and version, without the weights.
 
     Raises
@@ -83,7 +82,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not a checkpoint: {CONFIG} is missing; give a folder written by `wsi-attn train`"
         )
     try:
-        config: dict[str, Any] = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        config: ModelConfig = json.loads(path.read_text(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"Cannot read {path}: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:

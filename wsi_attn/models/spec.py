@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import msgspec
 
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.calibration import Calibration
 from wsi_attn.models.configs import CLASSIFICATION
 
@@ -66,7 +68,7 @@ class ModelSpec:
     task: str = CLASSIFICATION
     mask_values: tuple[int, ...] = ()
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> JsonObject:
         """Return the specification as JSON values; empty objects stand for no colours and no calibration."""
         return asdict(self) | {
             "appearance": asdict(self.appearance) if self.appearance else {},
@@ -74,7 +76,7 @@ class ModelSpec:
         }
 
 
-def read_spec(record: dict[str, object]) -> ModelSpec:
+def read_spec(record: Mapping[str, object]) -> ModelSpec:
     """Read what `ModelSpec.record` returns.
 
     Raises

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from wsi_attn.errors import CheckpointError
+from wsi_attn.json_types import JsonObject
 from wsi_attn.provenance import sha256_of
 from wsi_attn.registry import unknown_name
 
@@ -18,12 +19,35 @@ WEIGHTS_SHA256 = "weights_sha256"
 """Key of the configuration; checkpoints written before it existed lack it."""
 
 
+class SpecConfig(TypedDict):
+    """What every release writes of a `ModelSpec`."""
+
+    labels: list[str]
+    mpp: float | None
+    stain: str
+    tissue: str
+    appearance: JsonObject
+    calibration: NotRequired[JsonObject]
+
+
+class ModelConfig(TypedDict):
+    """The file `config.json` of a checkpoint."""
+
+    format: str
+    schema_version: int
+    name: str
+    system: str
+    weights_sha256: NotRequired[str]
+    network: JsonObject
+    spec: SpecConfig
+
+
 def shipped_models() -> dict[str, Path]:
     """Return name and folder of every shipped model, sorted by name."""
     return {folder.name: folder for folder in sorted(SHIPPED.glob("*")) if (folder / "config.json").is_file()}
 
 
-def read_specs() -> dict[str, dict[str, Any]]:
+def read_specs() -> dict[str, ModelConfig]:
     """Return name and configuration of every shipped model."""
     return {name: json.loads((folder / "config.json").read_text()) for name, folder in shipped_models().items()}
 

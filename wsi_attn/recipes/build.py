@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from wsi_attn.data.manifest import Row, read_manifest
 from wsi_attn.data.sources import open_row
 from wsi_attn.evaluate.baseline import thumbnail_svm
-from wsi_attn.evaluate.report import Origin, evaluate_predictions
+from wsi_attn.evaluate.report import Origin, Report, evaluate_predictions
 from wsi_attn.inference.evaluation import evaluate_rows
+from wsi_attn.json_types import Json
 from wsi_attn.models.checkpoint import CARD, CONFIG, Checkpoint, load_checkpoint, read_config
 from wsi_attn.outputs import files
 from wsi_attn.outputs.policy import State, claim
@@ -24,7 +24,7 @@ from wsi_attn.recipes.card import recipe_card
 from wsi_attn.recipes.fields import Field, fields_output, write_fields
 from wsi_attn.recipes.hot_spots import hot_spot_quality
 from wsi_attn.registry import unknown_name
-from wsi_attn.slide import BatchProgress, OneInput, no_progress
+from wsi_attn.slide import BatchProgress, OneInput, UInt8Array, no_progress
 from wsi_attn.tasks.base import EvaluationJob
 from wsi_attn.tasks.config import EvaluateConfig, RunOptions, TrainConfig
 from wsi_attn.train.run import train
@@ -40,8 +40,8 @@ class Recipe:
     name: str
     make_fields: Callable[[Path, int], Iterator[Field]]
     config: TrainConfig
-    network: dict[str, Any]
-    finished: dict[str, Any]
+    network: Mapping[str, Json]
+    finished: Mapping[str, Json]
     """Fields of the network that are other when it answers than when it learns."""
     about: Sequence[str]
     """Paragraphs of the card: meaning of the labels, data and licence."""
@@ -154,10 +154,10 @@ def build(
     checkpoint = load_checkpoint(summary.checkpoint)
     job = EvaluationJob(manifest, EvaluateConfig("test", seed), command, allow_out_of_distribution=True)
     evaluation, failures = evaluate_rows([checkpoint], job, progress)
-    report = evaluation.report(failures).record()
+    report = evaluation.report(failures)
     rows = read_manifest(manifest)
     baseline = evaluate_baseline(rows, checkpoint.spec.labels, seed)
-    files.write_json(output / "evaluation.json", {"model": report, "thumbnail_svm": baseline})
+    files.write_json(output / "evaluation.json", {"model": report.record(), "thumbnail_svm": baseline.record()})
     test_rows = [row for row in rows if row.split == "test"]
     lines = [*recipe.checks(checkpoint, test_rows)]
     if failures:
@@ -172,7 +172,7 @@ def build(
     return summary.checkpoint
 
 
-def finish(checkpoint: Path, options: dict[str, Any]) -> None:
+def finish(checkpoint: Path, options: Mapping[str, Json]) -> None:
     """Change configuration fields that the weights do not depend on, and drop the calibration of the old ones."""
     config = read_config(checkpoint)
     config["network"] |= options
@@ -180,12 +180,12 @@ def finish(checkpoint: Path, options: dict[str, Any]) -> None:
     files.write_json(checkpoint / CONFIG, config)
 
 
-def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> dict[str, Any]:
+def evaluate_baseline(rows: Sequence[Row], labels: Sequence[str], seed: int) -> Report:
     """Evaluate the thumbnail baseline on the test rows."""
     testing, probabilities = baseline_answers(rows, labels, seed)
     true, patients = [labels.index(row.label) for row in testing], [row.patient for row in testing]
     origin = Origin("test", seed, "", {"name": "thumbnail SVM", "sha256": ""})
-    return evaluate_predictions(true, probabilities, labels, patients, origin).record()
+    return evaluate_predictions(true, probabilities, labels, patients, origin)
 
 
 def baseline_answers(rows: Sequence[Row], labels: Sequence[str], seed: int) -> tuple[list[Row], NDArray[np.float64]]:
@@ -205,7 +205,7 @@ def baseline_answers(rows: Sequence[Row], labels: Sequence[str], seed: int) -> t
     return testing, probabilities
 
 
-def _thumbnail(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _thumbnail(row: Row) -> UInt8Array:
     with open_row(row) as slide:
         pixels = slide.read_region((0, 0), 0, slide.info.size0)
     return np.asarray(cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA), np.uint8)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from wsi_attn.data.manifest import Row
+from wsi_attn.evaluate.intervals import Interval
+from wsi_attn.evaluate.report import Report
 from wsi_attn.models.card import NOT_FOR, split_table, table_row, write_card
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.systems import plain_config
@@ -15,7 +16,7 @@ from wsi_attn.tasks.classification.training import METRICS
 def recipe_card(
     checkpoint: Checkpoint,
     rows: Sequence[Row],
-    reports: tuple[Mapping[str, Any], Mapping[str, Any]],
+    reports: tuple[Report, Report],
     texts: tuple[Sequence[str], Sequence[str]],
     checks: Sequence[str],
     built: str,
@@ -46,10 +47,12 @@ def recipe_card(
         f"Built by: {built}",
     ]
     lines = ["| metric | model | 95 % interval | thumbnail SVM | 95 % interval |", "|---|---|---|---|---|"]
-    lines += [table_row([metric, *_cells(report[metric]), *_cells(baseline[metric])]) for metric in METRICS]
+    lines += [
+        table_row([metric, *_cells(report.metrics[metric]), *_cells(baseline.metrics[metric])]) for metric in METRICS
+    ]
     results = [
-        f"{report['n']} fields in {report['groups']} groups; 95 % intervals from 1,000 resamples of groups, "
-        f"seed {report['seed']}.",
+        f"{report.n} fields in {report.groups} groups; 95 % intervals from 1,000 resamples of groups, "
+        f"seed {report.origin.seed}.",
         "\n".join(lines),
         f"Chance level: balanced accuracy {1 / len(spec.labels):.3f}, AUROC 0.5.",
         *checks,
@@ -66,8 +69,8 @@ def recipe_card(
     )
 
 
-def _cells(metric: Mapping[str, float | None]) -> tuple[str, str]:
+def _cells(metric: Interval) -> tuple[str, str]:
     value, low, high = (
-        "undefined" if metric[key] is None else f"{metric[key]:.3f}" for key in ("value", "low", "high")
+        "undefined" if number is None else f"{number:.3f}" for number in (metric.value, metric.low, metric.high)
     )
     return value, f"{low} to {high}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import ClassVar
@@ -51,7 +52,9 @@ class ExporterContract:
         """What is exported: a store with a score for each tile."""
         return open_export_source(Path(example_folder().name) / "slide.zarr")
 
-    def exported(self, path: Path, config: ExportConfig | None = None, *, overwrite: bool = False) -> dict[str, object]:
+    def exported(
+        self, path: Path, config: ExportConfig | None = None, *, overwrite: bool = False
+    ) -> Mapping[str, object]:
         """Export the subject; returns the record of `export --json`."""
         return export_subject(self.subject(), self.name, path, config or ExportConfig(workers=1), overwrite=overwrite)
 

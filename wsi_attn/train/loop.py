@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from wsi_attn.train.state import TrainingState, load_state, save_state
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricModule
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate of "one-cycle" rises."""
@@ -88,8 +89,8 @@ def fit(
 
 def train_epoch(
     job: TrainingJob,
-    module: Any,
-    stepper: Any,
+    module: _FabricModule,
+    stepper: torch.optim.Optimizer,
     average: AveragedModel,
     fitting: Fitting,
     state: TrainingState,
@@ -125,7 +126,7 @@ def train_epoch(
             fabric.clip_gradients(module, stepper, max_norm=config.clip, error_if_nonfinite=False)
             stepper.step()
             stepper.zero_grad(set_to_none=True)
-            average.update_parameters(module.module.network)
+            average.update_parameters(cast(Objective, module.module).network)
         for name, value in {"loss": loss, **terms}.items():
             sums[name] = sums.get(name, 0.0) + value.item()
         clock.images += len(item.rows)

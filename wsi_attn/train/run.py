@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from wsi_attn.data.manifest import Row, path_in, read_manifest
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.splits import fold_rows, with_validation
 from wsi_attn.devices import resolve_device
 from wsi_attn.evaluate.html import write_html_report
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.base import Network
 from wsi_attn.models.card import NOT_FOR, metrics_table, split_table, write_card
 from wsi_attn.models.checkpoint import save_checkpoint
@@ -69,7 +69,7 @@ class TrainSummary:
 
     run: Path
     state: str
-    metrics: dict[str, Any]
+    metrics: JsonObject
     folds: tuple[Path, ...] = ()
 
     @property
@@ -307,7 +307,7 @@ def _card(job: TrainingJob, name: str, rows: Sequence[Row], trained: Trained) ->
     """The card as Markdown."""
     spec, config, command = trained.spec, job.config, job.options.command
     native = "native resolution of the image (pixel size unknown in training)"
-    metrics = trained.report.record()
+    metrics = {name: trained.report.metrics[name].record() for name in trained.metrics}
     facts = [
         f"Stain: {spec.stain}",
         f"Resolution: {f'{spec.mpp:g} µm/px' if spec.mpp else native}",
@@ -320,7 +320,7 @@ def _card(job: TrainingJob, name: str, rows: Sequence[Row], trained: Trained) ->
         facts,
         [
             ("Data", [split_table(rows, ("train", "val"), trained.labels)]),
-            ("Metrics on the validation set", [metrics_table({key: metrics[key] for key in trained.metrics})]),
+            ("Metrics on the validation set", [metrics_table(metrics)]),
             ("Limitations", [NOT_FOR]),
         ],
     )

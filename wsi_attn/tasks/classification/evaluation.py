@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from wsi_attn.evaluate.report import Report, evaluate_predictions
 from wsi_attn.evaluate.sections import OperatingPoint, calibration_sections, choose_operating_point
 from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
 from wsi_attn.geometry import Size
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.calibration import calibrated
 from wsi_attn.models.checkpoint import Checkpoint, model_record
 from wsi_attn.models.conformal import in_set
@@ -110,14 +110,16 @@ class ClassificationEvaluation(Evaluation):
         patients = [answer.row.patient for answer in answers]
         origin = job.origin(model_record(checkpoints))
         report = evaluate_predictions(y, after, self.labels, patients, origin)
-        sections = calibration_sections(
+        calibration = calibration_sections(
             y, before, after, self.labels, patients, job.config.seed, self.calibrations, self.point
         )
-        coverages = sections.get("conformal", {}).get("coverages", {})
+        coverages = calibration["conformal"]["coverages"] if "conformal" in calibration else {}
         self._thresholds = {name: at["threshold"] for name, at in coverages.items() if at["threshold"] is not None}
-        sections["uncertainty"] = _uncertainty(
-            answers, after.argmax(axis=1) != y, patients, job.config.seed, self.config.mc_dropout
-        )
+        wrong = after.argmax(axis=1) != y
+        sections: dict[str, object] = {
+            **calibration,
+            "uncertainty": _uncertainty(answers, wrong, patients, job.config.seed, self.config.mc_dropout),
+        }
         if annotated := sum(answer.annotated for answer in answers):
             scored = [(answer.attention, answer.row.patient) for answer in answers if answer.attention is not None]
             scores, owners = [score for score, _ in scored], [patient for _, patient in scored]
@@ -169,7 +171,7 @@ def referred_by(passes: int) -> str:
 
 def _uncertainty(
     answers: Sequence[RowPrediction], wrong: NDArray[np.bool_], patients: Sequence[str], seed: int, passes: int
-) -> dict[str, Any]:
+) -> JsonObject:
     names = answers[0].uncertainty
     terms = {name: np.array([answer.uncertainty[name] for answer in answers]) for name in names}
     weights = group_weights(patients, seed)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from wsi_attn.options import Option, check_fields
 from wsi_attn.tasks.config import InferenceConfig
+from wsi_attn.tasks.segmentation.record import ConfigRecord
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SegmentConfig(InferenceConfig):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> ConfigRecord:
         """Return the settings that affect the result."""
         return {
             "tile": self.tile,

@@ -16,8 +16,15 @@ from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.data.segmentation import window_of
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
-from wsi_attn.evaluate.report import Origin, Report
-from wsi_attn.evaluate.segmentation import COLUMNS, METRICS, PixelCounts, count_pixels, evaluate_segmentation
+from wsi_attn.evaluate.report import Report
+from wsi_attn.evaluate.segmentation import (
+    COLUMNS,
+    METRICS,
+    PixelCounts,
+    count_pixels,
+    evaluate_segmentation,
+    image_scores,
+)
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.spec import ModelSpec
@@ -31,9 +38,6 @@ MAX_PIXELS = 100_000_000
 
 BLOCK = 2048
 """Side of the blocks that are predicted at once, pixels."""
-
-NOWHERE = Origin("", 0, "", {})
-"""Of the metrics of a single image."""
 
 Compared = tuple[Row, PixelCounts]
 
@@ -130,9 +134,7 @@ def predictions_table(found: Sequence[Compared], labels: Sequence[str], manifest
     names = [f"{name}:{label}" for several in (METRICS, counted) for label in labels[1:] for name in several]
     writer.writerow(["path", "patient", *names])
     for row, counts in found:
-        alone = evaluate_segmentation([counts], labels, [row.patient], NOWHERE).record()["per_class"]
-        values = [alone[label][metric]["value"] for label in labels[1:] for metric in METRICS]
-        texts = ["" if value is None else f"{value:.6g}" for value in values]
+        texts = ["" if np.isnan(value) else f"{value:.6g}" for value in image_scores(counts)[1:].ravel().tolist()]
         pixels = counts.table[1:, : len(counted)].ravel().tolist()
         writer.writerow([path_in(manifest, row), row.patient, *texts, *pixels])
     return table.getvalue()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.checkpoint import Checkpoint
@@ -12,6 +11,7 @@ from wsi_attn.outputs.policy import Found, Output
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.tasks.base import Answer, Inference
 from wsi_attn.tasks.segmentation.config import SegmentConfig
+from wsi_attn.tasks.segmentation.record import SegmentationRecord
 from wsi_attn.tasks.segmentation.slide import output_paths, segment_slide, segmentation_output
 from wsi_attn.tasks.segmentation.tiled_inference import segmenter
 from wsi_attn.tasks.segmentation.windows import Windows, default_overlap
@@ -20,11 +20,11 @@ from wsi_attn.tasks.segmentation.windows import Windows, default_overlap
 class SegmentationAnswer(Answer):
     """The record of a segmentation, see `slide.segment_slide`."""
 
-    def __init__(self, record: dict[str, Any]) -> None:
+    def __init__(self, record: SegmentationRecord) -> None:
         self._record = record
         self.file = Path(record["labels"])
 
-    def record(self) -> Mapping[str, object]:
+    def record(self) -> SegmentationRecord:
         """Return the record."""
         return self._record
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.json_types import JsonObject
 from wsi_attn.outputs import files
 from wsi_attn.slide import UInt8Array
 from wsi_attn.store import ome
@@ -26,6 +27,7 @@ from wsi_attn.store.arrays import DOCUMENT
 from wsi_attn.store.checked_files import scan
 from wsi_attn.store.schema import FileInfo
 from wsi_attn.store.sharding import crc32c
+from wsi_attn.tasks.segmentation.record import Settings
 
 BLOCK = 2048
 """Side of a block in pixels: 4 MB of labels, a few thousand files for the largest slide."""
@@ -68,7 +70,7 @@ class LabelImage:
         frame: Frame,
         mpp: Mpp | None,
         names: Sequence[str],
-        settings: Mapping[str, Any],
+        settings: Settings,
         levels: int | None = None,
         image: str | None = None,
     ) -> None:
@@ -76,7 +78,7 @@ class LabelImage:
         self._part = _part_of(path)
         self._frames = _frames(frame, levels)
         values = {index: (name, (*colour_of(index), OPACITY)) for index, name in enumerate(names) if index > 0}
-        self._attributes = {
+        self._attributes: dict[str, object] = {
             "ome": ome.label_attributes(path.name.removesuffix(".zarr"), self._frames, mpp, values, image),
             ATTRIBUTE: {**settings, "downsample": [frame.downsample_x, frame.downsample_y]},
         }
@@ -194,7 +196,7 @@ class LabelImage:
         ]
 
 
-def settings_of(path: Path, *, under_way: bool = False) -> dict[str, Any] | None:
+def settings_of(path: Path, *, under_way: bool = False) -> JsonObject | None:
     """Return the settings of the complete or incomplete label image at a path; None if wsi-attn wrote none there."""
     try:
         document = json.loads(((_part_of(path) if under_way else path) / DOCUMENT).read_text(encoding="utf-8"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tasks.segmentation.config import SegmentConfig
 from wsi_attn.tasks.segmentation.labels import LabelImage, settings_of
 from wsi_attn.tasks.segmentation.objects import AreaCounts, features, find_objects
+from wsi_attn.tasks.segmentation.record import Areas, ClassRecord, SegmentationRecord, Settings
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference, segmenter
 from wsi_attn.tasks.segmentation.windows import default_overlap
 from wsi_attn.tissue.find import find_tissue
@@ -72,21 +73,19 @@ def output_paths(slide: Slide, checkpoint: Checkpoint, output: Path, config: Seg
 
 def segmentation_output(
     paths: OutputPaths, slide: Slide, checkpoint: Checkpoint, config: SegmentConfig
-) -> Output[dict[str, Any]]:
+) -> Output[SegmentationRecord]:
     """The segmentation of a slide as an output, which is resumed."""
 
-    def inspect() -> Found[dict[str, Any]]:
+    def inspect() -> Found[SegmentationRecord]:
         settings = _settings(slide, checkpoint, config)
         if paths.key:
             recover(slide.info.path)  # A label that was moved to its final path before the record was written.
         if settings_of(paths.labels, under_way=True) == settings:
             return unfinished()
-        try:
-            found: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            found = {}
-        if found.get("settings") == settings == settings_of(paths.labels):
-            return complete(found)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found: SegmentationRecord = json.loads(paths.record.read_text(encoding="utf-8"))
+            if found["settings"] == settings == settings_of(paths.labels):
+                return complete(found)
         return other("exists and belongs to another slide, model or setting")
 
     return Output(paths.record, inspect, beside=(paths.labels, paths.polygons))
@@ -100,7 +99,7 @@ def segment_slide(
     *,
     overwrite: bool = False,
     progress: Progress = no_progress,
-) -> dict[str, Any]:
+) -> SegmentationRecord:
     """Segment one slide and write its label image, polygons and record; an interrupted run resumes.
 
     Returns
@@ -167,7 +166,7 @@ def segment_slide(
         )
         write_features(paths.polygons, outlines, slide.info.origin, {"made": checkpoint.sha256})
         fraction = 1.0 if tissue is None else tissue.fraction
-        record = {
+        record: SegmentationRecord = {
             "slide": str(slide.info.path),
             **_areas(spec.labels, counts, slide, pixel0, fraction),
             "tissue_fraction": round(fraction, 6),
@@ -188,7 +187,7 @@ def segment_slide(
     return record
 
 
-def _settings(slide: Slide, checkpoint: Checkpoint, config: SegmentConfig) -> dict[str, Any]:
+def _settings(slide: Slide, checkpoint: Checkpoint, config: SegmentConfig) -> Settings:
     mpp = list(slide.info.mpp) if slide.info.mpp else None
     return {
         "fingerprint": slide.info.fingerprint,
@@ -198,14 +197,12 @@ def _settings(slide: Slide, checkpoint: Checkpoint, config: SegmentConfig) -> di
     }
 
 
-def _areas(
-    names: tuple[str, ...], counts: AreaCounts, slide: Slide, pixel0: float, tissue_fraction: float
-) -> dict[str, Any]:
+def _areas(names: tuple[str, ...], counts: AreaCounts, slide: Slide, pixel0: float, tissue_fraction: float) -> Areas:
     """Return objects, area and tissue share of each foreground class."""
     mpp = slide.info.mpp
     unit, factor = ("mm²", mpp.x * mpp.y / 1e6) if mpp else ("px²", 1.0)
     tissue = math.prod(slide.info.size0) * tissue_fraction
-    classes = {}
+    classes: dict[str, ClassRecord] = {}
     for index, name in enumerate(names):
         if index > 0:
             area0 = float(counts.pixels[index]) * pixel0
