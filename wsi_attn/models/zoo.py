@@ -9,7 +9,6 @@ from typing import NotRequired, TypedDict
 
 from wsi_attn.errors import CheckpointError
 from wsi_attn.json_types import JsonObject
-from wsi_attn.provenance import sha256_of
 from wsi_attn.registry import unknown_name
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -82,6 +81,8 @@ def weights_hash(folder: Path, config: Mapping[str, object]) -> str:
     CheckpointError : the configuration states another one.
     OSError : the file cannot be read.
     """
+    from wsi_attn.provenance import sha256_of  # With importlib.metadata, which the help of commands does without.
+
     found = sha256_of(folder / WEIGHTS)
     stated = config.get(WEIGHTS_SHA256, found)
     if stated != found:
