@@ -81,8 +81,20 @@ def fill_polygons(polygons: Iterable[Polygon], frame: Frame, size0: Size) -> Boo
 
 def simplified(polygon: Polygon, tolerance: float) -> Polygon:
     """Simplify a polygon (Douglas and Peucker); it stays valid and within `tolerance` level-0 pixels."""
-    fewer = polygon.simplify(tolerance, preserve_topology=True)
-    return fewer if isinstance(fewer, Polygon) and not fewer.is_empty else polygon
+    # GEOS may also remove the first corner of a ring, which moves the outline by up to the tolerance a second time.
+    for step in (tolerance, tolerance / 2):
+        fewer = polygon.simplify(step, preserve_topology=True)
+        if isinstance(fewer, Polygon) and not fewer.is_empty and _deviation(polygon, fewer) <= tolerance:
+            return fewer
+    return polygon
+
+
+def _deviation(polygon: Polygon, fewer: Polygon) -> float:
+    """Greatest distance of a corner from the simplified ring, in pixels; both have the same rings."""
+    rings = [fewer.exterior, *fewer.interiors]
+    shapely.prepare(rings)
+    corners = [shapely.points(ring) for ring in rings_of(polygon)]
+    return max(float(shapely.distance(points, ring).max()) for points, ring in zip(corners, rings, strict=True))
 
 
 def rings_of(polygon: Polygon) -> list[Ring]:
