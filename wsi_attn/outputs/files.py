@@ -6,25 +6,28 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = ".tmp"
 """End of the names of unfinished files and folders, which also begin with a dot."""
 
+BUFFER_BYTES = 1 << 20
+"""Size of the write buffer: a shard has hundreds of parts, most of them small."""
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file under a temporary name beside it, flush it to the disk and rename it into place."""
-    _write(path, data, flush=True)
+    _write(path, (data,), flush=True)
 
 
-def write_unflushed(path: Path, data: bytes) -> None:
+def write_unflushed(path: Path, *parts: bytes | memoryview) -> None:
     """`write_bytes` without the flush: after a power failure the file may be short or empty.
 
     For files of a store, of which there are thousands and whose sizes and checksums are recorded elsewhere.
     """
-    _write(path, data, flush=False)
+    _write(path, parts, flush=False)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -111,16 +114,16 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(TEMPORARY)
 
 
-def _write(path: Path, data: bytes, *, flush: bool) -> None:
+def _write(path: Path, parts: Sequence[bytes | memoryview], *, flush: bool) -> None:
     temporary = _beside(path)
     try:
         try:
-            file = temporary.open("wb")
+            file = temporary.open("wb", BUFFER_BYTES)
         except FileNotFoundError:  # Creating folders only then saves a system call for each of thousands of files.
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = temporary.open("wb")
+            file = temporary.open("wb", BUFFER_BYTES)
         with file:
-            file.write(data)
+            file.writelines(parts)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())

@@ -22,8 +22,8 @@ SEQUENTIAL, PROGRESSIVE, LOSSLESS, ARITHMETIC = {0xC0, 0xC1}, {0xC2}, {0xC3}, {0
 FRAMES = SEQUENTIAL | PROGRESSIVE | LOSSLESS | ARITHMETIC
 """Frame types supported by libjpeg-turbo."""
 
-BATCH_BYTES = 1 << 23
-"""Bytes searched at once: enough for threads to rarely wait for the interpreter lock, a few MB of memory each."""
+BATCH_BYTES = 1 << 20
+"""Bytes searched at once: more would cost page faults, less would cost waits for the interpreter lock."""
 
 LEAST_BITS = 2
 """Minimum bits of a block in a sequential frame: one code each for the DC coefficient and the end of the block."""
