@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsi_attn.evaluate.intervals import group_weights
+from wsi_attn.evaluate.intervals import resample_groups
 from wsi_attn.evaluate.metrics import OVERALL
 from wsi_attn.evaluate.resampled import resampled_scores
 
@@ -145,7 +145,7 @@ def results_of(task: Task, work: Path, test_set: str) -> dict[str, dict[str, obj
     if not found:
         return {}
     first = next(iter(next(iter(found.values())).values()))
-    weights = np.concatenate([np.ones((1, len(first.paths))), group_weights(first.groups, 0, RESAMPLES)])
+    weights = np.concatenate([np.ones((1, len(first.paths))), resample_groups(first.groups, 0, RESAMPLES).weights])
     values: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     for name, of_seed in found.items():
         for seed, answers in of_seed.items():

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.evaluate.attention_quality import attention_auprc, mass_in_region, pointing_game
-from wsi_attn.evaluate.intervals import group_weights, ratio_interval
+from wsi_attn.evaluate.intervals import ratio_interval, resample_groups
 from wsi_attn.geometry import Size
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.probabilities import FloatArray
@@ -101,7 +101,7 @@ def attention_section(
         if having:
             members = [groups[index] for index in having]
             values = np.array([scores[index].values[measure] for index in having])
-            found = ratio_interval(values, None, group_weights(members, seed), len(set(members)))
+            found = ratio_interval(values, None, resample_groups(members, seed))
             chance = float(np.mean([scores[index].chance[measure] for index in having]))
             section[measure] = {**found.record(), "chance": chance}
     return section

@@ -6,15 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NotRequired, TypedDict
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from wsi_attn import provenance
 from wsi_attn.errors import PredictionError
 from wsi_attn.evaluate.curves import curves, reliability
-from wsi_attn.evaluate.intervals import LEVEL, RESAMPLES, Interval, group_weights, percentile_interval
+from wsi_attn.evaluate.intervals import (
+    FEW_GROUPS,
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    Resamples,
+    percentile_interval,
+    resample_groups,
+    share_interval,
+)
 from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS, classification_scores
 from wsi_attn.evaluate.resampled import resampled_scores
 from wsi_attn.models.probabilities import FloatArray, checked
+
+METHOD = f"percentile bootstrap over groups; shares over fewer than {FEW_GROUPS} groups: Clopper-Pearson"
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class Resampling(TypedDict):
 
 def resampling_section(intervals: Mapping[str, Interval] | None = None) -> Resampling:
     """Return how intervals were computed, and how many resamples each of the given ones skipped."""
-    section: Resampling = {"method": "percentile bootstrap over groups", "level": LEVEL, "resamples": RESAMPLES}
+    section: Resampling = {"method": METHOD, "level": LEVEL, "resamples": RESAMPLES}
     if intervals is not None:
         section["skipped"] = {key: interval.skipped for key, interval in intervals.items()}
     return section
@@ -120,17 +132,22 @@ def evaluate_predictions(
             f"Cannot evaluate: {len(groups)} groups for {y.size} slides; one group per slide is needed"
         )
     scores = classification_scores(y, p, names)
-    overall, by_class = resampled_scores(y, p, group_weights(groups, origin.seed))
-    n_groups = len(set(groups))
-    intervals = {key: percentile_interval(scores.overall[key], overall[key], n_groups) for key in OVERALL}
+    resamples = resample_groups(groups, origin.seed)
+    overall, by_class = resampled_scores(y, p, resamples.weights)
+    intervals = {key: percentile_interval(scores.overall[key], overall[key], resamples.groups) for key in OVERALL}
+    called = p.argmax(axis=1)
+    intervals["accuracy"] = share_interval(called == y, np.full(y.size, True), resamples)
     support = scores.confusion_matrix.sum(axis=1).tolist()
     per_class = {
-        name: {"support": support[c], **_records(scores.per_class[name], by_class[c], n_groups)}
+        name: {
+            "support": support[c],
+            **_class_records(scores.per_class[name], by_class[c], y == c, called == c, resamples),
+        }
         for c, name in enumerate(names)
     }
     return Report(
         int(y.size),
-        n_groups,
+        resamples.groups,
         tuple(names),
         origin,
         intervals,
@@ -145,7 +162,15 @@ def evaluate_predictions(
     )
 
 
-def _records(
-    values: Mapping[str, float], resampled: Mapping[str, FloatArray], n_groups: int
+def _class_records(
+    values: Mapping[str, float],
+    resampled: Mapping[str, FloatArray],
+    positive: NDArray[np.bool_],
+    called: NDArray[np.bool_],
+    resamples: Resamples,
 ) -> dict[str, dict[str, float | None]]:
-    return {key: percentile_interval(values[key], resampled[key], n_groups).record() for key in PER_CLASS}
+    found = {key: percentile_interval(values[key], resampled[key], resamples.groups) for key in PER_CLASS}
+    if positive.any():
+        found["recall"] = share_interval(called, positive, resamples)
+        found["precision"] = share_interval(positive, called, resamples) if called.any() else found["precision"]
+    return {key: interval.record() for key, interval in found.items()}

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.evaluate.curves import reliability
-from wsi_attn.evaluate.intervals import group_weights, percentile_interval, ratio_interval
+from wsi_attn.evaluate.intervals import (
+    Resamples,
+    percentile_interval,
+    ratio_interval,
+    resample_groups,
+    share_interval,
+)
 from wsi_attn.evaluate.metrics import expected_calibration_error, squared_errors
 from wsi_attn.evaluate.resampled import resampled_scores
 from wsi_attn.models.calibration import Calibration, log_losses
@@ -143,7 +149,7 @@ def calibration_sections(
     """
     if not all(calibration.fitted for calibration in calibrations):
         return {}
-    weights, n_groups = group_weights(groups, seed), len(set(groups))
+    resamples = resample_groups(groups, seed)
     images = [calibration.validation_images for calibration in calibrations]
     said = f"{' + '.join(map(str, images))} validation images"
     folds = len(calibrations) > 1
@@ -153,13 +159,13 @@ def calibration_sections(
             "temperature": temperatures if folds else temperatures[0],
             "validation_images": images if folds else images[0],
             "note": _temperature_note(calibrations, said),
-            **calibration_section(labels, before, after, weights, n_groups),
+            **calibration_section(labels, before, after, resamples),
         }
     }
     thresholds = mean_thresholds([calibration.conformal for calibration in calibrations])
     sections["conformal"] = {
         "note": f"From {said}. {SETS}{' ' + NO_GUARANTEE if folds else ''}",
-        **conformal_section(labels, after, thresholds, weights, n_groups),
+        **conformal_section(labels, after, thresholds, resamples),
     }
     if operating_point is not None:
         c = list(names).index(operating_point.positive)
@@ -167,7 +173,7 @@ def calibration_sections(
             "positive": operating_point.positive,
             "wanted_sensitivity": operating_point.sensitivity,
             "chosen_on": said,
-            **operating_section(labels == c, after[:, c], operating_point.threshold, weights, n_groups),
+            **operating_section(labels == c, after[:, c], operating_point.threshold, resamples),
         }
     return sections
 
@@ -181,38 +187,34 @@ def _temperature_note(calibrations: Sequence[Calibration], said: str) -> str:
     )
 
 
-def calibration_section(
-    labels: IntArray, before: FloatArray, after: FloatArray, weights: FloatArray, n_groups: int
-) -> BeforeAfter:
+def calibration_section(labels: IntArray, before: FloatArray, after: FloatArray, resamples: Resamples) -> BeforeAfter:
     """Return the effect of the temperature on the evaluated split.
 
     Parameters
     ----------
     labels, before, after
         int64 (n,), and float64 (n, C) uncalibrated and calibrated.
-    weights, n_groups
-        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+    resamples
+        Result of `intervals.resample_groups`.
 
     Returns
     -------
     `before` and `after`, each with `ece`, `brier` and `nll` as `{value, low, high}` and the `reliability` bins.
     """
     return {
-        "before": _calibration_errors(labels, before, weights, n_groups),
-        "after": _calibration_errors(labels, after, weights, n_groups),
+        "before": _calibration_errors(labels, before, resamples),
+        "after": _calibration_errors(labels, after, resamples),
     }
 
 
-def _calibration_errors(
-    labels: IntArray, probabilities: FloatArray, weights: FloatArray, n_groups: int
-) -> CalibrationErrors:
+def _calibration_errors(labels: IntArray, probabilities: FloatArray, resamples: Resamples) -> CalibrationErrors:
     called = probabilities.argmax(axis=1) == labels
     error = expected_calibration_error(called, probabilities.max(axis=1))
-    resampled, _ = resampled_scores(labels, probabilities, weights)
+    resampled, _ = resampled_scores(labels, probabilities, resamples.weights)
     return {
-        "ece": percentile_interval(error, resampled["ece"], n_groups).record(),
-        "brier": ratio_interval(squared_errors(labels, probabilities), None, weights, n_groups).record(),
-        "nll": ratio_interval(log_losses(labels, probabilities), None, weights, n_groups).record(),
+        "ece": percentile_interval(error, resampled["ece"], resamples.groups).record(),
+        "brier": ratio_interval(squared_errors(labels, probabilities), None, resamples).record(),
+        "nll": ratio_interval(log_losses(labels, probabilities), None, resamples).record(),
         "reliability": reliability(labels, probabilities),
     }
 
@@ -221,8 +223,7 @@ def conformal_section(
     labels: IntArray,
     probabilities: FloatArray,
     thresholds: Mapping[str, float | None],
-    weights: FloatArray,
-    n_groups: int,
+    resamples: Resamples,
 ) -> Coverages:
     """Return the measured coverage and size of the sets.
 
@@ -232,8 +233,8 @@ def conformal_section(
         int64 (n,) and float64 (n, C) of the evaluated split.
     thresholds
         Result of `conformal_thresholds` for the validation set.
-    weights, n_groups
-        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+    resamples
+        Result of `intervals.resample_groups`.
 
     Returns
     -------
@@ -244,28 +245,28 @@ def conformal_section(
     return {
         "method": METHOD,
         "coverages": {
-            name: _measured_coverage(labels, probabilities, threshold, weights, n_groups)
+            name: _measured_coverage(labels, probabilities, threshold, resamples)
             for name, threshold in thresholds.items()
         },
     }
 
 
 def _measured_coverage(
-    labels: IntArray, probabilities: FloatArray, threshold: float | None, weights: FloatArray, n_groups: int
+    labels: IntArray, probabilities: FloatArray, threshold: float | None, resamples: Resamples
 ) -> Coverage:
     if threshold is None:
         return {"threshold": None}
     members = in_set(probabilities, threshold)
     size = members.sum(axis=1)
 
-    def mean(per_image: NDArray[np.generic]) -> Estimate:
-        return ratio_interval(per_image.astype(np.float64), None, weights, n_groups).record()
+    def share(held: BoolArray) -> Estimate:
+        return share_interval(held, np.full(held.size, True), resamples).record()
 
     return {
         "threshold": threshold,
-        "coverage": mean(np.take_along_axis(members, labels[:, None], axis=1)[:, 0]),
-        "set_size": mean(size),
-        "unsure": mean(size != 1),
+        "coverage": share(np.take_along_axis(members, labels[:, None], axis=1)[:, 0]),
+        "set_size": ratio_interval(size.astype(np.float64), None, resamples).record(),
+        "unsure": share(size != 1),
     }
 
 
@@ -273,8 +274,7 @@ def operating_section(
     positive: BoolArray,
     score: FloatArray,
     threshold: float,
-    weights: FloatArray,
-    n_groups: int,
+    resamples: Resamples,
 ) -> ThresholdMeasures:
     """Return the performance of a threshold on the evaluated split.
 
@@ -283,8 +283,8 @@ def operating_section(
     positive, score
         bool (n,), whether an image has the label, and float64 (n,), the label's probability; predicted positive if the
         score is at least the threshold.
-    weights, n_groups
-        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+    resamples
+        Result of `intervals.resample_groups`.
 
     Returns
     -------
@@ -293,7 +293,7 @@ def operating_section(
     called = score >= threshold
 
     def share(part: BoolArray, whole: BoolArray) -> Estimate:
-        return ratio_interval(part.astype(np.float64), whole.astype(np.float64), weights, n_groups).record()
+        return share_interval(part, whole, resamples).record()
 
     return {
         "threshold": threshold,

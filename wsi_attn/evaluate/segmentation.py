@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from wsi_attn import provenance
 from wsi_attn.errors import PredictionError
-from wsi_attn.evaluate.intervals import Interval, group_weights, percentile_interval
+from wsi_attn.evaluate.intervals import Interval, percentile_interval, resample_groups
 from wsi_attn.evaluate.report import Origin, Report, resampling_section
 from wsi_attn.models.probabilities import FloatArray, IntArray
 
@@ -127,8 +127,8 @@ def evaluate_segmentation(
     if not counts:
         raise PredictionError("Cannot evaluate: no image has a prediction")
     tables = np.stack([found.table for found in counts]).astype(np.float64)  # (n, C, columns)
-    weights = group_weights(groups, origin.seed)
-    n_groups = len(set(groups))
+    resamples = resample_groups(groups, origin.seed)
+    weights, n_groups = resamples.weights, resamples.groups
     pooled = _scores(tables.sum(axis=0))  # (C, metrics)
     resampled = _scores(np.einsum("rn,ncm->rcm", weights, tables))  # (R, C, metrics)
     confusion = np.sum([found.confusion for found in counts], axis=0)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from wsi_attn.evaluate.curves import POINTS
-from wsi_attn.evaluate.intervals import percentile_interval, ratio_interval
+from wsi_attn.evaluate.intervals import Resamples, percentile_interval, ratio_interval
 from wsi_attn.evaluate.resampled import BoolArray
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.probabilities import FloatArray
@@ -73,7 +73,7 @@ def risk_curve(uncertainty: FloatArray, wrong: BoolArray, counts: FloatArray | N
 
 
 def uncertainty_section(
-    terms: Mapping[str, FloatArray], by: str, wrong: BoolArray, weights: FloatArray, n_groups: int, passes: int
+    terms: Mapping[str, FloatArray], by: str, wrong: BoolArray, resamples: Resamples, passes: int
 ) -> JsonObject:
     """Evaluate the uncertainty terms on the evaluated split.
 
@@ -85,8 +85,8 @@ def uncertainty_section(
         The term used for referral.
     wrong
         bool (n,).
-    weights, n_groups
-        float64 (R, n) of `intervals.group_weights`, and the number of groups.
+    resamples
+        Result of `intervals.resample_groups`.
     passes
         T, 0 without dropout.
 
@@ -102,28 +102,28 @@ def uncertainty_section(
     Geifman, Uziel, El-Yaniv, Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers, ICLR 2019, section 3.
     """
     best = wrong.astype(np.float64)
-    curve, curves = risk_curve(terms[by], wrong), [risk_curve(terms[by], wrong, counts) for counts in weights]
-    optimal = [risk_curve(best, wrong, counts).mean() for counts in weights]
+    curve, curves = risk_curve(terms[by], wrong), [risk_curve(terms[by], wrong, counts) for counts in resamples.weights]
+    optimal = [risk_curve(best, wrong, counts).mean() for counts in resamples.weights]
     return {
         "by": by,
         "passes": passes,
-        "terms": {name: _term(values, wrong, weights, n_groups) for name, values in terms.items()},
+        "terms": {name: _term(values, wrong, resamples) for name, values in terms.items()},
         "aurc_optimal": percentile_interval(
-            float(risk_curve(best, wrong).mean()), np.array(optimal), n_groups
+            float(risk_curve(best, wrong).mean()), np.array(optimal), resamples.groups
         ).record(),
         "risk_coverage": _thinned(curve),
         "risk_coverage_optimal": _thinned(risk_curve(best, wrong)),
-        "referral": {f"{share:g}": _referral(share, curve, curves, n_groups) for share in (0.0, *REFERRED)},
+        "referral": {f"{share:g}": _referral(share, curve, curves, resamples.groups) for share in (0.0, *REFERRED)},
     }
 
 
-def _term(values: FloatArray, wrong: BoolArray, weights: FloatArray, n_groups: int) -> JsonObject:
-    resampled = np.array([risk_curve(values, wrong, counts).mean() for counts in weights])
+def _term(values: FloatArray, wrong: BoolArray, resamples: Resamples) -> JsonObject:
+    resampled = np.array([risk_curve(values, wrong, counts).mean() for counts in resamples.weights])
     means = {"right": ~wrong, "wrong": wrong}
     return {
-        "aurc": percentile_interval(float(risk_curve(values, wrong).mean()), resampled, n_groups).record(),
+        "aurc": percentile_interval(float(risk_curve(values, wrong).mean()), resampled, resamples.groups).record(),
         **{
-            name: ratio_interval(values * chosen, chosen.astype(np.float64), weights, n_groups).record()
+            name: ratio_interval(values * chosen, chosen.astype(np.float64), resamples).record()
             for name, chosen in means.items()
         },
     }

@@ -24,7 +24,7 @@ from torch import Tensor
 from wsi_attn import provenance
 from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.errors import ManifestError, UsageError, WsiAttnError
-from wsi_attn.evaluate.intervals import group_weights, percentile_interval
+from wsi_attn.evaluate.intervals import percentile_interval, resample_groups
 from wsi_attn.evaluate.report import Report, resampling_section
 from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.models.base import Network
@@ -282,9 +282,10 @@ class RowEvaluation(Evaluation):
     def report(self, failures: Sequence[WsiAttnError]) -> Report:
         """See `Evaluation.report`."""
         groups = [row.patient for row, _ in self.answers]
-        resampled = [self.task.score(self.answers, counts) for counts in group_weights(groups, self.job.config.seed)]
+        resamples = resample_groups(groups, self.job.config.seed)
+        resampled = [self.task.score(self.answers, counts) for counts in resamples.weights]
         value = self.task.score(self.answers, np.ones(len(groups)))
-        metrics = {self.task.measure: percentile_interval(value, np.array(resampled), len(set(groups)))}
+        metrics = {self.task.measure: percentile_interval(value, np.array(resampled), resamples.groups)}
         sections = {
             "intervals": resampling_section(metrics),
             "software": provenance.software(),

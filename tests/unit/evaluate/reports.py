@@ -3,7 +3,7 @@
 import numpy as np
 
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section
-from wsi_attn.evaluate.intervals import group_weights
+from wsi_attn.evaluate.intervals import resample_groups
 from wsi_attn.evaluate.report import Origin, evaluate_predictions
 from wsi_attn.evaluate.sections import calibration_section, conformal_section, operating_section
 from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
@@ -20,28 +20,28 @@ def whole_report():
     before /= before.sum(axis=1, keepdims=True)
     after = with_temperature(before, 1.7)
     groups = [str(index // 3) for index in range(60)]
-    weights = group_weights(groups, 0)
+    resamples = resample_groups(groups, 0)
     scores = [AttentionScores({"pointing_game": 1.0, "auprc": 0.4}, {"pointing_game": 0.1, "auprc": 0.1})] * 5
     origin = Origin("test", 0, "wsi-attn evaluate run", {"name": "m"})
     sections = {
         "calibration": {
             "temperature": 1.7,
             "note": "Fitted on 30 validation images.",
-            **calibration_section(labels, before, after, weights, 20),
+            **calibration_section(labels, before, after, resamples),
         },
         "conformal": {
-            **conformal_section(labels, after, {"0.9": 0.6, "0.95": None}, weights, 20),
+            **conformal_section(labels, after, {"0.9": 0.6, "0.95": None}, resamples),
             "note": "Thresholds from 12 validation images.",
         },
         "operating_point": {
             "positive": "skin",
             "wanted_sensitivity": 0.95,
             "chosen_on": "12 validation images",
-            **operating_section(labels == 1, after[:, 1], 0.3, weights, 20),
+            **operating_section(labels == 1, after[:, 1], 0.3, resamples),
         },
         "attention": attention_section(scores, groups[:5], 7, 0),
         "uncertainty": uncertainty_section(
-            {"entropy": entropy(after)}, "entropy", after.argmax(axis=1) != labels, weights, 20, passes=0
+            {"entropy": entropy(after)}, "entropy", after.argmax(axis=1) != labels, resamples, passes=0
         ),
         "learned_attention": {"16": {"gate_mean": 0.4, "beta": 0.1, "gamma": None}},
         "unanswered": ["Cannot read bad.png: it ends early"],

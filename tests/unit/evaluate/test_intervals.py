@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_attn.evaluate import resampled
-from wsi_attn.evaluate.intervals import group_weights, percentile_interval
+from wsi_attn.evaluate.intervals import (
+    clopper_pearson,
+    percentile_interval,
+    ratio_interval,
+    resample_groups,
+    share_interval,
+)
 from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS, classification_scores
 from wsi_attn.evaluate.resampled import resampled_scores
 
@@ -51,7 +57,7 @@ def test_a_resample_without_one_of_the_classes_has_no_macro_average():
 
 def test_blocks_change_nothing(monkeypatch):
     labels, probabilities = cohort(1, 40, 3)
-    weights = group_weights([str(i) for i in range(40)], 0, 50)
+    weights = resample_groups([str(i) for i in range(40)], 0, 50).weights
     whole, _ = resampled_scores(labels, probabilities, weights)
     monkeypatch.setattr(resampled, "BLOCK_ELEMENTS", 40 * 7)
     parts, _ = resampled_scores(labels, probabilities, weights)
@@ -62,7 +68,7 @@ def test_blocks_change_nothing(monkeypatch):
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=30), st.integers(0, 1000))
 def test_a_group_is_never_split_and_as_many_are_drawn_as_there_are(groups, seed):
-    weights = group_weights(groups, seed, 20)
+    weights = resample_groups(groups, seed, 20).weights
     for name in set(groups):
         own = weights[:, [group == name for group in groups]]
         assert (own == own[:, :1]).all()
@@ -72,8 +78,8 @@ def test_a_group_is_never_split_and_as_many_are_drawn_as_there_are(groups, seed)
 
 def test_the_seed_decides():
     groups = list("aabbccdd")
-    np.testing.assert_array_equal(group_weights(groups, 3), group_weights(groups, 3))
-    assert (group_weights(groups, 3) != group_weights(groups, 4)).any()
+    np.testing.assert_array_equal(resample_groups(groups, 3).weights, resample_groups(groups, 3).weights)
+    assert (resample_groups(groups, 3).weights != resample_groups(groups, 4).weights).any()
 
 
 def test_the_interval_covers_the_value_and_narrows_with_more_patients():
@@ -81,7 +87,7 @@ def test_the_interval_covers_the_value_and_narrows_with_more_patients():
     for n in (40, 640):
         labels, probabilities = cohort(2, n, 2)
         value = classification_scores(labels, probabilities, ["a", "b"]).overall["accuracy"]
-        weights = group_weights([str(i) for i in range(n)], 0)
+        weights = resample_groups([str(i) for i in range(n)], 0).weights
         interval = percentile_interval(value, resampled_scores(labels, probabilities, weights)[0]["accuracy"], n)
         assert interval.low <= value <= interval.high
         # of a share, the bootstrap is the binomial: 1.96 standard errors on either side
@@ -94,8 +100,8 @@ def test_slides_of_one_patient_count_as_one():
     labels, probabilities = cohort(3, 30, 2)
     many = np.tile(labels, 10), np.tile(probabilities, (10, 1))
     patients = [str(i) for i in range(30)]
-    once = resampled_scores(labels, probabilities, group_weights(patients, 0))[0]["accuracy"]
-    tenfold = resampled_scores(*many, group_weights(patients * 10, 0))[0]["accuracy"]
+    once = resampled_scores(labels, probabilities, resample_groups(patients, 0).weights)[0]["accuracy"]
+    tenfold = resampled_scores(*many, resample_groups(patients * 10, 0).weights)[0]["accuracy"]
     np.testing.assert_allclose(once, tenfold)
 
 
@@ -105,7 +111,9 @@ def test_undefined_resamples_are_skipped_and_counted():
     assert 0.4 <= interval.low < 0.5 < interval.high <= 0.6
 
 
-@pytest.mark.parametrize(("values", "n_groups"), [([0.5, np.nan, np.nan], 3), ([0.5, 0.5, 0.5], 1)])
+@pytest.mark.parametrize(
+    ("values", "n_groups"), [([0.5, np.nan, np.nan], 3), ([0.5, 0.5, 0.5], 1), ([0.2, 0.5, 0.8], 2)]
+)
 def test_no_interval_where_too_little_supports_one(values, n_groups):
     interval = percentile_interval(0.5, np.array(values), n_groups)
     assert interval.record() == {"value": 0.5, "low": None, "high": None}
@@ -114,5 +122,61 @@ def test_no_interval_where_too_little_supports_one(values, n_groups):
 def test_a_thousand_resamples_take_no_time():
     labels, probabilities = cohort(4, 500, 5)
     start = time.perf_counter()
-    resampled_scores(labels, probabilities, group_weights([str(i // 2) for i in range(500)], 0))
+    resampled_scores(labels, probabilities, resample_groups([str(i // 2) for i in range(500)], 0).weights)
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(0, 10, 0, 0.3085), (10, 10, 0.6915, 1), (5, 10, 0.1871, 0.8129), (1, 20, 0.0013, 0.2487)],  # printed tables
+)
+def test_exact_intervals_are_those_of_tables(successes, trials, low, high):
+    assert clopper_pearson(successes, trials) == pytest.approx((low, high), abs=1e-4)
+    # The defining equations: at the upper limit, at most so many successes have a chance of 2.5 %.
+    from scipy.stats import binomtest
+
+    exact = binomtest(successes, trials).proportion_ci(method="exact")
+    assert clopper_pearson(successes, trials) == pytest.approx((exact.low, exact.high))
+
+
+def test_a_share_of_few_patients_is_exact_even_where_all_are_right():
+    everyone = np.full(12, True)
+    resamples = resample_groups([str(i) for i in range(12)], 0)
+    assert share_interval(everyone, everyone, resamples).record() == pytest.approx(
+        {"value": 1.0, "low": 0.025 ** (1 / 12), "high": 1.0}
+    )
+    assert share_interval(~everyone, everyone, resamples).high == pytest.approx(1 - 0.025 ** (1 / 12))
+    assert share_interval(everyone, ~everyone, resamples).record() == {"value": None, "low": None, "high": None}
+
+
+def test_slides_of_few_patients_do_not_narrow_an_exact_share():
+    right = np.array([True, False, True, True])
+    once = share_interval(right, np.full(4, True), resample_groups(list("abcd"), 0))
+    tenfold = share_interval(np.tile(right, 10), np.full(40, True), resample_groups(list("abcd") * 10, 0))
+    assert once.record() == pytest.approx(tenfold.record())
+    assert (once.low, once.high) == pytest.approx(clopper_pearson(3, 4))
+
+
+def test_shares_need_three_patients_and_many_are_resampled():
+    two = share_interval(np.array([True, False]), np.full(2, True), resample_groups(["a", "b"], 0))
+    assert two.record() == {"value": 0.5, "low": None, "high": None}
+    right, resamples = np.arange(50) % 3 > 0, resample_groups([str(i) for i in range(50)], 0)
+    everyone = np.full(50, True)
+    assert share_interval(right, everyone, resamples) == ratio_interval(right.astype(float), None, resamples)
+    assert share_interval(everyone, everyone, resamples).low < 1
+
+
+@pytest.mark.slow
+def test_intervals_of_shares_cover_as_often_as_they_say():
+    """The bootstrap of 8 patients covers too rarely where most are right; the exact interval does not."""
+    generator = np.random.default_rng(0)
+    exact = bootstrap = 0
+    for _ in range(400):
+        right = generator.random(8) < 0.9
+        resamples = resample_groups([str(i) for i in range(8)], 0, 400)
+        found = share_interval(right, np.full(8, True), resamples)
+        exact += found.low <= 0.9 <= found.high
+        resampled = ratio_interval(right.astype(float), None, resamples)
+        bootstrap += resampled.low <= 0.9 <= resampled.high
+    assert exact / 400 >= 0.95
+    assert bootstrap / 400 < 0.8

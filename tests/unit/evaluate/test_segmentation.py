@@ -118,7 +118,9 @@ def test_counts_are_pooled_and_patients_resampled() -> None:
     found = report(*counts)
     assert found["dice"]["value"] == pytest.approx(2 * 100 / 400)
     assert found["image_dice"]["value"] == 0.5
-    assert (found["dice"]["low"], found["dice"]["high"]) == (0, 1)
+    assert found["dice"]["low"] is None  # two patients
+    more = report(*counts, counts[1])
+    assert (more["dice"]["low"], more["dice"]["high"]) == (0, 1)
     one = report(*counts, patients=["same", "same"])
     assert one["dice"]["low"] is None
     assert one["groups"] == 1

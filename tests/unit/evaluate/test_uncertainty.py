@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wsi_attn.evaluate.intervals import group_weights
+from wsi_attn.evaluate.intervals import resample_groups
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms, risk_curve, uncertainty_section
 
 
@@ -49,7 +49,7 @@ def test_equal_uncertainties_are_the_mean_of_all_orders():
 
 def section(terms, wrong, passes=0):
     groups = [str(index // 2) for index in range(len(wrong))]
-    return uncertainty_section(terms, next(iter(terms)), wrong, group_weights(groups, 0, 200), len(set(groups)), passes)
+    return uncertainty_section(terms, next(iter(terms)), wrong, resample_groups(groups, 0, 200), passes)
 
 
 def test_a_perfect_order_is_the_optimal_one_and_referring_empties_the_errors():

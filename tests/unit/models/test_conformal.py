@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wsi_attn.errors import UsageError
-from wsi_attn.evaluate.intervals import group_weights
+from wsi_attn.evaluate.intervals import resample_groups
 from wsi_attn.evaluate.sections import conformal_section
 from wsi_attn.models.conformal import (
     COVERAGES,
@@ -58,8 +58,8 @@ def test_sets_hold_what_is_probable_enough():
 def test_measured_coverage_size_and_doubt():
     labels = np.array([0, 1, 2, 0])
     probabilities = np.array([[0.9, 0.1, 0.0], [0.5, 0.45, 0.05], [0.34, 0.33, 0.33], [0.2, 0.7, 0.1]])
-    weights = group_weights(["a", "b", "c", "d"], 0)
-    found = conformal_section(labels, probabilities, {"0.9": 0.6, "0.95": None}, weights, 4)
+    resamples = resample_groups(["a", "b", "c", "d"], 0)
+    found = conformal_section(labels, probabilities, {"0.9": 0.6, "0.95": None}, resamples)
     at = found["coverages"]["0.9"]
     assert at["coverage"]["value"] == 2 / 4
     assert at["set_size"]["value"] == 1.0

@@ -16,7 +16,7 @@ from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.errors import CheckpointError, ManifestError, WsiAttnError
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section, mean_scores, score_attention
 from wsi_attn.evaluate.html import Picture
-from wsi_attn.evaluate.intervals import group_weights
+from wsi_attn.evaluate.intervals import resample_groups
 from wsi_attn.evaluate.report import Report, evaluate_predictions
 from wsi_attn.evaluate.sections import OperatingPoint, calibration_sections, choose_operating_point
 from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
@@ -174,8 +174,7 @@ def _uncertainty(
 ) -> JsonObject:
     names = answers[0].uncertainty
     terms = {name: np.array([answer.uncertainty[name] for answer in answers]) for name in names}
-    weights = group_weights(patients, seed)
-    return uncertainty_section(terms, referred_by(passes), wrong, weights, len(set(patients)), passes)
+    return uncertainty_section(terms, referred_by(passes), wrong, resample_groups(patients, seed), passes)
 
 
 def _raster(size0: Size) -> tuple[int, int]:
