@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.configs import CLASSIFICATION
+from wsi_attn.nn.backbone import Backbone
+from wsi_attn.nn.gates import Gated
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 
 
@@ -185,6 +187,10 @@ class TrainingImages:
     seed: int
 
 
+Role = Literal["backbone", "head", "gate"]
+"""What a parameter is to the optimiser; see `Network.parameter_roles`."""
+
+
 class NetworkConfig(Protocol):
     """A frozen dataclass that rebuilds a network."""
 
@@ -224,8 +230,11 @@ class Network(nn.Module, ABC):
         Frozen dataclass of the network's configuration; the constructor takes one.
     task
         Name of the task, see `tasks`.
+    former
+        What fields of the configuration were, in effect, before they existed; for checkpoints that lack them.
     """
 
+    former: ClassVar[Mapping[str, object]] = {}
     config: NetworkConfig
     config_class: ClassVar[type[NetworkConfig]]
     task: ClassVar[str]
@@ -236,6 +245,33 @@ class Network(nn.Module, ABC):
         stored with the model.
         """
         return options
+
+    def backbones(self) -> list[nn.Module]:
+        """Return the parts that can start from trained weights, whether or not they do."""
+        return [module for module in self.modules() if isinstance(module, Backbone)]
+
+    def parameter_roles(self) -> dict[str, Role]:
+        """Return the role of each parameter by its name: "backbone" in `backbones`, "gate" (see `nn.gates`), or
+        "head", everything else.
+        """
+        backbone = {id(value) for part in self.backbones() for value in part.parameters()}
+        gates = {id(value) for part in self.modules() if isinstance(part, Gated) for value in part.gates().values()}
+        return {
+            name: "gate" if id(value) in gates else "backbone" if id(value) in backbone else "head"
+            for name, value in self.named_parameters()
+        }
+
+    def logged(self) -> dict[str, float]:
+        """Return numbers about the network for the training log of an epoch: its gates that are scalars, as
+        "gates/NAME".
+        """
+        return {
+            f"gates/{path}.{name}": value.item()
+            for path, part in self.named_modules()
+            if isinstance(part, Gated)
+            for name, value in part.gates().items()
+            if value.numel() == 1
+        }
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Hook before each epoch, counted from 0."""

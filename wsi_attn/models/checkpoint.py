@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from wsi_attn.errors import CheckpointError
 from wsi_attn.models.base import Network
 from wsi_attn.models.spec import ModelSpec, read_spec
-from wsi_attn.models.systems import build_network, plain_config
+from wsi_attn.models.systems import SYSTEMS, build_network, plain_config
 from wsi_attn.models.zoo import WEIGHTS, WEIGHTS_SHA256, ModelConfig, weights_hash
 from wsi_attn.outputs import files
 
@@ -113,7 +113,8 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"Cannot read {folder / WEIGHTS}: {error.strerror}") from error
     try:
-        network = build_network(config["system"], config["network"])
+        former = SYSTEMS.get(config["system"]).former
+        network = build_network(config["system"], {**former, **config["network"]})
         network.load_state_dict(load_file(folder / WEIGHTS))
         spec = read_spec(config["spec"])
         name = str(config["name"])

@@ -7,7 +7,7 @@ attention; dropout at prediction for the uncertainty. The full text was not avai
 reconstruction. At each level l, of stride 8 and 16, with E and R the maps of the two networks brought to one width:
 
 (1)  E = BN(conv1x1(F_1)),  R = BN(conv1x1(F_2))
-(2)  E' = E + gamma_E A_E(E, R),  R' = R + gamma_R A_R(R, E)         `nn.cross_attention`; gammas begin at 0
+(2)  E' = E + gamma_E A_E(E, R),  R' = R + gamma_R A_R(R, E)         `nn.cross_attention`; gammas begin at 0.1
 (3)  g = sigmoid( conv1x1([E' ; R']) ),  F = g E' + (1 - g) R'
 (4)  F <- F + M_s * (M_c * F)                                        `nn.refine`
 (5)  G = relu(BN(conv3x3([ conv3x3_stride2(F_8) ; F_16 ])))

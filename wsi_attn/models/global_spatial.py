@@ -173,6 +173,11 @@ class GlobalSpatial(SlideModel):
             self.map.keep()
         self.map.frozen = epoch >= first
 
+    def logged(self) -> dict[str, float]:
+        """See `Network.logged`: also mean and standard deviation of the map; 0 while nothing is learned."""
+        values = self.map.values
+        return super().logged() | {"map/mean": values.mean().item(), "map/std": values.std(correction=0).item()}
+
     def finish(self) -> None:
         """Drop anchors and classifier."""
         self.map.finish()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attn.errors import UsageError
@@ -32,7 +32,7 @@ from wsi_attn.models.configs import SEGMENTATION
 from wsi_attn.models.configs.joint_segmentation import JointSegmentationConfig
 from wsi_attn.nn.backbones import SMALL, pretrained_file
 from wsi_attn.nn.dense_unet import DenseUNet, layout_of
-from wsi_attn.nn.joint_attention import NONE, JointAttention
+from wsi_attn.nn.joint_attention import NONE, SELF, JointAttention
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalisation that the weights of torchvision and timm were trained with."""
@@ -46,13 +46,21 @@ class JointSegmentation(SlideModel):
 
     config_class = JointSegmentationConfig
     task: ClassVar[str] = SEGMENTATION
+    former: ClassVar[Mapping[str, object]] = {"gated_skips": False}
 
     def __init__(self, config: JointSegmentationConfig) -> None:
         super().__init__()
         self.config: JointSegmentationConfig = config
         self.normalise = Normalise(config.mean, config.std, smoothing=0.0)
         layout = layout_of(config.backbone)
-        self.network = DenseUNet(layout, config.classes, config.attention, config.heads, config.dropout)
+        self.network = DenseUNet(
+            layout,
+            config.classes,
+            config.attention,
+            config.heads,
+            config.dropout,
+            gated_skips=config.gated_skips or config.attention != SELF,
+        )
 
     @classmethod
     def completed(cls, options: Mapping[str, object]) -> Mapping[str, object]:
@@ -77,6 +85,19 @@ class JointSegmentation(SlideModel):
         if self.config.backbone == SMALL:
             raise UsageError(f"--weights {weights}: --backbone {SMALL} is trained from scratch; choose densenet121")
         self.network.load_encoder(pretrained_file(self.config.backbone) if weights == "pretrained" else Path(weights))
+
+    def backbones(self) -> list[nn.Module]:
+        """See `Network.backbones`: the encoder."""
+        return self.network.encoder()
+
+    def logged(self) -> dict[str, float]:
+        """See `Network.logged`: also the running means of the point-wise gates."""
+        means = {
+            f"gates/{path}.gate_mean": module.gate_mean.item()
+            for path, module in self.named_modules()
+            if isinstance(module, JointAttention) and module.gate is not None
+        }
+        return super().logged() | means
 
     @property
     def stride(self) -> int:

@@ -42,6 +42,16 @@ class Backbone(nn.Module, ABC):
     def stages(self) -> list[Stage]:
         """The stages from the first to the output stage."""
 
+    def pooled_features(self, x: Tensor) -> Tensor:
+        """Return one vector of each image: float (B, 3, H, W) to (B, `pooled_channels`), the mean over the cells."""
+        features: Tensor = self(x)
+        return features.mean(dim=(2, 3))
+
+    @property
+    def pooled_channels(self) -> int:
+        """Length of the vector that `pooled_features` returns."""
+        return self.out_channels
+
     @contextmanager
     def watched(self, watchers: Mapping[int, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
         """Call functions with the output of stages inside the block.
@@ -85,11 +95,15 @@ class BackboneOptions(NamedTuple):
         What follows the colon in ``family:network``; empty without one.
     largest_stride
         Largest stride of the output, for families that can end at several stages; None for the last stage.
+    head
+        Whether `pooled_features` also applies the layer that an ImageNet classifier has before its mean, for families
+        with one.
     """
 
     widths: tuple[int, ...]
     network: str = ""
     largest_stride: int | None = None
+    head: bool = False
 
 
 @dataclass(frozen=True)

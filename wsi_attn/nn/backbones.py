@@ -166,12 +166,14 @@ class TimmBackbone(Backbone):
         self.network.load_state_dict(source.state_dict())
 
 
-def build_backbone(name: str, widths: Sequence[int], largest_stride: int | None = None) -> Backbone:
+def build_backbone(
+    name: str, widths: Sequence[int], largest_stride: int | None = None, *, head: bool = False
+) -> Backbone:
     """Build a backbone by its name in `BACKBONES`, followed by ``:network`` where a family has several.
 
     Parameters
     ----------
-    widths, largest_stride
+    widths, largest_stride, head
         See `BackboneOptions`.
 
     Raises
@@ -180,7 +182,7 @@ def build_backbone(name: str, widths: Sequence[int], largest_stride: int | None 
     MissingExtraError : timm is requested but not installed.
     """
     family, network = _family_of(name)
-    return family.build(BackboneOptions(tuple(widths), network, largest_stride))
+    return family.build(BackboneOptions(tuple(widths), network, largest_stride, head))
 
 
 def normalisation_of(name: str) -> Normalisation | None:

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attn.nn.gates import GATE_START, Gated
 
-class CrossAttention(nn.Module):
+
+class CrossAttention(Gated):
     """Queries of one grid attend to keys and values of the other.
 
     E' = E + gamma O[ softmax( (E W_q)(R W_k)^T / sqrt(d) ) (R W_v) ]
 
     Vaswani et al., "Attention Is All You Need", NeurIPS 2017, equation 1, with queries of one grid, keys and values of
-    another, and a gate gamma that starts at 0, so that training starts with E' = E.
+    another, and a gate gamma that starts at 0.1, so that training starts near E' = E and teaches the projections.
 
     Parameters
     ----------
@@ -29,12 +31,14 @@ class CrossAttention(nn.Module):
         the number of queries.
     """
 
+    gate_names = ("gamma",)
+
     def __init__(self, width: int, heads: int, most_keys: int) -> None:
         super().__init__()
         self.heads, self.most_keys = heads, most_keys
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.tensor(GATE_START))
 
     def __call__(self, asking: Tensor, answering: Tensor, allowed: Tensor) -> Tensor:
         """`forward`, with its type."""

@@ -6,7 +6,8 @@ U-Net, as in Li et al., "H-DenseUNet", IEEE TMI 2018, and in the paper of `nn.jo
     1/2 stem, 1/4 to 1/32 four dense blocks; then five steps up: bilinear x2, skip, 3x3 convolution, norm, ReLU
 
 Attention is applied at the bottleneck and on the skip of 1/16. Finer skips use only the point-wise gate of that kind,
-because N^2 pairs are too many there, and nothing if the kind has no gate. The paper's placement is unknown.
+because N^2 pairs are too many there; "self" has it as well, so that kinds differ at the coarse grids alone. The
+paper's placement is unknown.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attn.errors import CheckpointError
-from wsi_attn.nn.joint_attention import NONE, POINTWISE, SELF, JointAttention
+from wsi_attn.nn.joint_attention import NONE, POINTWISE, JointAttention
 from wsi_attn.registry import unknown_name
 
 STRIDE = 32
@@ -121,9 +122,20 @@ class DenseUNet(nn.Module):
         See `JointAttention`.
     dropout
         Before the head.
+    gated_skips
+        Whether fine skips have point-wise gates where there is attention.
     """
 
-    def __init__(self, layout: Layout, classes: int, attention: str, heads: int = 1, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        classes: int,
+        attention: str,
+        heads: int = 1,
+        dropout: float = 0.0,
+        *,
+        gated_skips: bool = True,
+    ) -> None:
         super().__init__()
         self.layout, self.kind = layout, attention
         self.stem = nn.Sequential(
@@ -143,7 +155,7 @@ class DenseUNet(nn.Module):
             channels //= 2
         self.blocks, self.transitions = nn.ModuleList(blocks), nn.ModuleList(transitions[:-1])
         self.norm = nn.BatchNorm2d(widths[-1])
-        fine = NONE if attention in (NONE, SELF) else POINTWISE
+        fine = POINTWISE if gated_skips and attention != NONE else NONE
         kinds = [fine, fine, fine, attention, attention]
         self.attentions = nn.ModuleList(
             JointAttention(width, kind, heads) for width, kind in zip(widths, kinds, strict=True)
@@ -179,6 +191,10 @@ class DenseUNet(nn.Module):
                 f"{path} contains weights of another network: {unlike} is missing or has another shape"
             )
         self.load_state_dict(found, strict=False)
+
+    def encoder(self) -> list[nn.Module]:
+        """Return the parts that `load_encoder` loads."""
+        return [self.stem, self.blocks, self.transitions, self.norm]
 
     @property
     def halo(self) -> int | None:

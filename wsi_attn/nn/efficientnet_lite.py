@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
 """As in TensorFlow, whose momentum is 1 - PyTorch's."""
 
 CHANNEL_DIVISOR = 8
+HEAD_CHANNELS = 1280
+"""Of the 1x1 convolution before the mean of the ImageNet classifier; not scaled."""
+
 NORMALISATION: Normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """What the ImageNet weights expect."""
 
@@ -124,13 +128,20 @@ class EfficientNetLite(Backbone):
         0, 1 or 2.
     stride
         Stride of the output, 2, 4, 8, 16 or 32; stages behind it are left out.
+    head
+        With the 1x1 convolution of the ImageNet classifier, which only `pooled_features` applies; for stride 32.
+
+    Notes
+    -----
+    Once trained weights are loaded, batch normalisation keeps their statistics also while training: the few images of
+    a step estimate them worse, and momentum 0.01 would not carry what training sees into evaluation.
     """
 
     halo: int
 
-    def __init__(self, variant: int, stride: int = 32) -> None:
+    def __init__(self, variant: int, stride: int = 32, *, head: bool = False) -> None:
         super().__init__()
-        self.variant = variant
+        self.variant, self.fixed_norms = variant, False
         shapes = list(_stage_shapes(*SCALES[variant]))
         reductions = [2 * math.prod(shape.stride for shape in shapes[: n + 1]) for n in range(len(shapes))]
         kept = shapes[: max(n for n, reduction in enumerate(reductions) if reduction <= max(stride, 2)) + 1]
@@ -145,6 +156,7 @@ class EfficientNetLite(Backbone):
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
         self.out_channels, self.stride = channels, reductions[len(kept) - 1]
+        self.head = _convolution(channels, HEAD_CHANNELS, 1) if head else None
         self.halo = _reach(kept)
         self._reductions = reductions[: len(kept)]
         self._channels = [shape.channels for shape in kept]
@@ -153,8 +165,29 @@ class EfficientNetLite(Backbone):
         """Float (B, 3, H, W) to (B, C, ceil(H/stride), ceil(W/stride)); the input is padded to whole cells."""
         height, width = x.shape[2:]
         padded = functional.pad(x, (0, -width % self.stride, 0, -height % self.stride))
-        features: Tensor = self.blocks(self.stem(padded))
+        features: Tensor = self.blocks(self.stem(padded.contiguous(memory_format=torch.channels_last)))
         return features
+
+    def pooled_features(self, x: Tensor) -> Tensor:
+        """See `Backbone.pooled_features`; with `head` the 1280 numbers that the ImageNet classifier sees."""
+        if self.head is None:
+            return super().pooled_features(x)
+        features: Tensor = self.head(self(x))
+        return features.mean(dim=(2, 3))
+
+    @property
+    def pooled_channels(self) -> int:
+        """See `Backbone.pooled_channels`."""
+        return self.out_channels if self.head is None else HEAD_CHANNELS
+
+    def train(self, mode: bool = True) -> EfficientNetLite:
+        """See `nn.Module.train`; normalisation of trained weights stays in evaluation mode."""
+        super().train(mode)
+        if self.fixed_norms:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def stages(self) -> list[Stage]:
         """See `Backbone.stages`: the last of several stages of one stride."""
@@ -193,6 +226,8 @@ class EfficientNetLite(Backbone):
                 f"{wrong[0]} is missing or has another shape"
             )
         self.load_state_dict({name: found[name] for name in wanted})
+        self.fixed_norms = True
+        self.train(self.training)
 
 
 def _ends(stage: Stage, after: Stage | None) -> bool:
@@ -242,7 +277,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 def _family(variant: int) -> BackboneFamily:
     def build(options: BackboneOptions) -> Backbone:
-        return EfficientNetLite(variant, options.largest_stride or 32)
+        return EfficientNetLite(variant, options.largest_stride or 32, head=options.head)
 
     return BackboneFamily(build, lambda network: NORMALISATION)
 

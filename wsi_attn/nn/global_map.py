@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wsi_attn.nn.gates import Gated
+
 DECAY = 0.99
 """Of the moving average that stands for the maps of all batches."""
 
@@ -66,8 +68,10 @@ class PixelClassifier(nn.Module):
         return logits
 
 
-class FreeMap(nn.Module):
+class FreeMap(Gated):
     """Logits of every pixel as free parameters: g of one-hot features."""
+
+    gate_names = ("logits",)
 
     def __init__(self, grid: int, bias: float) -> None:
         super().__init__()

