@@ -208,7 +208,7 @@ class EncodedTiles(Protocol):
         """(rows, columns): bytes of each tile; 0 for missing tiles, which read as background."""
         ...
 
-    def read(self, cells: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+    def read(self, cells: Sequence[tuple[int, int]]) -> Sequence[bytes | memoryview]:
         """Bytes of tiles given as (row, column), empty for missing ones; neighbours are read together.
 
         Raises

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import NotEncodedError, TileDecodeError
+from wsi_attn.file_bytes import Packed
 from wsi_attn.geometry import Size
 from wsi_attn.slide.jpeg2000 import check_jpeg2000
 from wsi_attn.slide.jpeg_decoding import JpegCompletion, decode_jpeg
@@ -48,6 +49,18 @@ class TileEncoding:
         """The same encoding with the colour space that one JPEG stream states itself, if it does."""
         stated = self._memo.of(data) if self.codec == JPEG else None
         return self if stated in (None, self.colorspace) else replace(self, colorspace=stated)
+
+    def covers(self, tiles: Packed) -> NDArray[np.bool_]:
+        """(N,): whether `of_stream` of each tile is this encoding."""
+        if self.codec != JPEG or not len(tiles):
+            return np.ones(len(tiles), np.bool_)
+        self.of_stream(tiles[0])
+        head, stated = self._memo.known
+        usual = tiles.begin_with(head) if head else np.zeros(len(tiles), np.bool_)
+        found = usual & (stated in (None, self.colorspace))
+        for index in np.flatnonzero(~usual).tolist():
+            found[index] = self.of_stream(tiles[index]) is self
+        return found
 
     @cached_property
     def _memo(self) -> ColourMemo:

@@ -25,21 +25,24 @@ ADOBE_TRANSFORMS = {0: RGB, 1: YCBCR}
 class ColourMemo:
     """Cached `colorspace_of` for streams with equal headers, such as the tiles of a level. Thread-safe.
 
-    May be used from several threads.
+    Attributes
+    ----------
+    known
+        Header up to the end of the frame header, empty at first, and the colour space it states.
     """
 
     def __init__(self) -> None:
-        self._known: tuple[bytes, str | None] = b"", None
+        self.known: tuple[bytes, str | None] = b"", None
 
     def of(self, stream: bytes | memoryview) -> str | None:
         """As `colorspace_of`."""
-        head, found = self._known
+        head, found = self.known
         if head and stream[: len(head)] == head:
             return found
         found = colorspace_of(stream)
         for marker, _, end in segments(stream):
             if marker in FRAMES and end <= len(stream):
-                self._known = bytes(stream[:end]), found
+                self.known = bytes(stream[:end]), found
                 break
         return found
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import TileDecodeError
+from wsi_attn.file_bytes import Packed
 from wsi_attn.slide.jpeg_decoding import EOI, SOI, SOS, damage, read_segment
 
 PADDING_BYTES = 16
@@ -80,14 +81,15 @@ class JpegStructure:
         -------
         bool (N,): False for damaged tiles.
         """
-        whole = np.zeros(len(tiles), np.bool_)
-        batch = max(1, BATCH_BYTES * len(tiles) // (1 + sum(map(len, tiles))))
-        for start in range(0, len(tiles), batch):
-            part = tiles[start : start + batch]
-            usual = [False] * len(part) if self._known is None else _have_markers(part, *self._known)
-            whole[start : start + batch] = [
-                fits or self._is_whole(tile) for fits, tile in zip(usual, part, strict=True)
-            ]
+        packed = Packed.of(tiles)
+        whole = np.zeros(len(packed), np.bool_)
+        batch = max(1, BATCH_BYTES * len(packed) // (1 + len(packed.data)))
+        for start in range(0, len(packed), batch):
+            part, fits = packed[start : start + batch], whole[start : start + batch]
+            if self._known is not None:
+                fits[:] = _have_markers(part, *self._known)
+            for index in np.flatnonzero(~fits).tolist():
+                fits[index] = self._is_whole(part[index])
         return whole
 
     def _is_whole(self, tile: bytes | memoryview) -> bool:
@@ -278,24 +280,21 @@ def _table_segments(tables: bytes) -> Iterator[tuple[int, bytes]]:
         yield marker, tables[begin:place]
 
 
-def _have_markers(tiles: Sequence[bytes | memoryview], head: bytes, scan: _Scan) -> list[bool]:
+def _have_markers(tiles: Packed, head: bytes, scan: _Scan) -> NDArray[np.bool_]:
     """Whether each tile is `head`, one scan with exactly its restart markers, and the end of image."""
-    joined = b"".join(tiles)
-    values = np.frombuffer(joined, np.uint8)
+    values = tiles.data
+    starts, ends = tiles.starts - tiles.starts[0], tiles.ends - tiles.starts[0]
     is_marker = values[:-1] == 0xFF
     np.logical_and(is_marker, values[1:], out=is_marker)
     places: NDArray[np.int64] = np.flatnonzero(is_marker)
     codes = values[places + 1].tobytes()
-    ends = np.cumsum(np.fromiter(map(len, tiles), np.int64, len(tiles)))
-    starts = np.concatenate([[0], ends[:-1]])
     first, last = np.searchsorted(places, starts + len(head)), np.searchsorted(places, ends - 1)
     end_of_image = places[np.maximum(last - 1, 0)] if len(places) else ends
     sized = (end_of_image - starts - len(head) >= scan.least_bytes) & (ends - end_of_image - len(EOI) <= PADDING_BYTES)
     expected = bytes(RST0 + number % 8 for number in range(scan.restarts)) + EOI[1:]
-    return [
-        fits and codes[begin:end] == expected and joined.startswith(head, start)
-        for fits, begin, end, start in zip(sized.tolist(), first.tolist(), last.tolist(), starts.tolist(), strict=True)
-    ]
+    marked = (codes[begin:end] == expected for begin, end in zip(first.tolist(), last.tolist(), strict=True))
+    found: NDArray[np.bool_] = sized & np.fromiter(marked, np.bool_, len(starts)) & tiles.begin_with(head)
+    return found
 
 
 def _end_of_scan(data: bytes | memoryview, start: int, scan: _Scan) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_attn.errors import SlideReadError, TileDecodeError
-from wsi_attn.file_bytes import FileBytes, read_ranges
+from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Region
 from wsi_attn.slide import BACKGROUND, Level, UInt8Array
 from wsi_attn.slide.encoding import TileEncoding
@@ -100,11 +100,7 @@ class TiledLevel:
         nbytes = width * height * page.samples
         if (lengths != nbytes).any():
             return np.concatenate([self.decode(row, column) for column in range(first, end)], axis=1)
-        found: list[bytes | memoryview] = [b""] * (end - first)
-        ranges = zip(range(end - first), offsets.tolist(), lengths.tolist(), strict=True)
-        for index, data in read_ranges(self._file.read, ranges):
-            found[index] = data
-        samples = np.frombuffer(b"".join(found), np.uint8).reshape(end - first, height, width, page.samples)
+        samples = self._file.read_many(offsets, lengths).data.reshape(end - first, height, width, page.samples)
         return page.raw.rgb(samples.transpose(1, 0, 2, 3).reshape(height, -1, page.samples))
 
     def tiles(self) -> TiffTiles:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import TileDecodeError
-from wsi_attn.file_bytes import FileBytes, read_ranges
+from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Size
 from wsi_attn.slide.encoding import TileEncoding
 
@@ -47,20 +47,18 @@ class TiffTiles:
         self._file = file
         self._offsets = offsets
 
-    def read(self, cells: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+    def read(self, cells: Sequence[tuple[int, int]]) -> Sequence[bytes | memoryview]:
         """Read the bytes of tiles by (row, column); see `EncodedTiles.read`."""
-        if not len(cells):
-            return []
-        places = np.asarray(cells, np.int64)
+        places = np.asarray(cells, np.int64).reshape(-1, 2)
         rows, columns = places[:, 0], places[:, 1]
-        offsets, lengths = self._offsets[rows, columns], self.lengths[rows, columns]
-        found: list[bytes | memoryview] = [b""] * len(cells)
-        wanted = np.flatnonzero(lengths > 0)
-        ranges = zip(wanted.tolist(), offsets[wanted].tolist(), lengths[wanted].tolist(), strict=True)
-        for index, data in read_ranges(self._file.read, ranges):
-            found[index] = (
-                data if self.encoding.of_stream(data) is self.encoding else self._recode(data, int(offsets[index]))
-            )
+        offsets, lengths = self._offsets[rows, columns], np.maximum(self.lengths[rows, columns], 0)
+        packed = self._file.read_many(offsets, lengths)
+        other = np.flatnonzero(~self.encoding.covers(packed) & (lengths > 0)).tolist()
+        if not other:
+            return packed
+        found: list[bytes | memoryview] = list(packed)
+        for index in other:
+            found[index] = self._recode(found[index], int(offsets[index]))
         return found
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from wsi_attn.errors import NotEncodedError, SlideReadError, StoreDamagedError, StoreError, TileDecodeError
-from wsi_attn.file_bytes import FileBytes, read_ranges
+from wsi_attn.file_bytes import FileBytes, Packed
 from wsi_attn.geometry import Region, Size
 from wsi_attn.slide import BACKGROUND, Level, UInt8Array
 from wsi_attn.slide.encoding import TileEncoding
@@ -88,9 +88,10 @@ class LevelChunks:
         found: list[bytes | memoryview] = [b""] * len(cells)
         for shard, places in wanted.items():
             offsets, lengths = self._index(*shard)
-            ranges = [(place, int(offsets[n]), int(lengths[n])) for place, n in places if lengths[n]]
-            for place, data in _read(self._path(*shard), ranges):
-                found[place] = data
+            numbers = [number for _, number in places]
+            if lengths[numbers].any():
+                for (place, _), data in zip(places, self._read(shard, offsets[numbers], lengths[numbers]), strict=True):
+                    found[place] = data
         return found
 
     def pixels(self, region: Region) -> UInt8Array:
@@ -157,6 +158,15 @@ class LevelChunks:
             raise SlideReadError(f"{path}: the index of the shard points outside the shard")
         return offsets, lengths
 
+    def _read(self, shard: tuple[int, int], offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> Packed:
+        path = self._path(*shard)
+        try:
+            file = FileBytes(path)
+        except OSError as error:
+            raise SlideReadError(f"{path}: {error.strerror}") from error
+        with file:
+            return file.read_many(offsets, lengths)
+
     def _path(self, row: int, column: int) -> Path:
         return self.store / sharding.shard_key(self.index, row, column)
 
@@ -190,14 +200,3 @@ def _codec_of(files: CheckedFiles, index: int, level: Level) -> ChunkCodec:
         raise
     except (ValueError, RecursionError) as error:
         raise StoreDamagedError(f"{files.store / key} is damaged: {named_field(error, '')}") from error
-
-
-def _read(path: Path, ranges: list[tuple[int, int, int]]) -> Iterator[tuple[int, memoryview]]:
-    if not ranges:
-        return
-    try:
-        file = FileBytes(path)
-    except OSError as error:
-        raise SlideReadError(f"{path}: {error.strerror}") from error
-    with file:
-        yield from read_ranges(file.read, ranges)

@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.file_bytes import Packed
 from wsi_attn.geometry import Size
 
 SHARD_BYTES = 64 << 20
@@ -72,12 +73,13 @@ def encode_shard(
     """
     if not len(chunks):
         return []
-    lengths = np.fromiter(map(len, chunks), np.uint64, len(chunks))
+    lengths = chunks.ends - chunks.starts if isinstance(chunks, Packed) else np.fromiter(map(len, chunks), np.int64)
     index = np.full((count, 2), ABSENT, "<u8")
     index[numbers, 0] = np.cumsum(lengths) - lengths
     index[numbers, 1] = lengths
     tail = index.tobytes()
-    return [*chunks, tail, crc32c(tail).to_bytes(CRC_BYTES, "little")]
+    content = [chunks.view] if isinstance(chunks, Packed) else chunks
+    return [*content, tail, crc32c(tail).to_bytes(CRC_BYTES, "little")]
 
 
 def index_bytes(count: int) -> int:

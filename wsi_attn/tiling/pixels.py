@@ -6,7 +6,7 @@ unreadable it is read again chunk by chunk, which confines damage to its chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -39,7 +39,7 @@ class Chunks:
     """
 
     cells: NDArray[np.int64]
-    data: list[bytes | memoryview]
+    data: Sequence[bytes | memoryview]
     bad: NDArray[np.int64]
 
 
@@ -50,6 +50,7 @@ def copy_chunks(tiles: EncodedTiles, wanted: NDArray[np.bool_], block: Region) -
     )
     cells = np.argwhere(window) + np.array([block.y, block.x])
     places = [(row, column) for row, column in cells.tolist()]
+    data: Sequence[bytes | memoryview]
     try:
         data = tiles.read(places)
     except SlideReadError:

@@ -34,7 +34,7 @@ Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 class ChunkSource:
     """Compressed chunks of the finest level: those of a store, or the slide's tiles that will become them."""
 
-    read: Callable[[Sequence[tuple[int, int]]], list[bytes | memoryview]]
+    read: Callable[[Sequence[tuple[int, int]]], Sequence[bytes | memoryview]]
     codec: ChunkCodec
 
 

@@ -318,10 +318,12 @@ def _encode_shard(
     """The file of a shard in parts, and its missing chunks."""
     rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
     cells = np.concatenate([part.cells for part in parts]) - np.array([shard.y, shard.x])
-    data = [chunk for part in parts for chunk in part.data]
     numbers: NDArray[np.int64] = cells[:, 0] * columns + cells[:, 1]
-    order = np.argsort(numbers)  # blocks are not in shard order
-    content = sharding.encode_shard(numbers[order], [data[chunk] for chunk in order.tolist()], rows * columns)
+    chunks = parts[0].data
+    if len(parts) > 1:  # blocks are not in shard order
+        order, chunks = np.argsort(numbers), [chunk for part in parts for chunk in part.data]
+        numbers, chunks = numbers[order], [chunks[index] for index in order.tolist()]
+    content = sharding.encode_shard(numbers, chunks, rows * columns)
     return content, [(row, column) for part in parts for row, column in part.bad.tolist()]
 
 
