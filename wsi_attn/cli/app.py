@@ -13,23 +13,7 @@ from typing import Annotated, cast
 import typer
 
 from wsi_attn import __version__
-from wsi_attn.cli import (
-    boxes,
-    doctor,
-    evaluate,
-    export,
-    heatmap,
-    info,
-    models,
-    predict,
-    segment,
-    tile,
-    tissue,
-    train,
-    verify,
-    view,
-)
-from wsi_attn.cli.command import COMPLETION, HELP, Command, Group, usage_of
+from wsi_attn.cli.command import COMPLETION, HELP, Commands, Group, usage_of
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report, show_plugin_warnings
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
@@ -42,21 +26,22 @@ COMMAND_LINE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 NAME = "wsi-attn"
 
 COMMANDS = (
-    Command("info", info.info),
-    Command("tissue", tissue.tissue),
-    Command("tile", tile.tile),
-    Command("verify", verify.verify),
-    Command("boxes", boxes.boxes),
-    train.TrainCommand(),
-    Command("evaluate", evaluate.evaluate),
-    Command("predict", predict.predict),
-    Command("segment", segment.segment),
-    Command("heatmap", heatmap.heatmap),
-    Command("export", export.export),
-    Command("view", view.view),
-    models.group(),
-    Command("doctor", doctor.doctor),
+    "info",
+    "tissue",
+    "tile",
+    "verify",
+    "boxes",
+    "train",
+    "evaluate",
+    "predict",
+    "segment",
+    "heatmap",
+    "export",
+    "view",
+    "models",
+    "doctor",
 )
+"""Names of the commands in the order of the help; each is the `COMMAND` of the module of its name."""
 
 
 def _show_version(value: bool) -> None:
@@ -121,8 +106,7 @@ def _program() -> Group:
     )
     typed.callback()(_root)
     group = cast(Group, typer.main.get_command(typed))
-    for command in COMMANDS:
-        group.add_command(command)
+    group.commands = Commands({name: f"{__package__}.{name}" for name in COMMANDS})  # type: ignore[assignment]
     for option in group.params:
         if option.opts[0] in COMPLETION:  # Typer's own, to which `Group` adds the name of a shell.
             option.help = f"{option.help} Another shell: add bash, zsh or fish."  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import Machine, Output, Write
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import UsageError, WsiAttnError
@@ -105,3 +106,6 @@ def _rows(arguments: list[str]) -> tuple[list[Row], list[WsiAttnError]]:
 def _line(record: BoxRecord) -> str:
     overlap = "-" if record.iou is None else f"{record.iou:.3f}"
     return f"{record.path}\t{record.boxes or '-'}\t{record.score or '-'}\t{overlap}"
+
+
+COMMAND = Command("boxes", boxes)

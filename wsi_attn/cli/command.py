@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +94,31 @@ def write_sections(ctx: Context, formatter: HelpFormatter, parameters: Iterable[
         if records:
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+class Commands(UserDict[str, TyperCommand | TyperGroup]):
+    """Commands by name, given as the modules that hold them: a module is imported when its command is used.
+
+    Running one command does without the imports of the others.
+    """
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        super().__init__()
+        self._modules = dict(modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __missing__(self, name: str) -> TyperCommand | TyperGroup:
+        command: TyperCommand | TyperGroup = import_module(self._modules[name]).COMMAND
+        self.data[name] = command
+        return command
 
 
 class Group(TyperGroup):

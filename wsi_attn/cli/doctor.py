@@ -6,6 +6,7 @@ from collections import Counter
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import Report
 from wsi_attn.cli.output import Console, data, data_json
 from wsi_attn.errors import ExitCode
@@ -31,3 +32,6 @@ def doctor(report: Report) -> None:
             data(f"{'fix:':>28}  {check.fix}")
     Console(quiet=report.quiet).info(", ".join(f"{counts[status]} {status}" for status in Status))
     raise typer.Exit(ExitCode.INVALID_INPUT if counts[Status.FAIL] else ExitCode.DONE)
+
+
+COMMAND = Command("doctor", doctor)

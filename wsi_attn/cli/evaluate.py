@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import Machine, Write, folder
 from wsi_attn.cli.output import Console, data, data_json, interval
 from wsi_attn.cli.parameters import Only
@@ -85,3 +86,6 @@ def _lines(section: Mapping[str, object], before: str) -> Iterator[str]:
                 yield f"{before}{name}\t{interval(found)}{chance}"
             else:
                 yield from _lines(found, f"{before}{name} ")
+
+
+COMMAND = Command("evaluate", evaluate)

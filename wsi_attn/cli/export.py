@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import Subject, Write
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExitCode, ExportError, UsageError, WsiAttnError
@@ -118,3 +119,6 @@ def _attention_maps(models: list[Input], output: Path, write: Write) -> ExitCode
                 console.info(f"{record['output']} is already complete; use --overwrite to export again")
             data_json(record) if write.json else data(f"{model}\t{record['output']}\t{record['overlay']}")
     return console.exit_code()
+
+
+COMMAND = Command("export", export)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import Subject, Write, folder
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import ExportError, WsiAttnError
@@ -64,3 +65,6 @@ def heatmap(inputs: Inputs, target: Target, config: HeatmapConfig, subject: Subj
             record = {"slide": str(made.slide), **made.files()}
             data_json({**record, "state": made.state}) if write.json else data("\t".join(record.values()))
     raise typer.Exit(console.exit_code())
+
+
+COMMAND = Command("heatmap", heatmap)

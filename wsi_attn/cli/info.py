@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import PixelSize, Report, Slides
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import WsiAttnError
@@ -112,3 +113,6 @@ def as_text(info: SlideInfo, tiles: Sequence[LevelTiles]) -> str:
     if "orientation" in " ".join(info.properties):
         lines += [f"  {key} {value}" for key, value in info.properties.items() if "orientation" in key]
     return "\n".join(lines)
+
+
+COMMAND = Command("info", info)

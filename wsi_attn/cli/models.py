@@ -91,3 +91,6 @@ def build(name: Recipe, paths: Rebuild, work: Work) -> None:
             name, paths.data_folder, paths.output, command=command, say=console.info, progress=progress
         )
     data(str(folder))
+
+
+COMMAND = group()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.inference import answer_inputs
 from wsi_attn.cli.options import Machine, PixelSize, Slides, Write, folder, shipped_models
 from wsi_attn.cli.output import Console, expand
@@ -116,3 +117,6 @@ def _drawn(
     skipped = " is already complete; use --overwrite to draw it again"
     console.info(f"heatmap: {drawn.heatmap}{skipped if drawn.state == 'skipped' else ''}")
     return {"heatmap": str(drawn.heatmap)}
+
+
+COMMAND = Command("predict", predict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.inference import answer_inputs
 from wsi_attn.cli.options import Machine, Output, PixelSize, Slides, Write
 from wsi_attn.cli.output import expand
@@ -44,3 +45,6 @@ def segment(
         json=write.json,
         quiet=write.quiet,
     )
+
+
+COMMAND = Command("segment", segment)

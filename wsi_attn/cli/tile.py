@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import PixelSize, Slides, Write
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import StoreError, UsageError, WsiAttnError
@@ -102,3 +103,6 @@ def as_record(path: Path, summary: TileSummary) -> Mapping[str, object]:
     record = {key: value for key, value in vars(summary).items() if key not in ("name", "path", "pixels")}
     record["pixels"] = [pixels._asdict() for pixels in summary.pixels]
     return {"slide": str(path), "store": str(summary.path), **record}
+
+
+COMMAND = Command("tile", tile)

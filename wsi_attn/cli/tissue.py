@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import PixelSize, Slides, Write, folder
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
 from wsi_attn.errors import TissueError, WsiAttnError
@@ -95,3 +96,6 @@ def _line(path: Path, found: TissueSummary, geojson: str | None) -> str:
     area = "-" if found.area_mm2 is None else f"{found.area_mm2:.3f} mm²"
     what = "1 polygon" if found.polygons == 1 else f"{found.polygons} polygons"
     return f"{path}\t{found.tissue_fraction:.3f} tissue\t{what}\t{area}\t{geojson or '-'}"
+
+
+COMMAND = Command("tissue", tissue)

@@ -211,3 +211,6 @@ def report(summary: TrainSummary, measure: str, console: Console, *, json: bool)
 def as_line(record: dict[str, float]) -> str:
     """Format the record of one epoch for the terminal, without groups of curves, whose names have a slash."""
     return "  ".join(f"{key} {value:.4g}" for key, value in record.items() if "/" not in key)
+
+
+COMMAND = TrainCommand()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import WorkReport
 from wsi_attn.cli.output import Console, data, data_json, expand
 from wsi_attn.errors import StoreError, WsiAttnError
@@ -63,3 +64,6 @@ def verify(stores: Stores, depth: Depth, report: WorkReport) -> None:
                 f"{path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(verdict.problems)} problems"
             )
     raise typer.Exit(console.exit_code())
+
+
+COMMAND = Command("verify", verify)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import PixelSize, Work
 from wsi_attn.cli.output import Console, data, expand
 from wsi_attn.options import Option
@@ -69,3 +70,6 @@ def view(paths: Inputs, server: Server, pixels: PixelSize, work: Work) -> None:
         workers=work.threads,
         on_ready=ready,
     )
+
+
+COMMAND = Command("view", view)
