@@ -83,7 +83,7 @@ def find_tissue(slide: PathLike | Slide, *, method: str = "otsu") -> TissueMask:
     method
         `otsu`, `robust` or `none`, or a GeoJSON file with the tissue.
     """
-    from wsi_attn.annotations.tissue import read_tissue
+    from wsi_attn.annotations.tissue_source import read_tissue
 
     with _opened(slide) as source:
         return read_tissue(source, method)

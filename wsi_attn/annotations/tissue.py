@@ -15,11 +15,9 @@ from wsi_attn.annotations.geojson import Feature, PathClass, feature, positions,
 from wsi_attn.annotations.polygons import Polygon, fill_polygons, simplified, trace_polygons
 from wsi_attn.errors import TissueError
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Size
-from wsi_attn.slide import Progress, Slide, UInt8Array, no_progress
-from wsi_attn.tissue.find import find_tissue, tissue_view
+from wsi_attn.slide import UInt8Array
 from wsi_attn.tissue.mask import BoolArray, TissueMask
 from wsi_attn.tissue.rules import CHROMA_RANGE, Rule, fit_rule, smooth
-from wsi_attn.tissue.settings import TissueSettings, tissue_file
 
 NAMESPACE = uuid.UUID("0f6a4a53-5e0c-5b0e-9a0e-6d1c1d9ad7c4")
 TISSUE = PathClass("Tissue", (27, 120, 55))
@@ -76,29 +74,6 @@ def tissue_features(mask: TissueMask, fingerprint: str, mpp: Mpp | None, toleran
 def features_digest(features: Sequence[object]) -> str:
     """SHA-256 of the features of a file, to detect manual changes to it."""
     return hashlib.sha256(json.dumps(features, sort_keys=True).encode()).hexdigest()
-
-
-def read_tissue(
-    slide: Slide, tissue: str, *, workers: int | None = None, progress: Progress = no_progress
-) -> TissueMask:
-    """Find the tissue of a slide, or read it from a file on the same view.
-
-    Parameters
-    ----------
-    tissue
-        A method of `detect.METHODS`, or a GeoJSON file.
-
-    Raises
-    ------
-    As `find_tissue` and `tissue_from_geojson`.
-    """
-    if (file := tissue_file(tissue)) is None:
-        return find_tissue(slide, TissueSettings(tissue), workers=workers, progress=progress)
-    view = tissue_view(slide, workers=workers, progress=progress)
-    info = slide.info
-    return tissue_from_geojson(
-        file, view.frame, info.size0, origin=info.origin, pixels=view.pixels, readable=view.readable
-    )
 
 
 def tissue_from_geojson(

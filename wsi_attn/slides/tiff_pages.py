@@ -161,7 +161,7 @@ def stated_colours(
 ) -> frozenset[str | None]:
     """Return the colour spaces stated by a sample of the JPEG streams of a level; see `TiledPage.stated`."""
     present = np.flatnonzero(lengths > 0)
-    chosen = present[np.unique(np.linspace(0, len(present) - 1, min(SAMPLED_STREAMS, len(present))).astype(int))]
+    chosen = present[np.linspace(0, len(present) - 1, min(SAMPLED_STREAMS, len(present))).astype(int)]
     found = set()
     for index in chosen.tolist():
         file.seek(int(offsets[index]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attn.annotations.tissue import read_tissue
+from wsi_attn.annotations.tissue_source import read_tissue
 from wsi_attn.errors import StoreDamagedError, StoreError, StoreSchemaError
 from wsi_attn.json_types import Json
 from wsi_attn.outputs import files
