@@ -232,9 +232,12 @@ class Network(nn.Module, ABC):
         Name of the task, see `tasks`.
     former
         What fields of the configuration were, in effect, before they existed; for checkpoints that lack them.
+    warm_up
+        Share of the epochs in which, by default, only the early terms of the losses are trained; see `Losses.early`.
     """
 
     former: ClassVar[Mapping[str, object]] = {}
+    warm_up: ClassVar[float] = 0.0
     config: NetworkConfig
     config_class: ClassVar[type[NetworkConfig]]
     task: ClassVar[str]

@@ -10,7 +10,7 @@ to end and from image labels alone. The equations below are a reconstruction; th
 (1)  F = phi(x_lo)                                         coarse features of T cells
 (2)  e_jt = w_j^T ( tanh(V f_t) * sigmoid(U f_t) )         attention logits of J heads
 (3)  a_j = softmax_t(e_jt + log p_t),  a = mean_j a_j      attention maps, over tissue only; p the prior of a cell
-(4)  z = [ sum_t a'_jt f_t ]_j                             global feature, a'_j the softmax over its M strongest cells
+(4)  z = [ sum_t a_jt f_t ]_j                              global feature, over all cells or the M strongest of a_j
 (5)  c_1..c_K from x_hi, by a                              key instances
 (6)  r_k = mean(psi(c_k))                                  one shared network reads them
 (7)  weights of the instances, (8) local feature r         both by the selection, below
@@ -32,15 +32,15 @@ Selection "threshold", as published:
 (7c) g_k = 1; with `coupling` the attention that the component holds
 (8c) r = [g_1 r_1 ; .. ; g_K r_K], zero where there are fewer than K
 
-With `guidance_weight` lambda_t above 0 the term lambda_t KL(g || q) is added to (10), g of (7) without its gradient and
-q the softmax of log a over the patches read: the coarse attention learns from what the patches turned out to say. In
-(7a) gate and log a stand for each other, so once the gate alone picks the right patch, nothing else tells the map.
+With `guidance_weight` lambda_t above 0 the term lambda_t KL(g || q) is added to (10), g of (7a) or (7b) without its
+gradient and q the softmax of log a over the patches read: the coarse attention learns from what the patches turned out
+to say. In (7a) gate and log a stand for each other, so once the gate alone picks the right patch, nothing else tells
+the map. "threshold" has no gate, and its map learns from the global head alone.
 
 Departures from what the paper states. Instances are by default the K strongest separated cells and pooled by (7a, 8a),
 not the components of a thresholded map and concatenated, so that slides with any number of them fit; "threshold" is the
-published rule. M bounds (4) so that the feature means the same on a field of fifty cells and on a slide of a hundred
-thousand. log a_k inside (7a) lets the fused loss reach the attention, which the crops alone would cut off; the global
-head's own loss keeps it trained.
+published rule. `focus` M restricts (4) to the strongest cells, as in earlier models. log a_k inside (7a) lets the fused
+loss reach the attention, which the crops alone would cut off; the global head's own loss keeps it trained.
 
 Reconstructions, where the paper's text could not be had. The gate, the heads' shared V and U, min-max scaling, the
 component rules of `nn.components`, the lambdas. The instance head reads the pooled r, and in "threshold" the mean of
@@ -65,7 +65,7 @@ from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patc
 from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
 from wsi_attn.models.configs.deep_attention import DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid, Instances, Sample, Selection, Threshold, TopK, read_instances
-from wsi_attn.nn.attention import GatedAttention, masked_log_softmax, masked_softmax
+from wsi_attn.nn.attention import AttendedMean, GatedAttention, masked_log_softmax
 from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
 from wsi_attn.nn.selection import TopCells
 
@@ -84,6 +84,7 @@ class DeepAttention(SlideModel):
     """The network of equations (1) to (9)."""
 
     config_class = DeepAttentionConfig
+    warm_up = 0.1
 
     def __init__(self, config: DeepAttentionConfig) -> None:
         super().__init__()
@@ -167,7 +168,7 @@ class DeepAttention(SlideModel):
         ):
             if logits is not None:
                 terms[name] = weight * functional.cross_entropy(logits, labels, class_weights)
-        if config.guidance_weight > 0 and output.patch_mask.numel():
+        if config.guidance_weight > 0 and output.patch_mask.numel() and self.patch_gate is not None:
             terms["guidance"] = config.guidance_weight * self._guidance(output)
         return {**terms, "entropy": -config.entropy_weight * entropy}
 
@@ -223,7 +224,7 @@ class DeepAttention(SlideModel):
     def _overview(self, batch: BagBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Equations (1) to (4): log a, float64 (B, T); z (B, J D); evidence (B, C, h, w) in evaluation.
 
-        Only the features of the strongest cells are kept, so that memory is bounded by the maps and one block.
+        At most the features of the strongest cells are kept, so that memory is bounded by the maps and one block.
         """
         config, device = self.config, self.normalise.mean.device
         valid, log_prior = allowed_cells(batch, device)
@@ -235,27 +236,30 @@ class DeepAttention(SlideModel):
         global_features = []
         for slides, view in views(batch, training=self.training):
             focus = TopCells.empty(logits[slides], self.phi.out_channels)
+            everywhere = AttendedMean.empty(logits[slides], self.phi.out_channels)
             for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides], batch.progress):
                 where = (slides, slice(None), rows, columns)
                 cells = features.flatten(2).transpose(1, 2)  # (b, n, D), equation (1)
                 e = self.coarse_gate(cells).transpose(1, 2).reshape(logits[where].shape)  # equation (2)
                 e = e + log_prior[:, None][where]
                 logits[where] = e
-                allowed = e.masked_fill(~valid[:, None][where], -torch.inf)
-                focus = focus.merged(allowed.flatten(2), cells, config.focus)
+                there = valid[:, None][where].expand_as(e)
+                if config.focus:
+                    focus = focus.merged(e.masked_fill(~there, -torch.inf).flatten(2), cells, config.focus)
+                else:
+                    everywhere = everywhere.merged(e.flatten(2), cells, there.flatten(2))
                 if evidence is not None:
                     evidence[where] = self._evidence(cells).view(evidence[where].shape)
-            weights = masked_softmax(focus.logits, focus.logits.isfinite())
-            global_features.append(torch.einsum("bjm,bjmd->bjd", weights, focus.features).flatten(1))  # equation (4)
+            z = focus.mean() if config.focus else everywhere.mean
+            global_features.append(z.flatten(1))  # equation (4)
         log_maps = masked_log_softmax(logits.flatten(2).double(), valid.flatten(1)[:, None])  # (B, J, T), equation (3)
         return log_maps.logsumexp(dim=1) - math.log(config.heads), torch.cat(global_features), evidence
 
     def _evidence(self, cells: Tensor) -> Tensor:
-        """Return the contribution of each cell to the logits of (9) if it alone were the focus of (4): (B, T,
-        D) to (B, C, T).
+        """Return the contribution of each cell to the logits of (9) if it alone were in (4): (B, T, D) to (B, C, T).
 
-        Above the mean of the labels, since softmax sees only differences. Averaged over the focus by a', and with the
-        part of the patches and the bias, it is the logits themselves where there is one head.
+        Above the mean of the labels, since softmax sees only differences. Averaged over the cells of (4) by their
+        weights, and with the part of the patches and the bias, it is the logits themselves where there is one head.
         """
         heads, channels = self.config.heads, self.phi.out_channels
         coarse = self.fused_head.weight[:, : heads * channels].reshape(-1, heads, channels).sum(dim=1)  # (C, D)

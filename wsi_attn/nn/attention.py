@@ -5,6 +5,8 @@ Letters: B slides, N instances (padded), D features, L hidden units, J attention
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,45 @@ def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """
     lowest = torch.finfo(logits.dtype).min
     return torch.log_softmax(logits.masked_fill(~mask, lowest), dim=-1).masked_fill(~mask, lowest)
+
+
+class AttendedMean(NamedTuple):
+    """Mean of the positions so far, weighted by the softmax of J maps, without keeping their features.
+
+    Attributes
+    ----------
+    log_total
+        float (B, J), log of the sum of the weights; the lowest finite value before any valid position.
+    mean
+        float (B, J, D).
+    """
+
+    log_total: Tensor
+    mean: Tensor
+
+    @staticmethod
+    def empty(maps: Tensor, channels: int) -> AttendedMean:
+        """Return the mean of no position, for maps (B, J, ...) and D features."""
+        nothing = maps.new_full(maps.shape[:2], torch.finfo(maps.dtype).min)
+        return AttendedMean(nothing, maps.new_zeros((*maps.shape[:2], channels)))
+
+    def merged(self, logits: Tensor, features: Tensor, mask: Tensor) -> AttendedMean:
+        """Merge further positions; differentiable in both.
+
+        Parameters
+        ----------
+        logits
+            float (B, J, n).
+        features
+            float (B, n, D).
+        mask
+            bool (B, J, n), valid positions.
+        """
+        lowest = torch.finfo(logits.dtype).min
+        totals = torch.stack([self.log_total, logits.masked_fill(~mask, lowest).logsumexp(dim=2)])
+        old, new = totals.softmax(dim=0)[..., None]
+        found = torch.einsum("bjn,bnd->bjd", masked_softmax(logits, mask), features)
+        return AttendedMean(totals.logsumexp(dim=0).clamp(min=lowest), old * self.mean + new * found)
 
 
 class GatedAttention(nn.Module):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wsi_attn.nn.attention import masked_softmax
+
 
 def top_cells(scores: Tensor, mask: Tensor, count: int, radius: float) -> Tensor:
     """Greedy top-k with non-maximum suppression on a grid.
@@ -65,6 +67,11 @@ class TopCells:
         """Return empty slots for maps (B, J, ...) and D features."""
         nothing = maps.new_zeros((*maps.shape[:2], 0))
         return TopCells(nothing, nothing[..., None].expand(*nothing.shape, channels))
+
+    def mean(self) -> Tensor:
+        """Mean of the features weighted by the softmax of the logits: float (B, J, D)."""
+        weights = masked_softmax(self.logits, self.logits.isfinite())
+        return torch.einsum("bjm,bjmd->bjd", weights, self.features)
 
     def merged(self, logits: Tensor, features: Tensor, count: int) -> TopCells:
         """Merge further positions and keep the `count` strongest; differentiable in both.

@@ -29,6 +29,9 @@ from wsi_attn.tasks.base import EvaluationJob
 from wsi_attn.tasks.config import EvaluateConfig, RunOptions, TrainConfig
 from wsi_attn.train.run import train
 
+BEFORE: Mapping[str, Json] = {"hidden": 64, "global_weight": 0.5, "guidance_weight": 0.0}
+"""Settings that both shipped models were trained with, which are no longer the defaults."""
+
 THUMBNAIL = 32
 """Side of the baseline's thumbnails, pixels."""
 
@@ -57,6 +60,7 @@ RECIPES = {
         config=TrainConfig(
             device="cpu",
             epochs=18,
+            warm_up_epochs=0,
             learning_rate=2e-3,
             weight_decay=1e-2,
             colour=0.7,
@@ -68,6 +72,8 @@ RECIPES = {
             "coarse_factor": 4,
             "patch_size": 128,
             "instances": 6,
+            **BEFORE,
+            "focus": 64,
             "coarse_widths": [16, 32, 64, 96],
             "patch_widths": [16, 32, 64, 128],
             "dropout": 0.3,
@@ -84,6 +90,7 @@ RECIPES = {
         config=TrainConfig(
             device="cpu",
             epochs=26,
+            warm_up_epochs=0,
             batch_size=16,
             learning_rate=3e-3,
             weight_decay=1e-2,
@@ -94,6 +101,7 @@ RECIPES = {
             "coarse_factor": 2,
             "patch_size": 96,
             "instances": 2,
+            **BEFORE,
             "focus": 128,
             "coarse_widths": [16, 32, 64, 128],
             "patch_widths": [16, 32, 64, 128],

@@ -70,8 +70,14 @@ class TrainConfig:
     ] = 0.99
     clip: Annotated[float, Option("Maximum gradient norm.", panel=STEPS, above=0)] = 1.0
     warm_up_epochs: Annotated[
-        int, Option("Number of initial epochs that train the global head only.", panel=STEPS, at_least=0)
-    ] = 0
+        int | None,
+        Option(
+            "Number of initial epochs that train the global head only.",
+            panel=STEPS,
+            at_least=0,
+            default="a tenth of the epochs of deep-attention, 0 for others",
+        ),
+    ] = None
     patience: Annotated[
         int,
         Option(

@@ -16,6 +16,7 @@ from wsi_attn.errors import DivergedError
 from wsi_attn.models.base import Network
 from wsi_attn.tasks.base import Fitting, Losses, TrainingJob
 from wsi_attn.tasks.clock import EpochClock
+from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.tasks.ranks import gathered
 from wsi_attn.tasks.steps import Step
 from wsi_attn.train.averaging import averaged
@@ -105,7 +106,7 @@ def train_epoch(
     fabric, config, progress = job.fabric, job.config, job.progress
     module.train()
     epoch, steps = state.epoch, fitting.steps()
-    clock = EpochClock()
+    clock, warm_up = EpochClock(), warm_up_epochs(config, cast(Objective, module.module).network)
     sums: dict[str, float] = {}
     for step, item in enumerate(fitting.batches(epoch, clock)):
         rate = learning_rate((epoch * steps + step) / (config.epochs * steps), config.learning_rate, config.schedule)
@@ -116,7 +117,7 @@ def train_epoch(
         last = step == first + together - 1
         with fabric.no_backward_sync(module, enabled=not last):
             terms = module(item)
-            if epoch < config.warm_up_epochs:
+            if epoch < warm_up:
                 terms = {name: term for name, term in terms.items() if name in fitting.losses.early}
             loss = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(loss):
@@ -135,6 +136,11 @@ def train_epoch(
         progress(epoch * steps + step + 1, config.epochs * steps, _said(state, config.epochs, loss.item()))
     means = {name: total / steps for name, total in sums.items()}
     return _over_ranks(fabric, means, clock.record()) | {"learning_rate": rate}
+
+
+def warm_up_epochs(config: TrainConfig, network: Network) -> int:
+    """Return the number of initial epochs that train only the early terms, by default a share that the system says."""
+    return int(network.warm_up * config.epochs) if config.warm_up_epochs is None else config.warm_up_epochs
 
 
 def learning_rate(done: float, peak: float, schedule: str = "one-cycle") -> float:

@@ -151,7 +151,7 @@ def _job(
     listeners: tuple[Callable[[dict[str, float]], None], Callable[[str], None]],
 ) -> Iterator[TrainingJob]:
     """Check the options, start the devices and lock the run folder; all ranks end together."""
-    check_options(config.system, network, warm_up=config.warm_up_epochs > 0)
+    check_options(config.system, network, warm_up=bool(config.warm_up_epochs))
     if options.resources.tensorboard:
         check_tensorboard()
     fabric = make_fabric(config)

@@ -122,7 +122,7 @@ def test_fused_loss_alone_reaches_the_attention() -> None:
 
 @pytest.mark.parametrize("cells", [1, 16])
 def test_entropy_term_against_closed_form(cells: int) -> None:
-    network = build(entropy_weight=0.3)
+    network = build(entropy_weight=0.3, guidance_weight=0.0)
     attention = torch.zeros(1, 4, 4)
     attention.view(-1)[:cells] = 1 / cells
     empty = torch.zeros(1, 2)
@@ -217,4 +217,18 @@ def test_guidance_teaches_the_map_what_the_patches_say() -> None:
     assert network.coarse_gate.w.weight.grad is not None
     assert network.coarse_gate.w.weight.grad.abs().sum() > 0
     assert network.patch_gate.w.weight.grad is None  # the teacher is not taught
-    assert "guidance" not in build().losses(output, torch.tensor([0, 1]))
+    for without in (build(guidance_weight=0.0), build(selection="threshold")):  # the latter has no gate to learn from
+        assert "guidance" not in without.losses(output, torch.tensor([0, 1]))
+
+
+def test_the_global_feature_is_of_all_cells_in_one_pass_or_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, field = build(), noise(203, 349)
+    batch = batch_of([field], network)
+    output = network(batch)
+    features = network.phi(network.normalise(batch.coarse[:, :]))
+    expected = torch.einsum("bhw,bdhw->bd", output.attention, features)
+    assert output.pooled is not None
+    torch.testing.assert_close(output.pooled[:, : network.phi.out_channels], expected)
+    monkeypatch.setattr(coarse_view, "BLOCK_PIXELS", 7 * network.stride)
+    blocks = network(batch_of([field], network))
+    torch.testing.assert_close(blocks.pooled, output.pooled, atol=1e-5, rtol=1e-5)

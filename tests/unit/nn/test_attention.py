@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_attn.nn.attention import GatedAttention, masked_log_softmax, masked_softmax
+from wsi_attn.nn.attention import AttendedMean, GatedAttention, masked_log_softmax, masked_softmax
 from wsi_attn.nn.selection import TopCells, top_cells
 
 
@@ -31,6 +31,19 @@ def test_gated_attention_by_hand() -> None:
         return 2 * first - second + 0.5
 
     assert gate(torch.tensor(bag))[:, 0].tolist() == pytest.approx([logit(*h) for h in bag], abs=1e-6)
+
+
+def test_a_mean_in_parts_is_the_mean_of_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 9 * torch.randn(2, 3, 10, generator=generator)
+    features, mask = torch.randn(2, 10, 4, generator=generator), torch.rand(2, 3, 10, generator=generator) < 0.6
+    mask[:, :, :3] = False  # a part without a valid position comes first
+    found = AttendedMean.empty(logits, 4)
+    for part in (slice(0, 3), slice(3, 5), slice(5, 10)):
+        found = found.merged(logits[..., part], features[:, part], mask[..., part])
+    torch.testing.assert_close(found.mean, masked_softmax(logits, mask) @ features)
+    nothing = AttendedMean.empty(logits, 4).merged(logits, features, torch.zeros_like(mask))
+    assert torch.equal(nothing.mean, torch.zeros(2, 3, 4))
 
 
 def test_permuting_instances_permutes_attention() -> None:

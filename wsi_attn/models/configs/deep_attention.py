@@ -16,7 +16,7 @@ class DeepAttentionConfig:
 
     classes: int
     """Number of labels."""
-    coarse_factor: Annotated[int, COARSE_FACTOR] = 8
+    coarse_factor: Annotated[int, COARSE_FACTOR] = 4
     """High-resolution pixels per pixel of the coarse view, along a side."""
     patch_size: Annotated[
         int, Option("Side of a key instance in high-resolution pixels.", panel=PANEL, unit="px", at_least=16)
@@ -24,8 +24,8 @@ class DeepAttentionConfig:
     """Side of a key instance in high-resolution pixels."""
     instances: Annotated[int, Option("Maximum number of key instances per image.", panel=PANEL, at_least=1)] = 8
     """K, most key instances that are read."""
-    focus: int = 64
-    """M, cells that the global feature is taken from."""
+    focus: int = 0
+    """M, strongest cells that the global feature is taken from; 0 for all."""
     coarse_widths: Annotated[tuple[int, ...], COARSE_WIDTHS] = (24, 48, 96)
     """Channels of phi; its stride is 2 to the power of their number."""
     patch_widths: Annotated[
@@ -35,7 +35,7 @@ class DeepAttentionConfig:
         ),
     ] = (24, 48, 96, 160)
     """Channels of psi."""
-    hidden: int = 64
+    hidden: int = 128
     """L, hidden units of the gates."""
     dropout: Annotated[float, DROPOUT] = 0.25
     """Dropout on the features before each head."""
@@ -48,7 +48,7 @@ class DeepAttentionConfig:
         ),
     ] = 1.0
     """Scale of the Gumbel noise that draws instances of "top-k" while training; 0 takes the strongest."""
-    global_weight: float = 0.5
+    global_weight: float = 1.0
     """lambda_g of (10)."""
     instance_weight: float = 0.5
     """lambda_i of (10)."""
@@ -63,7 +63,7 @@ class DeepAttentionConfig:
             panel=PANEL,
             at_least=0,
         ),
-    ] = 0.0
+    ] = 1.0
     """lambda_t; by how much the coarse attention learns from the weights of the patches."""
     smoothing: float = 0.0
     """Deviation, in pixels, of a Gaussian over every view and patch; for input sharper than the training images."""
@@ -125,7 +125,7 @@ class DeepAttentionConfig:
         check_fields(self)
         if not 0 <= self.attention_smoothing < 1:
             raise UsageError(f"attention_smoothing is {self.attention_smoothing:g}; it must be from 0 to below 1")
-        if self.focus < 1:
-            raise UsageError("focus must be at least 1")
+        if self.focus < 0:
+            raise UsageError("focus must be at least 0")
         if self.selection == "threshold" and self.sampling == "uniform":
             raise UsageError("--selection threshold does not sample; use --uniform-sampling with top-k or sample")
