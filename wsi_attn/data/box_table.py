@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +101,8 @@ def find_boxes(
                 whole = False
                 fail(error)
         if records:
-            files.write_text(folder / TABLE, _table(records))
+            cells = [[getattr(record, column) for column in COLUMNS] for record in records]
+            files.write_csv(folder / TABLE, [COLUMNS, *cells])
         if whole:
             files.write_json(folder / RECORD, {"made_of": made_of, "records": [asdict(record) for record in records]})
         return records, "written"
@@ -152,11 +151,3 @@ def _find(row: Row, finder: BoxFinder, folder: Path) -> tuple[BoxRecord, bytes]:
         picture=str(picture),
     )
     return record, drawing
-
-
-def _table(records: Sequence[BoxRecord]) -> str:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in records)
-    return table.getvalue()

@@ -99,9 +99,8 @@ def attention_section(
     for measure in MEASURES:
         having = [index for index, score in enumerate(scores) if measure in score.values]
         if having:
-            members = [groups[index] for index in having]
             values = np.array([scores[index].values[measure] for index in having])
-            found = ratio_interval(values, None, resample_groups(members, seed))
+            found = ratio_interval(values, None, resample_groups([groups[index] for index in having], seed))
             chance = float(np.mean([scores[index].chance[measure] for index in having]))
             section[measure] = {**found.record(), "chance": chance}
     return section

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NotRequired, TypedDict
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,6 +22,7 @@ from wsi_attn.evaluate.intervals import (
 )
 from wsi_attn.evaluate.metrics import OVERALL, PER_CLASS, classification_scores
 from wsi_attn.evaluate.resampled import resampled_scores
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.probabilities import FloatArray, checked
 
 METHOD = f"percentile bootstrap over groups; shares over fewer than {FEW_GROUPS} groups: Clopper-Pearson"
@@ -86,18 +85,9 @@ class Report:
         return replace(self, sections={**self.sections, **sections})
 
 
-class Resampling(TypedDict):
-    """How intervals were computed; `skipped` resamples had no defined value, by metric."""
-
-    method: str
-    level: float
-    resamples: int
-    skipped: NotRequired[dict[str, int]]
-
-
-def resampling_section(intervals: Mapping[str, Interval] | None = None) -> Resampling:
-    """Return how intervals were computed, and how many resamples each of the given ones skipped."""
-    section: Resampling = {"method": METHOD, "level": LEVEL, "resamples": RESAMPLES}
+def resampling_section(intervals: Mapping[str, Interval] | None = None) -> JsonObject:
+    """Return how intervals were computed, and by metric how many resamples of the given ones had no defined value."""
+    section: JsonObject = {"method": METHOD, "level": LEVEL, "resamples": RESAMPLES}
     if intervals is not None:
         section["skipped"] = {key: interval.skipped for key, interval in intervals.items()}
     return section

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from wsi_attn import provenance
 from wsi_attn.errors import PredictionError
-from wsi_attn.evaluate.intervals import Interval, percentile_interval, resample_groups
+from wsi_attn.evaluate.intervals import percentile_interval, ratio_interval, resample_groups
 from wsi_attn.evaluate.report import Origin, Report, resampling_section
 from wsi_attn.models.probabilities import FloatArray, IntArray
 
@@ -127,34 +127,28 @@ def evaluate_segmentation(
     if not counts:
         raise PredictionError("Cannot evaluate: no image has a prediction")
     tables = np.stack([found.table for found in counts]).astype(np.float64)  # (n, C, columns)
+    confusions = np.stack([found.confusion for found in counts])
     resamples = resample_groups(groups, origin.seed)
-    weights, n_groups = resamples.weights, resamples.groups
+    n_groups = resamples.groups
     pooled = _scores(tables.sum(axis=0))  # (C, metrics)
-    resampled = _scores(np.einsum("rn,ncm->rcm", weights, tables))  # (R, C, metrics)
-    confusion = np.sum([found.confusion for found in counts], axis=0)
+    resampled = _scores(np.einsum("rn,ncm->rcm", resamples.weights, tables))  # (R, C, metrics)
+    means, resampled_means = _mean(pooled[1:], axis=0), _mean(resampled[:, 1:], axis=1)
+    overall = {key: percentile_interval(float(means[m]), resampled_means[:, m], n_groups) for m, key in enumerate(METRICS)}
     alone = _mean(_scores(tables)[:, 1:, 0], axis=1)  # (n,), mean Dice of each image
-    right = np.array([np.trace(found.confusion) for found in counts], np.float64)
-    pixels = np.array([found.confusion.sum() for found in counts], np.float64)
-
-    def interval(value: float, samples: FloatArray) -> Interval:
-        return percentile_interval(float(value), samples, n_groups)
-
-    known = ~np.isnan(alone)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = weights @ right / (weights @ pixels)
-        image_dice = weights[:, known] @ alone[known] / weights[:, known].sum(axis=1)
+    overall["image_dice"] = ratio_interval(np.nan_to_num(alone), (~np.isnan(alone)).astype(np.float64), resamples)
+    right, pixels = np.trace(confusions, axis1=1, axis2=2), confusions.sum(axis=(1, 2))
+    overall["pixel_accuracy"] = ratio_interval(right.astype(np.float64), pixels.astype(np.float64), resamples)
+    confusion = confusions.sum(axis=0)
     per_class = {
         name: {
             "support": int(confusion[c].sum()),
-            **{key: interval(pooled[c, m], resampled[:, c, m]).record() for m, key in enumerate(METRICS)},
+            **{
+                key: percentile_interval(float(pooled[c, m]), resampled[:, c, m], n_groups).record()
+                for m, key in enumerate(METRICS)
+            },
         }
         for c, name in enumerate(names)
     }
-    overall = {
-        key: interval(_mean(pooled[1:, m], axis=0), _mean(resampled[:, 1:, m], axis=1)) for m, key in enumerate(METRICS)
-    }
-    overall["image_dice"] = interval(_mean(alone, axis=0), image_dice)
-    overall["pixel_accuracy"] = interval(right.sum() / pixels.sum() if pixels.sum() else np.nan, accuracy)
     sections = {
         "per_class": per_class,
         "confusion_matrix": confusion.tolist(),

@@ -86,7 +86,7 @@ def uncertainty_section(
     wrong
         bool (n,).
     resamples
-        Result of `intervals.resample_groups`.
+        Of the n images.
     passes
         T, 0 without dropout.
 
@@ -102,15 +102,13 @@ def uncertainty_section(
     Geifman, Uziel, El-Yaniv, Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers, ICLR 2019, section 3.
     """
     best = wrong.astype(np.float64)
-    curve, curves = risk_curve(terms[by], wrong), [risk_curve(terms[by], wrong, counts) for counts in resamples.weights]
-    optimal = [risk_curve(best, wrong, counts).mean() for counts in resamples.weights]
+    curve = risk_curve(terms[by], wrong)
+    curves = [risk_curve(terms[by], wrong, counts) for counts in resamples.weights]
     return {
         "by": by,
         "passes": passes,
         "terms": {name: _term(values, wrong, resamples) for name, values in terms.items()},
-        "aurc_optimal": percentile_interval(
-            float(risk_curve(best, wrong).mean()), np.array(optimal), resamples.groups
-        ).record(),
+        "aurc_optimal": _area(best, wrong, resamples),
         "risk_coverage": _thinned(curve),
         "risk_coverage_optimal": _thinned(risk_curve(best, wrong)),
         "referral": {f"{share:g}": _referral(share, curve, curves, resamples.groups) for share in (0.0, *REFERRED)},
@@ -118,15 +116,17 @@ def uncertainty_section(
 
 
 def _term(values: FloatArray, wrong: BoolArray, resamples: Resamples) -> JsonObject:
-    resampled = np.array([risk_curve(values, wrong, counts).mean() for counts in resamples.weights])
-    means = {"right": ~wrong, "wrong": wrong}
     return {
-        "aurc": percentile_interval(float(risk_curve(values, wrong).mean()), resampled, resamples.groups).record(),
-        **{
-            name: ratio_interval(values * chosen, chosen.astype(np.float64), resamples).record()
-            for name, chosen in means.items()
-        },
+        "aurc": _area(values, wrong, resamples),
+        "right": ratio_interval(values * ~wrong, (~wrong).astype(np.float64), resamples).record(),
+        "wrong": ratio_interval(values * wrong, wrong.astype(np.float64), resamples).record(),
     }
+
+
+def _area(values: FloatArray, wrong: BoolArray, resamples: Resamples) -> dict[str, float | None]:
+    """Return the mean of the risk curve."""
+    resampled = np.array([risk_curve(values, wrong, counts).mean() for counts in resamples.weights])
+    return percentile_interval(float(risk_curve(values, wrong).mean()), resampled, resamples.groups).record()
 
 
 def _referral(share: float, curve: FloatArray, curves: list[FloatArray], n_groups: int) -> JsonObject:

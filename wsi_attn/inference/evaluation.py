@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wsi_attn.data.manifest import read_manifest
 from wsi_attn.errors import ManifestError, WsiAttnError
-from wsi_attn.inference.report_folder import Inputs, report_output, write_report_folder
+from wsi_attn.inference.report_folder import report_output, write_report_folder
+from wsi_attn.json_types import JsonObject
 from wsi_attn.models.checkpoint import Checkpoint, model_record
 from wsi_attn.outputs.policy import claim
 from wsi_attn.provenance import sha256_of
@@ -46,7 +47,7 @@ def evaluate_into(
     """
     if not job.manifest.is_file():
         raise ManifestError(f"no manifest at {job.manifest}")
-    inputs: Inputs = {
+    inputs: JsonObject = {
         "model_sha256": model_record(checkpoints)["sha256"],
         "manifest_sha256": sha256_of(job.manifest),
         "split": job.config.split,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 from wsi_attn.evaluate.html import Picture, write_html_report
 from wsi_attn.evaluate.report import Report
@@ -16,19 +15,7 @@ from wsi_attn.outputs.policy import Found, Output, complete, other, same
 REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
 
 
-class Inputs(TypedDict):
-    """What a report was computed from; `positive` and `sensitivity` choose the operating point, if any."""
-
-    model_sha256: str
-    manifest_sha256: str
-    split: str
-    seed: int
-    sensitivity: float | None
-    positive: str | None
-    mc_dropout: int
-
-
-def report_output(folder: Path, inputs: Inputs) -> Output[Mapping[str, object]]:
+def report_output(folder: Path, inputs: JsonObject) -> Output[Mapping[str, object]]:
     """The folder as an output, which is complete if its report has the same `inputs`."""
 
     def inspect() -> Found[Mapping[str, object]]:
@@ -46,9 +33,11 @@ def report_output(folder: Path, inputs: Inputs) -> Output[Mapping[str, object]]:
     return Output(folder, inspect, option="--report")
 
 
-def write_report_folder(folder: Path, report: Report, table: str, pictures: Sequence[Picture] = ()) -> None:
+def write_report_folder(
+    folder: Path, report: Report, table: Iterable[Sequence[object]], pictures: Sequence[Picture] = ()
+) -> None:
     """Write the folder atomically, replacing an existing one; `pictures` are shown on the page."""
     with files.new_folder(folder) as temporary:
         files.write_json(temporary / REPORT, report.record())
         write_html_report(temporary / PAGE, report, pictures)
-        files.write_text(temporary / PREDICTIONS_CSV, table)
+        files.write_csv(temporary / PREDICTIONS_CSV, table)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,9 +49,7 @@ def fields_output(folder: Path, made_of: Mapping[str, object]) -> Output[Path]:
 
 def write_fields(folder: Path, fields: Iterable[Field], made_of: Mapping[str, object]) -> Path:
     """Write fields as JPEG, masks as PNG, `manifest.csv` and finally a record of `made_of`; return the manifest."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "label", "patient", "split", "mpp", "mask"])
+    table: list[list[object]] = [["path", "label", "patient", "split", "mpp", "mask"]]
     for field in fields:
         image = Path("images") / f"{field.name}.jpg"
         encode(folder / image, field.pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -60,9 +57,9 @@ def write_fields(folder: Path, fields: Iterable[Field], made_of: Mapping[str, ob
         if field.mask is not None:
             encode(folder / mask, field.mask.astype(np.uint8) * 255, [])
         where = mask.as_posix() if field.mask is not None else ""
-        writer.writerow([image.as_posix(), field.label, field.group, field.split, field.mpp or "", where])
+        table.append([image.as_posix(), field.label, field.group, field.split, field.mpp or "", where])
     manifest = folder / "manifest.csv"
-    files.write_text(manifest, table.getvalue())
+    files.write_csv(manifest, table)
     files.write_json(folder / RECORD, made_of)
     return manifest
 

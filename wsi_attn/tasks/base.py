@@ -171,7 +171,7 @@ class Trained:
     labels
         Labels whose images the card counts.
     predictions
-        Table of predictions as CSV; None for tasks without.
+        Table of predictions, the header first; empty for tasks without.
     """
 
     spec: ModelSpec
@@ -179,7 +179,7 @@ class Trained:
     about: str
     metrics: Sequence[str]
     labels: Sequence[str] = ()
-    predictions: str | None = None
+    predictions: Sequence[Sequence[object]] = ()
 
 
 class Fitting(ABC):
@@ -299,8 +299,8 @@ class Evaluation(ABC):
         """Return the report on all rows that were added, with the errors of the others under `unanswered`."""
 
     @abstractmethod
-    def table(self) -> str:
-        """Return a CSV with a header and one line per row that was added."""
+    def table(self) -> Iterator[Sequence[object]]:
+        """Yield the cells of a header, and of one line per row that was added."""
 
     def pictures(self) -> Sequence[Picture]:
         """Return pictures for the page of the report."""

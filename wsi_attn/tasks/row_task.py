@@ -7,8 +7,6 @@ the options of resolution, tissue and augmentation, implements `tasks.base.Task`
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -281,10 +279,9 @@ class RowEvaluation(Evaluation):
 
     def report(self, failures: Sequence[WsiAttnError]) -> Report:
         """See `Evaluation.report`."""
-        groups = [row.patient for row, _ in self.answers]
-        resamples = resample_groups(groups, self.job.config.seed)
+        resamples = resample_groups([row.patient for row, _ in self.answers], self.job.config.seed)
         resampled = [self.task.score(self.answers, counts) for counts in resamples.weights]
-        value = self.task.score(self.answers, np.ones(len(groups)))
+        value = self.task.score(self.answers, np.ones(len(self.answers)))
         metrics = {self.task.measure: percentile_interval(value, np.array(resampled), resamples.groups)}
         sections = {
             "intervals": resampling_section(metrics),
@@ -292,16 +289,13 @@ class RowEvaluation(Evaluation):
             "unanswered": [str(error) for error in failures],
         }
         origin = self.job.origin(self.model)
-        return Report(len(groups), len(set(groups)), self.spec.labels, origin, metrics, sections)
+        return Report(len(self.answers), resamples.groups, self.spec.labels, origin, metrics, sections)
 
-    def table(self) -> str:
-        """Return a CSV with path, patient and the answer of every row."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "patient", *self.answers[0][1]])
+    def table(self) -> Iterator[Sequence[object]]:
+        """Yield path, patient and the answer of every row."""
+        yield ["path", "patient", *self.answers[0][1]]
         for row, answer in self.answers:
-            writer.writerow([path_in(self.job.manifest, row), row.patient, *answer.values()])
-        return text.getvalue()
+            yield [path_in(self.job.manifest, row), row.patient, *answer.values()]
 
 
 class RowAnswer(Answer):

@@ -6,8 +6,6 @@ rows together.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -196,7 +194,7 @@ def _train_one(
     if state == "skipped":
         return TrainSummary(run, state, json.loads((run / METRICS).read_text()))
     if fabric.is_global_zero:
-        files.write_text(run / SPLITS, splits_table(job.manifest, rows))
+        files.write_csv(run / SPLITS, splits_table(job.manifest, rows))
 
     job.progress(0, 1, "preparing")
     network = new_network(config.system, {**training.network, **job.network}, _weights(job), config.seed)
@@ -204,8 +202,8 @@ def _train_one(
     _fit(job, run, network, fitting)
     trained = fitting.results(network, name)
     if trained is not None:
-        if trained.predictions is not None:
-            files.write_text(run / PREDICTIONS, trained.predictions)
+        if trained.predictions:
+            files.write_csv(run / PREDICTIONS, trained.predictions)
         job.progress(0, 1, "writing the checkpoint")
         save_checkpoint(
             run / CHECKPOINT,
@@ -294,13 +292,11 @@ def _has_nothing(run: Path, found: object) -> bool:
     return ours and {path.name for path in run.iterdir()} <= {RUN, SPLITS}
 
 
-def splits_table(manifest: Path, rows: Sequence[Row]) -> str:
-    """Return a CSV of the rows and their splits."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "label", "patient", "split"])
-    writer.writerows([path_in(manifest, row), row.label, row.patient, row.split] for row in rows)
-    return table.getvalue()
+def splits_table(manifest: Path, rows: Sequence[Row]) -> Iterator[Sequence[str]]:
+    """Yield the header, the rows and their splits."""
+    yield ["path", "label", "patient", "split"]
+    for row in rows:
+        yield [path_in(manifest, row), row.label, row.patient, row.split]
 
 
 def _card(job: TrainingJob, name: str, rows: Sequence[Row], trained: Trained) -> str:

@@ -5,9 +5,9 @@ import numpy as np
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section
 from wsi_attn.evaluate.intervals import resample_groups
 from wsi_attn.evaluate.report import Origin, evaluate_predictions
-from wsi_attn.evaluate.sections import calibration_section, conformal_section, operating_section
+from wsi_attn.evaluate.sections import OperatingPoint, calibration_section, conformal_section, operating_section
 from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
-from wsi_attn.models.calibration import with_temperature
+from wsi_attn.models.calibration import Calibration, with_temperature
 
 LABELS = ["lung", "skin", "colon"]
 
@@ -21,24 +21,15 @@ def whole_report():
     after = with_temperature(before, 1.7)
     groups = [str(index // 3) for index in range(60)]
     resamples = resample_groups(groups, 0)
+    calibrations = [Calibration(temperature=1.7, temperature_fitted=True, validation_images=30)]
     scores = [AttentionScores({"pointing_game": 1.0, "auprc": 0.4}, {"pointing_game": 0.1, "auprc": 0.1})] * 5
     origin = Origin("test", 0, "wsi-attn evaluate run", {"name": "m"})
     sections = {
-        "calibration": {
-            "temperature": 1.7,
-            "note": "Fitted on 30 validation images.",
-            **calibration_section(labels, before, after, resamples),
-        },
-        "conformal": {
-            **conformal_section(labels, after, {"0.9": 0.6, "0.95": None}, resamples),
-            "note": "Thresholds from 12 validation images.",
-        },
-        "operating_point": {
-            "positive": "skin",
-            "wanted_sensitivity": 0.95,
-            "chosen_on": "12 validation images",
-            **operating_section(labels == 1, after[:, 1], 0.3, resamples),
-        },
+        "calibration": calibration_section(labels, before, after, resamples, calibrations),
+        "conformal": conformal_section(labels, after, {"0.9": 0.6, "0.95": None}, resamples, calibrations),
+        "operating_point": operating_section(
+            labels == 1, after[:, 1], OperatingPoint("skin", 0.95, 0.3), resamples, "12 validation images"
+        ),
         "attention": attention_section(scores, groups[:5], 7, 0),
         "uncertainty": uncertainty_section(
             {"entropy": entropy(after)}, "entropy", after.argmax(axis=1) != labels, resamples, passes=0

@@ -6,6 +6,7 @@ import pytest
 from wsi_attn.errors import UsageError
 from wsi_attn.evaluate.intervals import resample_groups
 from wsi_attn.evaluate.sections import conformal_section
+from wsi_attn.models.calibration import Calibration
 from wsi_attn.models.conformal import (
     COVERAGES,
     conformal_quantile,
@@ -59,7 +60,7 @@ def test_measured_coverage_size_and_doubt():
     labels = np.array([0, 1, 2, 0])
     probabilities = np.array([[0.9, 0.1, 0.0], [0.5, 0.45, 0.05], [0.34, 0.33, 0.33], [0.2, 0.7, 0.1]])
     resamples = resample_groups(["a", "b", "c", "d"], 0)
-    found = conformal_section(labels, probabilities, {"0.9": 0.6, "0.95": None}, resamples)
+    found = conformal_section(labels, probabilities, {"0.9": 0.6, "0.95": None}, resamples, [Calibration()])
     at = found["coverages"]["0.9"]
     assert at["coverage"]["value"] == 2 / 4
     assert at["set_size"]["value"] == 1.0

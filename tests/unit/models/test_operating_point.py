@@ -5,7 +5,7 @@ import pytest
 
 from wsi_attn.errors import UsageError
 from wsi_attn.evaluate.intervals import resample_groups
-from wsi_attn.evaluate.sections import operating_section
+from wsi_attn.evaluate.sections import OperatingPoint, operating_section
 from wsi_attn.models.operating_point import sensitivity_thresholds, threshold_for
 
 LABELS = ["benign", "malignant"]
@@ -54,7 +54,9 @@ def test_names_and_shares_are_checked():
 def test_what_a_threshold_costs():
     positive = np.array([True, True, True, False, False, False, False, False])
     score = np.array([0.9, 0.6, 0.3, 0.6, 0.4, 0.2, 0.2, 0.1])
-    found = operating_section(positive, score, 0.6, resample_groups(list("abcdefgh"), 0))
+    point = OperatingPoint("malignant", 0.6, 0.6)
+    found = operating_section(positive, score, point, resample_groups(list("abcdefgh"), 0), "9 images")
+    assert (found["positive"], found["wanted_sensitivity"], found["chosen_on"]) == ("malignant", 0.6, "9 images")
     assert found["threshold"] == 0.6
     assert found["sensitivity"]["value"] == pytest.approx(2 / 3)
     assert found["specificity"]["value"] == pytest.approx(4 / 5)
@@ -64,5 +66,8 @@ def test_what_a_threshold_costs():
 
 
 def test_what_was_never_called_has_no_precision():
-    found = operating_section(np.array([True, False]), np.array([0.1, 0.2]), 0.9, resample_groups(["a", "b"], 0))
+    point = OperatingPoint("malignant", 0.6, 0.9)
+    found = operating_section(
+        np.array([True, False]), np.array([0.1, 0.2]), point, resample_groups(["a", "b"], 0), "9 images"
+    )
     assert found["precision"] == {"value": None, "low": None, "high": None}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +13,21 @@ from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.errors import CheckpointError, ManifestError, WsiAttnError
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section, mean_scores, score_attention
 from wsi_attn.evaluate.html import Picture
-from wsi_attn.evaluate.intervals import resample_groups
+from wsi_attn.evaluate.intervals import Resamples, resample_groups
 from wsi_attn.evaluate.report import Report, evaluate_predictions
-from wsi_attn.evaluate.sections import OperatingPoint, calibration_sections, choose_operating_point
+from wsi_attn.evaluate.sections import (
+    calibration_section,
+    choose_operating_point,
+    conformal_section,
+    images_of,
+    operating_section,
+)
 from wsi_attn.evaluate.uncertainty import entropy, uncertainty_section
 from wsi_attn.geometry import Size
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.calibration import calibrated
 from wsi_attn.models.checkpoint import Checkpoint, model_record
-from wsi_attn.models.conformal import in_set
+from wsi_attn.models.conformal import in_set, mean_thresholds
 from wsi_attn.slide import Progress, Slide
 from wsi_attn.tasks.base import Evaluation, EvaluationJob
 from wsi_attn.tasks.classification.config import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig
@@ -78,12 +81,17 @@ class ClassificationEvaluation(Evaluation):
             seed=job.config.seed,
         )
         self.calibrations = [checkpoint.spec.calibration for checkpoint in checkpoints]
-        self.point: OperatingPoint | None = None
+        self.fitted = all(calibration.fitted for calibration in self.calibrations)
+        self.thresholds = (
+            mean_thresholds([calibration.conformal for calibration in self.calibrations]) if self.fitted else {}
+        )
         positive, sensitivity = job.config.positive, job.config.sensitivity
-        if positive is not None and sensitivity is not None:
-            self.point = choose_operating_point(self.calibrations, self.labels, positive, sensitivity)
+        self.point = (
+            None
+            if positive is None or sensitivity is None
+            else choose_operating_point(self.calibrations, self.labels, positive, sensitivity)
+        )
         self.answers: list[RowPrediction] = []
-        self._thresholds: dict[str, float] = {}
 
     def check(self, rows: Sequence[Row]) -> None:
         """See `Evaluation.check`."""
@@ -99,8 +107,9 @@ class ClassificationEvaluation(Evaluation):
         self.answers.append(_answer(row, slide, self.checkpoints, self.config, progress))
 
     def report(self, failures: Sequence[WsiAttnError]) -> Report:
-        """Return the metrics of the calibrated probabilities, the sections of `calibration_sections`, `uncertainty`,
-        `attention` if rows have regions, `folds` with the model of each fold if there are several, and `unanswered`.
+        """Return the metrics of the calibrated probabilities, the sections of `evaluate.sections` if all models were
+        calibrated, `uncertainty`, `attention` if rows have regions, `folds` with the model of each fold if there are
+        several, and `unanswered`.
         """
         job, answers, checkpoints = self.job, self.answers, self.checkpoints
         y = np.array([self.labels.index(answer.row.label) for answer in answers])
@@ -110,16 +119,13 @@ class ClassificationEvaluation(Evaluation):
         patients = [answer.row.patient for answer in answers]
         origin = job.origin(model_record(checkpoints))
         report = evaluate_predictions(y, after, self.labels, patients, origin)
-        calibration = calibration_sections(
-            y, before, after, self.labels, patients, job.config.seed, self.calibrations, self.point
+        resamples = resample_groups(patients, job.config.seed)
+        passes = self.config.mc_dropout
+        terms = {name: np.array([answer.uncertainty[name] for answer in answers]) for name in answers[0].uncertainty}
+        sections = self._calibration(y, before, after, resamples)
+        sections["uncertainty"] = uncertainty_section(
+            terms, referred_by(passes), after.argmax(axis=1) != y, resamples, passes
         )
-        coverages = calibration["conformal"]["coverages"] if "conformal" in calibration else {}
-        self._thresholds = {name: at["threshold"] for name, at in coverages.items() if at["threshold"] is not None}
-        wrong = after.argmax(axis=1) != y
-        sections: dict[str, object] = {
-            **calibration,
-            "uncertainty": _uncertainty(answers, wrong, patients, job.config.seed, self.config.mc_dropout),
-        }
         if annotated := sum(answer.annotated for answer in answers):
             scored = [(answer.attention, answer.row.patient) for answer in answers if answer.attention is not None]
             scores, owners = [score for score, _ in scored], [patient for _, patient in scored]
@@ -128,9 +134,47 @@ class ClassificationEvaluation(Evaluation):
             sections["folds"] = [{"name": checkpoint.name, "sha256": checkpoint.sha256} for checkpoint in checkpoints]
         return report.with_sections(**sections, unanswered=[str(error) for error in failures])
 
-    def table(self) -> str:
-        """See `predictions_table`; the prediction sets are those of the last report."""
-        return predictions_table(self.answers, self.labels, self._thresholds, self.job.manifest)
+    def _calibration(
+        self, y: NDArray[np.int64], before: NDArray[np.float64], after: NDArray[np.float64], resamples: Resamples
+    ) -> JsonObject:
+        if not self.fitted:
+            return {}
+        calibrations = self.calibrations
+        sections: JsonObject = {
+            "calibration": calibration_section(y, before, after, resamples, calibrations),
+            "conformal": conformal_section(y, after, self.thresholds, resamples, calibrations),
+        }
+        if self.point is not None:
+            c = self.labels.index(self.point.positive)
+            sections["operating_point"] = operating_section(
+                y == c, after[:, c], self.point, resamples, images_of(calibrations)
+            )
+        return sections
+
+    def table(self) -> Iterator[Sequence[object]]:
+        """Yield the header and a line for each answer.
+
+        Columns: `path` (relative to the manifest, several images separated by `;`), `patient`, `label` (true),
+        `predicted`, `probability:LABEL` for each label, `entropy`, `margin`, the terms of Monte-Carlo dropout if used,
+        and `set:COVERAGE`, the labels of the prediction set separated by `|`, for each coverage with a threshold.
+        """
+        labels = self.labels
+        sets = {name: threshold for name, threshold in self.thresholds.items() if threshold is not None}
+        names = [*(f"probability:{label}" for label in labels), "entropy", "margin"]
+        terms = [name for name in self.answers[0].uncertainty if name != "entropy"]
+        yield ["path", "patient", "label", "predicted", *names, *terms, *(f"set:{coverage}" for coverage in sets)]
+        for answer in self.answers:
+            p, row, uncertainty = answer.probabilities, answer.row, uncertainty_of(answer.probabilities)
+            members = [in_set(p, threshold) for threshold in sets.values()]
+            yield [
+                path_in(self.job.manifest, row),
+                row.patient,
+                row.label,
+                labels[int(p.argmax())],
+                *(f"{value:.6g}" for value in (*p, uncertainty["entropy"], uncertainty["margin"])),
+                *(f"{answer.uncertainty[name]:.6g}" for name in terms),
+                *("|".join(label for label, held in zip(labels, of, strict=True) if held) for of in members),
+            ]
 
     def pictures(self) -> Sequence[Picture]:
         """Return the most uncertain images with their attention."""
@@ -169,47 +213,7 @@ def referred_by(passes: int) -> str:
     return DROPOUT_TERMS[0] if passes else PLAIN_TERMS[0]
 
 
-def _uncertainty(
-    answers: Sequence[RowPrediction], wrong: NDArray[np.bool_], patients: Sequence[str], seed: int, passes: int
-) -> JsonObject:
-    names = answers[0].uncertainty
-    terms = {name: np.array([answer.uncertainty[name] for answer in answers]) for name in names}
-    return uncertainty_section(terms, referred_by(passes), wrong, resample_groups(patients, seed), passes)
-
-
 def _raster(size0: Size) -> tuple[int, int]:
     """Return rows and columns of the raster for annotated regions."""
     scale = min(1.0, REGION_SIDE / max(size0))
     return max(1, round(size0.height * scale)), max(1, round(size0.width * scale))
-
-
-def predictions_table(
-    answers: Sequence[RowPrediction], labels: Sequence[str], thresholds: Mapping[str, float], manifest: Path
-) -> str:
-    """Return a CSV with a header and one line per predicted row.
-
-    Columns: `path` (relative to the manifest, several images separated by `;`), `patient`, `label` (true), `predicted`,
-    `probability:LABEL` for each label, `entropy`, `margin`, the terms of Monte-Carlo dropout if used, and
-    `set:COVERAGE`, the labels of the prediction set separated by `|`, for each coverage with a threshold.
-    """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    names = [f"probability:{label}" for label in labels]
-    sets = [f"set:{coverage}" for coverage in thresholds]
-    terms = [name for name in answers[0].uncertainty if name != "entropy"]
-    writer.writerow(["path", "patient", "label", "predicted", *names, "entropy", "margin", *terms, *sets])
-    for answer in answers:
-        p, uncertainty = answer.probabilities, uncertainty_of(answer.probabilities)
-        members = [in_set(p, threshold) for threshold in thresholds.values()]
-        writer.writerow(
-            [
-                path_in(manifest, answer.row),
-                answer.row.patient,
-                answer.row.label,
-                labels[int(p.argmax())],
-                *(f"{value:.6g}" for value in (*p, uncertainty["entropy"], uncertainty["margin"])),
-                *(f"{answer.uncertainty[name]:.6g}" for name in terms),
-                *("|".join(label for label, held in zip(labels, of, strict=True) if held) for of in members),
-            ]
-        )
-    return table.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +139,7 @@ class ClassificationFitting(Fitting):
             prior=config.prior,
         )
         about = f"predicts one of: {', '.join(self.labels)}"
-        table = _predictions_table(self.job.manifest, self.labels, predicted)
+        table = [*_predictions_table(self.job.manifest, self.labels, predicted)]
         return Trained(spec, report, about, METRICS, self.labels, table)
 
 
@@ -317,12 +316,9 @@ def _lesions(job: TrainingJob, rows: Sequence[Row], labels: Sequence[str]) -> di
 
 def _predictions_table(
     manifest: Path, labels: Sequence[str], predicted: Sequence[tuple[Sequence[Row], Predictions]]
-) -> str:
+) -> Iterator[Sequence[object]]:
     """Rows and their probabilities, before calibration, in one column `p:LABEL` a label."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "label", "patient", "split", *(f"p:{label}" for label in labels)])
+    yield ["path", "label", "patient", "split", *(f"p:{label}" for label in labels)]
     for rows, predictions in predicted:
         for row, shares in zip(rows, predictions.probabilities.tolist(), strict=True):
-            writer.writerow([path_in(manifest, row), row.label, row.patient, row.split, *shares])
-    return table.getvalue()
+            yield [path_in(manifest, row), row.label, row.patient, row.split, *shares]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from shapely import MultiPolygon
@@ -117,27 +114,19 @@ class SegmentationEvaluation(Evaluation):
             learned_attention=self.network.kinds_of_attention(), unanswered=[str(error) for error in failures]
         )
 
-    def table(self) -> str:
-        """See `predictions_table`."""
-        return predictions_table(self.found, self.spec.labels, self.job.manifest)
+    def table(self) -> Iterator[Sequence[object]]:
+        """Yield the metrics of each image: `METRIC:CLASS` for each foreground class, empty if undefined.
 
-
-def predictions_table(found: Sequence[Compared], labels: Sequence[str], manifest: Path) -> str:
-    """Return a CSV with the metrics of each image: `METRIC:CLASS` for each foreground class, empty if undefined.
-
-    `tp:CLASS`, `fp:CLASS` and `fn:CLASS` are pixel counts, from which Dice and IoU of any set of images can be
-    computed.
-    """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    counted = COLUMNS[:3]
-    names = [f"{name}:{label}" for several in (METRICS, counted) for label in labels[1:] for name in several]
-    writer.writerow(["path", "patient", *names])
-    for row, counts in found:
-        texts = ["" if np.isnan(value) else f"{value:.6g}" for value in image_scores(counts)[1:].ravel().tolist()]
-        pixels = counts.table[1:, : len(counted)].ravel().tolist()
-        writer.writerow([path_in(manifest, row), row.patient, *texts, *pixels])
-    return table.getvalue()
+        `tp:CLASS`, `fp:CLASS` and `fn:CLASS` are pixel counts, from which Dice and IoU of any set of images can be
+        computed.
+        """
+        counted, labels = COLUMNS[:3], self.spec.labels[1:]
+        names = [f"{name}:{label}" for several in (METRICS, counted) for label in labels for name in several]
+        yield ["path", "patient", *names]
+        for row, counts in self.found:
+            texts = ["" if np.isnan(value) else f"{value:.6g}" for value in image_scores(counts)[1:].ravel().tolist()]
+            pixels = counts.table[1:, : len(counted)].ravel().tolist()
+            yield [path_in(self.job.manifest, row), row.patient, *texts, *pixels]
 
 
 def _field_of_view(row: Row, patches: SlidePatches) -> Region:
