@@ -15,7 +15,7 @@ from tests.unit.tasks.segmentation.networks import checkpoint, tiny
 from wsi_attn.annotations.tissue import tissue_from_geojson
 from wsi_attn.api import find_tissue
 from wsi_attn.data.bags import make_bag
-from wsi_attn.data.large import make_large_bag
+from wsi_attn.data.large import large_bag
 from wsi_attn.data.sources import SlidePatches, open_source
 from wsi_attn.export.source import open_export_source
 from wsi_attn.geometry import Frame
@@ -122,7 +122,7 @@ def test_segmentation_viewer_and_bags_have_it_too(
 ) -> None:
     segment_slide(source, checkpoint(tiny(), tissue="otsu", mpp=4.0), tmp_path / "segmented", SegmentConfig(workers=1))
     patches = SlidePatches(source, 2.0, 4, workers=1)
-    large = make_large_bag(patches, 4, "otsu")
+    large = large_bag(patches, 4, "otsu")
     small = make_bag(patches, "otsu")
     equal(ViewerSlide(source.info.path, ByteCache(0)).tissue(), expected)
     assert len(masks) >= 3

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from wsi_attn.data.augment import (
 from wsi_attn.data.blocks import uncached
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
-from wsi_attn.geometry import Frame, Region
+from wsi_attn.geometry import Region
 from wsi_attn.models.base import BagBatch, PatchSource
-from wsi_attn.slide import BACKGROUND, Progress, UInt8Array, no_progress
+from wsi_attn.slide import BACKGROUND, UInt8Array
 from wsi_attn.tissue.find import find_tissue
-from wsi_attn.tissue.mask import raster_coverage
 from wsi_attn.tissue.settings import TissueSettings
 
 MIN_CELL_TISSUE = 0.1
@@ -39,44 +37,6 @@ LEAST_PRIOR = 0.01
 
 VIEW_PIXELS = 8_000_000
 """Maximum pixels of a coarse view that is held as a whole; larger ones are read in parts, see `data.large`."""
-
-
-class SlideBag(ABC):
-    """One slide as the input of a prediction, whatever its size.
-
-    Attributes
-    ----------
-    fraction
-        Share of the area that is tissue.
-    """
-
-    fraction: float
-
-    @property
-    @abstractmethod
-    def has_tissue(self) -> bool:
-        """Whether there is anything to look at."""
-
-    @property
-    @abstractmethod
-    def damaged(self) -> int:
-        """Number of regions of the coarse view, of those read so far, that could not be decoded."""
-
-    @abstractmethod
-    def batch(self, progress: Progress = no_progress) -> BagBatch:
-        """Return a batch that contains only this slide."""
-
-    @abstractmethod
-    def without_damage(self) -> SlideBag | None:
-        """Return a copy without the cells that touch regions found damaged since; None if no cell does."""
-
-    @abstractmethod
-    def sample(self) -> tuple[UInt8Array, NDArray[np.bool_]]:
-        """Return coarse pixels across the tissue, uint8 (rows, columns, 3), and which are tissue, bool."""
-
-    @abstractmethod
-    def coverage(self, regions0: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Return the tissue share of level-0 regions (N, 4), x, y, width, height, float32 (N,)."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +90,7 @@ class Bag:
         return Bag(source.view(self.view), tissue, source.extent, source, self.unreadable, weights, lesion)
 
 
-def make_bag(
-    patches: SlidePatches,
-    tissue: str,
-    progress: Progress = no_progress,
-    regions: Path | None = None,
-    prior: str = "none",
-) -> Bag:
+def make_bag(patches: SlidePatches, tissue: str, regions: Path | None = None, prior: str = "none") -> Bag:
     """Read the coarse view of a slide and detect its tissue.
 
     Parameters
@@ -153,7 +107,7 @@ def make_bag(
     ------
     TissueError : the regions cannot be read, or none overlaps the slide.
     """
-    view = patches.coarse_view(progress)
+    view = patches.coarse_view()
     slide = patches.slide
     if regions is not None:
         found = tissue_from_geojson(
@@ -163,7 +117,7 @@ def make_bag(
     elif tissue == "none":
         mask, fraction = view.readable, float(view.readable.mean())
     else:
-        found = find_tissue(uncached(slide), TissueSettings(tissue), workers=patches.workers, progress=progress)
+        found = find_tissue(uncached(slide), TissueSettings(tissue), workers=patches.workers, progress=patches.progress)
         mask, fraction = found.on(view.frame) & view.readable, found.fraction
     weights: NDArray[np.bool_] | UInt8Array | None = mask if prior != "none" else None
     if prior == "scores":
@@ -246,45 +200,3 @@ def _padded_sizes(bags: Sequence[Bag]) -> torch.Tensor | None:
     """Return width and height of the views, int64 (B, 2); None if all sizes are equal."""
     sizes = [(bag.view.shape[1], bag.view.shape[0]) for bag in bags]
     return torch.tensor(sizes, dtype=torch.int64) if len(set(sizes)) > 1 else None
-
-
-@dataclass(frozen=True)
-class WholeBag(SlideBag):
-    """A slide whose coarse view fits in memory; `stride` is that of the coarse network."""
-
-    bag: Bag
-    patches: SlidePatches
-    stride: int
-
-    @property
-    def fraction(self) -> float:  # type: ignore[override]
-        """See `SlideBag.fraction`."""
-        return self.bag.fraction
-
-    @property
-    def has_tissue(self) -> bool:
-        """See `SlideBag.has_tissue`."""
-        return bool(self.bag.tissue.any())
-
-    @property
-    def damaged(self) -> int:
-        """See `SlideBag.damaged`."""
-        return len(self.bag.unreadable)
-
-    def batch(self, progress: Progress = no_progress) -> BagBatch:
-        """See `SlideBag.batch`."""
-        return replace(collate([self.bag], self.stride), progress=progress)
-
-    def without_damage(self) -> None:
-        """See `SlideBag.without_damage`: all is read before the first batch."""
-
-    def sample(self) -> tuple[UInt8Array, NDArray[np.bool_]]:
-        """Return the whole view."""
-        return self.bag.view, self.bag.tissue
-
-    def coverage(self, regions0: NDArray[np.float64]) -> NDArray[np.float32]:
-        """See `SlideBag.coverage`."""
-        patches = self.patches
-        size0, factor = patches.slide.info.size0, patches.coarse_factor
-        frame = Frame.covering(size0, patches.downsample_x * factor, patches.downsample_y * factor)
-        return raster_coverage(self.bag.tissue, frame, size0, regions0)

@@ -1,6 +1,6 @@
-"""Bags of slides whose coarse view does not fit in memory; it is read block by block where there is tissue.
+"""Slides as inputs of a prediction. A coarse view that does not fit in memory is read in blocks where there is tissue.
 
-Only the tissue mask and a few numbers per attention cell are kept in memory, never the coarse view.
+Of such a slide only the tissue mask and a few numbers per attention cell are kept in memory.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.annotations.tissue import tissue_from_geojson
-from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, VIEW_PIXELS, SlideBag, WholeBag, make_bag
+from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, VIEW_PIXELS, collate, make_bag
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Region
 from wsi_attn.models.base import BagBatch
-from wsi_attn.slide import Progress, UInt8Array, no_progress
+from wsi_attn.slide import UInt8Array
 from wsi_attn.slides.view import read_block
 from wsi_attn.threads import thread_limit
 from wsi_attn.tissue.find import find_tissue, tissue_view
@@ -46,11 +46,9 @@ class BlockView:
     """
 
     def __init__(self, patches: SlidePatches) -> None:
-        factor = patches.coarse_factor
         self._slide = patches.slide
-        self._downsamples = patches.downsample_x * factor, patches.downsample_y * factor
         self._threads = patches.workers or thread_limit()
-        self.frame = Frame.covering(patches.slide.info.size0, *self._downsamples)
+        self.frame = patches.coarse_frame
         self.shape = (1, 3, self.frame.size.height, self.frame.size.width)
         self.damaged: set[Region] = set()
 
@@ -71,7 +69,7 @@ class BlockView:
         pixels = np.empty((region.height, region.width, 3), np.uint8)
 
         def read(part: Region) -> list[Region]:
-            found, damaged = read_block(self._slide, *self._downsamples, part)
+            found, damaged = read_block(self._slide, self.frame.downsample_x, self.frame.downsample_y, part)
             pixels[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x] = found
             return damaged
 
@@ -87,63 +85,62 @@ class BlockView:
 
 
 @dataclass(frozen=True)
-class LargeBag(SlideBag):
-    """One large slide as network input.
+class SlideBag:
+    """One slide as the input of a prediction, whatever its size.
 
-    `valid` is bool (h, w), valid cells of `stride` coarse pixels; `prior` float32 (h, w) or None;
-    `tissue` bool (rows, columns) over `frame`, the mask of the slide, and `fraction` its share of the area;
-    `unreadable` level-0 regions of the view of the mask that could not be decoded.
+    Attributes
+    ----------
+    patches
+        The slide.
+    stride
+        Coarse pixels along a side of a cell.
+    batch
+        A batch that contains only this slide.
+    tissue, frame
+        bool (rows, columns) over the frame: what is looked at.
+    fraction
+        Share of the area that is tissue.
+    unreadable
+        Number of regions of the view of the mask that could not be decoded.
+    view
+        The coarse view if it is read in parts; None if the batch has it as a whole.
     """
 
-    view: BlockView
     patches: SlidePatches
-    valid: NDArray[np.bool_]
-    prior: NDArray[np.float32] | None
+    stride: int
+    batch: BagBatch
     tissue: NDArray[np.bool_]
     frame: Frame
     fraction: float
-    stride: int
-    unreadable: tuple[Region, ...]
-
-    @property
-    def has_tissue(self) -> bool:
-        """See `SlideBag.has_tissue`."""
-        return bool(self.tissue.any())
+    unreadable: int
+    view: BlockView | None = None
 
     @property
     def damaged(self) -> int:
-        """See `SlideBag.damaged`."""
-        return len(self.unreadable) + len(self.view.damaged)
+        """Number of regions of the coarse view, of those read so far, that could not be decoded."""
+        return self.unreadable + (len(self.view.damaged) if self.view else 0)
 
     def coverage(self, regions0: NDArray[np.float64]) -> NDArray[np.float32]:
-        """See `SlideBag.coverage`."""
+        """Return the tissue share of level-0 regions (N, 4), x, y, width, height, float32 (N,)."""
         return raster_coverage(self.tissue, self.frame, self.patches.slide.info.size0, regions0)
 
-    def batch(self, progress: Progress = no_progress) -> BagBatch:
-        """Return a batch that contains only this slide."""
-        return BagBatch(
-            coarse=self.view,
-            valid=torch.from_numpy(self.valid)[None],
-            extent=torch.tensor([self.patches.extent], dtype=torch.int64),
-            sources=(self.patches,),
-            prior=None if self.prior is None else torch.from_numpy(self.prior)[None],
-            progress=progress,
-        )
-
-    def without_damage(self) -> LargeBag | None:
-        """Return a copy without the cells that touch unreadable regions; None if no cell does."""
-        damaged = np.zeros_like(self.valid)
-        for part in self.view.damaged:
-            damaged[
-                part.y // self.stride : -(-part.y1 // self.stride), part.x // self.stride : -(-part.x1 // self.stride)
-            ] = True
-        left = self.valid & ~damaged
-        return None if (left == self.valid).all() else replace(self, valid=left)
+    def without_damage(self) -> SlideBag | None:
+        """Return a copy without the cells that touch regions found damaged since; None if no cell does."""
+        valid, stride = self.batch.valid, self.stride
+        left = valid.clone()
+        for part in self.view.damaged if self.view else ():
+            left[:, part.y // stride : -(-part.y1 // stride), part.x // stride : -(-part.x1 // stride)] = False
+        return None if torch.equal(left, valid) else replace(self, batch=replace(self.batch, valid=left))
 
     def sample(self) -> tuple[UInt8Array, NDArray[np.bool_]]:
-        """Sample coarse pixels across the tissue, uint8 (1, n, 3), with their tissue mask, bool (1, n)."""
+        """Return coarse pixels across the tissue, uint8 (rows, columns, 3), and which are tissue, bool.
+
+        These are the whole view, or one row of pixels from blocks of a view that is read in parts.
+        """
+        if self.view is None:
+            return self.batch.coarse[:, :][0].permute(1, 2, 0).numpy(), self.tissue
         height, width = self.view.shape[2:]
-        cells = np.argwhere(self.valid)  # (n, 2), row and column
+        cells = np.argwhere(self.batch.valid[0].numpy())  # (n, 2), row and column
         chosen = cells[np.linspace(0, len(cells) - 1, min(SAMPLE_BLOCKS, len(cells))).astype(int)]
         pixels, tissue = [], []
         for row, column in (chosen * self.stride).tolist():
@@ -162,31 +159,19 @@ def is_large(patches: SlidePatches) -> bool:
     return width * height > VIEW_PIXELS * patches.coarse_factor**2
 
 
-def make_large_bag(
-    patches: SlidePatches,
-    stride: int,
-    tissue: str,
-    progress: Progress = no_progress,
-    regions: Path | None = None,
-    prior: str = "none",
-) -> LargeBag:
-    """Detect the tissue of a large slide; parameters and errors are those of `data.bags.make_bag`.
-
-    Parameters
-    ----------
-    stride
-        Side of a cell in coarse pixels.
-    """
+def large_bag(
+    patches: SlidePatches, stride: int, tissue: str, regions: Path | None = None, prior: str = "none"
+) -> SlideBag:
+    """Detect the tissue of a slide without reading its coarse view; parameters and errors as of `slide_bag`."""
     view = BlockView(patches)
     info, settings = patches.slide.info, TissueSettings(tissue)
-    seen = tissue_view(patches.slide, settings, workers=patches.workers, progress=progress)
+    seen = tissue_view(patches.slide, settings, workers=patches.workers, progress=patches.progress)
     if regions is not None:
         found = tissue_from_geojson(regions, seen.frame, info.size0, origin=info.origin, readable=seen.readable)
     else:
-        found = find_tissue(patches.slide, settings, view=seen, progress=progress)
+        found = find_tissue(patches.slide, settings, view=seen, progress=patches.progress)
     height, width = (-(-extent // stride) for extent in view.shape[2:])
-    cells0 = _cells0(view.frame, stride, height, width)
-    share = found.coverage(cells0).reshape(height, width)
+    share = found.coverage(_cells0(view.frame, stride, height, width)).reshape(height, width)
     enough = share >= MIN_CELL_TISSUE
     weights = share if prior != "none" else None
     scored = score_weights(patches.slide, found.frame, found.mask.shape) if prior == "scores" else None
@@ -194,17 +179,15 @@ def make_large_bag(
         weights = cv2.resize(
             (scored * found.mask).astype(np.float32) / 255, (width, height), interpolation=cv2.INTER_AREA
         )
-    return LargeBag(
-        view=view,
-        patches=patches,
-        valid=enough if enough.any() else share > 0,
-        prior=None if weights is None else np.maximum(weights, LEAST_PRIOR).astype(np.float32),
-        tissue=found.mask,
-        frame=found.frame,
-        fraction=found.fraction,
-        stride=stride,
-        unreadable=seen.unreadable,
+    batch = BagBatch(
+        coarse=view,
+        valid=torch.from_numpy(enough if enough.any() else share > 0)[None],
+        extent=torch.tensor([patches.extent], dtype=torch.int64),
+        sources=(patches,),
+        prior=None if weights is None else torch.from_numpy(np.maximum(weights, LEAST_PRIOR).astype(np.float32))[None],
+        progress=patches.progress,
     )
+    return SlideBag(patches, stride, batch, found.mask, found.frame, found.fraction, len(seen.unreadable), view)
 
 
 def _cells0(frame: Frame, stride: int, height: int, width: int) -> NDArray[np.float64]:
@@ -216,14 +199,17 @@ def _cells0(frame: Frame, stride: int, height: int, width: int) -> NDArray[np.fl
 
 
 def slide_bag(
-    patches: SlidePatches,
-    stride: int,
-    tissue: str,
-    progress: Progress = no_progress,
-    regions: Path | None = None,
-    prior: str = "none",
+    patches: SlidePatches, stride: int, tissue: str, regions: Path | None = None, prior: str = "none"
 ) -> SlideBag:
-    """Return a slide as the input of a prediction; parameters and errors are those of `make_large_bag`."""
+    """Return a slide as the input of a prediction; further parameters and errors are those of `data.bags.make_bag`.
+
+    Parameters
+    ----------
+    stride
+        Side of a cell in coarse pixels.
+    """
     if is_large(patches):
-        return make_large_bag(patches, stride, tissue, progress, regions, prior)
-    return WholeBag(make_bag(patches, tissue, progress, regions, prior), patches, stride)
+        return large_bag(patches, stride, tissue, regions, prior)
+    bag = make_bag(patches, tissue, regions, prior)
+    batch = replace(collate([bag], stride), progress=patches.progress)
+    return SlideBag(patches, stride, batch, bag.tissue, patches.coarse_frame, bag.fraction, len(bag.unreadable))

@@ -18,7 +18,6 @@ from wsi_attn.data.augment import random_colour, random_symmetry
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Region, tile_origins
 from wsi_attn.slide import UInt8Array
-from wsi_attn.slides.view import read_region_at
 
 MOST_CROPS = 16
 """Maximum crops per row and epoch; a row gets as many as cover it once."""
@@ -94,7 +93,7 @@ def fixed_crop(patches: SlidePatches, mask: Mask, corner: tuple[int, int], side:
     labels = np.where(valid, mask.read(window_of(patches, Region(*corner, side, side))), UNLABELLED)
     inside = Region(*corner, min(side, width - corner[0]), min(side, height - corner[1]))
     pixels = cv2.copyMakeBorder(
-        read_pixels(patches, inside), 0, side - inside.height, 0, side - inside.width, cv2.BORDER_REFLECT_101
+        patches.read(inside), 0, side - inside.height, 0, side - inside.width, cv2.BORDER_REFLECT_101
     )
     return Crop(np.asarray(pixels, np.uint8), labels.astype(np.uint8), valid)
 
@@ -119,14 +118,6 @@ def random_crop(
     if change.colour > 0:
         pixels = random_colour(generator, change.colour).apply(pixels)
     return Crop(pixels, labels, np.ones(labels.shape, np.bool_))
-
-
-def read_pixels(patches: SlidePatches, region: Region) -> UInt8Array:
-    """Read the pixels of a region at the high resolution, uint8 (height, width, 3)."""
-    corner0 = region.x * patches.downsample_x, region.y * patches.downsample_y
-    return read_region_at(
-        patches.slide, corner0, patches.downsample_x, patches.downsample_y, (region.width, region.height)
-    )
 
 
 def window_of(patches: SlidePatches, region: Region) -> Window:
@@ -175,7 +166,7 @@ def _sampled(patches: SlidePatches, mask: Mask, source: NDArray[np.float64]) -> 
     region = Region(left, top, right - left, bottom - top)
     at = (source - (left, top)).astype(np.float32)
     pixels = cv2.remap(
-        read_pixels(patches, region), at, None, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        patches.read(region), at, None, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     labels = cv2.remap(
         mask.read(window_of(patches, region)),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_attn.data.manifest import Row
 from wsi_attn.errors import MissingMppError, ModelMismatchError, SlideReadError, WsiAttnError
-from wsi_attn.geometry import Mpp
+from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.mosaic import Mosaic
 from wsi_attn.slides.open import open_slide, slide_exists
@@ -85,6 +85,8 @@ class SlidePatches:
         Number of reader threads; `thread_limit` by default.
     pool
         Thread pool for reading patches, which avoids starting threads for every few patches.
+    progress
+        Follows views of the whole slide.
 
     Raises
     ------
@@ -100,12 +102,14 @@ class SlidePatches:
         *,
         workers: int | None = None,
         pool: Executor | None = None,
+        progress: Progress = no_progress,
     ) -> None:
         self.slide = slide
         self.downsample_x, self.downsample_y = _downsamples(slide, mpp)
         self.coarse_factor = coarse_factor
         self.workers = workers
         self.pool = pool
+        self.progress = progress
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -113,18 +117,34 @@ class SlidePatches:
         size0 = self.slide.info.size0
         return max(1, round(size0.width / self.downsample_x)), max(1, round(size0.height / self.downsample_y))
 
+    @property
+    def frame(self) -> Frame:
+        """Return the raster of the high-resolution pixels."""
+        return Frame(Size(*self.extent), self.downsample_x, self.downsample_y)
+
+    @property
+    def coarse_frame(self) -> Frame:
+        """Return the raster of the coarse view."""
+        factor = self.coarse_factor
+        return Frame.covering(self.slide.info.size0, self.downsample_x * factor, self.downsample_y * factor)
+
     def rescaled(self, factor: float) -> SlidePatches:
         """Return the slide magnified by `factor`, as augmentation."""
         other = copy.copy(self)
         other.downsample_x, other.downsample_y = self.downsample_x / factor, self.downsample_y / factor
         return other
 
-    def coarse_view(self, progress: Progress = no_progress) -> View:
+    def coarse_view(self) -> View:
         """Read the whole slide at the coarse resolution."""
-        factor = self.coarse_factor
+        frame = self.coarse_frame
         return read_view(
-            self.slide, self.downsample_x * factor, self.downsample_y * factor, workers=self.workers, progress=progress
+            self.slide, frame.downsample_x, frame.downsample_y, workers=self.workers, progress=self.progress
         )
+
+    def read(self, region: Region) -> UInt8Array:
+        """Read the pixels of a region at high resolution, uint8 (height, width, 3); see `Slide.read_region`."""
+        x, y = self.downsample_x, self.downsample_y
+        return read_region_at(self.slide, (region.x * x, region.y * y), x, y, (region.width, region.height))
 
     def read_patches(self, xy: NDArray[np.int64], size: int) -> tuple[UInt8Array, NDArray[np.bool_]]:
         """Read patches at high resolution; see `PatchSource.read_patches`."""
@@ -132,9 +152,9 @@ class SlidePatches:
         readable = np.ones(len(xy), np.bool_)
 
         def read(index: int) -> None:
-            x, y = (xy[index] * (self.downsample_x, self.downsample_y)).tolist()
             try:
-                patches[index] = read_region_at(self.slide, (x, y), self.downsample_x, self.downsample_y, (size, size))
+                x, y = xy[index].tolist()
+                patches[index] = self.read(Region(x, y, size, size))
             except SlideReadError:
                 readable[index] = False
 

@@ -102,7 +102,7 @@ class Dataset:
             bag = self._plain(row, patches)
         else:
             change = float(np.exp(np.clip(generator.normal(0, config.scale), -LARGEST_CHANGE, LARGEST_CHANGE)))
-            bag = make_bag(patches.rescaled(change), config.tissue, regions=row.regions, prior=config.prior)
+            bag = make_bag(patches.rescaled(change), config.tissue, row.regions, config.prior)
         if row.number in self.lesions:
             bag = self._marked(row, bag, patches)
         if config.random_crop > 0:
@@ -130,7 +130,7 @@ class Dataset:
         if view is not None and tissue is not None and (weights is not None or self.config.prior != "scores"):
             plain = tissue.view(np.bool_)
             return Bag(view, plain, patches.extent, patches, weights=self._weights(plain, weights))
-        bag = make_bag(patches, self.config.tissue, regions=row.regions, prior=self.config.prior)
+        bag = make_bag(patches, self.config.tissue, row.regions, self.config.prior)
         self.cache.pixels.put(keys[0], bag.view)
         self.cache.pixels.put(keys[1], bag.tissue.view(np.uint8))
         if self.config.prior == "scores" and bag.weights is not None:

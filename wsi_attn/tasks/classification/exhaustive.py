@@ -20,9 +20,8 @@ from torch import Tensor
 
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import SlideReadError
-from wsi_attn.geometry import Frame, Size
-from wsi_attn.slide import Progress, UInt8Array, no_progress
-from wsi_attn.slides.view import read_region_at
+from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.slide import UInt8Array
 from wsi_attn.store.predictions import AttentionMap
 from wsi_attn.threads import thread_limit
 
@@ -64,7 +63,6 @@ def score_tiles(
     network: PatchScorer,
     labels: Sequence[str],
     coverage: Callable[[NDArray[np.float64]], NDArray[np.float32]],
-    progress: Progress = no_progress,
 ) -> TileScores:
     """Score every tissue tile.
 
@@ -85,7 +83,7 @@ def score_tiles(
     wanted = coverage(_regions0(frame)).reshape(rows, columns) >= MIN_TISSUE
     values = np.full((1 + len(labels), rows, columns), np.nan, np.float32)
     readable, done, total = 0, 0, int(wanted.sum())
-    progress(0, total, "scoring tiles")
+    patches.progress(0, total, "scoring tiles")
     for cells, pixels in _read_blocks(patches, wanted, side):
         done += len(cells)
         decoded = np.array([tile is not None for tile in pixels])
@@ -96,7 +94,7 @@ def score_tiles(
             at = cells[decoded]
             values[:, at[:, 0], at[:, 1]] = torch.cat([logits[:, None], evidence], dim=1).T.float().cpu().numpy()
             readable += len(found)
-        progress(done, total, "scoring tiles")
+        patches.progress(done, total, "scoring tiles")
     names = [ATTENTION, *(EVIDENCE + label for label in labels)]
     maps = {name: AttentionMap(frame, layer) for name, layer in zip(names, values, strict=True)}
     return TileScores(maps, readable, total - readable)
@@ -132,24 +130,17 @@ def _read_blocks(
 
 def _read_tiles(patches: SlidePatches, cells: NDArray[np.int64], side: int) -> list[UInt8Array | None]:
     """Read tiles in one region, or one by one if that region cannot be decoded."""
-    first = cells.min(axis=0)
-    height, width = ((cells.max(axis=0) + 1 - first) * side).tolist()
+    tiles = [Region(column * side, row * side, side, side) for row, column in cells.tolist()]
+    (top, left), (bottom, right) = (cells.min(axis=0) * side).tolist(), ((cells.max(axis=0) + 1) * side).tolist()
     try:
-        block = _read(patches, first, side, (width, height))
+        block = patches.read(Region(left, top, right - left, bottom - top))
     except SlideReadError:
-        return [_read_or_none(patches, cell, side) for cell in cells]
-    corners = ((cells - first) * side).tolist()
-    return [block[y : y + side, x : x + side] for y, x in corners]
+        return [_read_or_none(patches, tile) for tile in tiles]
+    return [block[tile.y - top : tile.y1 - top, tile.x - left : tile.x1 - left] for tile in tiles]
 
 
-def _read(patches: SlidePatches, cell: NDArray[np.int64], side: int, size: tuple[int, int]) -> UInt8Array:
-    row, column = cell.tolist()
-    corner0 = (column * side * patches.downsample_x, row * side * patches.downsample_y)
-    return read_region_at(patches.slide, corner0, patches.downsample_x, patches.downsample_y, size)
-
-
-def _read_or_none(patches: SlidePatches, cell: NDArray[np.int64], side: int) -> UInt8Array | None:
+def _read_or_none(patches: SlidePatches, tile: Region) -> UInt8Array | None:
     try:
-        return _read(patches, cell, side, (side, side))
+        return patches.read(tile)
     except SlideReadError:
         return None

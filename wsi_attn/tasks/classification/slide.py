@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.data.appearance import DOUBTFUL, appearance_distance, describe_appearance
-from wsi_attn.data.bags import SlideBag
-from wsi_attn.data.large import slide_bag
+from wsi_attn.data.large import SlideBag, slide_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError, UsageError
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
-from wsi_attn.geometry import Frame, Size
-from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput
+from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.models.base import SlideModel, SlideOutput
 from wsi_attn.models.calibration import calibrated
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.configs import CLASSIFICATION
@@ -69,78 +69,135 @@ def predict_slide(
         no dropout for dropout passes.
     """
     started = time.perf_counter()
-    spec, network = checkpoint.spec, classifier(checkpoint)
+    info, spec, network = slide.info, checkpoint.spec, classifier(checkpoint)
     threshold = (
         None if config.coverage is None else threshold_of(spec.calibration.conformal, config.coverage, checkpoint.name)
     )
-    path = slide.info.path
-    if spec.mpp is None and math.prod(slide.info.size0) > MAX_NATIVE_PIXELS:
-        raise ModelMismatchError(
-            f"{checkpoint.name} was trained without --mpp on images at native resolution and cannot read {path}, a "
-            f"slide of {slide.info.size0.width} x {slide.info.size0.height} px; use another --model"
-        )
-    patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers)
-    scorer = network if isinstance(network, PatchScorer) and network.patch_side() else None
-    if config.exhaustive and scorer is None:
-        raise UsageError(f"{checkpoint.name} ({checkpoint.system}) has no patch network, which --exhaustive needs")
-    bag = slide_bag(patches, network.stride, spec.tissue, progress, regions, spec.prior)
-    if not bag.has_tissue:
-        raise TissueError(f"{path} has no tissue for {checkpoint.name} to predict from")
-    warnings = [f"{path}: {warning}" for warning in slide.info.warnings]
-    progress(0, 1, "comparing colours")
-    warnings += _check_fit(bag, checkpoint, str(path), ignore=config.allow_out_of_distribution)
-    batch, output = _look(bag, network, progress)
-    if output.patch_mask.numel() and not output.patch_mask.any():
-        raise SlideReadError(f"{path}: none of the {output.patch_mask.shape[1]} key instances could be decoded")
+    patches = _patches(slide, checkpoint, network, config.workers, progress)
+    scorer = _scorer(checkpoint, network) if config.exhaustive else None
+    bag, warnings = _bag(patches, checkpoint, network, config, regions)
+    look = _look(bag, network)
+    output, maps, unreadable = look.output, look.place_maps(spec.labels), bag.damaged + int(look.output.unreadable[0])
+    if scorer is not None:
+        tiles = score_tiles(patches, scorer, spec.labels, bag.coverage)
+        maps |= tiles.maps
+        unreadable += tiles.unreadable
     probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
     if config.calibrate:
         probabilities = calibrated(probabilities, spec.calibration)
-    unreadable = bag.damaged + int(output.unreadable[0])
-    maps = _place_maps(output, spec.labels, batch.valid[0].numpy(), patches, network.cell)
-    if config.exhaustive and scorer is not None:
-        tiles = score_tiles(patches, scorer, spec.labels, bag.coverage, progress)
-        maps |= tiles.maps
-        unreadable += tiles.unreadable
     uncertainty = uncertainty_of(probabilities)
     if config.mc_dropout:
         progress(0, 1, "Monte Carlo dropout")
         passes = dropout_passes(network, output.pooled, config.mc_dropout, config.seed)
         uncertainty |= entropy_terms(calibrated(passes, spec.calibration))
     return SlidePrediction(
-        slide=str(path),
-        size0=slide.info.size0,
+        slide=str(info.path),
+        size0=info.size0,
         label=spec.labels[int(probabilities.argmax())],
         probabilities=dict(zip(spec.labels, probabilities.tolist(), strict=True)),
         uncertainty=uncertainty,
         tissue_fraction=round(bag.fraction, 6),
         unreadable_tiles=unreadable,
-        attention=_regions(output, patches),
+        attention=look.regions(),
         model={"name": checkpoint.name, "sha256": checkpoint.sha256},
-        mpp=(slide.info.mpp.x, slide.info.mpp.y) if slide.info.mpp else None,
+        mpp=(info.mpp.x, info.mpp.y) if info.mpp else None,
         seconds=round(time.perf_counter() - started, 3),
         software=software(),
-        attention_map=_map(output.attention[0], batch.valid[0].numpy(), patches, network.cell),
-        fingerprint=slide.info.fingerprint,
-        warnings=tuple(warnings),
+        attention_map=look.map_of(output.attention[0]),
+        fingerprint=info.fingerprint,
+        warnings=(*(f"{info.path}: {warning}" for warning in info.warnings), *warnings),
         maps=maps,
         coverage=config.coverage,
         prediction_set=None if threshold is None else _set_of(spec.labels, probabilities, threshold),
         mc_dropout=config.mc_dropout,
         seed=config.seed,
         referral=config.referral,
-        bounds=slide.info.bounds,
+        bounds=info.bounds,
     )
 
 
-def _look(bag: SlideBag, network: SlideModel, progress: Progress) -> tuple[BagBatch, SlideOutput]:
+def _patches(
+    slide: Slide, checkpoint: Checkpoint, network: SlideModel, workers: int | None, progress: Progress
+) -> SlidePatches:
+    size0, mpp = slide.info.size0, checkpoint.spec.mpp
+    if mpp is None and math.prod(size0) > MAX_NATIVE_PIXELS:
+        raise ModelMismatchError(
+            f"{checkpoint.name} was trained without --mpp on images at native resolution and cannot read "
+            f"{slide.info.path}, a slide of {size0.width} x {size0.height} px; use another --model"
+        )
+    return SlidePatches(slide, mpp, network.config.coarse_factor, workers=workers, progress=progress)
+
+
+def _scorer(checkpoint: Checkpoint, network: SlideModel) -> PatchScorer:
+    if isinstance(network, PatchScorer) and network.patch_side():
+        return network
+    raise UsageError(f"{checkpoint.name} ({checkpoint.system}) has no patch network, which --exhaustive needs")
+
+
+def _bag(
+    patches: SlidePatches, checkpoint: Checkpoint, network: SlideModel, config: PredictConfig, regions: Path | None
+) -> tuple[SlideBag, list[str]]:
+    """Return the slide as input, and warnings about its colours."""
+    spec, path = checkpoint.spec, patches.slide.info.path
+    bag = slide_bag(patches, network.stride, spec.tissue, regions, spec.prior)
+    if not bag.tissue.any():
+        raise TissueError(f"{path} has no tissue for {checkpoint.name} to predict from")
+    patches.progress(0, 1, "comparing colours")
+    return bag, _check_fit(bag, checkpoint, str(path), ignore=config.allow_out_of_distribution)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a network saw on a slide; `cell` is the side of a cell of its maps in high-resolution pixels."""
+
+    patches: SlidePatches
+    valid: NDArray[np.bool_]
+    output: SlideOutput
+    cell: int
+
+    def regions(self) -> tuple[AttendedRegion, ...]:
+        """Return the key instances in level-0 pixels, clipped to the slide, by decreasing weight."""
+        mask = self.output.patch_mask[0].cpu()
+        corners, sizes, weights = (
+            values[0].cpu()[mask].tolist()
+            for values in (self.output.patch_xy, self.output.patch_size, self.output.patch_attention)
+        )
+        frame, whole = self.patches.frame, Region(0, 0, *self.patches.slide.info.size0)
+        found = []
+        for (x, y), size, weight in zip(corners, sizes, weights, strict=True):
+            region = frame.region0_from(x, y, size, size)
+            width, height = min(region.x1, whole.x1) - region.x, min(region.y1, whole.y1) - region.y
+            found.append(AttendedRegion(region.x, region.y, width, height, weight))
+        return tuple(sorted(found, key=lambda region: (-region.weight, region.y, region.x)))
+
+    def map_of(self, cells: torch.Tensor) -> AttentionMap:
+        """Return values of the cells as a map, NaN where the network may not look."""
+        values = np.where(self.valid, cells.float().cpu().numpy(), np.nan).astype(np.float32)
+        rows, columns = values.shape
+        across, down = self.cell * self.patches.downsample_x, self.cell * self.patches.downsample_y
+        return AttentionMap(Frame(Size(columns, rows), across, down), values)
+
+    def place_maps(self, labels: Sequence[str]) -> dict[str, AttentionMap]:
+        """Return the evidence of each cell for each label and its uncertainty, the entropy of the softmax, 0 to 1."""
+        if self.output.evidence is None:
+            return {}
+        evidence = self.output.evidence[0].float()  # (C, rows, columns)
+        spread = torch.special.entr(evidence.softmax(dim=0)).sum(dim=0) / math.log(max(2, len(labels)))
+        maps = {f"evidence:{label}": self.map_of(cells) for label, cells in zip(labels, evidence, strict=True)}
+        return {**maps, "uncertainty": self.map_of(spread)}
+
+
+def _look(bag: SlideBag, network: SlideModel) -> _Look:
     """Run the network; a slide that turns out to be damaged is processed again without the affected cells."""
-    progress(0, 1, "coarse view")
-    batch = bag.batch(progress)
-    output = network(batch)
+    bag.patches.progress(0, 1, "coarse view")
+    output = network(bag.batch)
     if (sound := bag.without_damage()) is not None:
-        batch = sound.batch(progress)
-        output = network(batch)
-    return batch, output
+        bag, output = sound, network(sound.batch)
+    if output.patch_mask.numel() and not output.patch_mask.any():
+        raise SlideReadError(
+            f"{bag.patches.slide.info.path}: none of the {output.patch_mask.shape[1]} key instances could be decoded"
+        )
+    return _Look(bag.patches, bag.batch.valid[0].numpy(), output, network.cell)
 
 
 def _set_of(labels: Sequence[str], probabilities: NDArray[np.float64], threshold: float) -> tuple[str, ...]:
@@ -177,38 +234,3 @@ def _check_fit(bag: SlideBag, checkpoint: Checkpoint, path: str, *, ignore: bool
     if not ignore:
         raise ModelMismatchError(f"{mismatch}; use another --model, or --allow-out-of-distribution to predict anyway")
     return [mismatch]
-
-
-def _regions(output: SlideOutput, patches: SlidePatches) -> tuple[AttendedRegion, ...]:
-    """Return the key instances in level-0 pixels, clipped to the slide, by decreasing weight."""
-    mask = output.patch_mask[0].cpu()
-    corners = output.patch_xy[0][mask].cpu().tolist()
-    sizes = output.patch_size[0].cpu()[mask].tolist()
-    weights = output.patch_attention[0].cpu()[mask].tolist()
-    frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
-    size0 = patches.slide.info.size0
-    regions = []
-    for (x, y), size, weight in zip(corners, sizes, weights, strict=True):
-        region = frame.region0_from(x, y, size, size)
-        width, height = min(region.x1, size0.width) - region.x, min(region.y1, size0.height) - region.y
-        regions.append(AttendedRegion(region.x, region.y, width, height, weight))
-    return tuple(sorted(regions, key=lambda region: (-region.weight, region.y, region.x)))
-
-
-def _map(cells: torch.Tensor, valid: NDArray[np.bool_], patches: SlidePatches, cell: int) -> AttentionMap:
-    values = np.where(valid, cells.float().cpu().numpy(), np.nan).astype(np.float32)
-    rows, columns = values.shape
-    return AttentionMap(Frame(Size(columns, rows), cell * patches.downsample_x, cell * patches.downsample_y), values)
-
-
-def _place_maps(
-    output: SlideOutput, labels: Sequence[str], valid: NDArray[np.bool_], patches: SlidePatches, cell: int
-) -> dict[str, AttentionMap]:
-    """Return the evidence of each cell for each label and its uncertainty, the entropy of the softmax, 0 to 1."""
-    if output.evidence is None:
-        return {}
-    evidence = output.evidence[0].float()  # (C, rows, columns)
-    shares = evidence.softmax(dim=0)
-    entropy = torch.special.entr(shares).sum(dim=0) / math.log(max(2, len(labels)))
-    maps = {f"evidence:{label}": cells for label, cells in zip(labels, evidence, strict=True)}
-    return {name: _map(cells, valid, patches, cell) for name, cells in {**maps, "uncertainty": entropy}.items()}

@@ -22,7 +22,7 @@ from wsi_attn.evaluate.segmentation import (
     evaluate_segmentation,
     image_scores,
 )
-from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.geometry import Region
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.slide import Progress, Slide
@@ -136,8 +136,7 @@ def _field_of_view(row: Row, patches: SlidePatches) -> Region:
         return whole
     bounds = MultiPolygon(read_regions(row.regions, patches.slide.info.origin).tissue).bounds
     (x0, y0), (x1, y1) = np.floor(bounds[:2]).astype(int), np.ceil(bounds[2:]).astype(int)
-    frame = Frame(Size(*patches.extent), patches.downsample_x, patches.downsample_y)
-    box = frame.region_from0(Region(int(x0), int(y0), int(x1 - x0), int(y1 - y0)))
+    box = patches.frame.region_from0(Region(int(x0), int(y0), int(x1 - x0), int(y1 - y0)))
     inside = box.intersection(whole)
     if inside is None:
         raise ManifestError(f"row {row.number}: no region of {row.regions} overlaps {row.path}")

@@ -85,8 +85,8 @@ def test_tiles_that_cannot_be_decoded_are_counted_and_left_out() -> None:
 
 def test_progress_reaches_its_end() -> None:
     told: list[tuple[int, int, str]] = []
-    patches = SlidePatches(ArraySlide(stained(300, 200)), 0.5, 4)
-    score_tiles(patches, network_of(), ("a", "b"), all_tissue, lambda *step: told.append(step))
+    patches = SlidePatches(ArraySlide(stained(300, 200)), 0.5, 4, progress=lambda *step: told.append(step))
+    score_tiles(patches, network_of(), ("a", "b"), all_tissue)
     done, total, what = told[-1]
     assert (done, what) == (total, "scoring tiles")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ import torch
 from tests.slides import ArraySlide, stained
 from tests.unit.tasks.classification.test_predict_slide import ONE_THREAD, checkpoint
 from wsi_attn.data import large
-from wsi_attn.data.large import make_large_bag
+from wsi_attn.data.large import large_bag
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Region
 from wsi_attn.tasks.classification.config import PredictConfig
@@ -47,13 +45,13 @@ def test_blocks_give_what_the_whole_view_gives(size: tuple[int, int], monkeypatc
 @pytest.mark.usefixtures("everything_is_large")
 def test_tissue_and_its_share_of_every_cell() -> None:
     slide = ArraySlide(stained(1280, 960), levels=(1.0, 4.0, 16.0))
-    bag = make_large_bag(SlidePatches(slide, 0.5, 4), 4, "otsu", prior="tissue")
-    assert bag.valid.shape == (60, 80)
-    assert bag.valid[30, 40]
-    assert not bag.valid[0, 0]
-    assert bag.prior is not None
-    assert bag.prior[30, 40] == 1
-    assert bag.prior[0, 0] == pytest.approx(0.01)
+    bag = large_bag(SlidePatches(slide, 0.5, 4), 4, "otsu", prior="tissue")
+    assert bag.batch.valid[0].shape == (60, 80)
+    assert bag.batch.valid[0][30, 40]
+    assert not bag.batch.valid[0][0, 0]
+    assert bag.batch.prior is not None
+    assert bag.batch.prior[0, 30, 40] == 1
+    assert bag.batch.prior[0, 0, 0] == pytest.approx(0.01)
     assert bag.tissue.mean() == pytest.approx(np.pi * 0.35**2, rel=0.1)
 
 
@@ -89,7 +87,7 @@ def test_damage_found_while_looking_is_left_out() -> None:
 @pytest.mark.usefixtures("everything_is_large")
 def test_colours_are_judged_by_a_sample_of_the_tissue() -> None:
     slide = ArraySlide(stained(1280, 960), levels=(1.0, 4.0))
-    bag = make_large_bag(SlidePatches(slide, 0.5, 4), 4, "otsu")
+    bag = large_bag(SlidePatches(slide, 0.5, 4), 4, "otsu")
     pixels, tissue = bag.sample()
     assert pixels.shape[:2] == tissue.shape
     assert (
@@ -107,12 +105,12 @@ def test_a_view_gives_slices_as_an_array_does() -> None:
 
 
 def test_a_sound_slide_is_looked_over_once() -> None:
-    bag = make_large_bag(SlidePatches(ArraySlide(stained(300, 200)), 0.5, 4), 4, "none")
+    bag = large_bag(SlidePatches(ArraySlide(stained(300, 200)), 0.5, 4), 4, "none")
     bag.view.read(Region(0, 0, 20, 20))
     assert bag.without_damage() is None
     bag.view.damaged.add(Region(4, 8, 4, 4))
     sound = bag.without_damage()
     assert sound is not None
-    assert (bag.valid & ~sound.valid).sum() == 1
-    assert not sound.valid[2, 1]
-    assert replace(sound, valid=bag.valid).frame == bag.frame
+    assert (bag.batch.valid[0] & ~sound.batch.valid[0]).sum() == 1
+    assert not sound.batch.valid[0][2, 1]
+    assert sound.frame == bag.frame
