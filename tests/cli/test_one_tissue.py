@@ -21,7 +21,7 @@ from wsi_attn.export.source import open_export_source
 from wsi_attn.geometry import Frame
 from wsi_attn.slide import Slide
 from wsi_attn.tasks.segmentation.config import SegmentConfig
-from wsi_attn.tasks.segmentation.slide import segment_slide
+from wsi_attn.tasks.segmentation.slide import SlideSegmentation
 from wsi_attn.tissue import find
 from wsi_attn.tissue.mask import TissueMask
 from wsi_attn.tissue.settings import TissueSettings
@@ -120,7 +120,8 @@ def test_commands_find_the_same_masks(
 def test_segmentation_viewer_and_bags_have_it_too(
     source: Slide, tmp_path: Path, masks: list[TissueMask], expected: TissueMask
 ) -> None:
-    segment_slide(source, checkpoint(tiny(), tissue="otsu", mpp=4.0), tmp_path / "segmented", SegmentConfig(workers=1))
+    model = checkpoint(tiny(), tissue="otsu", mpp=4.0)
+    SlideSegmentation(source, model, tmp_path / "segmented", SegmentConfig(workers=1)).write()
     patches = SlidePatches(source, 2.0, 4, workers=1)
     large = large_bag(patches, 4, "otsu")
     small = make_bag(patches, "otsu")

@@ -10,7 +10,7 @@
     tiles/GRID/coords         int64 (N, 2), see `COORDS_SENTENCE`; attributes are those of `GridInfo`
     tiles/GRID/readable       bool (N,)
     tiles/GRID/scores/NAME    float32 (N,), NaN where the tile is unreadable; attributes give range and unit
-    journal.jsonl             only while `state` is "writing" (`journal.py`)
+    journal.jsonl             only while `state` is "writing" (`journal_of`)
 
 The root `zarr.json` records the size and CRC-32C of every other file of the store, and its own CRC-32C. Stores of
 schema 2 record only their shards.
@@ -35,6 +35,7 @@ from wsi_attn.errors import SlideNotFoundError, StoreDamagedError, StoreSchemaEr
 from wsi_attn.file_bytes import read_regular
 from wsi_attn.geometry import Mpp, Region, Size
 from wsi_attn.json_types import Json, JsonObject
+from wsi_attn.outputs.journal import Journal
 from wsi_attn.slide import Level
 from wsi_attn.store import sharding
 
@@ -45,6 +46,10 @@ OLDEST_SCHEMA = 2
 ATTRIBUTE = "wsi_attn"
 GROUP_FILE = "zarr.json"
 JOURNAL_FILE = "journal.jsonl"
+JOURNAL_PATIENCE = 0.5
+"""Seconds between two writes of the journal; writing more often would cost more than redoing the shards of that time.
+"""
+
 TISSUE_LABEL = "tissue"
 WRITING, COMPLETE = "writing", "complete"
 
@@ -63,6 +68,22 @@ Factor = Annotated[float, Meta(gt=0, lt=1e9)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
 Checksum = Annotated[int, Meta(ge=0, lt=2**32)]
+
+
+class ShardRecord(msgspec.Struct, frozen=True):
+    """Journal entry: a shard in units of shards, its file (0 bytes if all background) and its unreadable chunks."""
+
+    level: int
+    row: int
+    column: int
+    unreadable: list[tuple[int, int]]
+    bytes: int
+    crc32c: int
+
+
+def journal_of(store: Path) -> Journal[ShardRecord]:
+    """Return the journal of finished shards, an entry appended after each is written."""
+    return Journal(store / JOURNAL_FILE, ShardRecord, JOURNAL_PATIENCE)
 
 
 class Unreadable(NamedTuple):

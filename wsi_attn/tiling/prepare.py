@@ -21,9 +21,7 @@ from wsi_attn.scores.scores import parse_names, warm_up
 from wsi_attn.slide import Progress, Slide, SlideInfo
 from wsi_attn.store import schema
 from wsi_attn.store.additions import recover
-from wsi_attn.store.backend import FolderBackend
 from wsi_attn.store.create import create_store
-from wsi_attn.store.journal import Journal
 from wsi_attn.store.schema import COMPLETE, WRITING, SourceInfo, StoreMeta, TissueInfo, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.threads import blas_libraries
@@ -97,7 +95,7 @@ def tidy(output: Path) -> None:
     with suppress(StoreError):  # The inspection reports the problem.
         recover(output)
         if read_meta(output).state == COMPLETE:
-            Journal(FolderBackend(output)).remove()
+            schema.journal_of(output).remove()
 
 
 def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) -> TissueMask:

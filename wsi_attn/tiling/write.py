@@ -27,8 +27,7 @@ from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store import sharding
 from wsi_attn.store.additions import write_root
 from wsi_attn.store.backend import FolderBackend
-from wsi_attn.store.journal import Journal, ShardRecord
-from wsi_attn.store.schema import COMPLETE, FileInfo, StoreMeta, Unreadable, read_meta
+from wsi_attn.store.schema import COMPLETE, FileInfo, ShardRecord, StoreMeta, Unreadable, journal_of, read_meta
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig, TileSummary
 from wsi_attn.tiling.grids import ScoredGrid, add_grid, chunks_ahead, plan_grid, score_grid
@@ -158,7 +157,7 @@ class _Writer:
         self.ahead = SHARDS_AHEAD
         self.plans = plan_levels(slide, config)
         self.place = FolderBackend(store.path)
-        self.journal = Journal(self.place)
+        self.journal = journal_of(store.path)
         self.states = [_LevelState(np.zeros(chunk_counts(plan.level), np.bool_)) for plan in self.plans]
         self.files: dict[str, FileInfo] = {}
         self.damage: list[list[Region]] = []
@@ -296,7 +295,7 @@ def _mark_complete(store: TileStore, grid: Mapping[str, FileInfo]) -> None:
     if meta.records_all_files:
         meta = dataclasses.replace(meta, files={**(meta.files or {}), **grid})
     write_root(store.path, meta)
-    Journal(FolderBackend(store.path)).remove()
+    journal_of(store.path).remove()
 
 
 def _recoded(count: int) -> str:

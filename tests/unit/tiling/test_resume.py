@@ -10,8 +10,7 @@ from tests.slides import ArraySlide, stained
 from wsi_attn.errors import StoreIncompleteError
 from wsi_attn.geometry import Region
 from wsi_attn.store import sharding
-from wsi_attn.store.backend import FolderBackend
-from wsi_attn.store.journal import Journal
+from wsi_attn.store.schema import journal_of
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.write import TileConfig, tile_slide
 
@@ -23,11 +22,11 @@ SMALL_SHARDS = 3 * 128 * 128
 VICTIM = """
 import os, signal, sys
 from pathlib import Path
-import wsi_attn.outputs.files, wsi_attn.store.journal, wsi_attn.store.backend
+import wsi_attn.outputs.files, wsi_attn.outputs.journal, wsi_attn.store.backend, wsi_attn.store.schema
 from tests.unit.tiling import test_resume as case
 
 owner, name, after, when = sys.argv[2:6]
-target = {"files": wsi_attn.outputs.files, "slide": case.ArraySlide, "journal": wsi_attn.store.journal.Journal,
+target = {"files": wsi_attn.outputs.files, "slide": case.ArraySlide, "journal": wsi_attn.outputs.journal.Journal,
           "place": wsi_attn.store.backend.FolderBackend}[owner]
 original, calls = getattr(target, name), []
 
@@ -45,7 +44,7 @@ def dying(*args, **options):
     return result
 
 setattr(target, name, dying)
-wsi_attn.store.journal.PATIENCE = 0
+wsi_attn.store.schema.JOURNAL_PATIENCE = 0
 case.sharding.SHARD_BYTES = case.SMALL_SHARDS
 case.tile_slide(case.make_slide(), Path(sys.argv[1]), case.CONFIG)
 """
@@ -76,7 +75,7 @@ def uninterrupted(tmp_path_factory):
         ("slide", "read_region", 4, "before"),  # while pixels are read
         ("place", "put", 3, "after"),  # while the empty store is made
         ("place", "put", 11, "after"),  # a shard in place, the journal not told
-        ("place", "put", 12, "after"),  # and told
+        ("journal", "append", 1, "after"),  # and told
         ("journal", "append", 3, "torn"),  # a temporary file left
         ("journal", "append", 8, "after"),  # all of level 0 and some of level 1 done
         ("files", "write_bytes", 1, "before"),  # all but the last step
@@ -89,7 +88,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch, uninterrupted, owner, name, a
     killed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
     assert killed.returncode == -9, killed.stderr.decode()
     unfinished = output.exists() and (owner, name, when) != ("files", "write_bytes", "after")
-    done = len(Journal(FolderBackend(output)).read()) if output.exists() else 0
+    done = len(journal_of(output).read()) if output.exists() else 0
     if unfinished:
         with pytest.raises(StoreIncompleteError):
             TileStore.open(output)

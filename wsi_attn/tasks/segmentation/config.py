@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from wsi_attn.json_types import JsonObject
 from wsi_attn.options import Option, check_fields
 from wsi_attn.tasks.config import InferenceConfig
-from wsi_attn.tasks.segmentation.record import ConfigRecord
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,6 @@ class SegmentConfig(InferenceConfig):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def settings(self) -> ConfigRecord:
+    def settings(self) -> JsonObject:
         """Return the settings that affect the result."""
-        return {
-            "tile": self.tile,
-            "overlap": self.overlap,
-            "into_store": self.into_store,
-            "annotations": self.annotations,
-            "simplify": self.simplify,
-        }
+        return {name: value for name, value in vars(self).items() if name != "workers"}

@@ -12,13 +12,13 @@ from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.tasks.base import Answer, Inference
 from wsi_attn.tasks.segmentation.config import SegmentConfig
 from wsi_attn.tasks.segmentation.record import SegmentationRecord
-from wsi_attn.tasks.segmentation.slide import output_paths, segment_slide, segmentation_output
+from wsi_attn.tasks.segmentation.slide import SlideSegmentation, tile_and_overlap
 from wsi_attn.tasks.segmentation.tiled_inference import segmenter
-from wsi_attn.tasks.segmentation.windows import Windows, default_overlap
+from wsi_attn.tasks.segmentation.windows import Windows
 
 
 class SegmentationAnswer(Answer):
-    """The record of a segmentation, see `slide.segment_slide`."""
+    """The record of a segmentation, see `slide.SlideSegmentation`."""
 
     def __init__(self, record: SegmentationRecord) -> None:
         self._record = record
@@ -53,15 +53,13 @@ class PixelInference(Inference):
     done, again, product = "segmented", "segment", "segmentation"
 
     def __init__(self, checkpoint: Checkpoint, config: SegmentConfig) -> None:
-        side = config.tile or segmenter(checkpoint).config.crop
-        Windows(side, side, default_overlap(side) if config.overlap is None else config.overlap)
+        side, overlap = tile_and_overlap(segmenter(checkpoint), config)
+        Windows(side, side, overlap)
         self.checkpoint, self.config = checkpoint, config
 
     def output(self, slide: Slide, folder: Path) -> Output[Answer]:
         """Return the segmentation of a slide as an output, which is resumed."""
-        output = segmentation_output(
-            output_paths(slide, self.checkpoint, folder, self.config), slide, self.checkpoint, self.config
-        )
+        output = SlideSegmentation(slide, self.checkpoint, folder, self.config).output()
 
         def inspect() -> Found[Answer]:
             found = output.inspect()
@@ -76,6 +74,5 @@ class PixelInference(Inference):
         """Segment one slide and write its label image, polygons and record."""
         if folder is None:
             raise UsageError("a segmentation is written to files; add --output")
-        return SegmentationAnswer(
-            segment_slide(slide, self.checkpoint, folder, self.config, overwrite=overwrite, progress=progress)
-        )
+        segmentation = SlideSegmentation(slide, self.checkpoint, folder, self.config)
+        return SegmentationAnswer(segmentation.write(overwrite=overwrite, progress=progress))

@@ -7,19 +7,23 @@ read as 0. Coarser levels take every second pixel, like those of the tissue labe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
 from wsi_attn.geometry import Frame, Mpp, Region, Size
-from wsi_attn.json_types import JsonObject
+from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.outputs import files
+from wsi_attn.outputs.journal import Journal
+from wsi_attn.outputs.policy import same
 from wsi_attn.slide import UInt8Array
 from wsi_attn.store import ome
 from wsi_attn.store.additions import adding, retired_name
@@ -27,7 +31,6 @@ from wsi_attn.store.arrays import DOCUMENT
 from wsi_attn.store.checked_files import scan
 from wsi_attn.store.schema import FileInfo
 from wsi_attn.store.sharding import crc32c
-from wsi_attn.tasks.segmentation.record import Settings
 
 BLOCK = 2048
 """Side of a block in pixels: 4 MB of labels, a few thousand files for the largest slide."""
@@ -41,6 +44,14 @@ COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 1
 """RGB colours of the foreground classes, repeated if there are more classes."""
 
 OPACITY = 144
+
+
+class BlockRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Journal entry: row and column of a block, and its number of unreadable regions."""
+
+    row: int
+    column: int
+    unreadable: int
 
 
 class LabelImage:
@@ -70,12 +81,13 @@ class LabelImage:
         frame: Frame,
         mpp: Mpp | None,
         names: Sequence[str],
-        settings: Settings,
+        settings: Mapping[str, Json],
         levels: int | None = None,
         image: str | None = None,
     ) -> None:
         self.path, self.frame = path, frame
         self._part = _part_of(path)
+        self._journal = Journal(self._part / JOURNAL, BlockRecord)
         self._frames = _frames(frame, levels)
         values = {index: (name, (*colour_of(index), OPACITY)) for index, name in enumerate(names) if index > 0}
         self._attributes: dict[str, object] = {
@@ -86,7 +98,9 @@ class LabelImage:
 
     def open(self) -> None:
         """Start a new image, or resume an incomplete one with the same settings."""
-        self._read_journal()
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if same(json.loads((self._part / DOCUMENT).read_text())["attributes"], self._attributes):
+                self.done = {(block.row, block.column): block.unreadable for block in self._journal.read()}
         if not self.done:
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir(parents=True)
@@ -110,8 +124,7 @@ class LabelImage:
         if classes is not None:
             block = self.region(row, column)
             self._levels[0][block.y : block.y1, block.x : block.x1] = classes
-        with (self._part / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps([row, column, unreadable]) + "\n")
+        self._journal.append(BlockRecord(row, column, unreadable))
         self.done[row, column] = unreadable
 
     def read(self, region: Region, level: int = 0) -> UInt8Array:
@@ -141,7 +154,7 @@ class LabelImage:
         store
             The labelled store, if any; the label is added to its metadata.
         """
-        (self._part / JOURNAL).unlink(missing_ok=True)
+        self._journal.remove()
         if store is None:
             self._move()
             shutil.rmtree(retired_name(self.path), ignore_errors=True)
@@ -162,23 +175,6 @@ class LabelImage:
     def discard(self) -> None:
         """Delete the incomplete image."""
         shutil.rmtree(self._part, ignore_errors=True)
-
-    def _read_journal(self) -> None:
-        try:
-            attributes = json.loads((self._part / DOCUMENT).read_text())["attributes"]
-            lines = (self._part / JOURNAL).read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError, KeyError):
-            return
-        if attributes != json.loads(
-            json.dumps(self._attributes)
-        ):  # As read back from JSON, which turns tuples into lists.
-            return
-        for line in lines:
-            try:
-                row, column, unreadable = json.loads(line)
-            except ValueError:  # Truncated by an interruption.
-                continue
-            self.done[row, column] = unreadable
 
     def _create(self) -> list[zarr.Array[Any]]:
         group = zarr.create_group(self._part, zarr_format=3, attributes=self._attributes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from wsi_attn.annotations.geojson import Feature, ObjectType, PathClass, feature, positions
 from wsi_attn.annotations.polygons import Polygon, simplified, trace_polygons
-from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.slide import SlideInfo
 from wsi_attn.tasks.segmentation.labels import LabelImage, colour_of
 
 MAX_TRACED = 16_000_000
@@ -67,18 +68,14 @@ class _Part:
         two.parent, two.seeds = one, []
 
 
-@dataclass
 class AreaCounts:
-    """Objects and label pixels per class."""
+    """Objects and label pixels of each of some classes, int64 (C,)."""
 
-    objects: NDArray[np.int64]
-    pixels: NDArray[np.int64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pixels = np.zeros_like(self.objects)
+    def __init__(self, classes: int) -> None:
+        self.objects, self.pixels = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
 
 
-def find_objects(labels: LabelImage, classes: int, size0: Size, counts: AreaCounts) -> Iterator[SegmentedObject]:
+def find_objects(labels: LabelImage, size0: Size, counts: AreaCounts) -> Iterator[SegmentedObject]:
     """Yield the 4-connected objects of every foreground class and update `counts`.
 
     Parameters
@@ -94,7 +91,7 @@ def find_objects(labels: LabelImage, classes: int, size0: Size, counts: AreaCoun
     for row, column in labels.blocks():
         block = labels.region(row, column)
         values = labels.read(block)
-        counts.pixels += np.bincount(values.ravel(), minlength=classes)
+        counts.pixels += np.bincount(values.ravel(), minlength=len(counts.pixels))
         if column == 0:
             left = {}
             above_before, above = above, {}
@@ -112,8 +109,7 @@ def find_objects(labels: LabelImage, classes: int, size0: Size, counts: AreaCoun
 def features(
     found: Iterator[SegmentedObject],
     names: Sequence[str],
-    fingerprint: str,
-    mpp: Mpp | None,
+    info: SlideInfo,
     pixel0: float,
     kind: ObjectType,
     simplify: float,
@@ -129,14 +125,14 @@ def features(
     simplify
         Tolerance of outline simplification in level-0 pixels.
     """
-    unit, factor = ("area µm²", mpp.x * mpp.y) if mpp else ("area px²", 1.0)
+    unit, factor = ("area µm²", info.mpp.x * info.mpp.y) if info.mpp else ("area px²", 1.0)
     for each in found:
         if not each.polygons:  # A thin object that falls between the pixels of the coarser level.
             continue
         polygons = [simplified(polygon, simplify) if simplify > 0 else polygon for polygon in each.polygons]
         yield feature(
             polygons,
-            uuid.uuid5(NAMESPACE, f"{fingerprint}:{names[each.label]}:{positions(polygons[0])[0]}"),
+            uuid.uuid5(NAMESPACE, f"{info.fingerprint}:{names[each.label]}:{positions(polygons[0])[0]}"),
             kind,
             PathClass(names[each.label], colour_of(each.label)),
             {unit: round(each.pixels * pixel0 * factor, 3)},

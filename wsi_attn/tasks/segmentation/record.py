@@ -4,23 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-
-class ConfigRecord(TypedDict):
-    """The settings of `SegmentConfig` that affect the result."""
-
-    tile: int | None
-    overlap: int | None
-    into_store: bool
-    annotations: bool
-    simplify: float
-
-
-class Settings(ConfigRecord):
-    """What must be equal for an earlier segmentation to be resumed or kept: the slide, its mpp and the model too."""
-
-    fingerprint: str
-    mpp: list[float] | None
-    model_sha256: str
+from wsi_attn.json_types import JsonObject
 
 
 class ClassRecord(TypedDict):
@@ -42,7 +26,9 @@ class SegmentationRecord(Areas):
     """The whole record.
 
     `labels` and `polygons` are paths; `mpp` and `label_mpp` are x and y, of level 0 and of the label image, in µm;
-    `unreadable_places` are regions of the slide that could not be decoded; `model` has `name` and `sha256`.
+    `unreadable_places` are regions of the slide that could not be decoded; `model` has `name` and `sha256`; `settings`
+    is what must be equal for it to be resumed or kept: `fingerprint` and `mpp` of the slide, `model_sha256`, and the
+    settings of `SegmentConfig` that affect the result.
     """
 
     slide: str
@@ -53,6 +39,6 @@ class SegmentationRecord(Areas):
     mpp: list[float] | None
     label_mpp: list[float] | None
     model: dict[str, str]
-    settings: Settings
+    settings: JsonObject
     seconds: float
     software: dict[str, str]

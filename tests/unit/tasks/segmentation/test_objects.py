@@ -17,6 +17,7 @@ from wsi_attn.annotations.masks import Classes, Window, open_mask
 from wsi_attn.annotations.polygons import Polygon, rings_of, trace_polygons
 from wsi_attn.data.manifest import Row
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Size
+from wsi_attn.slide import SlideInfo
 from wsi_attn.tasks.segmentation import labels as labels_module
 from wsi_attn.tasks.segmentation import objects as objects_module
 from wsi_attn.tasks.segmentation.labels import LabelImage
@@ -48,6 +49,10 @@ def label_image(folder: Path, classes: NDArray[np.uint8], downsample: float = 1.
     return image
 
 
+def info(mpp: Mpp | None) -> SlideInfo:
+    return SlideInfo(Path("x.png"), "", "", Size(1, 1), (), mpp, fingerprint="f")
+
+
 def shape_of(polygon: Polygon) -> tuple[object, ...]:
     """A polygon whatever corner its rings begin at."""
 
@@ -61,8 +66,8 @@ def shape_of(polygon: Polygon) -> tuple[object, ...]:
 
 
 def found_in(image: LabelImage, size0: Size) -> tuple[list[SegmentedObject], AreaCounts]:
-    counts = AreaCounts(np.zeros(len(NAMES), np.int64))
-    return list(find_objects(image, len(NAMES), size0, counts)), counts
+    counts = AreaCounts(len(NAMES))
+    return list(find_objects(image, size0, counts)), counts
 
 
 @settings(max_examples=15, deadline=None)
@@ -106,7 +111,7 @@ def test_polygons_of_a_file_give_the_label_image_back(tmp_path: Path) -> None:
     found, _ = found_in(image, size0)
     path = tmp_path / "x.geojson"
     mpp = Mpp(0.5, 0.4)
-    count = write_features(path, features(iter(found), NAMES, "f", mpp, 6.25, "detection", 0.0), ORIGIN)
+    count = write_features(path, features(iter(found), NAMES, info(mpp), 6.25, "detection", 0.0), ORIGIN)
     collection = json.loads(path.read_text())["features"]
     assert count == len(found) == len(collection)
     total = sum(feature["properties"]["measurements"]["area µm²"] for feature in collection)
@@ -123,7 +128,7 @@ def test_fewer_corners_where_they_are_wanted(tmp_path: Path) -> None:
     found, _ = found_in(label_image(tmp_path, blobs(60, 60, 5, 9)), Size(60, 60))
 
     def corners(simplify: float) -> int:
-        made = features(iter(found), NAMES, "f", None, 1.0, "annotation", simplify)
+        made = features(iter(found), NAMES, info(None), 1.0, "annotation", simplify)
         return sum(len(ring) for feature in made for ring in feature["geometry"]["coordinates"])
 
     assert corners(1.5) < 0.6 * corners(0)

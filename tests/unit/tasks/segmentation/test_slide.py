@@ -20,7 +20,7 @@ from wsi_attn.outputs.policy import decide
 from wsi_attn.slide import Slide
 from wsi_attn.tasks.segmentation import labels as labels_module
 from wsi_attn.tasks.segmentation.config import SegmentConfig
-from wsi_attn.tasks.segmentation.slide import output_paths, segment_slide, segmentation_output
+from wsi_attn.tasks.segmentation.slide import SlideSegmentation
 from wsi_attn.tasks.segmentation.tiled_inference import TiledInference
 
 CONFIG = SegmentConfig(workers=1)
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_what_a_slide_leaves(tmp_path: Path) -> None:
     model = checkpoint(tiny())
-    record = segment_slide(slide(), model, tmp_path, CONFIG)
+    record = SlideSegmentation(slide(), model, tmp_path, CONFIG).write()
     group = zarr.open_group(tmp_path / "synthetic.segmentation.zarr", mode="r")
     finest = np.asarray(group["0"][...])
     field = TiledInference(model.network, SlidePatches(slide(), None, 1), 64, 32)
@@ -72,7 +72,7 @@ def test_a_run_that_is_cut_off_ends_as_one_that_is_not(
     blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = checkpoint(tiny("joint"))
-    segment_slide(slide(), model, tmp_path / "whole", CONFIG)
+    SlideSegmentation(slide(), model, tmp_path / "whole", CONFIG).write()
     answer, answered = TiledInference.answer, []
 
     def cut_off(field: TiledInference, block: Region) -> object:
@@ -83,31 +83,30 @@ def test_a_run_that_is_cut_off_ends_as_one_that_is_not(
 
     monkeypatch.setattr(TiledInference, "answer", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        segment_slide(slide(), model, tmp_path / "cut", CONFIG)
+        SlideSegmentation(slide(), model, tmp_path / "cut", CONFIG).write()
     assert not (tmp_path / "cut" / "synthetic.segmentation.zarr").exists()
     monkeypatch.setattr(TiledInference, "answer", lambda field, block: answered.append(block) or answer(field, block))
     assert unfinished(tmp_path / "cut", model)
-    segment_slide(slide(), model, tmp_path / "cut", CONFIG)
+    SlideSegmentation(slide(), model, tmp_path / "cut", CONFIG).write()
     assert len(answered) == 5 * 4  # no block twice
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def unfinished(folder: Path, model: Checkpoint, config: SegmentConfig = CONFIG, of: Slide | None = None) -> bool:
-    of = of or slide()
-    output = segmentation_output(output_paths(of, model, folder, config), of, model, config)
+    output = SlideSegmentation(of or slide(), model, folder, config).output()
     return decide(output, overwrite=False).finished is None
 
 
 def test_finished_results_are_known_and_others_refused(tmp_path: Path) -> None:
     model = checkpoint(tiny())
     assert unfinished(tmp_path, model)
-    segment_slide(slide(), model, tmp_path, CONFIG)
+    SlideSegmentation(slide(), model, tmp_path, CONFIG).write()
     assert not unfinished(tmp_path, model)
     with pytest.raises(OutputExistsError):
         unfinished(tmp_path, model, SegmentConfig(simplify=1.0))
     with pytest.raises(OutputExistsError):
         unfinished(tmp_path, model, of=ArraySlide(stained(260, 200, seed=2)))
-    segment_slide(slide(), model, tmp_path, SegmentConfig(simplify=1.0, workers=1), overwrite=True)
+    SlideSegmentation(slide(), model, tmp_path, SegmentConfig(simplify=1.0, workers=1)).write(overwrite=True)
     assert not unfinished(tmp_path, model, SegmentConfig(simplify=1.0))
 
 
@@ -117,24 +116,25 @@ def test_glass_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(TiledInference, "answer", lambda field, block: asked.append(block) or answer(field, block))
     picture = np.full((700, 700, 3), 242, np.uint8)
     picture[:260, :340] = stained(340, 260)
-    found = segment_slide(ArraySlide(picture, mpp=None), checkpoint(tiny(), "otsu"), tmp_path, CONFIG)
+    found = SlideSegmentation(ArraySlide(picture, mpp=None), checkpoint(tiny(), "otsu"), tmp_path, CONFIG).write()
     assert asked
     assert all(block.x < 400 and block.y < 320 for block in asked)
     assert 0.02 < found["tissue_fraction"] < 0.2
     assert found["area_unit"] == "px²"
-    with pytest.raises(TissueError, match="no tissue"):
-        segment_slide(ArraySlide(np.full((200, 200, 3), 242, np.uint8)), checkpoint(tiny(), "otsu"), tmp_path, CONFIG)
+    glass = ArraySlide(np.full((200, 200, 3), 242, np.uint8))
+    with pytest.raises(TissueError):
+        SlideSegmentation(glass, checkpoint(tiny(), "otsu"), tmp_path, CONFIG).write()
 
 
 def test_pixels_are_read_at_the_resolution_of_the_model(tmp_path: Path) -> None:
-    record = segment_slide(slide(), checkpoint(tiny(), mpp=1.0), tmp_path, CONFIG)
+    record = SlideSegmentation(slide(), checkpoint(tiny(), mpp=1.0), tmp_path, CONFIG).write()
     assert record["label_mpp"] == [1.0, 1.0]
     group = zarr.open_group(tmp_path / "synthetic.segmentation.zarr", mode="r")
     assert group["0"].shape == (100, 130)
     with pytest.raises(MissingMppError):
-        segment_slide(slide(mpp=None), checkpoint(tiny(), mpp=1.0), tmp_path, CONFIG)
+        SlideSegmentation(slide(mpp=None), checkpoint(tiny(), mpp=1.0), tmp_path, CONFIG).write()
 
 
 def test_a_label_goes_into_stores_only(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a store"):
-        output_paths(slide(), checkpoint(tiny()), tmp_path, SegmentConfig(into_store=True))
+        SlideSegmentation(slide(), checkpoint(tiny()), tmp_path, SegmentConfig(into_store=True))
