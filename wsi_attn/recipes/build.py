@@ -159,25 +159,30 @@ def build(
     )
     finish(summary.checkpoint, recipe.finished)
     say("evaluating")
-    checkpoint = load_checkpoint(summary.checkpoint)
     job = EvaluationJob(manifest, EvaluateConfig("test", seed), command, allow_out_of_distribution=True)
+    reports, card = _evaluated(recipe, load_checkpoint(summary.checkpoint), job, progress)
+    files.write_json(output / "evaluation.json", {name: report.record() for name, report in reports.items()})
+    files.write_text(summary.checkpoint / CARD, card)
+    return summary.checkpoint
+
+
+def _evaluated(
+    recipe: Recipe, checkpoint: Checkpoint, job: EvaluationJob, progress: BatchProgress
+) -> tuple[dict[str, Report], str]:
+    """Return the reports on the test rows by name, and the card."""
     evaluation, failures = evaluate_rows([checkpoint], job, progress)
+    rows = read_manifest(job.manifest)
     report = evaluation.report(failures)
-    rows = read_manifest(manifest)
-    baseline = evaluate_baseline(rows, checkpoint.spec.labels, seed)
-    files.write_json(output / "evaluation.json", {"model": report.record(), "thumbnail_svm": baseline.record()})
-    test_rows = [row for row in rows if row.split == "test"]
-    lines = [*recipe.checks(checkpoint, test_rows)]
+    baseline = evaluate_baseline(rows, checkpoint.spec.labels, job.config.seed)
+    lines = [*recipe.checks(checkpoint, [row for row in rows if row.split == "test"])]
     if failures:
         lines.append(
             "Fields without a prediction, because no tissue was found, excluded from the figures of the model: "
             f"{len(failures)}."
         )
-    card = recipe_card(
-        checkpoint, rows, (report, baseline), (recipe.about, recipe.not_for), lines, f"`{command}` (seed {seed})"
-    )
-    files.write_text(summary.checkpoint / CARD, card)
-    return summary.checkpoint
+    texts, built = (recipe.about, recipe.not_for), f"`{job.command}` (seed {job.config.seed})"
+    card = recipe_card(checkpoint, rows, (report, baseline), texts, lines, built)
+    return {"model": report, "thumbnail_svm": baseline}, card
 
 
 def finish(checkpoint: Path, options: Mapping[str, Json]) -> None:

@@ -19,7 +19,7 @@ from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError, Usa
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.models.base import SlideModel, SlideOutput
-from wsi_attn.models.calibration import calibrated
+from wsi_attn.models.calibration import Calibration, calibrated
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.configs import CLASSIFICATION
 from wsi_attn.models.conformal import in_set, threshold_of
@@ -77,19 +77,12 @@ def predict_slide(
     scorer = _scorer(checkpoint, network) if config.exhaustive else None
     bag, warnings = _bag(patches, checkpoint, network, config, regions)
     look = _look(bag, network)
-    output, maps, unreadable = look.output, look.place_maps(spec.labels), bag.damaged + int(look.output.unreadable[0])
+    maps, unreadable = look.place_maps(spec.labels), bag.damaged + int(look.output.unreadable[0])
     if scorer is not None:
         tiles = score_tiles(patches, scorer, spec.labels, bag.coverage)
         maps |= tiles.maps
         unreadable += tiles.unreadable
-    probabilities = torch.softmax(output.logits[0].double(), dim=0).cpu().numpy()
-    if config.calibrate:
-        probabilities = calibrated(probabilities, spec.calibration)
-    uncertainty = uncertainty_of(probabilities)
-    if config.mc_dropout:
-        progress(0, 1, "Monte Carlo dropout")
-        passes = dropout_passes(network, output.pooled, config.mc_dropout, config.seed)
-        uncertainty |= entropy_terms(calibrated(passes, spec.calibration))
+    probabilities, uncertainty = _answer(look, network, spec.calibration, config)
     return SlidePrediction(
         slide=str(info.path),
         size0=info.size0,
@@ -103,7 +96,7 @@ def predict_slide(
         mpp=(info.mpp.x, info.mpp.y) if info.mpp else None,
         seconds=round(time.perf_counter() - started, 3),
         software=software(),
-        attention_map=look.map_of(output.attention[0]),
+        attention_map=look.map_of(look.output.attention[0]),
         fingerprint=info.fingerprint,
         warnings=(*(f"{info.path}: {warning}" for warning in info.warnings), *warnings),
         maps=maps,
@@ -198,6 +191,21 @@ def _look(bag: SlideBag, network: SlideModel) -> _Look:
             f"{bag.patches.slide.info.path}: none of the {output.patch_mask.shape[1]} key instances could be decoded"
         )
     return _Look(bag.patches, bag.batch.valid[0].numpy(), output, network.cell)
+
+
+def _answer(
+    look: _Look, network: SlideModel, calibration: Calibration, config: PredictConfig
+) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """Return probabilities (C,) and uncertainty terms."""
+    probabilities = torch.softmax(look.output.logits[0].double(), dim=0).cpu().numpy()
+    if config.calibrate:
+        probabilities = calibrated(probabilities, calibration)
+    uncertainty = uncertainty_of(probabilities)
+    if config.mc_dropout:
+        look.patches.progress(0, 1, "Monte Carlo dropout")
+        passes = dropout_passes(network, look.output.pooled, config.mc_dropout, config.seed)
+        uncertainty |= entropy_terms(calibrated(passes, calibration))
+    return probabilities, uncertainty
 
 
 def _set_of(labels: Sequence[str], probabilities: NDArray[np.float64], threshold: float) -> tuple[str, ...]:
