@@ -1,4 +1,4 @@
-"""A thread-safe least-recently-used cache bounded in bytes."""
+"""A thread-safe least-recently-used cache of bounded size."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Value = TypeVar("Value")
 
 
 class LruCache(Generic[Value]):
-    """`cachetools.LRUCache` with sizes in bytes behind a lock.
+    """`cachetools.LRUCache` behind a lock.
 
     Parameters
     ----------
-    capacity_bytes
-        Upper bound on the sum of the sizes of all values. A larger value is not stored.
+    capacity
+        Upper bound on the sum of the sizes of all values, such as bytes. A larger value is not stored.
     size_of
-        Size of a value in bytes.
+        Size of a value.
     """
 
-    def __init__(self, capacity_bytes: int, size_of: Callable[[Value], int]) -> None:
-        self.capacity_bytes = capacity_bytes
-        self._values: cachetools.LRUCache[Hashable, Value] = cachetools.LRUCache(capacity_bytes, getsizeof=size_of)
+    def __init__(self, capacity: int, size_of: Callable[[Value], int]) -> None:
+        self.capacity = capacity
+        self._values: cachetools.LRUCache[Hashable, Value] = cachetools.LRUCache(capacity, getsizeof=size_of)
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Value | None:

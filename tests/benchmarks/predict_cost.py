@@ -28,7 +28,7 @@ from wsi_attn.data.sources import SlidePatches, open_source
 from wsi_attn.models.checkpoint import load_checkpoint
 from wsi_attn.models.zoo import DEFAULT, find_model
 from wsi_attn.tasks.classification.config import PredictConfig
-from wsi_attn.tasks.classification.exhaustive import BLOCK_TILES, MIN_TISSUE, score_tiles
+from wsi_attn.tasks.classification.exhaustive import ATTENTION, BLOCK_TILES, MIN_TISSUE, score_tiles
 from wsi_attn.tasks.classification.slide import predict_slide
 
 
@@ -111,16 +111,16 @@ def encoding_estimate(path: Path, model: str, tiles: int, seed: int = 0) -> dict
 
         with torch.inference_mode():
             started, before = time.perf_counter(), time.process_time()
-            scores = score_tiles(patches, network, spec.labels, sampled)
+            maps, _ = score_tiles(patches, network, spec.labels, sampled)
             seconds, cpu = time.perf_counter() - started, time.process_time() - before
-    total = int(wanted.sum())
+    total, scored = int(wanted.sum()), int(np.isfinite(maps[ATTENTION].values).sum())
     return {
-        "basis": f"extrapolated from a random sample of {scores.scored} of {total} tissue tiles",
+        "basis": f"extrapolated from a random sample of {scored} of {total} tissue tiles",
         "tissue_tiles": total,
-        "sampled_tiles": scores.scored,
+        "sampled_tiles": scored,
         "sampled_seconds": round(seconds, 2),
-        "seconds": round(seconds / max(1, scores.scored) * total, 1),
-        "cpu_seconds": round(cpu / max(1, scores.scored) * total, 1),
+        "seconds": round(seconds / max(1, scored) * total, 1),
+        "cpu_seconds": round(cpu / max(1, scored) * total, 1),
     }
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from threading import Lock
-
 from wsi_attn.data.blocks import CachedSlide
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.sources import open_row
+from wsi_attn.lru import LruCache
 from wsi_attn.slide import Slide, SlideInfo
 from wsi_attn.slides.image_reader import ArraySlide
 from wsi_attn.slides.mosaic import Mosaic
@@ -23,15 +21,12 @@ class SlideCache:
     def __init__(self, limit: int) -> None:
         self.pixels = TileCache(limit)
         self._infos: dict[int, SlideInfo] = {}
-        self._open: OrderedDict[int, Slide] = OrderedDict()
-        self._lock = Lock()
+        self._open: LruCache[Slide] = LruCache(OPEN_SLIDES, lambda slide: 1)  # closed when the last reader releases it
 
     def get(self, row: Row) -> Slide:
         """Return the slide of a row, opening it if needed. The cache closes it, not the caller."""
-        with self._lock:
-            if row.number in self._open:
-                self._open.move_to_end(row.number)
-                return self._open[row.number]
+        if (slide := self._open.get(row.number)) is not None:
+            return slide
         if row.number in self._infos and (kept := self.pixels.get(("image", row.number))) is not None:
             return ArraySlide(kept, self._infos[row.number])
         slide = open_row(row, self.pixels)
@@ -40,8 +35,5 @@ class SlideCache:
             self.pixels.put(("image", row.number), slide.pixels)
             return slide
         kept_slide = slide if isinstance(slide, Mosaic) else CachedSlide(slide, self.pixels, row.number)
-        with self._lock:
-            self._open[row.number] = kept_slide
-            while len(self._open) > OPEN_SLIDES:
-                self._open.popitem(last=False)  # closed when its last reader releases it
+        self._open.put(row.number, kept_slide)
         return kept_slide

@@ -34,15 +34,15 @@ def pointing_game(attention: ArrayLike, touched: ArrayLike) -> float | None:
     return float(np.asarray(touched, np.bool_)[weights == np.nanmax(weights)].mean())
 
 
-def mass_in_region(attention: ArrayLike, mask: ArrayLike) -> float | None:
+def mass_in_region(attention: ArrayLike, share: ArrayLike) -> float | None:
     """Return the share of the attention inside the annotated region.
 
     Parameters
     ----------
     attention
         float (rows, columns), nonnegative, any sum; NaN for invalid cells, which count as 0.
-    mask
-        bool or fraction 0..1, (mask_rows, mask_columns), any size: both arrays cover the same area of the slide.
+    share
+        bool or float 0 to 1, (rows, columns): share of the cell that the region covers.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def mass_in_region(attention: ArrayLike, mask: ArrayLike) -> float | None:
     total = weights.sum()
     if not total > 0:
         return None
-    return float((weights * area_resample(np.asarray(mask, np.float64), weights.shape)).sum() / total)
+    return float((weights * np.asarray(share, np.float64)).sum() / total)
 
 
 def attention_auprc(attention: ArrayLike, share: ArrayLike, area: ArrayLike) -> float | None:
@@ -86,22 +86,3 @@ def attention_auprc(attention: ArrayLike, share: ArrayLike, area: ArrayLike) -> 
     starts = np.flatnonzero(np.diff(falling, prepend=np.inf))
     found, taken = np.add.reduceat(marked, starts), np.add.reduceat(weight, starts).cumsum()
     return float((found * found.cumsum() / np.maximum(taken, np.finfo(np.float64).tiny)).sum() / marked.sum())
-
-
-def area_resample(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Return the mean of `values` (rows, columns) over each cell of a grid of `shape` that covers the same area.
-
-    Exact for any two sizes, because the overlap of rectangles is the product of the overlaps along the axes.
-    """
-    resampled: FloatArray = _overlap(values.shape[0], shape[0]) @ values @ _overlap(values.shape[1], shape[1]).T
-    return resampled
-
-
-def _overlap(source: int, target: int) -> FloatArray:
-    """Return the share of each target cell's length that each source cell covers: (target, source), rows sum to 1."""
-    # Borders in units of 1 / (source * target) are integers, which avoids rounding.
-    source_edge, target_edge = np.arange(source + 1) * target, np.arange(target + 1) * source
-    low = np.maximum(target_edge[:-1, None], source_edge[None, :-1])
-    high = np.minimum(target_edge[1:, None], source_edge[None, 1:])
-    share: FloatArray = np.maximum(high - low, 0) / source
-    return share

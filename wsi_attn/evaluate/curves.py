@@ -40,12 +40,12 @@ def curves(labels: IntArray, probabilities: FloatArray, names: Sequence[str]) ->
         if 0 < positive.sum() < labels.size:
             false_positive, true_positive, _ = sk.roc_curve(positive, probabilities[:, c])
             precision, recall, _ = sk.precision_recall_curve(positive, probabilities[:, c])
-            roc[name] = _curve(false_positive, true_positive)
-            precision_recall[name] = _curve(recall[::-1], precision[::-1])
+            roc[name] = thinned(false_positive, true_positive)
+            precision_recall[name] = thinned(recall[::-1], precision[::-1])
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     wrong = (probabilities.argmax(axis=1) != labels)[order]
     answered = np.arange(1, labels.size + 1)
-    risk = _curve(answered / labels.size, wrong.cumsum() / answered)
+    risk = thinned(answered / labels.size, wrong.cumsum() / answered)
     return {"roc": roc, "precision_recall": precision_recall, "risk_coverage": risk}
 
 
@@ -69,6 +69,7 @@ def reliability(labels: IntArray, probabilities: FloatArray) -> list[dict[str, f
     ]
 
 
-def _curve(x: FloatArray, y: FloatArray) -> Curve:
+def thinned(x: FloatArray, y: FloatArray) -> Curve:
+    """Return a curve with at most `POINTS` points."""
     kept = np.unique(np.linspace(0, len(x) - 1, min(POINTS, len(x))).round().astype(np.int64))
     return {"x": x[kept].round(6).tolist(), "y": y[kept].round(6).tolist()}

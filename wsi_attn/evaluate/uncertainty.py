@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wsi_attn.evaluate.curves import POINTS
+from wsi_attn.evaluate.curves import Curve, thinned
 from wsi_attn.evaluate.intervals import Resamples, percentile_interval, ratio_interval
 from wsi_attn.evaluate.resampled import BoolArray
 from wsi_attn.json_types import JsonObject
@@ -140,7 +140,6 @@ def _referral(share: float, curve: FloatArray, curves: list[FloatArray], n_group
     return {"answered": left(curve), "error": error.record()}
 
 
-def _thinned(curve: FloatArray) -> dict[str, list[float]]:
+def _thinned(curve: FloatArray) -> Curve:
     """Return the curve over the share of images that are not referred."""
-    kept = np.unique(np.linspace(0, len(curve) - 1, min(POINTS, len(curve))).round().astype(np.int64))
-    return {"x": ((kept + 1) / len(curve)).round(6).tolist(), "y": curve[kept].round(6).tolist()}
+    return thinned(np.arange(1, len(curve) + 1) / len(curve), curve)

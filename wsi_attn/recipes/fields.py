@@ -67,10 +67,8 @@ def write_fields(folder: Path, fields: Iterable[Field], made_of: Mapping[str, ob
 def encode(path: Path, pixels: NDArray[np.uint8], options: list[int]) -> None:
     """Write an image with channels in OpenCV's order."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(path.suffix, pixels, options)
-    if not done:
-        raise OSError(f"cannot encode {path}")
-    path.write_bytes(data.tobytes())
+    if not cv2.imwrite(str(path), pixels, options):
+        raise OSError(f"cannot write {path}")
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:

@@ -47,7 +47,7 @@ from wsi_attn.tasks.base import (
 )
 from wsi_attn.tasks.clock import EpochClock
 from wsi_attn.tasks.config import EvaluateConfig, InferenceConfig, RunOptions
-from wsi_attn.tasks.steps import Step, prepared_ahead
+from wsi_attn.tasks.steps import Step, dealt, in_parts, prepared_ahead
 
 Apply: TypeAlias = Callable[[Tensor], Tensor]
 """A trained network, from an input to its output as float32; both are in main memory."""
@@ -222,7 +222,7 @@ class RowFitting(Fitting):
         """See `Fitting.validate`; the mean over the batches, by their rows."""
         network.eval()
         rows, total = self.parts["val"], 0.0
-        for group in _in_parts(rows, self.job.config.batch_size):
+        for group in in_parts(rows, self.job.config.batch_size):
             with torch.inference_mode(), self.job.fabric.autocast():
                 total += self.losses(network, self._step(group))["task"].item() * len(group)
         return {"val_loss": total / len(rows)}
@@ -240,20 +240,14 @@ class RowFitting(Fitting):
             raise failures[0]
         return Trained(spec, evaluation.report(failures), task.about, (task.measure,))
 
-    def _groups(self, generator: np.random.Generator) -> list[list[Row]]:
+    def _groups(self, generator: np.random.Generator) -> list[Sequence[Row]]:
         rows, ranks = self.parts["train"], self.job.fabric.world_size
-        groups = _in_parts([rows[index] for index in generator.permutation(len(rows))], self.job.config.batch_size)
-        while len(groups) % ranks:  # every rank takes as many steps: the first batches come twice
-            groups.append(groups[len(groups) % ranks - 1])
-        return groups[self.job.fabric.global_rank :: ranks]
+        groups = in_parts([rows[index] for index in generator.permutation(len(rows))], self.job.config.batch_size)
+        return dealt(groups, self.job.fabric.global_rank, ranks)
 
     def _step(self, rows: Sequence[Row]) -> RowStep:
         given = [self.task.given(self.job.cache.get(row)) for row in rows]
         return RowStep(rows, given, [self.task.target(row, self.labels) for row in rows])
-
-
-def _in_parts(rows: Sequence[Row], size: int) -> list[list[Row]]:
-    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
 class RowEvaluation(Evaluation):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -47,6 +47,20 @@ class BagStep(Step):
 
 
 S = TypeVar("S", bound=Step)
+T = TypeVar("T")
+
+
+def in_parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Return the items in parts of a size; the last part may be smaller."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def dealt(batches: Sequence[T], rank: int, ranks: int) -> list[T]:
+    """Return every `ranks`-th batch; all ranks take the same number of steps, so the first batches may come twice."""
+    batches = list(batches)
+    while len(batches) % ranks:
+        batches.append(batches[len(batches) % ranks - 1])
+    return batches[rank::ranks]
 
 
 def prepared_ahead(prepare: Callable[[int], S], steps: int, workers: int, clock: EpochClock) -> Iterator[S]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_attn.data.bags import Bag, collate
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, TrainingImages
 from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.configs import SEGMENTATION
@@ -46,23 +47,14 @@ def noise(height: int, width: int, seed: int = 0) -> Field:
 
 def batch_of(images: Sequence[Field], network: SlideModel, generator: torch.Generator | None = None) -> BagBatch:
     """Fields as one batch, every cell inside them valid."""
-    factor, stride = network.config.coarse_factor, network.stride
+    factor = network.config.coarse_factor
     sizes = [(-(-image.pixels.shape[1] // factor), -(-image.pixels.shape[0] // factor)) for image in images]
     views = [cv2.resize(f.pixels, size, interpolation=cv2.INTER_AREA) for f, size in zip(images, sizes, strict=True)]
-    height, width = max(view.shape[0] for view in views), max(view.shape[1] for view in views)
-    coarse = np.full((len(images), height, width, 3), 255, np.uint8)
-    valid = np.zeros((len(images), -(-height // stride), -(-width // stride)), np.bool_)
-    for index, view in enumerate(views):
-        coarse[index, : view.shape[0], : view.shape[1]] = view
-        valid[index, : -(-view.shape[0] // stride), : -(-view.shape[1] // stride)] = True
-    return BagBatch(
-        torch.from_numpy(coarse).permute(0, 3, 1, 2),
-        torch.from_numpy(valid),
-        torch.tensor([[image.pixels.shape[1], image.pixels.shape[0]] for image in images]),
-        tuple(images),
-        generator,
-        torch.tensor(sizes) if len(set(sizes)) > 1 else None,
-    )
+    bags = [
+        Bag(np.asarray(view, np.uint8), np.ones(view.shape[:2], np.bool_), image.pixels.shape[1::-1], image)
+        for image, view in zip(images, views, strict=True)
+    ]
+    return collate(bags, network.stride, generator)
 
 
 class ModelContract:

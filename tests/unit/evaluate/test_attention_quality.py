@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_attn.evaluate.attention_quality import area_resample, mass_in_region, pointing_game
+from wsi_attn.evaluate.attention_quality import mass_in_region, pointing_game
 
 
 def box(rows, columns, top, left, height, width):
@@ -28,17 +28,11 @@ def test_equal_attention_hits_as_often_as_a_random_cell():
 
 
 def test_mass_of_uniform_attention_is_the_share_of_the_area():
-    assert mass_in_region(np.ones((4, 6)), box(40, 60, 0, 0, 20, 30)) == pytest.approx(0.25)
+    assert mass_in_region(np.ones((4, 6)), box(4, 6, 0, 0, 2, 3)) == pytest.approx(0.25)
 
 
 def test_mass_with_cells_that_the_region_cuts():
-    attention = np.array([[3.0, 1.0]])
-    mask = np.array([[1, 1, 1, 1, 1, 0]], bool)  # all of the first cell, two thirds of the second
-    assert mass_in_region(attention, mask) == pytest.approx((3 + 2 / 3) / 4)
-
-
-def test_mass_with_a_mask_coarser_than_the_attention():
-    assert mass_in_region(np.array([[1.0, 2, 3, 4, 5, 6]]), np.array([[True, False]])) == pytest.approx(6 / 21)
+    assert mass_in_region([[3.0, 1.0]], [[1, 2 / 3]]) == pytest.approx((3 + 2 / 3) / 4)
 
 
 def test_nothing_looked_at():
@@ -47,16 +41,8 @@ def test_nothing_looked_at():
 
 
 @settings(deadline=None)
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))
-def test_area_resampling_keeps_the_mean_and_inverts_repetition(rows, columns, new_rows, new_columns):
-    values = np.random.default_rng(rows * 13 + columns).random((rows, columns))
-    assert area_resample(values, (new_rows, new_columns)).mean() == pytest.approx(values.mean())
-    np.testing.assert_allclose(area_resample(values.repeat(3, axis=0).repeat(2, axis=1), values.shape), values)
-
-
-@settings(deadline=None)
 @given(st.integers(0, 100))
 def test_mass_inside_and_outside_sum_to_one(seed):
     generator = np.random.default_rng(seed)
-    attention, mask = generator.random((5, 7)), generator.random((11, 13)) > 0.5
-    assert mass_in_region(attention, mask) + mass_in_region(attention, ~mask) == pytest.approx(1)
+    attention, mask = generator.random((5, 7)), generator.random((5, 7))
+    assert mass_in_region(attention, mask) + mass_in_region(attention, 1 - mask) == pytest.approx(1)

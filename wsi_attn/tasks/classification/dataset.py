@@ -25,7 +25,7 @@ from wsi_attn.tasks.classification.lesions import lesion_cells, resized_region
 from wsi_attn.tasks.classification.resampling import resampled
 from wsi_attn.tasks.clock import EpochClock, TimedPatches
 from wsi_attn.tasks.config import Resources, TrainConfig
-from wsi_attn.tasks.steps import BagStep, prepared_ahead
+from wsi_attn.tasks.steps import BagStep, dealt, prepared_ahead
 
 LARGEST_CHANGE = 0.7
 """Bound of the log of a random change of scale."""
@@ -182,9 +182,7 @@ class Dataset:
             group for group in groups if len(group) > 1
         ] or groups  # batch statistics of one image are meaningless
         groups = [groups[index] for index in generator.permutation(len(groups))]
-        while len(groups) % self.ranks:  # all ranks take the same number of steps, so the first batches repeat
-            groups.append(groups[len(groups) % self.ranks - 1])
-        return groups[self.rank :: self.ranks]
+        return dealt(groups, self.rank, self.ranks)
 
     def batches(self, epoch: int, *, training: bool, clock: EpochClock | None = None) -> Iterator[GuidedStep]:
         """Batches of one epoch, prepared ahead by a few threads; shuffled and augmented while training."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -48,22 +47,13 @@ class PatchScorer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TileScores:
-    """Maps by name, and the numbers of scored and unreadable tiles."""
-
-    maps: dict[str, AttentionMap]
-    scored: int
-    unreadable: int
-
-
 @torch.inference_mode()
 def score_tiles(
     patches: SlidePatches,
     network: PatchScorer,
     labels: Sequence[str],
     coverage: Callable[[NDArray[np.float64]], NDArray[np.float32]],
-) -> TileScores:
+) -> tuple[dict[str, AttentionMap], int]:
     """Score every tissue tile.
 
     Parameters
@@ -73,9 +63,9 @@ def score_tiles(
 
     Returns
     -------
-    "exhaustive:attention" is the patch gate's logit, any real, comparable within one model; "exhaustive:evidence:LABEL"
-    the logit of the instance branch for the tile alone, relative to the mean over labels. NaN for tiles
-    without tissue and for unreadable tiles.
+    Maps by name, and the number of unreadable tiles. "exhaustive:attention" is the patch gate's logit, any real,
+    comparable within one model; "exhaustive:evidence:LABEL" the logit of the instance branch for the tile alone,
+    relative to the mean over labels. NaN for tiles without tissue and for unreadable tiles.
     """
     side = network.patch_side()
     columns, rows = (-(-extent // side) for extent in patches.extent)
@@ -97,7 +87,7 @@ def score_tiles(
         patches.progress(done, total, "scoring tiles")
     names = [ATTENTION, *(EVIDENCE + label for label in labels)]
     maps = {name: AttentionMap(frame, layer) for name, layer in zip(names, values, strict=True)}
-    return TileScores(maps, readable, total - readable)
+    return maps, total - readable
 
 
 def _regions0(frame: Frame) -> NDArray[np.float64]:

@@ -79,9 +79,8 @@ def predict_slide(
     look = _look(bag, network)
     maps, unreadable = look.place_maps(spec.labels), bag.damaged + int(look.output.unreadable[0])
     if scorer is not None:
-        tiles = score_tiles(patches, scorer, spec.labels, bag.coverage)
-        maps |= tiles.maps
-        unreadable += tiles.unreadable
+        tile_maps, missing = score_tiles(patches, scorer, spec.labels, bag.coverage)
+        maps, unreadable = maps | tile_maps, unreadable + missing
     probabilities, uncertainty = _answer(look, network, spec.calibration, config)
     return SlidePrediction(
         slide=str(info.path),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from threading import Lock
 
 import numpy as np
 import torch
@@ -17,12 +15,13 @@ from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ManifestError
 from wsi_attn.geometry import Region
+from wsi_attn.lru import LruCache
 from wsi_attn.models.base import BagBatch
 from wsi_attn.models.joint_segmentation import UNLABELLED as NO_LABEL
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.tasks.clock import EpochClock
 from wsi_attn.tasks.config import Resources, TrainConfig
-from wsi_attn.tasks.steps import BagStep, prepared_ahead
+from wsi_attn.tasks.steps import BagStep, dealt, in_parts, prepared_ahead
 
 LEAST_SHARE = 1e-3
 """Least share of the pixels that a class is taken to have: bounds the weight of the rarest."""
@@ -60,8 +59,7 @@ class PixelDataset:
         self.side = network.config.crop
         self.coarse_factor = network.config.coarse_factor
         self.workers, self.rank, self.ranks = resources.threads(), rank, ranks
-        self._masks: OrderedDict[int, Mask] = OrderedDict()
-        self._lock = Lock()
+        self._masks: LruCache[Mask] = LruCache(OPEN_MASKS, lambda mask: 1)
         self._fixed: dict[int, list[tuple[int, int]]] = {}
         self._extents = [self._patches(row).extent for row in self.rows]
 
@@ -110,16 +108,10 @@ class PixelDataset:
         return SlidePatches(self.cache.get(row), self.config.mpp, self.coarse_factor, workers=1)
 
     def _mask(self, row: Row) -> Mask:
-        with self._lock:
-            if row.number in self._masks:
-                self._masks.move_to_end(row.number)
-                return self._masks[row.number]
-        info = self.cache.get(row).info
-        mask = open_mask(row, self.classes, info.size0, info.origin)
-        with self._lock:
-            self._masks[row.number] = mask
-            while len(self._masks) > OPEN_MASKS:
-                self._masks.popitem(last=False)
+        if (mask := self._masks.get(row.number)) is None:
+            info = self.cache.get(row).info
+            mask = open_mask(row, self.classes, info.size0, info.origin)
+            self._masks.put(row.number, mask)
         return mask
 
     def _corners(self, row: Row) -> list[tuple[int, int]]:
@@ -136,16 +128,13 @@ class PixelDataset:
             for which in range(len(self._corners(self.rows[index])) if fixed else crops_of(extent, self.side))
         ]
 
-    def _groups(self, generator: np.random.Generator) -> list[list[tuple[int, int]]]:
+    def _groups(self, generator: np.random.Generator) -> list[Sequence[tuple[int, int]]]:
         places = self._places(fixed=False)
         shuffled = [places[index] for index in generator.permutation(len(places))]
-        groups = _in_parts(shuffled, self.config.batch_size)
-        while len(groups) % self.ranks:  # every rank takes as many steps: the first batches come twice
-            groups.append(groups[len(groups) % self.ranks - 1])
-        return groups[self.rank :: self.ranks]
+        return dealt(in_parts(shuffled, self.config.batch_size), self.rank, self.ranks)
 
-    def _fixed_groups(self) -> list[list[tuple[int, int]]]:
-        return _in_parts(self._places(fixed=True), self.config.batch_size)[self.rank :: self.ranks]
+    def _fixed_groups(self) -> list[Sequence[tuple[int, int]]]:
+        return in_parts(self._places(fixed=True), self.config.batch_size)[self.rank :: self.ranks]
 
 
 def _step(crops: Sequence[Crop], rows: Sequence[Row]) -> BagStep:
@@ -159,7 +148,3 @@ def _step(crops: Sequence[Crop], rows: Sequence[Row]) -> BagStep:
         sources=(),
     )
     return BagStep(batch, torch.from_numpy(labels), tuple(rows))
-
-
-def _in_parts(places: Sequence[tuple[int, int]], size: int) -> list[list[tuple[int, int]]]:
-    return [list(places[start : start + size]) for start in range(0, len(places), size)]
