@@ -133,7 +133,9 @@ def evaluate_segmentation(
     pooled = _scores(tables.sum(axis=0))  # (C, metrics)
     resampled = _scores(np.einsum("rn,ncm->rcm", resamples.weights, tables))  # (R, C, metrics)
     means, resampled_means = _mean(pooled[1:], axis=0), _mean(resampled[:, 1:], axis=1)
-    overall = {key: percentile_interval(float(means[m]), resampled_means[:, m], n_groups) for m, key in enumerate(METRICS)}
+    overall = {
+        key: percentile_interval(float(means[m]), resampled_means[:, m], n_groups) for m, key in enumerate(METRICS)
+    }
     alone = _mean(_scores(tables)[:, 1:, 0], axis=1)  # (n,), mean Dice of each image
     overall["image_dice"] = ratio_interval(np.nan_to_num(alone), (~np.isnan(alone)).astype(np.float64), resamples)
     right, pixels = np.trace(confusions, axis1=1, axis2=2), confusions.sum(axis=(1, 2))
