@@ -36,20 +36,6 @@ if TYPE_CHECKING:
     from wsi_attn.tiling.config import TileConfig
     from wsi_attn.tissue.mask import TissueMask
 
-__all__ = [
-    "TileStore",
-    "draw_heatmap",
-    "evaluate",
-    "export",
-    "find_tissue",
-    "load_model",
-    "open_slide",
-    "predict_slide",
-    "segment_slide",
-    "tile_slide",
-    "train",
-]
-
 PathLike: TypeAlias = str | Path
 MicronsPerPixel: TypeAlias = float | tuple[float, float]
 

@@ -13,14 +13,12 @@ from wsi_attn.cli.output import Console, data, data_json
 if TYPE_CHECKING:  # Imports numpy, a third of the time of --help.
     from wsi_attn.data.inputs import Input
     from wsi_attn.inference.batch import Batch, Outcome
-    from wsi_attn.models.checkpoint import Checkpoint
-    from wsi_attn.tasks.config import InferenceConfig
+    from wsi_attn.tasks.base import Inference
 
 
 def answer_inputs(
     inputs: Sequence[Input],
-    checkpoint: Checkpoint,
-    config: InferenceConfig,
+    inference: Inference,
     batch: Batch,
     *,
     json: bool,
@@ -33,17 +31,11 @@ def answer_inputs(
     ----------
     also
         Does more with an answered input; returns further fields of its JSON record.
-
-    Raises
-    ------
-    UsageError : the model cannot answer with these settings.
     """
     from wsi_attn.inference.batch import run_inputs
-    from wsi_attn.tasks.base import inference_of
 
-    inference = inference_of(checkpoint, config)
     console = Console(quiet=quiet, total=len(inputs))
-    console.info(f"{checkpoint.name}: research and demonstration only, not for diagnosis")
+    console.info(f"{inference.checkpoint.name}: research and demonstration only, not for diagnosis")
     with console.progress(inference.again) as progress:
         for outcome in run_inputs(inputs, inference, batch, progress):
             answer = outcome.answer

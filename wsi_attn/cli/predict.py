@@ -68,6 +68,7 @@ def predict(
     inputs, checkpoint_folder = expand(slides), find_model(model.model)
     from wsi_attn.inference.batch import Batch
     from wsi_attn.models.checkpoint import load_checkpoint
+    from wsi_attn.tasks.base import inference_of
 
     reservations = Reservations()
 
@@ -79,8 +80,7 @@ def predict(
 
     answer_inputs(
         inputs,
-        load_checkpoint(checkpoint_folder, machine.resolve()),
-        config,
+        inference_of(load_checkpoint(checkpoint_folder, machine.resolve()), config),
         Batch(target.output, pixels.slide_mpp, write.overwrite),
         json=write.json,
         quiet=write.quiet,

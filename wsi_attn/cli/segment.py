@@ -36,11 +36,11 @@ def segment(
     inputs, folder = expand(slides), find_model(model.model)
     from wsi_attn.inference.batch import Batch
     from wsi_attn.models.checkpoint import load_checkpoint
+    from wsi_attn.tasks.base import inference_of
 
     answer_inputs(
         inputs,
-        load_checkpoint(folder, machine.resolve()),
-        config,
+        inference_of(load_checkpoint(folder, machine.resolve()), config),
         Batch(target.output, pixels.slide_mpp, write.overwrite),
         json=write.json,
         quiet=write.quiet,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wsi_attn.data.manifest import read_manifest
 from wsi_attn.errors import ManifestError, WsiAttnError
-from wsi_attn.inference.report_folder import report_output, write_report_folder
+from wsi_attn.evaluate.html import write_html_report
+from wsi_attn.evaluate.report import Report
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.checkpoint import Checkpoint, model_record
-from wsi_attn.outputs.policy import claim
+from wsi_attn.outputs import files
+from wsi_attn.outputs.policy import Found, Output, claim, complete, other, same
 from wsi_attn.provenance import sha256_of
 from wsi_attn.slide import BatchProgress, no_progress
 from wsi_attn.tasks.base import TASKS, Evaluation, EvaluationJob, add_rows
+
+REPORT, PAGE, PREDICTIONS_CSV = "report.json", "report.html", "predictions.csv"
+"""Files of the folder of `evaluate --report`; the last has one row per image."""
 
 
 def evaluate_into(
@@ -65,7 +71,7 @@ def evaluate_into(
         report = evaluation.report(failures).with_sections(inputs=inputs)
         if folder is not None:
             progress(0, 1, "writing the report")
-            write_report_folder(folder, report, evaluation.table(), evaluation.pictures())
+            write_report_folder(folder, report, evaluation)
         return report.record(), failures
 
 
@@ -97,3 +103,29 @@ def evaluate_rows(
             f"{job.manifest}: none of {len(rows)} rows could be {evaluation.done}; first error: {failures[0]}"
         )
     return evaluation, failures
+
+
+def report_output(folder: Path, inputs: JsonObject) -> Output[Mapping[str, object]]:
+    """The folder as an output, which is complete if its report has the same `inputs`."""
+
+    def inspect() -> Found[Mapping[str, object]]:
+        try:
+            found: JsonObject = json.loads((folder / REPORT).read_text())
+            recorded = found["inputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return other("exists and is not a report")
+        return (
+            complete(found)
+            if same(recorded, inputs)
+            else other("contains a report of another model, manifest or setting")
+        )
+
+    return Output(folder, inspect, option="--report")
+
+
+def write_report_folder(folder: Path, report: Report, evaluation: Evaluation) -> None:
+    """Write the folder atomically, replacing an existing one, with the table and the pictures of the evaluation."""
+    with files.new_folder(folder) as temporary:
+        files.write_json(temporary / REPORT, report.record())
+        write_html_report(temporary / PAGE, report, evaluation.pictures())
+        files.write_csv(temporary / PREDICTIONS_CSV, evaluation.table())

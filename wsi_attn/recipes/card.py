@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from wsi_attn.data.manifest import Row
 from wsi_attn.evaluate.intervals import Interval
 from wsi_attn.evaluate.report import Report
-from wsi_attn.models.card import NOT_FOR, split_table, table_row, write_card
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.systems import plain_config
+from wsi_attn.tasks.card import NOT_FOR, split_table, table_row, write_card
 from wsi_attn.tasks.classification.training import METRICS
 
 

@@ -68,6 +68,8 @@ class Inference(ABC):
 
     Attributes
     ----------
+    checkpoint
+        The model.
     done
         State of an answered input, "predicted".
     again
@@ -76,6 +78,7 @@ class Inference(ABC):
         What is written, "prediction".
     """
 
+    checkpoint: Checkpoint
     done: ClassVar[str]
     again: ClassVar[str]
     product: ClassVar[str]

@@ -19,6 +19,7 @@ from wsi_attn.export.run import export_subject, target_of
 from wsi_attn.export.source import ExportSource, open_export_source
 from wsi_attn.geometry import Mpp
 from wsi_attn.slides.open import open_slide
+from wsi_attn.testing import refuses
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.write import tile_slide
 
@@ -99,12 +100,7 @@ class ExporterContract:
         else:
             path.write_text("something else")
         before = contents(path)
-        refused = False
-        try:
-            self.exported(path)
-        except OutputExistsError:
-            refused = True
-        assert refused
+        assert refuses(lambda: self.exported(path), OutputExistsError)
         assert contents(path) == before
         assert self.exported(path, overwrite=True)["state"] == "written"
 

@@ -20,7 +20,6 @@ from wsi_attn.devices import resolve_device
 from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.base import Network
-from wsi_attn.models.card import NOT_FOR, metrics_table, split_table, write_card
 from wsi_attn.models.checkpoint import save_checkpoint
 from wsi_attn.models.configs import task_of
 from wsi_attn.models.systems import plain_config
@@ -30,6 +29,7 @@ from wsi_attn.outputs.policy import Found, Output, State, complete, decide, noth
 from wsi_attn.provenance import sha256_of, software
 from wsi_attn.slide import BatchProgress, no_progress
 from wsi_attn.tasks.base import TASKS, Fitting, Task, Trained, Training, TrainingJob
+from wsi_attn.tasks.card import NOT_FOR, metrics_table, split_table, write_card
 from wsi_attn.tasks.config import RunOptions, TrainConfig
 from wsi_attn.train.distributed import finish, make_fabric
 from wsi_attn.train.log import EpochLog, check_tensorboard
@@ -303,7 +303,7 @@ def _card(job: TrainingJob, name: str, rows: Sequence[Row], trained: Trained) ->
     """The card as Markdown."""
     spec, config, command = trained.spec, job.config, job.options.command
     native = "native resolution of the image (pixel size unknown in training)"
-    metrics = {name: trained.report.metrics[name].record() for name in trained.metrics}
+    metrics = {name: trained.report.metrics[name] for name in trained.metrics}
     facts = [
         f"Stain: {spec.stain}",
         f"Resolution: {f'{spec.mpp:g} µm/px' if spec.mpp else native}",

@@ -17,8 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.errors import UnknownNameError, UsageError
-from wsi_attn.models.card import metrics_table
+from wsi_attn.evaluate.intervals import Interval
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
+from wsi_attn.tasks.card import metrics_table
 from wsi_attn.tasks.classification.dataset import Dataset
 from wsi_attn.tasks.classification.training import METRICS, Predictions, class_weights, predict_rows
 from wsi_attn.tasks.clock import EpochClock
@@ -272,11 +273,8 @@ def test_no_state_is_the_beginning(tmp_path: Path) -> None:
 
 
 def test_a_metric_without_an_interval_still_has_a_row() -> None:
-    nothing = {"value": None, "low": None, "high": None}
-    metrics = {
-        "accuracy": {"value": 0.5, "low": 0.25, "high": 0.75},
-        "auroc": {"value": 1.0, "low": None, "high": None},
-    }
-    *_, accuracy, auroc = metrics_table({name: metrics.get(name, nothing) for name in METRICS}).splitlines()
+    metrics = dict.fromkeys(METRICS, Interval(None, None, None, 0))
+    metrics |= {"accuracy": Interval(0.5, 0.25, 0.75, 0), "auroc": Interval(1.0, None, None, 0)}
+    *_, accuracy, auroc = metrics_table(metrics).splitlines()
     assert accuracy == "| accuracy | 0.500 | 0.250 to 0.750 |"
     assert auroc == "| auroc | 1.000 | too few patients |"

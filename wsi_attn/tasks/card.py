@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
+
+from wsi_attn.data.manifest import Row
+from wsi_attn.evaluate.intervals import Interval
 
 NOT_FOR = (
     "Research and demonstration only. Not a medical device, not validated for diagnosis, treatment or any decision "
@@ -13,25 +16,6 @@ NOT_FOR = (
 
 Section: TypeAlias = tuple[str, Sequence[str]]
 """A heading, and blocks of text, each a paragraph or a table."""
-
-
-class CardRow(Protocol):
-    """What a card counts of an image; a manifest's `Row` has it."""
-
-    @property
-    def label(self) -> str:
-        """Its label."""
-        ...
-
-    @property
-    def patient(self) -> str:
-        """Its patient or group."""
-        ...
-
-    @property
-    def split(self) -> str:
-        """Its split."""
-        ...
 
 
 def write_card(name: str, about: Sequence[str], facts: Sequence[str], sections: Sequence[Section]) -> str:
@@ -53,7 +37,7 @@ def write_card(name: str, about: Sequence[str], facts: Sequence[str], sections: 
 
 
 def split_table(
-    rows: Sequence[CardRow],
+    rows: Sequence[Row],
     splits: Sequence[str],
     labels: Sequence[str],
     units: tuple[str, str] = ("images", "patients"),
@@ -68,14 +52,13 @@ def split_table(
     return "\n".join(lines)
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+def metrics_table(metrics: Mapping[str, Interval]) -> str:
     """Return a table of metrics: value, 95 % interval from resampling patients; undefined ones are left out."""
     lines = ["| metric | value | 95 % interval |", "|---|---|---|"]
     for name, found in metrics.items():
-        if found["value"] is not None:
-            known = found["low"] is not None  # there is no interval for too few patients
-            interval = f"{found['low']:.3f} to {found['high']:.3f}" if known else "too few patients"
-            lines.append(table_row([name, f"{found['value']:.3f}", interval]))
+        if found.value is not None:
+            interval = "too few patients" if found.low is None else f"{found.low:.3f} to {found.high:.3f}"
+            lines.append(table_row([name, f"{found.value:.3f}", interval]))
     return "\n".join(lines)
 
 
