@@ -43,6 +43,34 @@ def calls_of(arguments: list[str]) -> list[Call]:
     return found
 
 
+def longest_ways(arguments: list[str]) -> dict[str, int]:
+    """Largest number of functions that receive one object from each other, by the name of its type.
+
+    Neither the constructor that keeps the object nor its own methods count.
+    """
+    ways: dict[int, dict[int, int]] = {}
+    longest: dict[str, int] = {}
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        code, caller = frame.f_code, frame.f_back
+        if event != "call" or not code.co_filename.startswith(PACKAGE):
+            return
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        received = [frame.f_locals[name] for name in names if name != "self"]
+        before, one = ways.get(id(caller), {}), int(code.co_name != "__init__")
+        ways[id(frame)] = {id(value): before.get(id(value), 0) + one for value in received}
+        for value in received:
+            name = type(value).__name__
+            longest[name] = max(longest.get(name, 0), ways[id(frame)][id(value)])
+
+    sys.setprofile(note)
+    try:
+        assert run(arguments) == 0
+    finally:
+        sys.setprofile(None)
+    return longest
+
+
 def floors() -> dict[str, int]:
     """Floor of each room, 0 for the highest."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -75,3 +103,9 @@ def test_the_calls_are_those_described_and_none_goes_up(demo_slide: Path, tmp_pa
         and floor.get(room_of(call[2]), 99) < floor.get(room_of(call[0]), 99)
     }
     assert not up
+
+
+@pytest.mark.slow
+def test_settings_checkpoint_and_progress_are_held_after_three_functions(demo_slide: Path, tmp_path: Path) -> None:
+    longest = longest_ways(["predict", str(demo_slide), "--output", str(tmp_path), "--quiet", "--json"])
+    assert all(longest[name] <= 3 for name in ("PredictConfig", "Checkpoint", "BarItem")), longest

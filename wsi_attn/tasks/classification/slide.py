@@ -24,7 +24,7 @@ from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.configs import CLASSIFICATION
 from wsi_attn.models.conformal import in_set, threshold_of
 from wsi_attn.provenance import software
-from wsi_attn.slide import Progress, Slide, no_progress
+from wsi_attn.slide import Progress, Slide, SlideInfo, no_progress
 from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import PatchScorer, score_tiles
@@ -73,7 +73,8 @@ def predict_slide(
     threshold = (
         None if config.coverage is None else threshold_of(spec.calibration.conformal, config.coverage, checkpoint.name)
     )
-    patches = _patches(slide, checkpoint, network, config.workers, progress)
+    _check_size(info, checkpoint)
+    patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers, progress=progress)
     scorer = _scorer(checkpoint, network) if config.exhaustive else None
     bag, warnings = _bag(patches, checkpoint, network, config, regions)
     look = _look(bag, network)
@@ -108,16 +109,12 @@ def predict_slide(
     )
 
 
-def _patches(
-    slide: Slide, checkpoint: Checkpoint, network: SlideModel, workers: int | None, progress: Progress
-) -> SlidePatches:
-    size0, mpp = slide.info.size0, checkpoint.spec.mpp
-    if mpp is None and math.prod(size0) > MAX_NATIVE_PIXELS:
+def _check_size(info: SlideInfo, checkpoint: Checkpoint) -> None:
+    if checkpoint.spec.mpp is None and math.prod(info.size0) > MAX_NATIVE_PIXELS:
         raise ModelMismatchError(
             f"{checkpoint.name} was trained without --mpp on images at native resolution and cannot read "
-            f"{slide.info.path}, a slide of {size0.width} x {size0.height} px; use another --model"
+            f"{info.path}, a slide of {info.size0.width} x {info.size0.height} px; use another --model"
         )
-    return SlidePatches(slide, mpp, network.config.coarse_factor, workers=workers, progress=progress)
 
 
 def _scorer(checkpoint: Checkpoint, network: SlideModel) -> PatchScorer:
