@@ -48,20 +48,26 @@ def longest_ways(arguments: list[str]) -> dict[str, int]:
 
     Neither the constructor that keeps the object nor its own methods count.
     """
-    ways: dict[int, dict[int, int]] = {}
+    ways: dict[FrameType, dict[int, int]] = {}
     longest: dict[str, int] = {}
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
         code, caller = frame.f_code, frame.f_back
-        if event != "call" or not code.co_filename.startswith(PACKAGE):
+        if not code.co_filename.startswith(PACKAGE):
             return
+        if event == "return":
+            ways.pop(frame, None)
+        if event != "call":
+            return
+        while caller is not None and caller not in ways:
+            caller = caller.f_back
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         received = [frame.f_locals[name] for name in names if name != "self"]
-        before, one = ways.get(id(caller), {}), int(code.co_name != "__init__")
-        ways[id(frame)] = {id(value): before.get(id(value), 0) + one for value in received}
+        before, one = ways[caller] if caller else {}, int(code.co_name != "__init__")
+        ways[frame] = {id(value): before.get(id(value), 0) + one for value in received}
         for value in received:
             name = type(value).__name__
-            longest[name] = max(longest.get(name, 0), ways[id(frame)][id(value)])
+            longest[name] = max(longest.get(name, 0), ways[frame][id(value)])
 
     sys.setprofile(note)
     try:
