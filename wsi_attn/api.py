@@ -187,16 +187,13 @@ def segment_slide(
     OutputExistsError : the folder contains results of another slide, model or setting and `overwrite` is not set.
     """
     from wsi_attn.outputs.policy import claim
-    from wsi_attn.tasks.base import inference_of
     from wsi_attn.tasks.segmentation.config import SegmentConfig
-    from wsi_attn.tasks.segmentation.inference import SegmentationAnswer
+    from wsi_attn.tasks.segmentation.slide import SlideSegmentation
 
-    inference = inference_of(_loaded(model), config or SegmentConfig())
-    with _opened(slide) as source, claim(inference.output(source, Path(output)), overwrite=overwrite) as found:
-        answer = found.finished or inference.answer(source, Path(output), overwrite=overwrite, progress=progress)
-    if not isinstance(answer, SegmentationAnswer):
-        raise UsageError(f"{model} answers with something else than a segmentation")
-    return answer.record()
+    with _opened(slide) as source:
+        segmentation = SlideSegmentation(source, _loaded(model), Path(output), config or SegmentConfig())
+        with claim(segmentation.output(), overwrite=overwrite) as found:
+            return found.finished or segmentation.write(overwrite=overwrite, progress=progress)
 
 
 def train(

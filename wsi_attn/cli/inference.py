@@ -43,12 +43,12 @@ def answer_inputs(
                 if outcome.error:
                     console.fail(outcome.error)
                 continue
-            for warning in answer.warnings():
+            for warning in answer.warnings:
                 console.info(f"warning: {warning}")
             if outcome.state == "skipped":
                 console.info(f"{answer.file} is already complete; use --overwrite to {inference.again} again")
             more = also(outcome, console)
-            data_json({**answer.record(), **more}) if json else data(answer.line())
+            data_json({**answer.record, **more}) if json else data(answer.line)
     if peak := peak_memory_mb():
         console.info(f"peak memory {peak:.0f} MB")
     raise typer.Exit(console.exit_code())

@@ -36,31 +36,29 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class Answer(ABC):
+@dataclass(frozen=True)
+class Answer:
     """What a model says of one input.
 
     Attributes
     ----------
+    record
+        The answer as JSON values.
+    line
+        The line for the terminal: tab-separated, the input first.
     file
         Written file that names the answer; None without an output folder.
+    warnings
+        What was unusual about the input, a sentence each.
     drawable
         Attention and other maps that pictures can be drawn from; None for tasks without.
     """
 
+    record: Mapping[str, object]
+    line: str
     file: Path | None = None
+    warnings: Sequence[str] = ()
     drawable: SlidePrediction | None = None
-
-    @abstractmethod
-    def record(self) -> Mapping[str, object]:
-        """Return the answer as JSON values."""
-
-    @abstractmethod
-    def line(self) -> str:
-        """Return the line for the terminal: tab-separated, the input first."""
-
-    def warnings(self) -> Sequence[str]:
-        """Return what was unusual about the input, a sentence each."""
-        return ()
 
 
 class Inference(ABC):

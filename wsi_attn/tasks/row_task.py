@@ -292,21 +292,17 @@ class RowEvaluation(Evaluation):
             yield [path_in(self.job.manifest, row), row.patient, *answer.values()]
 
 
-class RowAnswer(Answer):
-    """An answer with its record, `{slide, fingerprint, model, NAME: answer}` for the task NAME."""
+def answer_of(record: JsonObject, answer: Mapping[str, Json], file: Path | None) -> Answer:
+    """Return an answer with its record, `{slide, fingerprint, model, NAME: answer}` for the task NAME.
 
-    def __init__(self, record: JsonObject, answer: Mapping[str, Json], file: Path | None) -> None:
-        self._record, self._answer, self.file = record, answer, file
-
-    def record(self) -> Mapping[str, object]:
-        """Return the record."""
-        return self._record
-
-    def line(self) -> str:
-        """Format the slide, the numbers and texts of the answer, and the file."""
-        said = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in self._answer.values()
-                if isinstance(value, str | int | float)]  # fmt: skip
-        return "\t".join([str(self._record["slide"]), *said, str(self.file or "-")])
+    The line has the slide, the numbers and texts of the answer, and the file.
+    """
+    said = [
+        f"{value:.4g}" if isinstance(value, float) else str(value)
+        for value in answer.values()
+        if isinstance(value, str | int | float)
+    ]
+    return Answer(record, "\t".join([str(record["slide"]), *said, str(file or "-")]), file)
 
 
 class RowInference(Inference):
@@ -330,7 +326,7 @@ class RowInference(Inference):
                 return other(f"exists and is not an answer of the task {self.task.name}")
             if there != {name: wanted[name] for name in there}:
                 return other("belongs to another slide or model")
-            return complete(RowAnswer(found, answer, file))
+            return complete(answer_of(found, answer, file))
 
         return Output(file, inspect)
 
@@ -345,7 +341,7 @@ class RowInference(Inference):
         if file is not None:
             self.task.write(answer, file)
             files.write_json(file, record)  # last: it says that the answer is complete
-        return RowAnswer(record, answer, file)
+        return answer_of(record, answer, file)
 
     def _file(self, slide: Slide, folder: Path) -> Path:
         return folder / f"{slide.info.name}.{self.task.name}.json"

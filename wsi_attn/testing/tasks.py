@@ -153,9 +153,9 @@ class TaskContract:
             assert outcome.state == inference_of(self.checkpoint(), self.settings()).done
             assert outcome.answer.file is not None
             assert outcome.answer.file.exists()
-            assert json.loads(json.dumps(outcome.answer.record())) == json.loads(json.dumps(again.answer.record()))
-            assert outcome.answer.line().split("\t")[0] == str(outcome.path)
-            assert outcome.answer.line() == again.answer.line()
+            assert json.loads(json.dumps(outcome.answer.record)) == json.loads(json.dumps(again.answer.record))
+            assert outcome.answer.line.split("\t")[0] == str(outcome.path)
+            assert outcome.answer.line == again.answer.line
 
     def test_without_a_folder_nothing_is_written(self) -> None:
         """An input is answered without files, or refused by a task that answers in files."""

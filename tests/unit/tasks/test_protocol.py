@@ -107,10 +107,10 @@ def test_a_task_of_another_package_is_trained_evaluated_and_answers(network: typ
     outcomes = list(run_inputs([*inputs, Input(tmp_path / "gone.png")], inference, batch))
     assert [outcome.state for outcome in outcomes] == ["answered"] * 3 + ["failed"]
     assert [outcome.state for outcome in run_inputs(inputs, inference, batch)] == ["skipped"] * 3
-    assert all(outcome.answer.line().startswith(str(outcome.path)) for outcome in outcomes[:3])
+    assert all(outcome.answer.line.startswith(str(outcome.path)) for outcome in outcomes[:3])
     if network is PointNet:
         cells = pyarrow.parquet.read_table(tmp_path / "out" / "9.detection-sketch.parquet")
-        assert len(cells) == len(outcomes[0].answer.record()[task.name]["cells"]) == 11
+        assert len(cells) == len(outcomes[0].answer.record[task.name]["cells"]) == 11
         assert len(json.loads((tmp_path / "out" / "9.detection-sketch.geojson").read_text())["features"]) == 11
     with pytest.raises(UsageError, match=task.name):
         inference_of(checkpoint, PredictConfig(mc_dropout=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,34 +19,20 @@ from wsi_attn.tasks.classification.exhaustive import ATTENTION as EXHAUSTIVE
 from wsi_attn.tasks.classification.slide import predict_slide
 
 
-class PredictionAnswer(Answer):
-    """A prediction, and the file of its record."""
+def answer_of(found: SlidePrediction, file: Path | None) -> Answer:
+    """Return a prediction, and the file of its record, as an answer.
 
-    def __init__(self, prediction: SlidePrediction, file: Path | None) -> None:
-        self.drawable: SlidePrediction = prediction
-        self.file = file
-
-    def record(self) -> Mapping[str, object]:
-        """Return the record without the maps."""
-        return self.drawable.record()
-
-    def line(self) -> str:
-        """Format slide, label, probability and file (- if none is written); with a coverage also the prediction set
-        and whether it is unsure; with a referral rule also whether the slide is referred.
-        """
-        found = self.drawable
-        line = f"{found.slide}\t{found.label}\t{found.probabilities[found.label]:.3f}\t{self.file or '-'}"
-        if found.prediction_set is not None:
-            line += f"\t{'|'.join(found.prediction_set) or '-'}\t{'unsure' if found.unsure else 'sure'}"
-        if found.refer is not None:
-            line += f"\t{'refer' if found.refer else 'keep'}"
-        return line
-
-    def warnings(self) -> Sequence[str]:
-        """Return those of the prediction, and the unreadable tiles."""
-        found = self.drawable
-        unreadable = f"{found.slide}: {found.unreadable_tiles} tiles could not be decoded and were excluded"
-        return (*found.warnings, *([unreadable] if found.unreadable_tiles else []))
+    The line has slide, label, probability and file (- if none is written); with a coverage also the prediction set and
+    whether it is unsure; with a referral rule also whether the slide is referred.
+    """
+    line = f"{found.slide}\t{found.label}\t{found.probabilities[found.label]:.3f}\t{file or '-'}"
+    if found.prediction_set is not None:
+        line += f"\t{'|'.join(found.prediction_set) or '-'}\t{'unsure' if found.unsure else 'sure'}"
+    if found.refer is not None:
+        line += f"\t{'refer' if found.refer else 'keep'}"
+    unreadable = f"{found.slide}: {found.unreadable_tiles} tiles could not be decoded and were excluded"
+    warnings = (*found.warnings, *([unreadable] if found.unreadable_tiles else []))
+    return Answer(found.record(), line, file, warnings, found)
 
 
 class SlideInference(Inference):
@@ -79,7 +64,7 @@ class SlideInference(Inference):
         if file is not None:
             progress(0, 1, "writing")
             write_prediction(prediction, file)
-        return PredictionAnswer(prediction, file)
+        return answer_of(prediction, file)
 
     def _found(self, file: Path, slide: Slide) -> Found[Answer]:
         """What lies at the path of a prediction."""
@@ -108,4 +93,4 @@ class SlideInference(Inference):
             return unfinished()  # Its maps are missing, damaged or of another run, because a run was interrupted.
         if config.exhaustive and EXHAUSTIVE not in found.maps:
             return unfinished()  # The same prediction with fewer maps than requested.
-        return complete(PredictionAnswer(replace(found, slide=str(slide.info.path)), file))
+        return complete(answer_of(replace(found, slide=str(slide.info.path)), file))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_attn.errors import UsageError
@@ -17,29 +16,17 @@ from wsi_attn.tasks.segmentation.tiled_inference import segmenter
 from wsi_attn.tasks.segmentation.windows import Windows
 
 
-class SegmentationAnswer(Answer):
-    """The record of a segmentation, see `slide.SlideSegmentation`."""
+def answer_of(record: SegmentationRecord) -> Answer:
+    """Return the record of a segmentation as an answer.
 
-    def __init__(self, record: SegmentationRecord) -> None:
-        self._record = record
-        self.file = Path(record["labels"])
-
-    def record(self) -> SegmentationRecord:
-        """Return the record."""
-        return self._record
-
-    def line(self) -> str:
-        """Format the slide, then name, tissue share and number of objects of each class, then the label image."""
-        record = self._record
-        classes = "\t".join(
-            f"{name}\t{found['share']:.4f}\t{found['objects']}" for name, found in record["classes"].items()
-        )
-        return f"{record['slide']}\t{classes}\t{record['labels']}"
-
-    def warnings(self) -> Sequence[str]:
-        """Return the unreadable regions."""
-        count = self._record["unreadable_places"]
-        return [f"{self._record['slide']}: {count} regions could not be decoded"] if count else []
+    The line has the slide, then name, tissue share and number of objects of each class, then the label image.
+    """
+    classes = "\t".join(
+        f"{name}\t{found['share']:.4f}\t{found['objects']}" for name, found in record["classes"].items()
+    )
+    count = record["unreadable_places"]
+    warnings = [f"{record['slide']}: {count} regions could not be decoded"] if count else []
+    return Answer(record, f"{record['slide']}\t{classes}\t{record['labels']}", Path(record["labels"]), warnings)
 
 
 class PixelInference(Inference):
@@ -63,7 +50,7 @@ class PixelInference(Inference):
 
         def inspect() -> Found[Answer]:
             found = output.inspect()
-            result = None if found.result is None else SegmentationAnswer(found.result)
+            result = None if found.result is None else answer_of(found.result)
             return Found(found.state, result, found.reason)
 
         return Output(output.path, inspect, output.beside)
@@ -75,4 +62,4 @@ class PixelInference(Inference):
         if folder is None:
             raise UsageError("a segmentation is written to files; add --output")
         segmentation = SlideSegmentation(slide, self.checkpoint, folder, self.config)
-        return SegmentationAnswer(segmentation.write(overwrite=overwrite, progress=progress))
+        return answer_of(segmentation.write(overwrite=overwrite, progress=progress))
