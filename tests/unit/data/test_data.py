@@ -123,7 +123,7 @@ def test_pixel_size_decides_what_is_read() -> None:
 def test_pixel_size_is_asked_for_and_checked() -> None:
     with pytest.raises(MissingMppError):
         SlidePatches(ArraySlide(stained(64, 64), mpp=None), 0.5, 4)
-    with pytest.raises(ModelMismatchError, match="too coarse"):
+    with pytest.raises(ModelMismatchError):
         SlidePatches(ArraySlide(stained(64, 64), mpp=Mpp(1, 1)), 0.5, 4)
 
 

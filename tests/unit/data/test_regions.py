@@ -29,5 +29,5 @@ def test_the_mask_is_what_was_drawn(tmp_path, scale):
 
 def test_regions_of_another_slide_are_refused(tmp_path):
     regions = write(tmp_path / "r.geojson", 4000, 6000, 80, 40)
-    with pytest.raises(TissueError, match="no region lies on the slide"):
+    with pytest.raises(TissueError):
         make_bag(SlidePatches(ArraySlide(stained(400, 300)), None, 4), "none", regions=regions)

