@@ -65,7 +65,7 @@ class Case:
 
 
 DEMO = "demo.svs"
-TINY = "--epochs 1 --batch-size 4 --seed 3 --device cpu --threads 2"
+TINY = "--weights none --epochs 1 --batch-size 4 --seed 3 --device cpu --threads 2"
 SMALL = f"{TINY} --patch-size 32 --coarse-factor 4 --instances 2"
 PLAIN = "data/slides/rgb_uint16.tiff data/slides/untiled_10000x5000_grey.tif data/images/tcga_tiles"
 DICOM = (

@@ -31,7 +31,7 @@ from wsi_attn.viewer.viewer_slide import ViewerSlide
 Command = Callable[..., Result]
 TRAINING = (
     *("--epochs", "1", "--mpp", "2", "--batch-size", "2", "--patch-size", "32", "--coarse-factor", "4"),
-    *("--instances", "2", "--tissue", "otsu", "--quiet"),
+    *("--instances", "2", "--tissue", "otsu", "--weights", "none", "--quiet"),
 )
 
 

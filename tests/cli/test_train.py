@@ -20,6 +20,8 @@ from PIL import Image
 from tests.cli.runner import wsi_attn
 
 TINY = (
+    "--weights",
+    "none",
     "--epochs",
     "3",
     "--batch-size",
@@ -259,7 +261,7 @@ def test_rows_of_several_images(manifest: Path, tmp_path: Path) -> None:
 
 
 def test_the_plain_baseline_trains_through_the_same_loop(manifest: Path, tmp_path: Path) -> None:
-    options = ("--model", "cnn", "--epochs", "1", "--batch-size", "4", "--coarse-factor", "4", "--quiet")
+    options = ("--model", "cnn", "--weights", "none", "--epochs", "1", "--batch-size", "4", "--coarse-factor", "4")
     (record,) = wsi_attn("train", manifest, "--output", tmp_path / "run", *options, "--json").json()
     assert record["n"] == 4
     error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--heads", "2", code=2).error()
@@ -328,5 +330,6 @@ def test_efficientnet_lite_starts_from_imagenet_weights(
 
 
 def test_small_backbones_refuse_imagenet_weights(manifest: Path, tmp_path: Path) -> None:
-    refused = wsi_attn("train", manifest, "--output", tmp_path / "run", "--weights", "imagenet", code=2)
+    small = ("--model", "cnn", "--backbone", "small", "--weights", "imagenet")
+    refused = wsi_attn("train", manifest, "--output", tmp_path / "run", *small, code=2)
     assert "efficientnet-lite0" in refused.stderr

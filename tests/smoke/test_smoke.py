@@ -17,7 +17,7 @@ from tests.smoke.conftest import EXECUTABLE, TIMEOUT, Run, Start
 
 STEM = "cmu1_small_region"
 DEMO = Path(__file__).parents[1] / "data" / f"{STEM}.svs"
-TINY = ("--batch-size", "4", "--patch-size", "32", "--coarse-factor", "4", "--instances", "2")
+TINY = ("--weights", "none", "--batch-size", "4", "--patch-size", "32", "--coarse-factor", "4", "--instances", "2")
 MASKS = ("--model", "joint-segmentation", "--batch-size", "4", "--crop", "64", "--mpp", "4")
 
 CASES: dict[str, tuple[str, ...]] = {

@@ -19,8 +19,9 @@ from wsi_attn.cli.output import LOG, Console, data, data_json, interval
 from wsi_attn.cli.parameters import Given, Made, make
 from wsi_attn.errors import PluginError, UsageError
 from wsi_attn.models.configs import CONFIGS, SEGMENTATION, config_of, task_of
+from wsi_attn.models.configs.common import AUTO
 from wsi_attn.options import Option, option_fields
-from wsi_attn.tasks.config import DATA, Resources, RunOptions, TrainConfig
+from wsi_attn.tasks.config import DATA, Resources, RunOptions, TrainConfig, applies
 from wsi_attn.threads import thread_limit
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ class Target:
         ),
     ] = None
     weights: Annotated[
-        str | None,
+        str,
         Option(
-            "Initial weights: imagenet (EfficientNet-Lite), pretrained (also timm), a safetensors file, or none.",
-            metavar="none|imagenet|pretrained|FILE",
-            default="none",
+            "Initial weights: imagenet (EfficientNet-Lite), pretrained (also timm), a safetensors file, none, or auto "
+            "(imagenet where installed). One for all backbones, or one for each.",
+            metavar="auto|none|imagenet|pretrained|FILE[,...]",
         ),
-    ] = None
+    ] = AUTO
 
 
 class TrainCommand(Command):
@@ -88,13 +89,9 @@ class TrainCommand(Command):
         return self._systems[system]
 
     def _one(self, system: str) -> Made:
-        task = task_of(system)
-        foreign = [
-            field.name
-            for config in (Target, TrainConfig)
-            for field in option_fields(config).values()
-            if field.option.task not in ("", task)
-        ]
+        target, training = option_fields(Target).values(), option_fields(TrainConfig).values()
+        foreign = [field.name for field in target if field.option.task not in ("", task_of(system))]
+        foreign += [field.name for field in training if not applies(field, system)]
         return make(self.function, config_of(system), foreign)
 
     def _all(self) -> Made:

@@ -7,7 +7,7 @@ files: it reads the pixels of selected locations through a `PatchSource`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -179,12 +179,21 @@ class TrainingImages:
         Images per step.
     seed
         Seed of random choices.
+    patients
+        Of each image.
+    weights
+        float (n,), weight of each image in the losses.
+    batches
+        Returns all images in their order, in batches.
     """
 
     labels: Tensor
     view: Callable[[int], UInt8Array]
     batch_size: int
     seed: int
+    patients: Sequence[str]
+    weights: Tensor
+    batches: Callable[[], Iterable[BagBatch]]
 
 
 Role = Literal["backbone", "head", "gate"]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_attn.models.base import BagBatch, CoarseView
 from wsi_attn.nn.backbone import Backbone
@@ -17,6 +18,10 @@ from wsi_attn.slide import Progress, no_progress
 
 BLOCK_PIXELS = 512
 """Side, in coarse pixels, of the blocks in which a large view is encoded: bounds memory on slides."""
+
+
+STRIP = 256
+"""Rows of a large view that are averaged at a time."""
 
 
 class Normalise(nn.Module):
@@ -124,3 +129,27 @@ def allowed_cells(batch: BagBatch, device: torch.device) -> tuple[Tensor, Tensor
     prior = batch.prior.to(device, torch.float32)
     valid = valid & (prior > 0)
     return valid, torch.where(valid, prior, 1.0).log()
+
+
+def resized(view: CoarseView, size: int) -> Tensor:
+    """uint8 (B, 3, H, W) to float (B, 3, size, size); averaged where it becomes smaller.
+
+    Views more than four times as large are first averaged over whole cells, a few rows at a time, so that memory stays
+    bounded; only the shape and slices of the view are used.
+    """
+    height, width = view.shape[2:]
+    factor = min(height, width) // (2 * size)
+    if factor < 2:
+        pixels = view[:, :].float()
+    else:
+        rows = factor * max(1, STRIP // factor)
+        pixels = torch.cat(
+            [
+                functional.avg_pool2d(view[:, :, top : top + rows, :].float(), factor, ceil_mode=True)
+                for top in range(0, height, rows)
+            ],
+            dim=2,
+        )
+    if pixels.shape[2:] == (size, size):
+        return pixels
+    return functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)

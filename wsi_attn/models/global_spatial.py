@@ -40,7 +40,7 @@ from torch.nn import functional
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, TrainingImages, without_patches
-from wsi_attn.models.coarse import Normalise, views
+from wsi_attn.models.coarse import Normalise, resized, views
 from wsi_attn.models.configs.global_spatial import GlobalSpatialConfig
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.backbones import build_backbone
@@ -58,9 +58,6 @@ ALIGNED = 0.1
 
 ALIGNMENT_SIDE = 16
 """Side of the pictures whose correlation is the alignment: layout, not texture."""
-
-STRIP = 256
-"""Rows of a large view that are averaged at a time."""
 
 
 class GlobalSpatial(SlideModel):
@@ -252,30 +249,6 @@ def _layout(view: Tensor) -> Tensor:
     centred = grey - grey.mean()
     length = centred.norm()
     return centred / length if length > 1e-3 else torch.zeros_like(centred)
-
-
-def resized(view: Tensor, size: int) -> Tensor:
-    """uint8 (B, 3, H, W) to float (B, 3, size, size); averaged where it becomes smaller.
-
-    Views more than four times as large are first averaged over whole cells, a few rows at a time, so that memory stays
-    bounded; only the shape and slices of the view are used.
-    """
-    height, width = view.shape[2:]
-    factor = min(height, width) // (2 * size)
-    if factor < 2:
-        pixels = view[:, :].float()
-    else:
-        rows = factor * max(1, STRIP // factor)
-        pixels = torch.cat(
-            [
-                functional.avg_pool2d(view[:, :, top : top + rows, :].float(), factor, ceil_mode=True)
-                for top in range(0, height, rows)
-            ],
-            dim=2,
-        )
-    if pixels.shape[2:] == (size, size):
-        return pixels
-    return functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
 
 
 def _at(maps: Tensor, shape: tuple[int, int]) -> Tensor:

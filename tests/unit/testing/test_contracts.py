@@ -35,6 +35,7 @@ PIXELS = np.random.default_rng(0).integers(0, 255, (600, 700, 3), dtype=np.uint8
 SMALL: dict[str, dict[str, Any]] = {
     "deep-attention": {"coarse_factor": 2, "coarse_widths": (8, 8), "patch_size": 32, "instances": 2, "hidden": 8},
     "cnn": {"coarse_factor": 2, "coarse_widths": (8, 8)},
+    "probe": {"view_size": 64, "backbone": "small"},
     "global-spatial": {"view_size": 32, "coarse_widths": (8, 8), "anchors": 4},
     "dual-cross": {
         "coarse_factor": 2,

@@ -13,6 +13,7 @@ PLACES = {
         "wsi_attn.models.configs.deep_attention:DeepAttentionConfig",
     ),
     "cnn": ("wsi_attn.models.cnn:Cnn", "wsi_attn.models.configs.cnn:CnnConfig"),
+    "probe": ("wsi_attn.models.probe:Probe", "wsi_attn.models.configs.probe:ProbeConfig"),
     "global-spatial": (
         "wsi_attn.models.global_spatial:GlobalSpatial",
         "wsi_attn.models.configs.global_spatial:GlobalSpatialConfig",
@@ -50,6 +51,11 @@ def config_of(system: str) -> type:
     """
     found = _member(system)
     return getattr(found, "config_class", found)
+
+
+def is_solved(system: str) -> bool:
+    """Return whether the weights of a system are computed at once and not trained in steps; see `config_of`."""
+    return bool(getattr(config_of(system), "solved", False))
 
 
 def _member(system: str) -> type:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT
+from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PRETRAINED
 from wsi_attn.options import check_fields
 
 
@@ -24,7 +25,7 @@ class CnnConfig:
     smoothing: float = 0.0
     """Deviation, in pixels, of a Gaussian over every view."""
     backbone: Annotated[str, BACKBONE] = "small"
-    """Network phi: "small" or "timm:NAME"."""
+    """Network phi: a registered one."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Channel means of the input, 0 to 1."""
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
@@ -32,3 +33,8 @@ class CnnConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @staticmethod
+    def pretrained(options: Mapping[str, object]) -> Mapping[str, str]:
+        """See `common.pretrained_of`."""
+        return {"backbone": PRETRAINED[0]}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 from wsi_attn.options import Option
 
 PANEL = "Network"
@@ -9,6 +12,23 @@ PANEL = "Network"
 
 SMALL = ("small", "small-vgg", "small-googlenet", "small-resnet", "small-densenet")
 """Networks that need no other package."""
+
+PRETRAINED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+"""Networks whose ImageNet weights are packages."""
+
+AUTO = "auto"
+"""Value of a backbone and of --weights that depends on the packages that are installed."""
+
+
+def pretrained_of(config: type, options: Mapping[str, object]) -> Mapping[str, str]:
+    """Return the backbone with installable weights that suits each field that names a backbone, in the order of the
+    backbones of the network.
+
+    A configuration states them in its static method `pretrained`, without the fields that `options` leave unused; one
+    without the method has none.
+    """
+    stated = getattr(config, "pretrained", None)
+    return cast(Mapping[str, str], stated(options)) if stated is not None else {}
 
 
 def widths(text: str) -> tuple[int, ...]:
@@ -20,11 +40,16 @@ def widths(text: str) -> tuple[int, ...]:
 
 
 COARSE_FACTOR = Option("Downsampling of the coarse view relative to the high resolution.", panel=PANEL, at_least=1)
+CHOSEN = f"{PRETRAINED[0]} where its ImageNet weights are installed, otherwise small"
+"""The default of a backbone, for the help."""
+
 BACKBONE = Option(
-    "Backbone of the coarse view: small, small-vgg, -googlenet, -resnet or -densenet, or timm:NAME.",
+    "Backbone of the coarse view: efficientnet-lite0, 1 or 2, small, small-vgg, -googlenet, -resnet or -densenet, or "
+    "timm:NAME.",
     panel=PANEL,
-    metavar="NAME",
-    suggestions=lambda: SMALL,
+    metavar="auto|NAME",
+    suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
+    default=CHOSEN,
 )
 COARSE_WIDTHS = Option(
     "Channels per stage of the small backbone of the coarse view.", panel=PANEL, metavar="N,N,...", parse=widths

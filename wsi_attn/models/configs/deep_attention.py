@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, HEADS, PANEL, SMALL, widths
+from wsi_attn.models.configs.common import (
+    AUTO,
+    BACKBONE,
+    CHOSEN,
+    COARSE_FACTOR,
+    COARSE_WIDTHS,
+    DROPOUT,
+    HEADS,
+    PANEL,
+    PRETRAINED,
+    SMALL,
+    widths,
+)
 from wsi_attn.options import Option, check_fields
 
 
@@ -103,12 +116,18 @@ class DeepAttentionConfig:
     ] = "attention"
     """What instances are drawn by: "attention", or "uniform" over the valid cells."""
     backbone: Annotated[str, BACKBONE] = "small"
-    """Network of the coarse view, phi: "small" or "timm:NAME"."""
+    """Network of the coarse view, phi."""
     patch_backbone: Annotated[
         str,
-        Option("Backbone of the patches: small or timm:NAME.", panel=PANEL, metavar="NAME", suggestions=lambda: SMALL),
+        Option(
+            "Backbone of the patches, as --backbone.",
+            panel=PANEL,
+            metavar="auto|NAME",
+            suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
+            default=CHOSEN,
+        ),
     ] = "small"
-    """Network of the patches, psi: "small" or "timm:NAME"."""
+    """Network of the patches, psi."""
     coupling: bool = False
     """Whether an instance of "threshold" is multiplied by its attention, (7c)."""
     attention_smoothing: float = 1e-4
@@ -129,3 +148,9 @@ class DeepAttentionConfig:
             raise UsageError("focus must be at least 0")
         if self.selection == "threshold" and self.sampling == "uniform":
             raise UsageError("--selection threshold does not sample; use --uniform-sampling with top-k or sample")
+
+    @staticmethod
+    def pretrained(options: Mapping[str, object]) -> Mapping[str, str]:
+        """See `common.pretrained_of`."""
+        coarse = {"backbone": PRETRAINED[0]}
+        return coarse if options.get("branches") == "global" else {**coarse, "patch_backbone": PRETRAINED[0]}

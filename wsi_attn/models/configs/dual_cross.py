@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.configs.common import COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, HEADS, PANEL, SMALL
+from wsi_attn.models.configs.common import (
+    AUTO,
+    COARSE_FACTOR,
+    COARSE_WIDTHS,
+    DROPOUT,
+    HEADS,
+    PANEL,
+    PRETRAINED,
+    SMALL,
+)
 from wsi_attn.options import Option, check_fields
 
 PUBLISHED = ("timm:efficientnet_b4", "timm:resnet34")
@@ -47,9 +57,10 @@ class DualCrossConfig:
         Option(
             "First backbone: a built-in one or timm:NAME.",
             panel=PANEL,
-            metavar="NAME",
-            suggestions=lambda: SMALL,
-            default=f"{PUBLISHED[0]} if timm is installed, otherwise {OURS[0]}",
+            metavar="auto|NAME",
+            suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
+            default=f"{PRETRAINED[0]} where its ImageNet weights are installed, otherwise {PUBLISHED[0]} if timm is "
+            f"installed, otherwise {OURS[0]}",
         ),
     ] = "small"
     """First network: built-in or "timm:NAME"."""
@@ -58,9 +69,9 @@ class DualCrossConfig:
         Option(
             "Second backbone.",
             panel=PANEL,
-            metavar="NAME",
-            suggestions=lambda: SMALL,
-            default=f"{PUBLISHED[1]} if timm is installed, otherwise {OURS[1]}",
+            metavar="auto|NAME",
+            suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
+            default=f"likewise {PRETRAINED[1]}, {PUBLISHED[1]} or {OURS[1]}",
         ),
     ] = "small-vgg"
     """Second network."""
@@ -79,3 +90,10 @@ class DualCrossConfig:
         check_fields(self)
         if any(width % self.heads for width in self.widths):
             raise UsageError(f"{self.heads} heads do not divide the widths {self.widths[0]} and {self.widths[1]}")
+
+    @staticmethod
+    def pretrained(options: Mapping[str, object]) -> Mapping[str, str]:
+        """See `common.pretrained_of`."""
+        both = dict(zip(("backbone", "second_backbone"), PRETRAINED, strict=False))
+        unused = {"first": "second_backbone", "second": "backbone"}.get(str(options.get("fusion")))
+        return {field: name for field, name in both.items() if field != unused}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PANEL
+from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PANEL, PRETRAINED
 from wsi_attn.options import Option, check_fields
 
 
@@ -108,3 +109,8 @@ class GlobalSpatialConfig:
         check_fields(self)
         if self.map_side % 2 == 0 or self.map_hidden < 0:
             raise UsageError("the side of the map's classifier must be odd, and its units at least 0")
+
+    @staticmethod
+    def pretrained(options: Mapping[str, object]) -> Mapping[str, str]:
+        """See `common.pretrained_of`."""
+        return {"backbone": PRETRAINED[0]}

@@ -19,6 +19,7 @@ from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import BagBatch, SlideModel, TrainingImages
+from wsi_attn.slide import Progress, no_progress
 from wsi_attn.slides.image_reader import ArraySlide
 from wsi_attn.tasks.classification.care import LesionCells
 from wsi_attn.tasks.classification.lesions import lesion_cells, resized_region
@@ -146,11 +147,33 @@ class Dataset:
         """Yield every image without augmentation, in manifest order."""
         return (self.bag(row, None) for row in self.rows)
 
-    def as_they_are(self) -> TrainingImages:
-        """Return the images for systems that inspect the training set before training."""
+    def as_they_are(self, class_weights: torch.Tensor, progress: Progress = no_progress) -> TrainingImages:
+        """Return the images for systems that inspect the training set before training.
+
+        Parameters
+        ----------
+        class_weights
+            float (C,), weight of each class in the losses.
+        progress
+            Reports the images of `TrainingImages.batches`.
+        """
         labels = torch.tensor([self.label_index[row.label] for row in self.rows])
+        size = self.config.batch_size
+
+        def batches() -> Iterator[BagBatch]:
+            groups = [np.arange(first, min(first + size, len(labels))) for first in range(0, len(labels), size)]
+            for done, step in enumerate(self._prepared(groups, 0, training=False, clock=EpochClock())):
+                progress(done * size, len(labels), "inspecting the training images")
+                yield step.batch
+
         return TrainingImages(
-            labels, lambda index: self.bag(self.rows[index], None).view, self.config.batch_size, self.config.seed
+            labels,
+            lambda index: self.bag(self.rows[index], None).view,
+            size,
+            self.config.seed,
+            [row.patient for row in self.rows],
+            class_weights[labels],
+            batches,
         )
 
     def _groups(self, generator: np.random.Generator | None) -> list[NDArray[np.int64]]:
@@ -188,7 +211,13 @@ class Dataset:
         """Batches of one epoch, prepared ahead by a few threads; shuffled and augmented while training."""
         seed = self.config.seed
         groups = self._groups(np.random.default_rng([seed, epoch]) if training else None)
-        clock = clock or EpochClock()
+        return self._prepared(groups, epoch, training=training, clock=clock or EpochClock())
+
+    def _prepared(
+        self, groups: Sequence[NDArray[np.int64]], epoch: int, *, training: bool, clock: EpochClock
+    ) -> Iterator[GuidedStep]:
+        """Batches of the rows that are given by their numbers, see `_groups`."""
+        seed = self.config.seed
 
         def prepare(step: int) -> GuidedStep:
             rows = [self.rows[index % len(self.rows)] for index in groups[step]]

@@ -90,7 +90,7 @@ class ClassificationFitting(Fitting):
         self.training.lesions = _lesions(job, self.training.rows, self.labels)
         kind = "effective" if self.config.loss == "class-balanced" else self.config.class_weights
         balance = class_weights(self.training, len(self.labels), kind, self.config.beta)
-        for warning in network.prepare(self.training.as_they_are()):
+        for warning in network.prepare(self.training.as_they_are(balance, job.progress)):
             job.say(f"warning: {warning}")
         self.losses = ClassificationLosses(balance, self.config)
         self._weights = balance.double().numpy()
