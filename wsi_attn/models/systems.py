@@ -68,8 +68,8 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
     given = network.config_class(**_normalised(network.completed(known)))
     msgspec.convert(asdict(given), type(given))
     built = network(given)
-    if weights != NO_WEIGHTS:
-        _load(built, weights)
+    for taker, own in _takers(built, weights):
+        taker.load(own)
     return built
 
 
@@ -80,9 +80,20 @@ def weights_of_each(weights: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in weights.split(","))
 
 
-def _load(network: Network, weights: str) -> None:
-    """Load trained weights into the backbones of a network; raises as `build_network`."""
-    backbones = [module for module in network.modules() if isinstance(module, Backbone | TakesWeights)]
+def trained_backbones(network: Network, weights: str) -> list[nn.Module]:
+    """Return the backbones of a network that start from trained weights; raises as `build_network`."""
+    takers = [taker for taker, _ in _takers(network, weights)]
+    if isinstance(network, TakesWeights):
+        return network.backbones() if takers else []
+    return [taker for taker in takers if isinstance(taker, nn.Module)]
+
+
+def _takers(network: Network, weights: str) -> list[tuple[TakesWeights, str]]:
+    """Return the parts of a network that take trained weights, each with its own; raises as `build_network`."""
+    if weights == NO_WEIGHTS:
+        return []
+    modules = [network] if isinstance(network, TakesWeights) else list(network.modules())
+    backbones = [module for module in modules if isinstance(module, Backbone | TakesWeights)]
     takers = [backbone for backbone in backbones if isinstance(backbone, TakesWeights)]
     if not takers:
         raise UsageError(
@@ -93,21 +104,19 @@ def _load(network: Network, weights: str) -> None:
     if len(each) == 1:
         if weights not in NAMED_WEIGHTS and len({_shapes(taker) for taker in takers}) > 1:
             raise UsageError(f"--weights {weights}: the backbones differ; give a file for each: FILE,FILE")
-        pairs = [(taker, weights) for taker in takers]
-    elif len(each) != len(backbones):
+        return [(taker, weights) for taker in takers]
+    if len(each) != len(backbones):
         raise UsageError(
             f"--weights {weights}: {len(each)} values for {len(backbones)} backbones; give one for each, or one for all"
         )
-    else:
-        pairs = []
-        for backbone, own in zip(backbones, each, strict=True):
-            if own == NO_WEIGHTS:
-                continue
-            if not isinstance(backbone, TakesWeights):
-                raise UsageError(f"--weights {own}: the small backbones have no pretrained weights; give none for them")
-            pairs.append((backbone, own))
-    for backbone, own in pairs:
-        backbone.load(own)
+    pairs: list[tuple[TakesWeights, str]] = []
+    for backbone, own in zip(backbones, each, strict=True):
+        if own == NO_WEIGHTS:
+            continue
+        if not isinstance(backbone, TakesWeights):
+            raise UsageError(f"--weights {own}: the small backbones have no pretrained weights; give none for them")
+        pairs.append((backbone, own))
+    return pairs
 
 
 def _shapes(backbone: TakesWeights) -> tuple[tuple[str, tuple[int, ...]], ...]:

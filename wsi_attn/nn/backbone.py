@@ -74,6 +74,17 @@ class Backbone(nn.Module, ABC):
                 handle.remove()
 
 
+def parameters_until(backbone: Backbone, stages: int) -> Iterator[nn.Parameter]:
+    """Yield the parameters of the first stages, and of what lies before and between them, in the order of the
+    backbone.
+    """
+    if not stages:
+        return
+    last = {id(value) for value in backbone.stages()[stages - 1].module.parameters()}
+    found = list(backbone.parameters())
+    yield from found[: 1 + max(place for place, value in enumerate(found) if id(value) in last)]
+
+
 @runtime_checkable
 class TakesWeights(Protocol):
     """A network or part of one that can start from trained weights."""

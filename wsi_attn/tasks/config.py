@@ -92,10 +92,40 @@ class TrainConfig:
         ),
     ] = 0.99
     clip: Annotated[float, Option("Maximum gradient norm.", panel=STEPS, above=0)] = 1.0
+    backbone_rate: Annotated[
+        float | None,
+        Option(
+            "Learning rate of the backbones as a share of --learning-rate.",
+            panel=STEPS,
+            above=0,
+            default="0.1 for backbones with trained weights, otherwise 1",
+        ),
+    ] = None
+    gate_rate: Annotated[
+        float,
+        Option(
+            "Learning rate of the gates that open attention branches, as a multiple of --learning-rate.",
+            panel=STEPS,
+            above=0,
+        ),
+    ] = 10.0
+    freeze: Annotated[
+        int,
+        Option("Number of first stages of trained backbones that keep their weights.", panel=STEPS, at_least=0),
+    ] = 0
+    unfreeze_epochs: Annotated[
+        int,
+        Option(
+            "Epochs after which one frozen stage more is trained, the last one first; 0 keeps them frozen.",
+            panel=STEPS,
+            at_least=0,
+        ),
+    ] = 0
     warm_up_epochs: Annotated[
         int | None,
         Option(
-            "Number of initial epochs that train the global head only.",
+            "Number of initial epochs that train the heads only: trained backbones keep their weights, and in "
+            "deep-attention only the global head learns.",
             panel=STEPS,
             at_least=0,
             default="a tenth of the epochs of deep-attention, 0 for others",

@@ -14,13 +14,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from wsi_attn.errors import DivergedError
 from wsi_attn.models.base import Network
+from wsi_attn.models.systems import trained_backbones
 from wsi_attn.tasks.base import Fitting, Losses, TrainingJob
 from wsi_attn.tasks.clock import EpochClock
-from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.tasks.ranks import gathered
 from wsi_attn.tasks.steps import Step
 from wsi_attn.train.averaging import averaged
 from wsi_attn.train.distributed import share_buffers
+from wsi_attn.train.groups import Freezing, parameter_groups, warm_up_epochs
 from wsi_attn.train.state import TrainingState, load_state, save_state
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def fit(
     """
     fabric, config, progress = job.fabric, job.config, job.progress
     fabric.to_device(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    trained = trained_backbones(network, job.options.weights)
+    freezing = Freezing(trained, config, warm_up_epochs(config, network))
+    optimizer = torch.optim.AdamW(map(dict, parameter_groups(network, trained, config)), lr=config.learning_rate)
     average = averaged(network, config.averaging)
     smooth = cast(Network, average.module)
     scaling = fabric.strategy.precision
@@ -71,6 +74,8 @@ def fit(
         torch.manual_seed(config.seed * 7919 + epoch + 15_485_863 * fabric.global_rank)
         for each in (network, smooth):
             each.begin_epoch(epoch, config.epochs)
+        module.train()
+        freezing.begin_epoch(epoch)
         terms = train_epoch(job, module, stepper, average, fitting, state)
         share_buffers(fabric, smooth)
         steps = fitting.steps()
@@ -104,21 +109,20 @@ def train_epoch(
         `Objective` and optimizer, set up by Fabric.
     """
     fabric, config, progress = job.fabric, job.config, job.progress
-    module.train()
     epoch, steps = state.epoch, fitting.steps()
     clock, warm_up = EpochClock(), warm_up_epochs(config, cast(Objective, module.module).network)
     sums: dict[str, float] = {}
     for step, item in enumerate(fitting.batches(epoch, clock)):
         rate = learning_rate((epoch * steps + step) / (config.epochs * steps), config.learning_rate, config.schedule)
         for group in stepper.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         first = step // config.accumulate * config.accumulate
         together = min(config.accumulate, steps - first)
         last = step == first + together - 1
         with fabric.no_backward_sync(module, enabled=not last):
             terms = module(item)
             if epoch < warm_up:
-                terms = {name: term for name, term in terms.items() if name in fitting.losses.early}
+                terms = {name: term for name, term in terms.items() if name in fitting.losses.early} or terms
             loss = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(loss):
                 raise DivergedError(f"The loss became {loss.item()} in epoch {epoch + 1}; lower --learning-rate")
@@ -136,11 +140,6 @@ def train_epoch(
         progress(epoch * steps + step + 1, config.epochs * steps, _said(state, config.epochs, loss.item()))
     means = {name: total / steps for name, total in sums.items()}
     return _over_ranks(fabric, means, clock.record()) | {"learning_rate": rate}
-
-
-def warm_up_epochs(config: TrainConfig, network: Network) -> int:
-    """Return the number of initial epochs that train only the early terms, by default a share that the system says."""
-    return int(network.warm_up * config.epochs) if config.warm_up_epochs is None else config.warm_up_epochs
 
 
 def learning_rate(done: float, peak: float, schedule: str = "one-cycle") -> float:

@@ -34,7 +34,7 @@ from wsi_attn.tasks.config import RunOptions, TrainConfig
 from wsi_attn.train.distributed import finish, make_fabric
 from wsi_attn.train.log import EpochLog, check_tensorboard
 from wsi_attn.train.loop import fit
-from wsi_attn.train.start import Start, check_options, chosen_start, new_network, weights_record
+from wsi_attn.train.start import Start, check_options, check_tuning, chosen_start, new_network, weights_record
 
 RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS, PREDICTIONS, REPORT, BOARD = (
     "run.json",
@@ -129,8 +129,9 @@ def train(
     else:
         parts = [with_validation(rows, config.validation, config.seed)]
     trainings = [task.training(manifest, part, options, held_out=config.folds > 0) for part in parts]
-    check_options(config.system, network or {}, warm_up=bool(config.warm_up_epochs))
+    check_options(config.system, network or {})
     start = chosen_start(config.system, network or {}, options.weights)
+    check_tuning(config, start.weights)
     options = replace(options, weights=start.weights)
     with _job(manifest, run, config, start, options, (log, say)) as job:
         if config.folds:

@@ -15,6 +15,7 @@ from wsi_attn.models.configs.common import AUTO, PRETRAINED, pretrained_of
 from wsi_attn.models.systems import IMAGENET, NAMED_WEIGHTS, NO_WEIGHTS, SYSTEMS, build_network, weights_of_each
 from wsi_attn.nn.imagenet import has_imagenet_weights
 from wsi_attn.provenance import sha256_of
+from wsi_attn.tasks.config import TrainConfig
 
 WIDTHS = ("coarse_widths", "patch_widths")
 """Options that shape small backbones, and so choose them."""
@@ -41,7 +42,7 @@ class Start:
     said: str = ""
 
 
-def check_options(system: str, options: Collection[str], *, warm_up: bool = False) -> None:
+def check_options(system: str, options: Collection[str]) -> None:
     """Check that a system has the given options.
 
     Raises
@@ -53,8 +54,26 @@ def check_options(system: str, options: Collection[str], *, warm_up: bool = Fals
     for name in options:
         if name not in known:
             raise UsageError(f"--model {system} has no option --{name.replace('_', '-')}; remove it")
-    if warm_up and "global_weight" not in known:
-        raise UsageError(f"--model {system} has no separate global head; remove --warm-up-epochs")
+
+
+def check_tuning(config: TrainConfig, weights: str) -> None:
+    """Check that there is something for the options about trained backbones to keep.
+
+    Raises
+    ------
+    UsageError : all weights are random; a warm-up then needs a separate global head.
+    """
+    if weights != NO_WEIGHTS:
+        return
+    if config.freeze or config.unfreeze_epochs:
+        flag = "--freeze" if config.freeze else "--unfreeze-epochs"
+        raise UsageError(f"{flag} keeps trained weights, but all are random; remove it, or choose --weights")
+    known = {field.name for field in fields(SYSTEMS.get(config.system).config_class)}
+    if config.warm_up_epochs and "global_weight" not in known:
+        raise UsageError(
+            f"--model {config.system} has no separate global head and no trained backbone; remove --warm-up-epochs, or "
+            "choose --weights"
+        )
 
 
 def chosen_start(system: str, options: Mapping[str, object], weights: str) -> Start:
