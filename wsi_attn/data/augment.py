@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
@@ -40,6 +41,10 @@ class Symmetry:
         x = width - size - xy[:, 0] if self.flip_x else xy[:, 0]
         y = height - size - xy[:, 1] if self.flip_y else xy[:, 1]
         return np.stack((y, x) if self.transpose else (x, y), axis=1)
+
+
+SYMMETRIES = tuple(Symmetry(*bits) for bits in product((False, True), repeat=3))
+"""All eight; the first is the identity."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from wsi_attn.annotations.tissue import tissue_from_geojson
 from wsi_attn.data.augment import (
+    SYMMETRIES,
     AugmentedPatches,
+    ColourChange,
     CroppedPatches,
     Symmetry,
     random_colour,
@@ -79,7 +81,10 @@ class Bag:
     def augmented(self, generator: np.random.Generator, colour: float, *, turn: bool = True) -> Bag:
         """Return the slide with a random colour change and, if `turn`, a random orientation."""
         change = random_colour(generator, colour) if colour > 0 else None
-        symmetry = random_symmetry(generator) if turn else Symmetry(False, False, False)
+        return self.turned(random_symmetry(generator) if turn else SYMMETRIES[0], change)
+
+    def turned(self, symmetry: Symmetry, change: ColourChange | None = None) -> Bag:
+        """Return the slide in another orientation, and in other colours if there is a change."""
         source = AugmentedPatches(self.source, self.extent, symmetry, change)
 
         def turned(raster: NDArray[Any]) -> NDArray[Any]:

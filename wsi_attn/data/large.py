@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.annotations.tissue import tissue_from_geojson
-from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, VIEW_PIXELS, collate, make_bag
+from wsi_attn.data.bags import LEAST_PRIOR, MIN_CELL_TISSUE, VIEW_PIXELS, Bag, collate, make_bag
 from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Region
@@ -104,6 +104,8 @@ class SlideBag:
         Number of regions of the view of the mask that could not be decoded.
     view
         The coarse view if it is read in parts; None if the batch has it as a whole.
+    whole
+        The slide that the batch is made of; None if it is read in parts.
     """
 
     patches: SlidePatches
@@ -114,6 +116,7 @@ class SlideBag:
     fraction: float
     unreadable: int
     view: BlockView | None = None
+    whole: Bag | None = None
 
     @property
     def damaged(self) -> int:
@@ -212,4 +215,5 @@ def slide_bag(
         return large_bag(patches, stride, tissue, regions, prior)
     bag = make_bag(patches, tissue, regions, prior)
     batch = replace(collate([bag], stride), progress=patches.progress)
-    return SlideBag(patches, stride, batch, bag.tissue, patches.coarse_frame, bag.fraction, len(bag.unreadable))
+    frame, unreadable = patches.coarse_frame, len(bag.unreadable)
+    return SlideBag(patches, stride, batch, bag.tissue, frame, bag.fraction, unreadable, whole=bag)

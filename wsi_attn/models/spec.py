@@ -53,6 +53,8 @@ class ModelSpec:
         Prior weight of locations (see `data.prior`).
     task
         Name of the task, see `tasks`.
+    turns
+        Whether predictions are averages over the eight flips and quarter turns of an image.
     mask_values
         The value of each label in mask images; empty if every nonzero value is the second label or if values are
         label indices.
@@ -67,6 +69,7 @@ class ModelSpec:
     prior: str = "none"
     task: str = CLASSIFICATION
     mask_values: tuple[int, ...] = ()
+    turns: bool = False
 
     def record(self) -> JsonObject:
         """Return the specification as JSON values; empty objects stand for no colours and no calibration."""

@@ -170,6 +170,15 @@ class TrainConfig:
             task=CLASSIFICATION,
         ),
     ] = False
+    tta: Annotated[
+        bool,
+        Option(
+            "Average predictions over the eight flips and quarter turns of an image, in validation and in every "
+            "prediction of the model.",
+            panel=DATA,
+            task=CLASSIFICATION,
+        ),
+    ] = False
     warp: Annotated[
         float,
         Option(

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attn.annotations.regions import region_mask
+from wsi_attn.data.augment import SYMMETRIES, Symmetry
 from wsi_attn.data.bags import Bag, collate, make_bag
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache
@@ -207,14 +208,24 @@ class Dataset:
         groups = [groups[index] for index in generator.permutation(len(groups))]
         return dealt(groups, self.rank, self.ranks)
 
-    def batches(self, epoch: int, *, training: bool, clock: EpochClock | None = None) -> Iterator[GuidedStep]:
-        """Batches of one epoch, prepared ahead by a few threads; shuffled and augmented while training."""
+    def batches(
+        self, epoch: int, *, training: bool, clock: EpochClock | None = None, symmetry: Symmetry = SYMMETRIES[0]
+    ) -> Iterator[GuidedStep]:
+        """Batches of one epoch, prepared ahead by a few threads; shuffled and augmented while training, otherwise in
+        one orientation.
+        """
         seed = self.config.seed
         groups = self._groups(np.random.default_rng([seed, epoch]) if training else None)
-        return self._prepared(groups, epoch, training=training, clock=clock or EpochClock())
+        return self._prepared(groups, epoch, training=training, clock=clock or EpochClock(), symmetry=symmetry)
 
     def _prepared(
-        self, groups: Sequence[NDArray[np.int64]], epoch: int, *, training: bool, clock: EpochClock
+        self,
+        groups: Sequence[NDArray[np.int64]],
+        epoch: int,
+        *,
+        training: bool,
+        clock: EpochClock,
+        symmetry: Symmetry = SYMMETRIES[0],
     ) -> Iterator[GuidedStep]:
         """Batches of the rows that are given by their numbers, see `_groups`."""
         seed = self.config.seed
@@ -226,6 +237,8 @@ class Dataset:
                 self.bag(row, np.random.default_rng([seed, epoch, row.number, showing]) if training else None)
                 for row, showing in zip(rows, showings, strict=True)
             ]
+            if symmetry != SYMMETRIES[0]:
+                bags = [bag.turned(symmetry) for bag in bags]
             bags = [replace(bag, source=TimedPatches(bag.source, clock)) for bag in bags]
             place = step * self.ranks + self.rank
             draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + place) if training else None

@@ -29,6 +29,7 @@ from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePredic
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import PatchScorer, score_tiles
 from wsi_attn.tasks.classification.mc_dropout import dropout_passes
+from wsi_attn.tasks.classification.turns import averaged_over_turns
 
 MAX_NATIVE_PIXELS = 300_000_000
 """Maximum pixels of inputs to a model without mpp, which reads level 0; larger inputs are slides, not photographs."""
@@ -77,7 +78,7 @@ def predict_slide(
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers, progress=progress)
     scorer = _scorer(checkpoint, network) if config.exhaustive else None
     bag, warnings = _bag(patches, checkpoint, network, config, regions)
-    look = _look(bag, network)
+    look = _look(bag, network, spec.turns)
     maps, unreadable = look.place_maps(spec.labels), bag.damaged + int(look.output.unreadable[0])
     if scorer is not None:
         tile_maps, missing = score_tiles(patches, scorer, spec.labels, bag.coverage)
@@ -176,8 +177,10 @@ class _Look:
         return {**maps, "uncertainty": self.map_of(spread)}
 
 
-def _look(bag: SlideBag, network: SlideModel) -> _Look:
-    """Run the network; a slide that turns out to be damaged is processed again without the affected cells."""
+def _look(bag: SlideBag, network: SlideModel, turns: bool) -> _Look:
+    """Run the network; a slide that turns out to be damaged is processed again without the affected cells. With `turns`
+    the logits are averaged over orientations.
+    """
     bag.patches.progress(0, 1, "coarse view")
     output = network(bag.batch)
     if (sound := bag.without_damage()) is not None:
@@ -186,6 +189,8 @@ def _look(bag: SlideBag, network: SlideModel) -> _Look:
         raise SlideReadError(
             f"{bag.patches.slide.info.path}: none of the {output.patch_mask.shape[1]} key instances could be decoded"
         )
+    if turns:
+        output = averaged_over_turns(bag, network, output)
     return _Look(bag.patches, bag.batch.valid[0].numpy(), output, network.cell)
 
 

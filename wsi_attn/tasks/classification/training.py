@@ -15,8 +15,9 @@ from torch import Tensor
 
 from wsi_attn.annotations.regions import check_regions
 from wsi_attn.data.appearance import describe_appearance, fit_appearance
+from wsi_attn.data.augment import SYMMETRIES
 from wsi_attn.data.manifest import Row, path_in
-from wsi_attn.errors import ManifestError
+from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.evaluate.report import Origin, Report, evaluate_predictions
 from wsi_attn.models.base import Network, SlideModel
 from wsi_attn.models.calibration import fit_calibration
@@ -28,6 +29,7 @@ from wsi_attn.tasks.classification.care import care_terms
 from wsi_attn.tasks.classification.class_losses import effective_number_weights, focal_loss
 from wsi_attn.tasks.classification.dataset import Dataset, GuidedStep
 from wsi_attn.tasks.classification.lesions import lesion_rows, rare_labels
+from wsi_attn.tasks.classification.turns import averaged_logits
 from wsi_attn.tasks.clock import EpochClock
 from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.tasks.ranks import gathered
@@ -76,6 +78,8 @@ class ClassificationFitting(Fitting):
 
     def __init__(self, training: ClassificationTraining, job: TrainingJob, network: SlideModel) -> None:
         self.job, self.labels, self.config = job, training.labels, job.config
+        if job.config.tta and (job.config.no_flip or not network.any_orientation):
+            raise UsageError(f"--tta turns images, but --model {job.config.system} keeps their orientation; remove it")
 
         def part_of(split: str) -> Dataset:
             chosen = [row for row in training.rows if row.split == split]
@@ -137,6 +141,7 @@ class ClassificationFitting(Fitting):
             appearance=fit_appearance(described),
             calibration=fit_calibration(predictions.labels, predictions.probabilities),
             prior=config.prior,
+            turns=config.tta,
         )
         about = f"predicts one of: {', '.join(self.labels)}"
         table = [*_predictions_table(self.job.manifest, self.labels, predicted)]
@@ -213,20 +218,27 @@ class Predictions:
 
 @torch.inference_mode()
 def predict_rows(fabric: Fabric, network: Network, dataset: Dataset, progress: Progress = no_progress) -> Predictions:
-    """Predict every row without augmentation, noise or dropout; each rank predicts its share."""
+    """Predict every row without noise or dropout, as it is or with `--tta` averaged over its turns; each rank predicts
+    its share.
+    """
     assert isinstance(network, SlideModel)  # noqa: S101 - of this task
     network.eval()
-    mine: list[tuple[int, int, NDArray[np.float64]]] = []
-    rows = -(-len(dataset.rows) // fabric.world_size)
+    turns = SYMMETRIES if dataset.config.tta else SYMMETRIES[:1]
+    rows = -(-len(dataset.rows) // fabric.world_size) * len(turns)
     progress(0, rows, "predicting")
-    for item in dataset.batches(0, training=False):
-        with fabric.autocast():
-            logits = network(item.batch).logits.double().cpu().numpy()
-        mine += [
-            (row.number, label, values)
-            for row, label, values in zip(item.rows, item.labels.tolist(), logits, strict=True)
-        ]
-        progress(len(mine), max(rows, len(mine)), "predicting")
+    labels: dict[int, int] = {}
+    seen: dict[int, list[Tensor]] = {}
+    done = 0
+    for symmetry in turns:
+        for item in dataset.batches(0, training=False, symmetry=symmetry):
+            with fabric.autocast():
+                logits = network(item.batch).logits.double().cpu()
+            for row, label, values in zip(item.rows, item.labels.tolist(), logits, strict=True):
+                labels[row.number] = label
+                seen.setdefault(row.number, []).append(values[None])
+            done += len(item.rows)
+            progress(done, max(rows, done), "predicting")
+    mine = [(number, labels[number], averaged_logits(each)[0].numpy()) for number, each in seen.items()]
     found = {number: (label, values) for number, label, values in gathered(fabric, mine)}
     predictions = [found[row.number] for row in dataset.rows]
     return Predictions(
