@@ -55,7 +55,7 @@ def test_equal_runs_have_equal_weights_and_parts_change_them(run: Path, manifest
     command = ("train", manifest, "--model", "probe", *RANDOM)
     assert "already complete" in wsi_attn(*command, "--output", run).stderr
     wsi_attn(*command, "--output", tmp_path / "same")
-    wsi_attn(*command, "--probe-views", "2", "--output", tmp_path / "parts")
+    wsi_attn(*command, "--probe-views", "1", "--output", tmp_path / "parts")
     first, same, parts = (
         json.loads((folder / "checkpoint" / "config.json").read_text())["weights_sha256"]
         for folder in (run, tmp_path / "same", tmp_path / "parts")

@@ -313,6 +313,22 @@ def test_boxes_that_are_wrong_stop_training(box: str, said: str, manifest: Path,
     assert said in error
 
 
+def test_predictions_over_turns_do_not_depend_on_the_orientation(manifest: Path, tmp_path: Path) -> None:
+    few = ("--model", "cnn", "--coarse-widths", "4,8", "--coarse-factor", "2", "--epochs", "1", "--quiet")
+    wsi_attn("train", manifest, "--output", tmp_path / "run", *few, "--tta")
+    with Image.open(manifest.parent / "0_0.png") as image:
+        image.save(tmp_path / "as_it_is.png")
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png")
+    images = (tmp_path / "as_it_is.png", tmp_path / "turned.png")
+    first, turned = wsi_attn("predict", *images, "--model", tmp_path / "run", "--json").json()
+    assert first["probabilities"]["red"] == pytest.approx(turned["probabilities"]["red"], abs=1e-5)
+    assert json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())["spec"]["turns"]
+    (report,) = wsi_attn("evaluate", tmp_path / "run", manifest, "--split", "val", "--json").json()
+    assert report["n"] == 4
+    error = wsi_attn("train", manifest, "--output", tmp_path / "r", *few, "--tta", "--no-flip", code=2).error()
+    assert "--tta turns images" in error
+
+
 def test_efficientnet_lite_starts_from_imagenet_weights(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

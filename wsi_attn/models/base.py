@@ -79,6 +79,8 @@ class BagBatch:
         is proportional to prior_t exp(e_t); None weights all valid cells equally.
     progress
         Reports the blocks of a large view that are encoded and the patches that are read.
+    images
+        B names of the images as they are shown: equal names stand for equal views. None if they have none.
     """
 
     coarse: CoarseView
@@ -89,6 +91,7 @@ class BagBatch:
     coarse_size: Tensor | None = None
     prior: Tensor | None = None
     progress: Progress = no_progress
+    images: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -309,9 +312,18 @@ class SlideModel(Network):
     whole_batches: bool = False
 
     def __call__(self, batch: BagBatch) -> SlideOutput:
-        """`forward`, with its type."""
+        """`forward`, with its type; tells the memories of its backbones which images come."""
+        for backbone, _ in self.view_backbones():
+            if backbone.memory is not None:
+                backbone.memory.expect(batch.images, batch.coarse_size)
         output: SlideOutput = super().__call__(batch)
         return output
+
+    def view_backbones(self) -> list[tuple[Backbone, int]]:
+        """Return the backbones that see the whole views of a batch once and unchanged while training, and how many of
+        their first stages are only passed through.
+        """
+        return []
 
     @property
     @abstractmethod

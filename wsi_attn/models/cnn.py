@@ -24,6 +24,7 @@ from torch.nn import functional
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
 from wsi_attn.models.configs.cnn import CnnConfig
+from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
 
 
@@ -39,6 +40,10 @@ class Cnn(SlideModel):
         self.phi = build_backbone(config.backbone, config.coarse_widths, ATTENTION_STRIDE)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.phi.out_channels, config.classes)
+
+    def view_backbones(self) -> list[tuple[Backbone, int]]:
+        """See `SlideModel.view_backbones`."""
+        return [(self.phi, len(self.phi.stages()))]
 
     @property
     def stride(self) -> int:

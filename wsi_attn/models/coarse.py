@@ -84,6 +84,8 @@ def encode_blocks(
         whole = backbone(normalise(coarse[:, :]))
         yield Block(slice(0, height), slice(0, width), whole.to(normalise.mean.dtype))
         return
+    if backbone.memory is not None:
+        backbone.memory.expect(None)  # the names are of whole views, not of blocks
     margin = -(-(backbone.halo + RADIUS) // stride)
     wanted = np.ones((height, width), np.bool_) if valid is None else valid.any(dim=0).cpu().numpy()[:height, :width]
     blocks = list(occupied_blocks(wanted, side))

@@ -66,6 +66,7 @@ from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, view
 from wsi_attn.models.configs.deep_attention import DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid, Instances, Sample, Selection, Threshold, TopK, read_instances
 from wsi_attn.nn.attention import AttendedMean, GatedAttention, masked_log_softmax
+from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
 from wsi_attn.nn.selection import TopCells
 
@@ -106,6 +107,10 @@ class DeepAttention(SlideModel):
             local, summary = self.selection.widths(self.psi.out_channels)
             self.instance_head = nn.Linear(summary, config.classes)
         self.fused_head = nn.Linear(local + (width if config.branches != "local" else 0), config.classes)
+
+    def view_backbones(self) -> list[tuple[Backbone, int]]:
+        """See `SlideModel.view_backbones`: that of the coarse view, not that of the patches."""
+        return [(self.phi, len(self.phi.stages()))]
 
     @property
     def stride(self) -> int:

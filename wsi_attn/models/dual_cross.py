@@ -131,6 +131,10 @@ class DualCross(SlideModel):
         chosen = PUBLISHED if timm_is_here() else OURS
         return {**dict(zip(names, chosen, strict=True)), **options}
 
+    def view_backbones(self) -> list[tuple[Backbone, int]]:
+        """See `SlideModel.view_backbones`: the stages before the first tap."""
+        return [(self._network(n), stage - 1) for n, stage in enumerate(self.taps[0])]
+
     @property
     def stride(self) -> int:
         """Coarse pixels per cell of the maps."""

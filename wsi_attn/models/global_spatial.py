@@ -99,6 +99,10 @@ class GlobalSpatial(SlideModel):
         self.register_buffer("mean_image", torch.zeros(3, config.view_size, config.view_size))
         self.register_buffer("alignment", torch.zeros(()))
 
+    def view_backbones(self) -> list[tuple[Backbone, int]]:
+        """See `SlideModel.view_backbones`: the stages before the map."""
+        return [(self.phi, self.config.map_after - 1)] if self.config.map_after else []
+
     @property
     def stride(self) -> int:
         """Coarse pixels per cell of the maps that a prediction shows."""

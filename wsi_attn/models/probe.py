@@ -8,9 +8,10 @@ better (Alain and Bengio, "Understanding intermediate layers using linear classi
 (3)  o = W z + b                   label
 (4)  W, b: logistic regression     multinomial, on standardised z, its strength chosen by grouped cross-validation
 
-With `views` above 1, z is the mean of (2) of the image and of views x views parts of it, each at `view_size`. The
-standardisation is part of W and b. The evidence map is the class activation map, as of `models.cnn`; the reported
-attention is uniform over the valid cells.
+With `views` V above 1, z is the mean of (2) of the image and of (2) over V x V parts of it, each at `view_size`: by
+cross-validation on training parts better than the image alone. The standardisation is part of W and b. The evidence map
+is the class activation map of the whole image, as of `models.cnn`; the reported attention is uniform over the valid
+cells.
 """
 
 from __future__ import annotations
@@ -82,9 +83,10 @@ class Probe(SlideModel):
         for slides, view in views(batch, training=False):
             height, width = (-(-extent // CELL) for extent in view.shape[2:])
             cells = valid[slides, None, :height, :width].to(self.normalise.mean.dtype)
+            finest = resized(view, config.views * config.view_size)  # read once
             found = []
             for side in sorted({1, config.views}):
-                tiles = _tiles(resized(view, side * config.view_size), side)
+                tiles = _tiles(functional.avg_pool2d(finest, config.views // side), side)
                 features = self.phi.pooled_maps(self.normalise(tiles)).to(cells.dtype)  # equation (1)
                 share = _tiles(functional.adaptive_avg_pool2d(cells, side * features.shape[-1]), side)
                 found.append(_mean(features, share, len(cells)))

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from wsi_attn.nn.memory import StageMemory
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Channel means and standard deviations of the input, 0 to 1."""
@@ -32,11 +34,17 @@ class Backbone(nn.Module, ABC):
     ----------
     halo
         Pixels on each side of a cell that its features depend on; None if they may depend on the whole image.
+    remembers
+        Whether it takes a memory.
+    memory
+        Maps of its first stages, which are frozen; None without.
     """
 
     out_channels: int
     stride: int
     halo: int | None
+    remembers: ClassVar[bool] = False
+    memory: StageMemory | None = None
 
     @abstractmethod
     def stages(self) -> list[Stage]:

@@ -138,6 +138,7 @@ class EfficientNetLite(Backbone):
     """
 
     halo: int
+    remembers = True
 
     def __init__(self, variant: int, stride: int = 32, *, head: bool = False) -> None:
         super().__init__()
@@ -165,7 +166,15 @@ class EfficientNetLite(Backbone):
         """Float (B, 3, H, W) to (B, C, ceil(H/stride), ceil(W/stride)); the input is padded to whole cells."""
         height, width = x.shape[2:]
         padded = functional.pad(x, (0, -width % self.stride, 0, -height % self.stride))
-        features: Tensor = self.blocks(self.stem(padded.contiguous(memory_format=torch.channels_last)))
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        if self.memory is None or not self.memory.stages:
+            features: Tensor = self.blocks(self.stem(padded))
+        else:
+            last = self.stages()[self.memory.stages - 1]
+            first = 1 + next(number for number, block in enumerate(self.blocks) if block is last.module)
+            frozen = nn.Sequential(self.stem, self.blocks[:first])
+            maps = self.memory.recalled(padded, frozen, last.stride, self.stride)
+            features = self.blocks[first:](maps)
         return features
 
     def pooled_maps(self, x: Tensor) -> Tensor:

@@ -194,6 +194,11 @@ class Fitting(ABC):
 
     losses: Losses
 
+    def repeat(self, copies: int) -> None:  # noqa: B027 - most tasks augment anew
+        """Show each training image in this many augmented copies, one an epoch in turn, and name them in
+        `BagBatch.images`.
+        """
+
     @abstractmethod
     def steps(self) -> int:
         """Batches of one training epoch on each rank."""

@@ -113,6 +113,15 @@ class TrainConfig:
         int,
         Option("Number of first stages of trained backbones that keep their weights.", panel=STEPS, at_least=0),
     ] = 0
+    augmented_copies: Annotated[
+        int,
+        Option(
+            "Augmented copies of an image that epochs show in turn with --freeze, whose maps of frozen stages are kept "
+            "(memory up to --cache-mb, then the run folder); 0 augments anew in each epoch.",
+            panel=STEPS,
+            at_least=0,
+        ),
+    ] = 4
     unfreeze_epochs: Annotated[
         int,
         Option(

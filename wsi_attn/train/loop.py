@@ -22,11 +22,15 @@ from wsi_attn.tasks.steps import Step
 from wsi_attn.train.averaging import averaged
 from wsi_attn.train.distributed import share_buffers
 from wsi_attn.train.groups import Freezing, parameter_groups, warm_up_epochs
+from wsi_attn.train.remembering import Remembering
 from wsi_attn.train.state import TrainingState, load_state, save_state
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.wrappers import _FabricModule
+
+FEATURES = "features"
+"""Folder of the maps of frozen stages in a run folder."""
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate of "one-cycle" rises."""
@@ -66,6 +70,11 @@ def fit(
     scaling = fabric.strategy.precision
     state = load_state(state_folder, network, average, optimizer, scaling)
     module, stepper = fabric.setup(Objective(network, fitting.losses), optimizer)
+    remembering = Remembering(
+        network, smooth, trained, config, job.options.resources.cache_mb << 20, state_folder.parent / FEATURES
+    )
+    if remembering:
+        fitting.repeat(config.augmented_copies)
     for record in state.history:
         log(record)
     while state.epoch < config.epochs and not _has_stalled(state, config.patience):
@@ -76,6 +85,7 @@ def fit(
             each.begin_epoch(epoch, config.epochs)
         module.train()
         freezing.begin_epoch(epoch)
+        remembering.begin_epoch(freezing.stages(epoch))
         terms = train_epoch(job, module, stepper, average, fitting, state)
         share_buffers(fabric, smooth)
         steps = fitting.steps()
@@ -90,6 +100,7 @@ def fit(
         if fabric.is_global_zero:
             save_state(state_folder, network, average, optimizer, scaling, state)
         log(record)
+    remembering.close()
     return state
 
 

@@ -33,7 +33,7 @@ from wsi_attn.tasks.card import NOT_FOR, metrics_table, split_table, write_card
 from wsi_attn.tasks.config import RunOptions, TrainConfig
 from wsi_attn.train.distributed import finish, make_fabric
 from wsi_attn.train.log import EpochLog, check_tensorboard
-from wsi_attn.train.loop import fit
+from wsi_attn.train.loop import FEATURES, fit
 from wsi_attn.train.start import Start, check_options, check_tuning, chosen_start, new_network, weights_record
 
 RUN, STATE, CHECKPOINT, METRICS, LOG, SPLITS, PREDICTIONS, REPORT, BOARD = (
@@ -299,7 +299,7 @@ def run_output(run: Path, settings: Mapping[str, object]) -> Output[Path]:
 def _has_nothing(run: Path, found: object) -> bool:
     """Return whether a run stopped before the end of its first epoch, so that there is nothing to keep."""
     ours = isinstance(found, dict) and found.get("format") == FORMAT
-    return ours and {path.name for path in run.iterdir()} <= {RUN, SPLITS}
+    return ours and {path.name for path in run.iterdir()} <= {RUN, SPLITS, FEATURES}
 
 
 def splits_table(manifest: Path, rows: Sequence[Row]) -> Iterator[Sequence[str]]:

@@ -33,7 +33,7 @@ class ProbeConfig:
             at_least=1,
             at_most=8,
         ),
-    ] = 1
+    ] = 2
     """Parts along each side that are averaged with the whole image; 1 is the whole image alone."""
     backbone: Annotated[
         str,

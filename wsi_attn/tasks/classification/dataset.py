@@ -32,6 +32,9 @@ from wsi_attn.tasks.steps import BagStep, dealt, prepared_ahead
 LARGEST_CHANGE = 0.7
 """Bound of the log of a random change of scale."""
 
+AS_IT_IS = -1
+"""Copy of an image that is not augmented, in its name."""
+
 WINDOW = 16
 """Batches among which images are sorted by size."""
 
@@ -62,6 +65,8 @@ class Dataset:
     ----------
     lesions
         Rows with boxes or masks that guide attention, by row number.
+    copies
+        Number of augmented copies of an image that the epochs show in turn; 0 for another one in each epoch.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Dataset:
         self.workers = (resources or Resources()).threads()
         self.rank, self.ranks = rank, ranks
         self.lesions: Mapping[int, Row] = {}
+        self.copies = 0
         self._areas: NDArray[np.int64] | None = None
         self._readers = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
 
@@ -229,12 +235,13 @@ class Dataset:
     ) -> Iterator[GuidedStep]:
         """Batches of the rows that are given by their numbers, see `_groups`."""
         seed = self.config.seed
+        shown = epoch % self.copies if self.copies else epoch
 
         def prepare(step: int) -> GuidedStep:
             rows = [self.rows[index % len(self.rows)] for index in groups[step]]
             showings = [int(index) // len(self.rows) for index in groups[step]]  # each is augmented differently
             bags = [
-                self.bag(row, np.random.default_rng([seed, epoch, row.number, showing]) if training else None)
+                self.bag(row, np.random.default_rng([seed, shown, row.number, showing]) if training else None)
                 for row, showing in zip(rows, showings, strict=True)
             ]
             if symmetry != SYMMETRIES[0]:
@@ -244,6 +251,12 @@ class Dataset:
             draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + place) if training else None
             labels = torch.tensor([self.label_index[row.label] for row in rows])
             batch = collate(bags, self.stride, draw)
+            if not training:
+                turn = SYMMETRIES.index(symmetry)
+                batch = replace(batch, images=tuple((row.number, AS_IT_IS, turn) for row in rows))
+            elif self.copies:
+                names = zip(rows, showings, strict=True)
+                batch = replace(batch, images=tuple((row.number, shown, showing) for row, showing in names))
             lesions = None
             if training and self.lesions and epoch >= self.config.care_after:
                 regions, shapes = [bag.lesion for bag in bags], [bag.view.shape[:2] for bag in bags]

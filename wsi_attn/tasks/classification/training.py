@@ -99,6 +99,10 @@ class ClassificationFitting(Fitting):
         self.losses = ClassificationLosses(balance, self.config)
         self._weights = balance.double().numpy()
 
+    def repeat(self, copies: int) -> None:
+        """See `Fitting.repeat`."""
+        self.training.copies = copies
+
     def steps(self) -> int:
         """See `Fitting.steps`."""
         return self.training.steps()
