@@ -1,229 +1,178 @@
-"""What the arms of an experiment are measured by, their differences, and the tables.
+"""Statistics of the experiments: estimates over seeds and groups, and paired differences.
 
-Every number is computed from the `predictions.csv` of `wsi-attn evaluate`. Seeds are averaged; intervals are 95 %, by
-resampling the groups of the test part. An arm and the one it is compared with see the same resamples (paired
-bootstrap), so their difference has an interval of its own.
+A result depends on the test patients and on the seed of training. Each of the `RESAMPLES` draws groups of the test set
+and seeds together, both with replacement. Two arms see the same draws (paired bootstrap); their differences over the
+seeds that both have are corrected for the number of contrasts of a table by Holm, A simple sequentially rejective
+multiple test procedure, Scandinavian Journal of Statistics 1979.
+
+Few seeds vary less in resamples than in truth, by the factor 1 - 1 / seeds of their variance, so intervals of three
+seeds are somewhat narrow. Of fewer than three groups there are no intervals.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsi_attn.evaluate.intervals import resample_groups
-from wsi_attn.evaluate.metrics import OVERALL
-from wsi_attn.evaluate.resampled import resampled_scores
+from experiments.answers import Answers, FloatArray
+from wsi_attn.evaluate.intervals import (
+    FEW_GROUPS,
+    FEWEST_GROUPS,
+    LEVEL,
+    Interval,
+    clopper_pearson,
+    percentile_interval,
+    resample_groups,
+)
 
-if TYPE_CHECKING:
-    from arms import Arm, Task
-
-RESAMPLES = 2000
+RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Predictions of one run to one test set, ordered by path, as the columns of `predictions.csv`."""
+class Draws:
+    """Draws of the groups of a test set.
 
-    paths: tuple[str, ...]
-    groups: tuple[str, ...]
-    columns: dict[str, list[str]]
-
-    def numbers(self, column: str) -> np.ndarray:
-        """A column, float64 (n,); NaN where it is empty."""
-        return np.array([float(text or "nan") for text in self.columns[column]])
-
-
-def read_predictions(path: Path) -> Predictions:
-    """From the report's folder."""
-    with path.open(newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return Predictions(tuple(columns["path"]), tuple(columns["patient"]), columns)
-
-
-def measured(answers: Predictions, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Each measure under row weights (R, n): float64 (R,), NaN where a resample leaves it undefined.
-
-    Of classifications: those of `evaluate.metrics.OVERALL`; `recall:A+B`, the share of the images of these classes that
-    are answered rightly; `auprc:A+B`, the mean of these classes' average precisions; `error:80`, the share of wrong
-    answers among the 80 % of the images that are least uncertain; `cut:80`, how much less that is than among all.
-    Of segmentations: `dice`, of all pixels of the images together, a mean over classes, and `image:COLUMN`, the mean of
-    a column over images.
+    Attributes
+    ----------
+    weights
+        float64 (1 + R, n), weights of the rows; the first are the rows themselves.
+    names
+        n names of groups.
     """
-    if "label" not in answers.columns:
-        return {name: of_pixels(answers, name, weights) for name in names}
-    labels = [name.partition(":")[2] for name in answers.columns if name.startswith("probability:")]
-    p = np.stack([answers.numbers(f"probability:{label}") for label in labels], axis=1)
-    y = np.array([labels.index(label) for label in answers.columns["label"]])
-    overall, per_class = resampled_scores(y, p, weights)
-    found = {}
-    for name in names:
-        kind, _, of = name.partition(":")
-        wrong = p.argmax(axis=1) != y
-        if name in OVERALL:
-            found[name] = overall[name]
-        elif kind == "recall":
-            of_class = weights * np.isin(y, [labels.index(label) for label in of.split("+")])
-            found[name] = ratio(of_class @ ~wrong, of_class.sum(axis=1))
-        elif kind == "auprc":
-            found[name] = nanmean([per_class[labels.index(label)]["auprc"] for label in of.split("+")])
-        elif kind in ("error", "cut"):
-            by = "predictive_entropy" if "predictive_entropy" in answers.columns else "entropy"
-            found[name] = error_of_surest(float(of) / 100, answers.numbers(by), wrong, weights)
-            if kind == "cut":
-                found[name] = weights @ wrong / weights.sum(axis=1) - found[name]
-        else:
-            raise SystemExit(f"there is no measure {name}")
-    return found
+
+    weights: FloatArray
+    names: tuple[str, ...]
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return len(set(self.names))
+
+    @classmethod
+    def of(cls, groups: Sequence[str], resamples: int = RESAMPLES) -> Draws:
+        """Draw the groups of n rows."""
+        drawn = resample_groups(groups, 0, resamples)
+        return cls(np.concatenate([np.ones((1, len(groups))), drawn.weights]), tuple(groups))
+
+    def seeds(self, count: int) -> FloatArray:
+        """Shares of each seed in each draw, float64 (1 + R, count); the first is even, and the same for every arm."""
+        drawn = np.random.default_rng([1, count]).multinomial(count, np.full(count, 1 / count), len(self.weights) - 1)
+        return np.concatenate([np.full((1, count), 1 / count), drawn / count])
 
 
-def of_pixels(answers: Predictions, name: str, weights: np.ndarray) -> np.ndarray:
-    """A measure of a segmentation, (R,)."""
-    kind, _, column = name.partition(":")
-    if kind == "image":
-        values = answers.numbers(column)
-        known = ~np.isnan(values)
-        return ratio(weights[:, known] @ values[known], weights[:, known].sum(axis=1))
-    classes = [name.partition(":")[2] for name in answers.columns if name.startswith("tp:")]
-    tp, fp, fn = (
-        np.stack([weights @ answers.numbers(f"{count}:{label}") for label in classes]) for count in ("tp", "fp", "fn")
-    )
-    return nanmean(ratio(2 * tp, 2 * tp + fp + fn))
+@dataclass(frozen=True)
+class Contrast:
+    """A difference between two arms.
+
+    Attributes
+    ----------
+    interval
+        The difference and its interval, not corrected.
+    corrected
+        The interval at the level that Holm's procedure requires of this contrast.
+    p, p_corrected
+        Two-sided bootstrap p-value, as it is and corrected.
+    seeds
+        Number of seeds that both arms have.
+    """
+
+    interval: Interval
+    corrected: Interval
+    p: float
+    p_corrected: float
+    seeds: int
 
 
-def error_of_surest(kept: float, uncertainty: np.ndarray, wrong: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of wrong answers among the share `kept` of every resample that is least uncertain, (R,)."""
-    order = np.argsort(uncertainty, kind="stable")
-    sorted_weights = weights[:, order]
-    before = np.cumsum(sorted_weights, axis=1) - sorted_weights
-    taken = np.clip(kept * weights.sum(axis=1, keepdims=True) - before, 0, sorted_weights)
-    return ratio((taken * wrong[order]).sum(axis=1), taken.sum(axis=1))
+def measured(answers: Mapping[int, Answers], name: str, draws: Draws) -> dict[int, FloatArray]:
+    """Return a measure of the answers of each seed in every draw, float64 (1 + R,) each."""
+    return {seed: each.measured(name, draws.weights) for seed, each in sorted(answers.items())}
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """NaN where nothing is counted."""
-    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
+def over_seeds(values: Sequence[FloatArray], draws: Draws) -> FloatArray:
+    """Return the mean over the drawn seeds in every draw, float64 (1 + R,), of S arrays."""
+    mean: FloatArray = (draws.seeds(len(values)) * np.stack(values, axis=1)).sum(axis=1)
+    return mean
 
 
-def nanmean(values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is defined."""
-    stacked = np.asarray(values)
-    return ratio(np.nansum(stacked, axis=0), (~np.isnan(stacked)).sum(axis=0).astype(np.float64))
+def estimate(answers: Mapping[int, Answers], name: str, draws: Draws) -> Interval:
+    """Return the mean over seeds of a measure and its interval.
+
+    The interval of a share of few groups is exact, see `evaluate.intervals.share_interval`, with the mean of the seeds
+    as the share.
+    """
+    drawn = over_seeds([*measured(answers, name, draws).values()], draws)
+    found = percentile_interval(float(drawn[0]), drawn[1:], draws.groups)
+    counted = next(iter(answers.values())).counted(name)
+    if counted is None or found.value is None:
+        return found
+    groups = len({group for group, one in zip(draws.names, counted, strict=True) if one})
+    if groups < FEWEST_GROUPS:
+        return Interval(found.value, None, None, found.skipped)
+    if groups >= FEW_GROUPS and 0 < found.value < 1:
+        return found
+    return Interval(found.value, *clopper_pearson(found.value * groups, groups), 0)
 
 
-def interval(values: np.ndarray) -> dict[str, float]:
-    """The first value is of all rows, the others of the resamples."""
-    low, high = np.nanpercentile(values[1:], (2.5, 97.5))
-    return {"value": round(float(values[0]), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+def contrasts(
+    of: Mapping[int, FloatArray], others: Mapping[str, Mapping[int, FloatArray]], draws: Draws
+) -> dict[str, Contrast]:
+    """Compare one arm with others: its value minus theirs, over the seeds that both have.
 
-
-def write_results(task: Task, work: Path) -> None:
-    """`results.json` and `results.md` of what is finished."""
-    results = {name: results_of(task, work, name) for name in ("test", *task.extra_tests)}
-    (work / "results.json").write_text(json.dumps({"task": task.name, "results": results}, indent=1) + "\n")
-    lines = [f"# {task.name}", ""]
-    for name, arms in results.items():
-        lines += [f"## {name}", "", *table(task, arms), ""]
-    lines += ["Intervals are of 95 %, by resampling groups; differences are of the same images, seeds averaged.", ""]
-    (work / "results.md").write_text("\n".join(lines))
-
-
-def results_of(task: Task, work: Path, test_set: str) -> dict[str, dict[str, object]]:
-    """What is known of each arm on one test set."""
-    found: dict[str, dict[int, Predictions]] = {}
-    for arm in task.arms:
-        for folder in sorted((work / "answers").glob(f"{arm.name}-[0-9]*")):
-            if (folder / test_set / "predictions.csv").is_file():
-                seed = int(folder.name.rpartition("-")[2])
-                found.setdefault(arm.name, {})[seed] = read_predictions(folder / test_set / "predictions.csv")
-    if not found:
-        return {}
-    first = next(iter(next(iter(found.values())).values()))
-    weights = np.concatenate([np.ones((1, len(first.paths))), resample_groups(first.groups, 0, RESAMPLES).weights])
-    values: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-    for name, of_seed in found.items():
-        for seed, answers in of_seed.items():
-            if answers.paths != first.paths:
-                raise SystemExit("the arms were tested on different images; remove the answers and run again")
-            values[name, seed] = measured(answers, task.measures, weights)
-    results: dict[str, dict[str, object]] = {}
-    differences: dict[str, list[np.ndarray]] = {name: [] for name in task.measures}
-    for arm in (arm for arm in task.arms if arm.name in found):
-        results[arm.name] = summary(arm, sorted(found[arm.name]), values, task.measures, differences)
-        results[arm.name] |= {"n": len(first.paths), "groups": len(set(first.groups))} | from_reports(
-            work, arm, sorted(found[arm.name]), test_set
-        )
-    if task.pooled and all(differences.values()):
-        gains = {name: interval(np.mean(of_arms, axis=0)) for name, of_arms in differences.items()}
-        results["mean of the differences"] = {"difference": gains}
-    return results
-
-
-def summary(
-    arm: Arm,
-    seeds: Sequence[int],
-    values: dict[tuple[str, int], dict[str, np.ndarray]],
-    names: Sequence[str],
-    differences: dict[str, list[np.ndarray]],
-) -> dict[str, object]:
-    """Measures of an arm over its seeds, and its differences; these are also appended to `differences`."""
-    both = [seed for seed in seeds if (arm.against, seed) in values]
-    result: dict[str, object] = {
-        "seeds": len(seeds),
-        "measures": {
-            name: interval(np.mean([values[arm.name, seed][name] for seed in seeds], axis=0)) for name in names
-        },
-        "of_each_seed": {name: [round(float(values[arm.name, seed][name][0]), 4) for seed in seeds] for name in names},
+    Parameters
+    ----------
+    of, others
+        `measured` of the arm and, by name, of those it is compared with.
+    """
+    pairs = {name: sorted(set(of) & set(other)) for name, other in others.items()}
+    drawn = {
+        name: over_seeds([of[seed] - others[name][seed] for seed in seeds], draws)
+        for name, seeds in pairs.items()
+        if seeds
     }
-    if arm.against and both:
-        pairs = {
-            name: np.mean([values[arm.name, seed][name] - values[arm.against, seed][name] for seed in both], axis=0)
-            for name in names
-        }
-        result |= {"against": arm.against, "difference": {name: interval(pair) for name, pair in pairs.items()}}
-        for name, pair in pairs.items():
-            differences[name].append(pair)
-    return result
-
-
-def from_reports(work: Path, arm: Arm, seeds: Sequence[int], test_set: str) -> dict[str, object]:
-    """How long training took, and what the reports say of the attention."""
-    reports = [
-        json.loads((work / "answers" / f"{arm.name}-{seed}" / test_set / "report.json").read_text()) for seed in seeds
-    ]
-    timed = [work / "runs" / f"{arm.name}-{seed}.seconds" for seed in seeds]
+    p = {name: p_value(values[1:], draws.groups) for name, values in drawn.items()}
+    corrected, levels = holm(p)
     return {
-        "training_seconds": [float(path.read_text()) for path in timed if path.is_file()],
-        "attention": [report.get("attention") for report in reports],
-        "learned_attention": [report.get("learned_attention") for report in reports],
+        name: Contrast(
+            percentile_interval(float(values[0]), values[1:], draws.groups),
+            percentile_interval(float(values[0]), values[1:], draws.groups, levels[name]),
+            p[name],
+            corrected[name],
+            len(pairs[name]),
+        )
+        for name, values in drawn.items()
     }
 
 
-def table(task: Task, arms: dict[str, dict[str, object]]) -> list[str]:
-    """Markdown."""
-    compared = any("difference" in found for found in arms.values())
-    head = ["arm", "seeds", *task.measures, *([f"{name}, difference" for name in task.measures] if compared else [])]
-    lines = [row(head), "|" + "---|" * len(head)]
-    for name, found in arms.items():
-        measures, difference = found.get("measures", {}), found.get("difference", {})
-        cells = [name if "against" not in found else f"{name} (against {found['against']})", found.get("seeds", "")]
-        cells += [text(measures.get(measure)) for measure in task.measures]
-        cells += [text(difference.get(measure)) for measure in task.measures] if compared else []
-        lines.append(row(cells))
-    return lines
+def p_value(differences: FloatArray, groups: int) -> float:
+    """Two-sided p-value of resampled differences, by the smaller share of them at either side of 0; NaN if too few.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 15; 1 is added to either count, so that no
+    number of resamples gives 0.
+    """
+    defined = differences[~np.isnan(differences)]
+    if groups < FEWEST_GROUPS or not len(defined):
+        return math.nan
+    below, above = (defined <= 0).sum(), (defined >= 0).sum()
+    return min(1.0, 2 * (1 + float(min(below, above))) / (1 + len(defined)))
 
 
-def row(cells: Sequence[object]) -> str:
-    """A line of a table."""
-    return f"| {' | '.join(map(str, cells))} |"
+def holm(p: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the corrected p-values, and the level of each contrast's interval.
 
-
-def text(metric: dict[str, float] | None) -> str:
-    """Value and interval for people."""
-    return "" if metric is None else f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
+    The k-th smallest of m p-values is multiplied by m - k + 1, and no corrected value is below an earlier one. The
+    interval of a contrast has the level 1 - 0.05 / (m - k + 1); once one contrast is not significant, the others keep
+    its level, as the procedure stops there.
+    """
+    order = sorted((name for name in p if not math.isnan(p[name])), key=lambda name: p[name])
+    corrected, levels = dict.fromkeys(p, math.nan), dict.fromkeys(p, LEVEL)
+    least, stopped = 0.0, None
+    for rank, name in enumerate(order):
+        left = len(order) - rank
+        least = corrected[name] = min(1.0, max(least, p[name] * left))
+        levels[name] = stopped or 1 - (1 - LEVEL) / left
+        if least > 1 - LEVEL and stopped is None:
+            stopped = levels[name]
+    return corrected, levels
