@@ -305,16 +305,18 @@ def draw_heatmap(
     PredictionError : the slide is missing or is a different one.
     """
     from wsi_attn.geometry import Frame
+    from wsi_attn.heatmaps.appearance import Appearance
     from wsi_attn.heatmaps.picture import draw_layer
     from wsi_attn.slides.view import read_view
 
+    look = Appearance(mode, colours, opacity)
     subject = _subject(source, slide)
     layer = subject.layer(of)
     downsample = max(1.0, max(subject.size0) / size)
     frame = Frame.covering(Size(*subject.size0), downsample, downsample)
     with subject.pixels() as pixels:
         view = read_view(pixels, frame.downsample_x, frame.downsample_y)
-    return draw_layer(layer, subject.caption, view.pixels, frame, mode, opacity, colours)
+    return draw_layer(layer, subject.caption, view.pixels, frame, look)
 
 
 def export(

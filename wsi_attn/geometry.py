@@ -8,6 +8,7 @@ elsewhere are `[row, column]`; only this module converts between the two.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,6 +95,20 @@ class Region(NamedTuple):
         x, y = max(self.x, other.x), max(self.y, other.y)
         width, height = min(self.x1, other.x1) - x, min(self.y1, other.y1) - y
         return Region(x, y, width, height) if width > 0 and height > 0 else None
+
+    def within(self, outer: Region) -> tuple[slice, slice]:
+        """Rows and columns of the region in an array of `outer`, which contains it."""
+        return slice(self.y - outer.y, self.y1 - outer.y), slice(self.x - outer.x, self.x1 - outer.x)
+
+    def split(self, width: int, height: int) -> Iterator[Region]:
+        """Parts of at most this extent, row by row."""
+        for y in range(self.y, self.y1, height):
+            for x in range(self.x, self.x1, width):
+                yield Region(x, y, min(width, self.x1 - x), min(height, self.y1 - y))
+
+    def quarters(self) -> Iterator[Region]:
+        """Up to four parts, halves along each axis."""
+        return self.split(-(-self.width // 2), -(-self.height // 2))
 
 
 @dataclass(frozen=True)

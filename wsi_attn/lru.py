@@ -17,14 +17,16 @@ class LruCache(Generic[Value]):
     Parameters
     ----------
     capacity
-        Upper bound on the sum of the sizes of all values, such as bytes. A larger value is not stored.
+        Upper bound on the sum of the sizes of all values. A larger value is not stored.
     size_of
-        Size of a value.
+        Size of a value; by default the bytes of a buffer, such as `bytes` or an array.
     """
 
-    def __init__(self, capacity: int, size_of: Callable[[Value], int]) -> None:
+    def __init__(self, capacity: int, size_of: Callable[[Value], int] | None = None) -> None:
         self.capacity = capacity
-        self._values: cachetools.LRUCache[Hashable, Value] = cachetools.LRUCache(capacity, getsizeof=size_of)
+        self._values: cachetools.LRUCache[Hashable, Value] = cachetools.LRUCache(
+            capacity, getsizeof=size_of or _bytes_of
+        )
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Value | None:
@@ -44,3 +46,7 @@ class LruCache(Generic[Value]):
         """Remove all values."""
         with self._lock:
             self._values.clear()
+
+
+def _bytes_of(value: object) -> int:
+    return memoryview(value).nbytes  # type: ignore[arg-type]

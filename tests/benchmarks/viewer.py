@@ -32,8 +32,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from wsi_attn.lru import LruCache
 from wsi_attn.viewer.app import CACHE_BYTES, Settings, create_app
-from wsi_attn.viewer.cache import ByteCache
 from wsi_attn.viewer.collection import collect
 from wsi_attn.viewer.viewer_slide import ViewerSlide
 
@@ -133,7 +133,7 @@ def resident_mb() -> float:
 
 def memory(store: Path) -> list[float]:
     """Resident megabytes after each tenth of the tiles: passthrough and rendered ones in turn, the cache kept small."""
-    slide = ViewerSlide(store, ByteCache(CACHE_BYTES // 16))
+    slide = ViewerSlide(store, LruCache(CACHE_BYTES // 16))
     finest = len(slide.levels) - 1
     columns, rows = slide.levels[finest].grid
     found = []
@@ -190,7 +190,7 @@ def main(path: Path) -> None:
         store = Path(folder) / "slide.zarr"
         program = [sys.executable, "-m", "wsi_attn", "tile", str(path), "--output", str(store)]
         subprocess.run([*program, "--codec", "passthrough", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-        slide = ViewerSlide(store, ByteCache(0))
+        slide = ViewerSlide(store, LruCache(0))
         finest = len(slide.levels) - 1
         assert slide.levels[finest].passthrough
         side = slide.levels[finest].tile.width

@@ -12,7 +12,7 @@ import zarr
 from PIL import Image
 
 from tests.cli.runner import wsi_attn
-from wsi_attn.viewer.cache import ByteCache
+from wsi_attn.lru import LruCache
 from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ def test_damage_within_the_data_of_a_copied_tile_is_found_by_verify(zeroed: Path
 
 
 def test_the_viewer_hatches_it(zeroed: Path) -> None:
-    slide = ViewerSlide(zeroed, ByteCache(1 << 20))
+    slide = ViewerSlide(zeroed, LruCache(1 << 20))
     try:
         finest = slide.levels[-1]
         assert slide.stored_tile(finest, 4, 3) is None

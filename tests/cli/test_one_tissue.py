@@ -19,13 +19,13 @@ from wsi_attn.data.large import large_bag
 from wsi_attn.data.sources import SlidePatches, open_source
 from wsi_attn.export.source import open_export_source
 from wsi_attn.geometry import Frame
+from wsi_attn.lru import LruCache
 from wsi_attn.slide import Slide
 from wsi_attn.tasks.segmentation.config import SegmentConfig
 from wsi_attn.tasks.segmentation.slide import SlideSegmentation
 from wsi_attn.tissue import find
 from wsi_attn.tissue.mask import TissueMask
 from wsi_attn.tissue.settings import TissueSettings
-from wsi_attn.viewer.cache import ByteCache
 from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 Command = Callable[..., Result]
@@ -125,7 +125,7 @@ def test_segmentation_viewer_and_bags_have_it_too(
     patches = SlidePatches(source, 2.0, 4, workers=1)
     large = large_bag(patches, 4, "otsu")
     small = make_bag(patches, "otsu")
-    equal(ViewerSlide(source.info.path, ByteCache(0)).tissue(), expected)
+    equal(ViewerSlide(source.info.path, LruCache(0)).tissue(), expected)
     assert len(masks) >= 3
     for found in masks:
         equal(found, expected)

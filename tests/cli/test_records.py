@@ -13,8 +13,8 @@ import pytest
 import zarr
 
 from tests.cli.runner import in_process
+from wsi_attn.lru import LruCache
 from wsi_attn.store.predictions import read_prediction
-from wsi_attn.viewer.cache import ByteCache
 from wsi_attn.viewer.collection import collect
 from wsi_attn.viewer.records import with_pixels
 from wsi_attn.viewer.viewer_slide import ViewerSlide
@@ -110,7 +110,7 @@ def test_a_record_that_is_not_that_of_its_maps_is_refused(tmp_path: Path, capsys
     file.write_text(json.dumps({**record, "size": [record["size"][0] + 1, record["size"][1]]}))
     in_process(capsys, "export", file, "--to", "csv", "-o", tmp_path / "out", code=3).error()
     entry = next(iter(collect([SLIDE, file]).entries.values()))
-    slide = ViewerSlide(SLIDE, ByteCache(1 << 20))
+    slide = ViewerSlide(SLIDE, LruCache(1 << 20))
     try:
         page = with_pixels(entry, slide)
     finally:

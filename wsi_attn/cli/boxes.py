@@ -60,7 +60,7 @@ def boxes(inputs: Inputs, target: Output, finder: Finder, machine: Machine, writ
             rows, chosen, output, console.fail, whole=not problems, overwrite=write.overwrite, progress=progress
         )
     if state == "skipped":
-        console.info(f"{output / TABLE} is already complete; use --overwrite to find boxes again")
+        console.skipped(output / TABLE, "find boxes")
     elif records:
         console.info(f"table: {output / TABLE}, pictures: {output / PICTURES}")
     for record in records:

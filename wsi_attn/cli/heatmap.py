@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import Subject, Write, folder
 from wsi_attn.cli.output import Console, data, data_json, expand
-from wsi_attn.errors import ExportError, WsiAttnError
+from wsi_attn.errors import ExportError
 from wsi_attn.export.config import HeatmapConfig
 from wsi_attn.options import Option
-from wsi_attn.outputs import names
+from wsi_attn.outputs.names import Reservations
+
+if TYPE_CHECKING:
+    from wsi_attn.data.inputs import Input
+    from wsi_attn.slide import Item
 
 Inputs = Annotated[
     list[str],
@@ -41,30 +46,22 @@ def heatmap(inputs: Inputs, target: Target, config: HeatmapConfig, subject: Subj
 
     found = expand(inputs, results_in, "prediction and no store")
     subject.check(found)
-    console = Console(quiet=write.quiet, total=len(found))
-    reservations = names.Reservations()
-    with console.progress("heatmap") as progress:
-        for number, given in enumerate(found, 1):
-            path = given.path
-            try:
-                with progress.item(number, len(found), path.name) as item:
-                    source = open_export_source(given.located(), subject.slide, subject.grid)
-                    wanted = heatmap_of(source, target.output or path.parent, config)
-                    for file in wanted.files().values():
-                        reservations.reserve(Path(file), path)
-                    made = draw_heatmap(source, wanted, config, overwrite=write.overwrite, progress=item)
-                    item.state = made.state
-            except WsiAttnError as error:
-                console.fail(error)
-                continue
-            except OSError as error:
-                console.fail(ExportError(f"Cannot draw {path}: {error.strerror or error}"))
-                continue
-            if made.state == "skipped":
-                console.info(f"{made.heatmap} is already complete; use --overwrite to draw it again")
-            record = {"slide": str(made.slide), **made.files()}
-            data_json({**record, "state": made.state}) if write.json else data("\t".join(record.values()))
-    raise typer.Exit(console.exit_code())
+    console, reservations = Console(quiet=write.quiet), Reservations()
+
+    def work(given: Input, item: Item) -> Iterator[None]:
+        source = open_export_source(given.located(), subject.slide, subject.grid)
+        wanted = heatmap_of(source, target.output or given.path.parent, config)
+        for file in wanted.files().values():
+            reservations.reserve(Path(file), given.path)
+        made = draw_heatmap(source, wanted, config, overwrite=write.overwrite, progress=item)
+        item.state = made.state
+        yield
+        if made.state == "skipped":
+            console.skipped(made.heatmap, "draw it")
+        record = {"slide": str(made.slide), **made.files()}
+        data_json({**record, "state": made.state}) if write.json else data("\t".join(record.values()))
+
+    console.each("heatmap", found, work, lambda path, reason: ExportError(f"Cannot draw {path}: {reason}"))
 
 
 COMMAND = Command("heatmap", heatmap)

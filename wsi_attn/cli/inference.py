@@ -46,7 +46,7 @@ def answer_inputs(
             for warning in answer.warnings:
                 console.info(f"warning: {warning}")
             if outcome.state == "skipped":
-                console.info(f"{answer.file} is already complete; use --overwrite to {inference.again} again")
+                console.skipped(answer.file, inference.again)
             more = also(outcome, console)
             data_json({**answer.record, **more}) if json else data(answer.line)
     if peak := peak_memory_mb():

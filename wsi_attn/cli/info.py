@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import typer
 
 from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import PixelSize, Report, Slides
@@ -15,23 +13,23 @@ from wsi_attn.errors import WsiAttnError
 from wsi_attn.json_types import JsonObject
 
 if TYPE_CHECKING:
-    from wsi_attn.slide import Slide, SlideInfo
+    from wsi_attn.data.inputs import Input
+    from wsi_attn.slide import Item, Slide, SlideInfo
 
 
 def info(slides: Slides, pixels: PixelSize, report: Report) -> None:
     """Print levels, pixel size, compression and other metadata of slides, images or stores."""
     inputs = expand(slides)
-    console = Console(quiet=report.quiet, total=len(inputs))
-    with console.progress("info") as progress:
-        for number, given in enumerate(inputs, 1):
-            try:
-                with progress.item(number, len(inputs), given.path.name), given.open(pixels.slide_mpp) as slide:
-                    tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
-                    warn_about(console, given.path, slide.info)
-                    data_json(as_record(slide.info, tiles)) if report.json else data(as_text(slide.info, tiles))
-            except WsiAttnError as error:
-                console.fail(error)
-    raise typer.Exit(console.exit_code())
+    console = Console(quiet=report.quiet)
+
+    def show(given: Input, _item: Item) -> Iterator[None]:
+        with given.open(pixels.slide_mpp) as slide:
+            tiles = [tiles_of(slide, level) for level in range(len(slide.info.levels))]
+            warn_about(console, given.path, slide.info)
+            data_json(as_record(slide.info, tiles)) if report.json else data(as_text(slide.info, tiles))
+        yield
+
+    console.each("info", inputs, show)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import typer
 
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.progress import BatchBar, Hidden, terminal
@@ -19,7 +21,7 @@ from wsi_attn.paths import is_unicode, path_to_text, printable
 
 if TYPE_CHECKING:  # Imports numpy, a third of the time of --help.
     from wsi_attn.data.inputs import Finder, Input
-    from wsi_attn.slide import SlideInfo
+    from wsi_attn.slide import Item, SlideInfo
 
 LOG: list[Path] = []
 """The file of --log-file, if any; it receives all messages with timestamps, also with --quiet."""
@@ -60,6 +62,45 @@ class Console:
             codes = {error.exit_code for error in self.failures}
             return codes.pop() if len(codes) == 1 else ExitCode.INVALID_INPUT
         return ExitCode.SOME_FAILED
+
+    def skipped(self, output: object, again: str) -> None:
+        """Say that an output is complete and how to write it again."""
+        self.info(f"{output} is already complete; use --overwrite to {again} again")
+
+    def each(
+        self,
+        label: str,
+        inputs: Sequence[Input],
+        work: Callable[[Input, Item], Iterator[None]],
+        unwritten: Callable[[Path, object], WsiAttnError] | None = None,
+    ) -> NoReturn:
+        """Work on the inputs of a command one by one, report those that fail, and exit.
+
+        Parameters
+        ----------
+        label
+            The command; see `progress`.
+        work
+            Works on an input until it yields, and afterwards, below the line of the finished input, says the result.
+        unwritten
+            Makes the error of an input from its path and the reason for which a file cannot be written.
+        """
+        self.total = len(inputs)
+        with self.progress(label) as progress:
+            for number, given in enumerate(inputs, 1):
+                try:
+                    with progress.item(number, len(inputs), given.path.name) as item:
+                        steps = work(given, item)
+                        next(steps)
+                except WsiAttnError as error:
+                    self.fail(error)
+                except OSError as error:
+                    if unwritten is None:
+                        raise
+                    self.fail(unwritten(given.path, error.strerror or error))
+                else:
+                    next(steps, None)
+        raise typer.Exit(self.exit_code())
 
     @contextmanager
     def progress(self, label: str) -> Iterator[BatchBar]:

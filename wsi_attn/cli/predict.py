@@ -114,8 +114,10 @@ def _drawn(
     except OSError as error:
         console.fail(ExportError(f"Cannot draw the heatmap of {found.slide}: {error.strerror or error}"))
         return {}
-    skipped = " is already complete; use --overwrite to draw it again"
-    console.info(f"heatmap: {drawn.heatmap}{skipped if drawn.state == 'skipped' else ''}")
+    if drawn.state == "skipped":
+        console.skipped(f"heatmap: {drawn.heatmap}", "draw it")
+    else:
+        console.info(f"heatmap: {drawn.heatmap}")
     return {"heatmap": str(drawn.heatmap)}
 
 

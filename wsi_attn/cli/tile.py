@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import PixelSize, Slides, Write
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
-from wsi_attn.errors import StoreError, UsageError, WsiAttnError
+from wsi_attn.errors import StoreError, UsageError
 from wsi_attn.options import Option
 from wsi_attn.outputs.names import Reservations, check_folder
 from wsi_attn.tiling.config import TileConfig
 
 if TYPE_CHECKING:
-    from wsi_attn.slide import SlideInfo
+    from wsi_attn.data.inputs import Input
+    from wsi_attn.slide import Item, SlideInfo
     from wsi_attn.tiling.config import TileSummary
 
 
@@ -47,41 +46,32 @@ def tile(slides: Slides, target: Target, config: TileConfig, pixels: PixelSize, 
             f"--tissue {config.tissue} is a single file, but {len(inputs)} slides were given; "
             "use a folder of STEM.geojson files"
         )
-    console = Console(quiet=write.quiet, total=len(inputs))
-    reservations = Reservations()
-    with console.progress("tile") as progress:
-        for number, given in enumerate(inputs, 1):
-            path = given.path
-            try:
-                with progress.item(number, len(inputs), path.name) as item, given.open(pixels.slide_mpp) as slide:
-                    store = output if one else output / f"{slide.info.name}.zarr"
-                    reservations.reserve(store, path)
-                    own = config.for_slide(slide.info.name)
-                    summary = tile_slide(slide, store, own, overwrite=write.overwrite, progress=item)
-                    item.state = summary.state
-            except WsiAttnError as error:
-                console.fail(error)
-                continue
-            except OSError as error:
-                console.fail(
-                    StoreError(
-                        f"Cannot tile {path} into {output}: {error.strerror}; fix it and rerun the command to resume"
-                    )
-                )
-                continue
-            _report(console, path, slide.info, summary, explain=config.codec == "auto")
-            record = as_record(path, summary)
-            data_json(record) if write.json else data(
-                f"{path}\t{summary.path}\t{summary.tiles} of {summary.tiles_total} tiles\t"
-                f"{summary.tissue_fraction:.3f} tissue\t{summary.unreadable_tiles} unreadable\t{summary.state}"
-            )
-    raise typer.Exit(console.exit_code())
+    console, reservations = Console(quiet=write.quiet), Reservations()
+
+    def work(given: Input, item: Item) -> Iterator[None]:
+        with given.open(pixels.slide_mpp) as slide:
+            store = output if one else output / f"{slide.info.name}.zarr"
+            reservations.reserve(store, given.path)
+            own = config.for_slide(slide.info.name)
+            summary = tile_slide(slide, store, own, overwrite=write.overwrite, progress=item)
+            item.state = summary.state
+        yield
+        _report(console, given.path, slide.info, summary, explain=config.codec == "auto")
+        data_json(as_record(given.path, summary)) if write.json else data(
+            f"{given.path}\t{summary.path}\t{summary.tiles} of {summary.tiles_total} tiles\t"
+            f"{summary.tissue_fraction:.3f} tissue\t{summary.unreadable_tiles} unreadable\t{summary.state}"
+        )
+
+    def unwritten(path: Path, reason: object) -> StoreError:
+        return StoreError(f"Cannot tile {path} into {output}: {reason}; fix it and rerun the command to resume")
+
+    console.each("tile", inputs, work, unwritten)
 
 
 def _report(console: Console, path: Path, info: SlideInfo, summary: TileSummary, *, explain: bool) -> None:
     """Print messages about one store; `explain` adds why tiles were not copied."""
     if summary.state == "skipped":
-        console.info(f"{summary.path} is already complete; use --overwrite to tile again")
+        console.skipped(summary.path, "tile")
     for reason in dict.fromkeys(
         pixels.reason for pixels in summary.pixels if pixels.origin in ("copied", "resampled") and explain
     ):

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import PixelSize, Slides, Write, folder
 from wsi_attn.cli.output import Console, data, data_json, expand, warn_about
-from wsi_attn.errors import TissueError, WsiAttnError
+from wsi_attn.errors import TissueError
 from wsi_attn.options import Option
 from wsi_attn.outputs.names import Reservations
 from wsi_attn.tissue.settings import TissueSettings
 
 if TYPE_CHECKING:  # Imports numpy, which only the command needs.
     from wsi_attn.annotations.outlines import TissueSummary
+    from wsi_attn.data.inputs import Input
+    from wsi_attn.slide import Item
 
 
 @dataclass(frozen=True)
@@ -50,32 +51,29 @@ def tissue(
     from wsi_attn.annotations.outlines import TissueFiles, Wanted, outline_tissue
 
     inputs, output = expand(slides), target.output
-    console = Console(quiet=write.quiet, total=len(inputs))
-    reservations = Reservations()
-    with console.progress("tissue") as progress:
-        for number, given in enumerate(inputs, 1):
-            path = given.path
-            try:
-                with progress.item(number, len(inputs), path.name) as item, given.open(pixels.slide_mpp) as slide:
-                    warn_about(console, path, slide.info)
-                    paths = TissueFiles.of(slide, output) if output else None
-                    if paths:
-                        reservations.reserve(paths.outlines, path)
-                    wanted = Wanted(detection, outlines.simplify, paths)
-                    found, item.state = outline_tissue(slide, wanted, overwrite=write.overwrite, progress=item)
-            except WsiAttnError as error:
-                console.fail(error)
-                continue
-            except OSError as error:
-                console.fail(TissueError(f"Cannot write the tissue of {path} into {output}: {error.strerror or error}"))
-                continue
-            if paths and item.state == "skipped":
-                console.info(f"{paths.outlines} is already complete; use --overwrite to detect tissue again")
-            _warn(console, path, found)
-            geojson, picture = (str(paths.outlines), str(paths.picture)) if paths else (None, None)
-            record = {"slide": str(path), **vars(found), "geojson": geojson, "picture": picture, "state": item.state}
-            data_json(record) if write.json else data(_line(path, found, geojson))
-    raise typer.Exit(console.exit_code())
+    console, reservations = Console(quiet=write.quiet), Reservations()
+
+    def work(given: Input, item: Item) -> Iterator[None]:
+        path = given.path
+        with given.open(pixels.slide_mpp) as slide:
+            warn_about(console, path, slide.info)
+            paths = TissueFiles.of(slide, output) if output else None
+            if paths:
+                reservations.reserve(paths.outlines, path)
+            wanted = Wanted(detection, outlines.simplify, paths)
+            found, item.state = outline_tissue(slide, wanted, overwrite=write.overwrite, progress=item)
+        yield
+        if paths and item.state == "skipped":
+            console.skipped(paths.outlines, "detect tissue")
+        _warn(console, path, found)
+        geojson, picture = (str(paths.outlines), str(paths.picture)) if paths else (None, None)
+        record = {"slide": str(path), **vars(found), "geojson": geojson, "picture": picture, "state": item.state}
+        data_json(record) if write.json else data(_line(path, found, geojson))
+
+    def unwritten(path: Path, reason: object) -> TissueError:
+        return TissueError(f"Cannot write the tissue of {path} into {output}: {reason}")
+
+    console.each("tissue", inputs, work, unwritten)
 
 
 def _warn(console: Console, path: Path, found: TissueSummary) -> None:

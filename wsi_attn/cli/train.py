@@ -194,7 +194,7 @@ def report(summary: TrainSummary, measure: str, console: Console, *, json: bool)
     """Print the checkpoint paths to stderr and the metrics to stdout."""
     checkpoints = summary.checkpoints
     if summary.state == "skipped":
-        console.info(f"{summary.run} is already complete; use --overwrite to train again")
+        console.skipped(summary.run, "train")
     for checkpoint in checkpoints:
         console.info(f"checkpoint: {checkpoint}")
     place = {"checkpoint": str(checkpoints[0])} if len(checkpoints) == 1 else {"checkpoints": [*map(str, checkpoints)]}

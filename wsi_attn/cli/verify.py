@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import WorkReport
 from wsi_attn.cli.output import Console, data, data_json, expand
-from wsi_attn.errors import StoreError, WsiAttnError
+from wsi_attn.errors import StoreError
 from wsi_attn.options import Option
+
+if TYPE_CHECKING:
+    from wsi_attn.data.inputs import Input
+    from wsi_attn.slide import Item
 
 Stores = Annotated[
     list[str],
@@ -34,36 +39,25 @@ def verify(stores: Stores, depth: Depth, report: WorkReport) -> None:
     from wsi_attn.store.verify import verify_store
 
     inputs = expand(stores, stores_in, "store")
-    console = Console(quiet=report.quiet, total=len(inputs))
-    with console.progress("verify") as progress:
-        for number, given in enumerate(inputs, 1):
-            try:
-                path = given.located()
-                with progress.item(number, len(inputs), path.name) as item:
-                    verdict = verify_store(path, decode=not depth.fast, progress=item)
-                    item.state = "damaged" if verdict.problems else "sound"
-            except WsiAttnError as error:
-                console.fail(error)
-                continue
-            state = "damaged" if verdict.problems else "sound"
-            for line in (*verdict.notes, *verdict.problems[1:]):
-                console.info(line)
-            if verdict.problems:
-                more = f"; one of {len(verdict.problems)} problems" if len(verdict.problems) > 1 else ""
-                console.fail(StoreError(verdict.problems[0] + more))
-            record = {
-                "store": str(path),
-                "state": state,
-                "files": verdict.files,
-                "chunks": verdict.chunks,
-                "bytes": verdict.bytes,
-                "problems": list(verdict.problems),
-                "notes": list(verdict.notes),
-            }
-            data_json(record) if report.json else data(
-                f"{path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(verdict.problems)} problems"
-            )
-    raise typer.Exit(console.exit_code())
+    console = Console(quiet=report.quiet)
+
+    def work(given: Input, item: Item) -> Iterator[None]:
+        verdict = verify_store(given.located(), decode=not depth.fast, progress=item)
+        problems = verdict.problems
+        state = item.state = "damaged" if problems else "sound"
+        yield
+        for line in (*verdict.notes, *problems[1:]):
+            console.info(line)
+        if problems:
+            more = f"; one of {len(problems)} problems" if len(problems) > 1 else ""
+            console.fail(StoreError(problems[0] + more))
+        record = {**vars(verdict), "store": str(verdict.path), "state": state}
+        order = ("store", "state", "files", "chunks", "bytes", "problems", "notes")
+        data_json({name: record[name] for name in order}) if report.json else data(
+            f"{verdict.path}\t{state}\t{verdict.files} files\t{verdict.chunks} chunks\t{len(problems)} problems"
+        )
+
+    console.each("verify", inputs, work)
 
 
 COMMAND = Command("verify", verify)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Self
-
-import numpy as np
 
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
-from wsi_attn.slide import BACKGROUND, EncodedTiles, Slide, SlideInfo, UInt8Array
-from wsi_attn.slides.tile_cache import TileCache
+from wsi_attn.lru import LruCache
+from wsi_attn.slide import EncodedTiles, Slide, SlideBase, UInt8Array, background, paste
 
 BLOCK = 512
 """Side of a cached block in pixels of its level: 0.75 MB, a few tiles of most slides."""
 
 
-class CachedSlide:
+class CachedSlide(SlideBase):
     """Slide read block by block through a cache that several slides can share; pixels are unchanged.
 
     Parameters
@@ -29,24 +26,18 @@ class CachedSlide:
         Identifies the blocks of this slide in the cache.
     """
 
-    def __init__(self, slide: Slide, cache: TileCache, key: Hashable) -> None:
-        self.slide = slide
+    def __init__(self, slide: Slide, cache: LruCache[UInt8Array], key: Hashable) -> None:
+        self.slide, self.info = slide, slide.info
         self._cache = cache
         self._key = key
 
-    @property
-    def info(self) -> SlideInfo:
-        """Of the slide."""
-        return self.slide.info
-
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Read the pixels of one region; see `Slide.read_region`."""
-        if not 0 <= level < len(self.info.levels) or min(size) <= 0:
-            return self.slide.read_region(xy0, level, size)  # The slide raises the descriptive error.
+        self.check_region(level, size)
         frame = self.info.levels[level]
         wanted = Region(round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y), *size)
         inside = wanted.intersection(Region(0, 0, *frame.size))
-        pixels = np.full((size[1], size[0], 3), BACKGROUND, np.uint8)
+        pixels = background(size)
         if inside is None:
             return pixels
         try:
@@ -66,13 +57,7 @@ class CachedSlide:
             size = (min(BLOCK, frame.size.width - block.x), min(BLOCK, frame.size.height - block.y))
             found = self.slide.read_region(corner0, level, size)
             self._cache.put(key, found)
-        shared = wanted.intersection(Region(block.x, block.y, found.shape[1], found.shape[0]))
-        if shared:
-            rows = slice(shared.y - block.y, shared.y1 - block.y)
-            columns = slice(shared.x - block.x, shared.x1 - block.x)
-            pixels[shared.y - wanted.y : shared.y1 - wanted.y, shared.x - wanted.x : shared.x1 - wanted.x] = found[
-                rows, columns
-            ]
+        paste(pixels, wanted, found, Region(block.x, block.y, found.shape[1], found.shape[0]))
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
         """Of the slide; see `Slide.encoded_tiles`."""
@@ -81,12 +66,6 @@ class CachedSlide:
     def close(self) -> None:
         """Close the slide."""
         self.slide.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def uncached(slide: Slide) -> Slide:

@@ -20,7 +20,7 @@ from wsi_attn.data.prior import score_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.geometry import Frame, Region
 from wsi_attn.models.base import BagBatch
-from wsi_attn.slide import UInt8Array
+from wsi_attn.slide import UInt8Array, paste
 from wsi_attn.slides.view import read_block
 from wsi_attn.threads import thread_limit
 from wsi_attn.tissue.find import find_tissue, tissue_view
@@ -70,14 +70,10 @@ class BlockView:
 
         def read(part: Region) -> list[Region]:
             found, damaged = read_block(self._slide, self.frame.downsample_x, self.frame.downsample_y, part)
-            pixels[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x] = found
+            paste(pixels, region, found, part)
             return damaged
 
-        parts = [
-            Region(x, y, min(PART, region.x1 - x), min(PART, region.y1 - y))
-            for y in range(region.y, region.y1, PART)
-            for x in range(region.x, region.x1, PART)
-        ]
+        parts = list(region.split(PART, PART))
         with ThreadPoolExecutor(min(self._threads, len(parts))) as pool:
             for damaged in pool.map(read, parts):
                 self.damaged.update(damaged)

@@ -6,10 +6,9 @@ from wsi_attn.data.blocks import CachedSlide
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.sources import open_row
 from wsi_attn.lru import LruCache
-from wsi_attn.slide import Slide, SlideInfo
+from wsi_attn.slide import Slide, SlideInfo, UInt8Array
 from wsi_attn.slides.image_reader import ArraySlide
 from wsi_attn.slides.mosaic import Mosaic
-from wsi_attn.slides.tile_cache import TileCache
 
 OPEN_SLIDES = 32
 """Slides and stores held open; each holds a file and, of a TIFF, a few decoded tiles."""
@@ -19,7 +18,7 @@ class SlideCache:
     """Open slides of a run by row. All share one cache of decoded pixels that is bounded in bytes."""
 
     def __init__(self, limit: int) -> None:
-        self.pixels = TileCache(limit)
+        self.pixels: LruCache[UInt8Array] = LruCache(limit)
         self._infos: dict[int, SlideInfo] = {}
         self._open: LruCache[Slide] = LruCache(OPEN_SLIDES, lambda slide: 1)  # closed when the last reader releases it
 

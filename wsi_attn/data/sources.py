@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from wsi_attn.data.manifest import Row
 from wsi_attn.errors import MissingMppError, ModelMismatchError, SlideReadError, WsiAttnError
 from wsi_attn.geometry import Frame, Mpp, Region, Size
+from wsi_attn.lru import LruCache
 from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
 from wsi_attn.slides.mosaic import Mosaic
 from wsi_attn.slides.open import open_slide, slide_exists
-from wsi_attn.slides.tile_cache import TileCache
 from wsi_attn.slides.view import View, read_region_at, read_view
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.threads import thread_limit
@@ -50,7 +50,7 @@ def find_slide(places: Sequence[Path], fingerprint: str) -> Path | None:
     return there[0] if there else None
 
 
-def open_row(row: Row, cache: TileCache | None = None) -> Slide:
+def open_row(row: Row, cache: LruCache[UInt8Array] | None = None) -> Slide:
     """Open the slide, store, image or field of several images of a manifest row.
 
     Parameters
@@ -61,7 +61,7 @@ def open_row(row: Row, cache: TileCache | None = None) -> Slide:
     return open_images(row.paths, row.mpp, cache) if len(row.paths) > 1 else open_source(row.path, row.mpp)
 
 
-def open_images(paths: Sequence[Path], mpp: Mpp | None = None, cache: TileCache | None = None) -> Slide:
+def open_images(paths: Sequence[Path], mpp: Mpp | None = None, cache: LruCache[UInt8Array] | None = None) -> Slide:
     """Open several images as one field; raises like `Mosaic`."""
     return Mosaic(paths, mpp, cache)
 

@@ -11,12 +11,12 @@ import json
 import math
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 from xml.sax.saxutils import escape, quoteattr
 
-import imagecodecs
 import numpy as np
 import tifffile
 
@@ -32,6 +32,7 @@ from wsi_attn.heatmaps.raster import FloatArray, halve
 from wsi_attn.outputs import files
 from wsi_attn.paths import printable
 from wsi_attn.slide import Progress, UInt8Array, no_progress
+from wsi_attn.slide.jpeg_decoding import encode_jpeg
 
 _Levels = list[tuple[tuple[int, ...], Any]]
 """Shape and tiles in row order of each level, finest first."""
@@ -79,11 +80,7 @@ def write_picture(
         spool = _Spool(file)
 
         def emit(level: int, row: int, column: int, pixels: UInt8Array) -> None:
-            whole = padded(pixels, TILE)
-            data = imagecodecs.jpeg8_encode(
-                whole, level=JPEG_QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"
-            )
-            spool.put((level, row, column), bytes(data))
+            spool.put((level, row, column), encode_jpeg(padded(pixels, TILE), JPEG_QUALITY))
 
         build_pyramid(painter, TILE, sizes, emit, workers, progress)
         options = {
@@ -152,35 +149,36 @@ def _float_tiles(raster: FloatArray) -> Iterator[FloatArray]:
             yield tile
 
 
+@dataclass(frozen=True)
 class _Description:
     """OME-XML and resolution of the image."""
 
-    def __init__(
-        self,
-        frame: Frame,
-        mpp: Mpp | None,
-        origin: Mapping[str, object],
-        kind: str,
-        samples: int,
-        channel: str | None = None,
-    ) -> None:
-        self.pixel = (mpp.x * frame.downsample_x, mpp.y * frame.downsample_y) if mpp else None
-        self._frame, self._origin, self._kind, self._samples, self._channel = frame, origin, kind, samples, channel
+    frame: Frame
+    mpp: Mpp | None
+    origin: Mapping[str, object]
+    kind: str
+    samples: int
+    channel: str | None = None
+
+    @property
+    def pixel(self) -> tuple[float, float] | None:
+        """Extent of a pixel in microns."""
+        return (self.mpp.x * self.frame.downsample_x, self.mpp.y * self.frame.downsample_y) if self.mpp else None
 
     def xml(self, name: str) -> str:
         """The OME-XML of schema 2016-06: one image, one plane in the first page."""
-        size, samples = self._frame.size, self._samples
+        size, samples = self.frame.size, self.samples
         physical = ""
         if self.pixel:
             physical = "".join(
                 f' PhysicalSize{axis}="{value:.12g}" PhysicalSize{axis}Unit="µm"'
                 for axis, value in zip("XY", self.pixel, strict=True)
             )
-        named = f" Name={quoteattr(self._channel)}" if self._channel else ""
+        named = f" Name={quoteattr(self.channel)}" if self.channel else ""
         said = {
-            "downsample_x": self._frame.downsample_x,
-            "downsample_y": self._frame.downsample_y,
-            **{key: value if isinstance(value, str) else json.dumps(value) for key, value in self._origin.items()},
+            "downsample_x": self.frame.downsample_x,
+            "downsample_y": self.frame.downsample_y,
+            **{key: value if isinstance(value, str) else json.dumps(value) for key, value in self.origin.items()},
         }
         pairs = "".join(f"<M K={quoteattr(key)}>{escape(str(value))}</M>" for key, value in said.items())
         return (
@@ -190,7 +188,7 @@ class _Description:
             'xsi:schemaLocation="http://www.openmicroscopy.org/Schemas/OME/2016-06 '
             'http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd" Creator="wsi-attn">'
             f'<Image ID="Image:0" Name={quoteattr(name)}>'
-            f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{self._kind}" SizeX="{size.width}" '
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{self.kind}" SizeX="{size.width}" '
             f'SizeY="{size.height}" SizeC="{samples}" SizeZ="1" SizeT="1"{physical} Interleaved="true">'
             f'<Channel ID="Channel:0:0"{named} SamplesPerPixel="{samples}"/>'
             '<TiffData IFD="0" PlaneCount="1"/></Pixels><AnnotationRef ID="Annotation:0"/></Image>'

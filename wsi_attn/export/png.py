@@ -14,13 +14,13 @@ def _export(job: Job) -> Entries:
     config, frame, layer = job.config, job.frame(PNG_SIDE), job.layer()
     shown = {"of": layer.name, "downsample": [frame.downsample_x, frame.downsample_y]}
     if config.transparent:
-        image = colours_alone(layer, frame, config.mode, config.alpha, config.colour)
+        image = colours_alone(layer, frame, config)
     else:
         factors = frame.downsample_x, frame.downsample_y
         with job.subject.pixels() as slide:
             view = read_view(slide, *factors, workers=config.workers, progress=job.progress)
         job.progress(0, 1, "drawing")
-        image = draw_layer(layer, job.subject.caption, view.pixels, frame, config.mode, config.alpha, config.colour)
+        image = draw_layer(layer, job.subject.caption, view.pixels, frame, config)
     files.write_bytes(job.path, png_bytes(image, {**job.subject.origin, **shown}))
     return shown
 

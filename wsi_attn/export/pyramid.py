@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -22,12 +21,13 @@ from wsi_attn.export.exporter import Entries
 from wsi_attn.export.job import Job
 from wsi_attn.export.source import NO_LAYER
 from wsi_attn.geometry import Frame, Region, Size
-from wsi_attn.heatmaps.appearance import Mode
+from wsi_attn.heatmaps.appearance import USUAL, Appearance
 from wsi_attn.heatmaps.contact_sheet import UNREADABLE
 from wsi_attn.heatmaps.layer import Layer, display_values
 from wsi_attn.heatmaps.picture import overlay
 from wsi_attn.heatmaps.raster import resample
-from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
+from wsi_attn.slide import Progress, Slide, UInt8Array, background, no_progress
+from wsi_attn.slides.resample import halve
 from wsi_attn.slides.view import read_region_at
 from wsi_attn.threads import thread_limit
 
@@ -39,16 +39,6 @@ Emit = Callable[[int, int, int, UInt8Array], None]
 from several threads, in no order."""
 
 
-@dataclass(frozen=True)
-class Colours:
-    """How to draw a layer over pixels."""
-
-    layer: Layer
-    mode: Mode | None
-    alpha: float
-    colour: str
-
-
 class Painter:
     """Pixels of any region of a frame over the slide, optionally with colours.
 
@@ -58,12 +48,12 @@ class Painter:
         Number of tiles that could not be (fully) decoded; they are grey and have no colour.
     """
 
-    def __init__(self, slide: Slide, frame: Frame, colours: Colours | None) -> None:
+    def __init__(self, slide: Slide, frame: Frame, layer: Layer | None, look: Appearance = USUAL) -> None:
         self.frame = frame
         self.unreadable = 0
         self._slide = slide
-        self._colours = colours
-        self._values = display_values(colours.layer, colours.mode).values if colours else None
+        self._layer, self._look = layer, look
+        self._values = display_values(layer, look.mode).values if layer else None
         self._lock = threading.Lock()
 
     def paint(self, region: Region) -> UInt8Array:
@@ -77,12 +67,12 @@ class Painter:
             with self._lock:
                 self.unreadable += 1
             return np.full((region.height, region.width, 3), UNREADABLE, np.uint8)
-        if self._colours is None or self._values is None:
+        if self._layer is None or self._values is None:
             return pixels
-        values = resample(self._values, self._colours.layer.frame, self.frame, region)
+        values = resample(self._values, self._layer.frame, self.frame, region)
         if np.isnan(values).all():
             return pixels
-        return overlay(pixels, values, self._colours.alpha, self._colours.colour)
+        return overlay(pixels, values, self._look.alpha, self._look.colour)
 
 
 @dataclass(frozen=True)
@@ -120,13 +110,12 @@ def painted(job: Job, side: int | None) -> Iterator[Painted]:
     side
         Longer side in pixels unless another is requested; None for all pixels of level 0.
     """
-    of, config, subject = job.of, job.config, job.subject
+    of, subject = job.of, job.subject
     layer = None if of == NO_LAYER else subject.layer(of)
-    colours = Colours(layer, config.mode, config.alpha, config.colour) if layer else None
     with subject.pixels() as slide:
         finest = slide.info.levels[0]  # those of a store, which may be coarser than the slide
         frame = job.frame(side, max(1.0, min(finest.downsample_x, finest.downsample_y)))
-        yield Painted(Painter(slide, frame, colours), slide, of, {**subject.origin, "of": of})
+        yield Painted(Painter(slide, frame, layer, job.config), slide, of, {**subject.origin, "of": of})
 
 
 def level_sizes(size: Size, smallest: int) -> list[Size]:
@@ -193,7 +182,7 @@ def build_pyramid(
 
         last = node(top, 0, 0)
         for level in range(top + 1, len(sizes)):
-            last = _halved(last, sizes[level]) if last is not None else None
+            last = halve(last) if last is not None else None
             if last is not None:
                 emit(level, 0, 0, last)
 
@@ -218,22 +207,14 @@ def _reduced(
             continue
         lines = [[part for part in line if part is not None] for line in parts]
         joined = np.concatenate([np.concatenate(line, axis=1) for line in lines if line])
-        reduced[row, column] = _halved(joined, Size(region.width, region.height))
+        reduced[row, column] = halve(joined)
     return reduced
-
-
-def _halved(pixels: UInt8Array, size: Size) -> UInt8Array:
-    """Means of two by two pixels; an odd last row or column is repeated."""
-    rows, columns = 2 * size.height - pixels.shape[0], 2 * size.width - pixels.shape[1]
-    if rows or columns:
-        pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge")
-    return np.asarray(cv2.resize(pixels, (size.width, size.height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def padded(pixels: UInt8Array, tile: int) -> UInt8Array:
     """A tile padded to full size with background at the right and bottom, as TIFF requires."""
     if pixels.shape[:2] == (tile, tile):
         return pixels
-    whole = np.full((tile, tile, 3), BACKGROUND, np.uint8)
+    whole = background((tile, tile))
     whole[: pixels.shape[0], : pixels.shape[1]] = pixels
     return whole

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsi_attn.errors import MissingExtraError
 from wsi_attn.export.exporter import Entries, Exporter
 from wsi_attn.export.job import Job
-from wsi_attn.export.source import ExportSource
+from wsi_attn.export.source import ExportSource, strongest
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
 from wsi_attn.outputs import files
@@ -111,8 +111,7 @@ def _prediction_parts(subject: ExportSource) -> Iterator[_Part]:
 def _rank(values: FloatColumn) -> FloatColumn:
     """Rank from 1 for the largest; NaN stays NaN."""
     ranks = np.full(len(values), np.nan)
-    order = np.argsort(-values, kind="stable")
-    order = order[~np.isnan(values[order])]
+    order = strongest(values, len(values))
     ranks[order] = np.arange(1, len(order) + 1)
     return ranks
 

@@ -40,3 +40,6 @@ class Appearance:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+USUAL = Appearance()

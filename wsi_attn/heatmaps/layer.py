@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps.appearance import Mode
 from wsi_attn.heatmaps.raster import FloatArray, attention_rank, attention_share
@@ -61,8 +60,6 @@ def display_values(layer: Layer, mode: Mode | None = None) -> DisplayValues:
     UsageError : unknown mode.
     """
     mode = mode or layer.mode
-    if mode not in ("rank", "value"):
-        raise UsageError(f"The mode of a heatmap must be 'rank' or 'value', not {mode!r}")
     if mode == "rank":
         ranks = attention_rank(layer.values)
         return DisplayValues(ranks, f"{layer.title} rank", "percentile within this slide", ("0", "50", "100"))

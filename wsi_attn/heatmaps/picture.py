@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame
 from wsi_attn.heatmaps import legend
-from wsi_attn.heatmaps.appearance import Appearance, Mode
+from wsi_attn.heatmaps.appearance import USUAL, Appearance
 from wsi_attn.heatmaps.colour import UInt8Array, colourise, lookup_table
 from wsi_attn.heatmaps.layer import DisplayValues, Layer, display_values
 from wsi_attn.heatmaps.outlines import draw_outlines
@@ -57,9 +57,7 @@ def draw_layer(
     caption: Caption,
     thumbnail: UInt8Array,
     frame: Frame,
-    mode: Mode | None = None,
-    alpha: float = Appearance.alpha,
-    colour: str = Appearance.colour,
+    look: Appearance = USUAL,
 ) -> Image.Image:
     """Draw one layer over a thumbnail with a legend outside it.
 
@@ -89,9 +87,13 @@ def draw_layer(
     ------
     UsageError : an option is out of range, or the thumbnail does not have `frame.size`.
     """
-    _check(thumbnail, frame, alpha)
-    shown = display_values(layer, mode)
-    picture = Image.fromarray(overlay(thumbnail, resample(shown.values, layer.frame, frame), alpha, colour))
+    if thumbnail.shape != (frame.size.height, frame.size.width, 3) or thumbnail.dtype != np.uint8:
+        raise UsageError(
+            f"The thumbnail is {thumbnail.dtype} {thumbnail.shape}; its frame requires uint8 "
+            f"{(frame.size.height, frame.size.width, 3)}"
+        )
+    shown = display_values(layer, look.mode)
+    picture = Image.fromarray(overlay(thumbnail, resample(shown.values, layer.frame, frame), look.alpha, look.colour))
     unit = letter_size(frame)
     draw_outlines(picture, frame, caption.regions, unit)
     tall = frame.size.height >= TALL * frame.size.width
@@ -99,7 +101,7 @@ def draw_layer(
     microns = caption.mpp[0] * frame.downsample_x if caption.mpp else None
     blocks = [
         text_block(_title(caption, unit), min(room, unit * 28)),
-        _bar(shown, colour, unit, room),
+        _bar(shown, look.colour, unit, room),
         legend.scale_bar(microns, unit, room, _note(len(caption.regions))),
     ]
     return _beside(picture, blocks, unit) if tall else _below(picture, blocks, unit)
@@ -137,18 +139,17 @@ def _mixture(alpha: float, colour: str) -> tuple[FloatArray, FloatArray, FloatAr
 
     Shares of the pixel (257,) and of its grey (257,), and the added colour (257, 3).
     """
-    share = _opacity(np.linspace(0, 1, 256, dtype=np.float32), alpha)
+    share = opacity(np.linspace(0, 1, 256, dtype=np.float32), alpha)
     pale = GREYING * share / max(alpha, 1e-6)
     kept, greyed = np.append((1 - pale) * (1 - share), 1), np.append(pale * (1 - share), 0)
     added = np.concatenate([lookup_table(colour) * share[:, None], np.zeros((1, 3))])
     return kept.astype(np.float32), greyed.astype(np.float32), added.astype(np.float32)
 
 
-def colours_alone(layer: Layer, frame: Frame, mode: Mode | None, alpha: float, colour: str) -> Image.Image:
+def colours_alone(layer: Layer, frame: Frame, look: Appearance) -> Image.Image:
     """A layer without slide and legend: RGBA of `frame.size`, transparent for invalid cells."""
-    _check_alpha(alpha)
-    values = resample(display_values(layer, mode).values, layer.frame, frame)
-    return Image.fromarray(colourise(values, np.full(values.shape, alpha, np.float32), colour))
+    values = resample(display_values(layer, look.mode).values, layer.frame, frame)
+    return Image.fromarray(colourise(values, np.full(values.shape, look.alpha, np.float32), look.colour))
 
 
 def origin_of(prediction: SlidePrediction) -> JsonObject:
@@ -177,21 +178,8 @@ def letter_size(frame: Frame) -> int:
     return int(np.clip(round((frame.size.width * frame.size.height) ** 0.5 / 50), 13, 40))
 
 
-def _check(thumbnail: UInt8Array, frame: Frame, alpha: float) -> None:
-    _check_alpha(alpha)
-    if thumbnail.shape != (frame.size.height, frame.size.width, 3) or thumbnail.dtype != np.uint8:
-        raise UsageError(
-            f"The thumbnail is {thumbnail.dtype} {thumbnail.shape}; its frame requires uint8 "
-            f"{(frame.size.height, frame.size.width, 3)}"
-        )
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"The opacity of a heatmap must be between 0 and 1, not {alpha}")
-
-
-def _opacity(values: NDArray[np.float32], alpha: float) -> FloatArray:
+def opacity(values: NDArray[np.float32], alpha: float = 1.0) -> FloatArray:
+    """Opacity of values from 0 to 1, of which the highest has `alpha`."""
     return (alpha * (FAINTEST + (1 - FAINTEST) * values)).astype(np.float32)
 
 

@@ -16,6 +16,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.errors import NotEncodedError, RegionError
 from wsi_attn.geometry import ORIGIN, Frame, Mpp, Point, Region, Size
 from wsi_attn.slide.encoding import TileEncoding
 
@@ -266,3 +267,51 @@ class Slide(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+class SlideBase:
+    """What slides have in common: checks of their arguments, and closing at the end of a block.
+
+    Attributes
+    ----------
+    not_encoded
+        Why there are no compressed tiles, for slides that inherit `encoded_tiles`.
+    """
+
+    info: SlideInfo
+    not_encoded = ""
+
+    def check_region(self, level: int, size: tuple[int, int]) -> None:
+        """Raise `RegionError` for a level that does not exist or a size that is not positive."""
+        if not 0 <= level < len(self.info.levels) or min(size) <= 0:
+            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
+
+    def check_level(self, level: int) -> None:
+        """Raise `RegionError` for a level that does not exist."""
+        if not 0 <= level < len(self.info.levels):
+            raise RegionError(f"{self.info.path} has no level {level}")
+
+    def encoded_tiles(self, level: int) -> EncodedTiles:
+        """Raise, because there are only pixels; see `Slide.encoded_tiles`."""
+        self.check_level(level)
+        raise NotEncodedError(self.not_encoded)
+
+    def close(self) -> None:
+        """Release nothing; see `Slide.close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def background(size: tuple[int, int]) -> UInt8Array:
+    """Pixels (height, width, 3) of glass; `size` is width and height."""
+    return np.full((size[1], size[0], 3), BACKGROUND, np.uint8)
+
+
+def paste(pixels: UInt8Array, region: Region, found: UInt8Array, place: Region) -> None:
+    """Copy the part of `found`, the pixels of `place`, that lies in `region` into its `pixels`."""
+    if shared := region.intersection(place):
+        pixels[shared.within(region)] = found[shared.within(place)]

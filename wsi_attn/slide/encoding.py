@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from wsi_attn.errors import NotEncodedError, TileDecodeError
 from wsi_attn.file_bytes import Packed
 from wsi_attn.geometry import Size
 from wsi_attn.slide.jpeg2000 import check_jpeg2000
-from wsi_attn.slide.jpeg_decoding import JpegCompletion, decode_jpeg
+from wsi_attn.slide.jpeg_decoding import JpegCompletion, decode_jpeg, is_whole
 from wsi_attn.slide.jpeg_stream import ColourMemo
 from wsi_attn.slide.jpeg_structure import JpegStructure
 
@@ -119,14 +119,8 @@ class TileEncoding:
         """
         if self.codec == JPEG:
             return self._structure(size).are_whole(tiles)
-        return np.fromiter((self._is_whole(tile, size) for tile in tiles), np.bool_, len(tiles))
-
-    def _is_whole(self, data: bytes | memoryview, size: Size) -> bool:
-        try:
-            check_jpeg2000(data, size)
-        except TileDecodeError:
-            return False
-        return True
+        check = partial(check_jpeg2000, size=size)
+        return np.fromiter((is_whole(check, tile) for tile in tiles), np.bool_, len(tiles))
 
     def complete(self, data: bytes | memoryview) -> bytes:
         """Return a JPEG tile as a complete stream, with its tables and the marker of its colour space.

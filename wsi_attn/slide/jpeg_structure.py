@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.errors import TileDecodeError
 from wsi_attn.file_bytes import Packed
-from wsi_attn.slide.jpeg_decoding import EOI, SOI, SOS, damage, read_segment
+from wsi_attn.slide.jpeg_decoding import EOI, SOI, SOS, damage, is_whole, read_segment
 
 PADDING_BYTES = 16
 """Maximum padding after the end of a stream, which some writers add to align the next tile and decoders ignore."""
@@ -89,15 +88,8 @@ class JpegStructure:
             if self._known is not None:
                 fits[:] = _have_markers(part, *self._known)
             for index in np.flatnonzero(~fits).tolist():
-                fits[index] = self._is_whole(part[index])
+                fits[index] = is_whole(self.check, part[index])
         return whole
-
-    def _is_whole(self, tile: bytes | memoryview) -> bool:
-        try:
-            self.check(tile)
-        except TileDecodeError:
-            return False
-        return True
 
     def _parse(self, data: bytes | memoryview) -> None:
         if bytes(data[:2]) != SOI:

@@ -9,22 +9,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from wsi_attn.errors import (
-    NotEncodedError,
-    RegionError,
     SlideTruncatedError,
     SlideUnsupportedError,
     TileDecodeError,
     UnknownFormatError,
 )
-from wsi_attn.geometry import Mpp, Size
-from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.geometry import Mpp, Region, Size
+from wsi_attn.provenance import fingerprint_of
+from wsi_attn.slide import BACKGROUND, Level, SlideBase, SlideInfo, UInt8Array, background, paste
 from wsi_attn.slide.jpeg2000 import check_jpeg2000
 from wsi_attn.slide.jpeg_decoding import decode_jpeg, prove_jpeg
 from wsi_attn.slides.colour_profile import checked_profile
@@ -58,7 +56,7 @@ FRAME_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 """Formats whose further frames are other pictures, not previews (MPO) or layers (PSD) of one."""
 
 
-class ArraySlide:
+class ArraySlide(SlideBase):
     """In-memory image as a slide with one level.
 
     Parameters
@@ -69,36 +67,21 @@ class ArraySlide:
         Its metadata; the single level has the size of `pixels`.
     """
 
+    not_encoded = "a plain image has no tiles"
+
     def __init__(self, pixels: UInt8Array, info: SlideInfo) -> None:
         self.pixels = pixels
         self.info = info
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Read the pixels of one region; see `Slide.read_region`."""
-        if level != 0 or min(size) <= 0:
-            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
-        (x, y), (width, height) = xy0, size
-        rows, columns = self.pixels.shape[:2]
-        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
-        if (left, top, right, bottom) == (x, y, x + width, y + height):
-            return self.pixels[y:bottom, x:right].copy()
-        region = np.full((height, width, 3), BACKGROUND, np.uint8)
-        if left < right and top < bottom:
-            region[top - y : bottom - y, left - x : right - x] = self.pixels[top:bottom, left:right]
-        return region
-
-    def encoded_tiles(self, level: int) -> EncodedTiles:
-        """Raise, because the image is decoded as a whole; see `Slide.encoded_tiles`."""
-        raise NotEncodedError("a plain image has no tiles")
-
-    def close(self) -> None:
-        """Do nothing; the pixels are in memory."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+        self.check_region(level, size)
+        wanted, whole = Region(*xy0, *size), Region(0, 0, *self.info.size0)
+        if wanted.intersection(whole) == wanted:
+            return self.pixels[wanted.within(whole)].copy()
+        pixels = background(size)
+        paste(pixels, wanted, self.pixels, whole)
+        return pixels
 
 
 NO_PIXEL_SIZE = PixelSize(None, "none", "a plain image gives no pixel size")
@@ -114,7 +97,7 @@ class _Picture:
     compression: str
     properties: dict[str, str]
     pixel_size: PixelSize = NO_PIXEL_SIZE
-    more: ImageFacts = NO_FACTS
+    facts: ImageFacts = NO_FACTS
     icc_profile: bytes | None = None
 
 
@@ -134,12 +117,12 @@ def read_image(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Arr
         magic = file.read(4)
     is_tiff = magic[:2] in (b"II", b"MM") and magic[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+")
     picture = _read_tiff(path, image) if is_tiff else _read_pillow(path)
-    pixels, more = picture.pixels, picture.more
+    pixels = picture.pixels
     pixel_size = PixelSize(slide_mpp, "user") if slide_mpp else picture.pixel_size
     size0 = Size(pixels.shape[1], pixels.shape[0])
     profile, notes = checked_profile(picture.icc_profile)
     info = SlideInfo(
-        path=more.path_of(path),
+        path=path,
         vendor=picture.kind,
         reader="tifffile" if is_tiff else "pillow",
         size0=size0,
@@ -147,18 +130,13 @@ def read_image(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Arr
         mpp=pixel_size.mpp,
         mpp_source=pixel_size.source,
         mpp_note=pixel_size.note,
-        objective_power=None,
         compression=picture.compression,
-        bounds=None,
-        associated=(),
         icc_profile=profile,
         notes=notes,
-        fingerprint=more.fingerprint_of(path),
+        fingerprint=fingerprint_of(path),
         properties=picture.properties,
-        given_name=more.name_of(path),
-        other_images=more.others,
     )
-    return ArraySlide(pixels, info)
+    return ArraySlide(pixels, picture.facts.identify(info))
 
 
 def _read_pillow(path: Path) -> _Picture:

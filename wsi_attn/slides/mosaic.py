@@ -12,18 +12,17 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from PIL import Image
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideNotFoundError, SlideReadError
+from wsi_attn.errors import SlideNotFoundError, SlideReadError
 from wsi_attn.geometry import Mpp, Region, Size
+from wsi_attn.lru import LruCache
 from wsi_attn.provenance import fingerprint_of
-from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, Slide, SlideInfo, UInt8Array
+from wsi_attn.slide import Level, Slide, SlideBase, SlideInfo, UInt8Array, background, paste
 from wsi_attn.slides.image_reader import EXIF_ORIENTATION
 from wsi_attn.slides.open import open_slide
-from wsi_attn.slides.tile_cache import TileCache
 
 CACHE_BYTES = 128 << 20
 """Default cache size of a mosaic for decoded images."""
@@ -35,7 +34,7 @@ TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
 
-class Mosaic:
+class Mosaic(SlideBase):
     """`Slide` with one level made of the images of one manifest row.
 
     Parameters
@@ -52,9 +51,13 @@ class Mosaic:
     SlideNotFoundError, SlideUnsupportedError : an image is missing or cannot be opened; the message names it.
     """
 
-    def __init__(self, paths: Sequence[Path], mpp: Mpp | None = None, cache: TileCache | None = None) -> None:
+    not_encoded = "a field of several images has no tiles"
+
+    def __init__(
+        self, paths: Sequence[Path], mpp: Mpp | None = None, cache: LruCache[UInt8Array] | None = None
+    ) -> None:
         self.paths = tuple(paths)
-        self._cache = TileCache(CACHE_BYTES) if cache is None else cache
+        self._cache = LruCache(CACHE_BYTES) if cache is None else cache
         sizes = [image_size(path) for path in self.paths]
         self.regions = layout(sizes)
         size0 = Size(max(region.x1 for region in self.regions), max(region.y1 for region in self.regions))
@@ -67,44 +70,19 @@ class Mosaic:
             mpp=mpp,
             mpp_source="user" if mpp else "none",
             mpp_note="" if mpp else "several images as one field have the pixel size that the manifest gives",
-            objective_power=None,
             compression="none",
-            bounds=None,
-            associated=(),
-            icc_profile=None,
             fingerprint=hashlib.sha256("".join(map(fingerprint_of, self.paths)).encode()).hexdigest(),
             properties={"mosaic.images": "; ".join(str(path) for path in self.paths)},
         )
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Read the pixels of one region; see `Slide.read_region`."""
-        if level != 0 or min(size) <= 0:
-            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
-        wanted = Region(*xy0, *size)
-        pixels = np.full((size[1], size[0], 3), BACKGROUND, np.uint8)
+        self.check_region(level, size)
+        wanted, pixels = Region(*xy0, *size), background(size)
         for index, region in enumerate(self.regions):
-            shared = wanted.intersection(region)
-            if shared:
-                image = self._image(index)
-                rows = slice(shared.y - region.y, shared.y1 - region.y)
-                columns = slice(shared.x - region.x, shared.x1 - region.x)
-                pixels[shared.y - wanted.y : shared.y1 - wanted.y, shared.x - wanted.x : shared.x1 - wanted.x] = image[
-                    rows, columns
-                ]
+            if wanted.intersection(region):
+                paste(pixels, wanted, self._image(index), region)
         return pixels
-
-    def encoded_tiles(self, level: int) -> EncodedTiles:
-        """Raise, because images are decoded as a whole; see `Slide.encoded_tiles`."""
-        raise NotEncodedError("a field of several images has no tiles")
-
-    def close(self) -> None:
-        """Do nothing; files are open only during decoding."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _image(self, index: int) -> UInt8Array:
         """Return level 0 of one image, decoded unless it is cached."""

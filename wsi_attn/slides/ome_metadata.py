@@ -7,7 +7,7 @@ from typing import Any
 import tifffile
 
 from wsi_attn.geometry import Mpp, Size
-from wsi_attn.slides.properties import PixelSize, pixel_size_or_note
+from wsi_attn.slides.properties import NOT_STATED, PixelSize, pixel_size_or_note
 
 MICRONS = {
     "pm": 1e-6,
@@ -52,7 +52,7 @@ def ome_pixel_size(xml: str, index: int = 0, size: Size | None = None) -> PixelS
     chosen = chosen or (same or [{}])[0]
     found = [_microns(chosen, axis) for axis in "XY"]
     if found[0] is None or found[1] is None:
-        return PixelSize(None, "none", "the file gives no pixel size")
+        return NOT_STATED
     return pixel_size_or_note(Mpp(found[0], found[1]))
 
 

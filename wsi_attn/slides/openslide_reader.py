@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import openslide
@@ -17,10 +16,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, SlideUnsupportedError, UnknownFormatError
+from wsi_attn.errors import SlideReadError, SlideUnsupportedError, UnknownFormatError
 from wsi_attn.geometry import Mpp, Size
 from wsi_attn.provenance import fingerprint_of
-from wsi_attn.slide import EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.slide import Level, SlideBase, SlideInfo, UInt8Array
 from wsi_attn.slides.colour_profile import DAMAGED, checked_profile
 from wsi_attn.slides.dicom_series import series_of
 from wsi_attn.slides.image_reader import refuse_depth, refuse_stack
@@ -30,8 +29,10 @@ from wsi_attn.slides.reader import Reader
 from wsi_attn.slides.tiff_samples import over_background, refuse_colours, tag_name
 
 
-class OpenSlideReader:
+class OpenSlideReader(SlideBase):
     """Slide read through OpenSlide."""
+
+    not_encoded = "OpenSlide gives no access to compressed tiles"
 
     def __init__(self, path: Path, slide_mpp: Mpp | None = None) -> None:
         vendor = openslide.OpenSlide.detect_format(str(path))
@@ -96,8 +97,7 @@ class OpenSlideReader:
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Read the pixels of one region; see `Slide.read_region`."""
-        if not 0 <= level < len(self.info.levels) or min(size) <= 0:
-            raise RegionError(f"{self._path} has no region of size {size} on level {level}")
+        self.check_region(level, size)
         if self._closed:
             raise SlideReadError(f"{self._path} is closed")
         # OpenSlide averages the factors of both axes and would shift and blur levels of odd sizes: request the position
@@ -139,10 +139,6 @@ class OpenSlideReader:
             if self._handle is failed:  # Otherwise another thread has replaced it.
                 self._handle = self._open()
 
-    def encoded_tiles(self, level: int) -> EncodedTiles:
-        """Raise, because OpenSlide returns only pixels; see `Slide.encoded_tiles`."""
-        raise NotEncodedError("OpenSlide gives no access to compressed tiles")
-
     def close(self) -> None:
         """Release the file; may be called repeatedly."""
         if not self._closed:
@@ -150,12 +146,6 @@ class OpenSlideReader:
             self._handle.close()
             if self._proof is not None:
                 self._proof.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _tile_size(properties: dict[str, str], index: int) -> Size:

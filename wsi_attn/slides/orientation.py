@@ -7,13 +7,12 @@ place instead; tifffile and libvips return the image as stored.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
-from wsi_attn.errors import NotEncodedError, RegionError
 from wsi_attn.geometry import Mpp, Region, Size
-from wsi_attn.slide import EncodedTiles, Level, Slide, SlideInfo, UInt8Array
+from wsi_attn.slide import Level, Slide, SlideBase, SlideInfo, UInt8Array
 
 ORIENTATION_PROPERTY = "tiff.orientation"
 
@@ -51,7 +50,7 @@ def upright_slide(slide: Slide, orientation: int) -> Slide:
     return slide if orientation == 1 else OrientedSlide(slide, orientation)
 
 
-class OrientedSlide:
+class OrientedSlide(SlideBase):
     """Slide reoriented as a whole.
 
     Parameters
@@ -65,34 +64,20 @@ class OrientedSlide:
     def __init__(self, slide: Slide, orientation: int) -> None:
         self._slide, self._orientation, self._turn = slide, orientation, TURNS[orientation]
         self.info = self._turned_info(slide.info)
+        self.not_encoded = f"its orientation tag is {orientation}, so its tiles are stored in another orientation"
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Read the pixels of one region; see `Slide.read_region`."""
-        if not 0 <= level < len(self.info.levels) or min(size) <= 0:
-            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
+        self.check_region(level, size)
         frame, stored = self.info.levels[level], self._slide.info.levels[level]
         x, y = round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y)
         place = self._stored_place(Region(x, y, *size), stored.size)
         corner0 = round(place.x * stored.downsample_x), round(place.y * stored.downsample_y)
         return upright(self._slide.read_region(corner0, level, (place.width, place.height)), self._orientation)
 
-    def encoded_tiles(self, level: int) -> EncodedTiles:
-        """Raise, because the stored tiles have another orientation; see `Slide.encoded_tiles`."""
-        if not 0 <= level < len(self.info.levels):
-            raise RegionError(f"{self.info.path} has no level {level}")
-        raise NotEncodedError(
-            f"its orientation tag is {self._orientation}, so its tiles are stored in another orientation"
-        )
-
     def close(self) -> None:
         """Release the file."""
         self._slide.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _stored_place(self, region: Region, stored: Size) -> Region:
         """Map a region of the upright level to the stored level."""

@@ -29,9 +29,12 @@ class PixelSize:
     note: str = ""
 
 
-def pixel_size_or_note(mpp: Mpp) -> PixelSize:
+NOT_STATED = PixelSize(None, "none", "the file gives no pixel size")
+
+
+def pixel_size_or_note(mpp: Mpp, *, from_resolution_tag: bool = False) -> PixelSize:
     """Return the pixel size stated by a file, or a note on why it is rejected."""
-    reason = implausible(mpp)
+    reason = implausible(mpp, from_resolution_tag=from_resolution_tag)
     return PixelSize(None, "none", reason) if reason else PixelSize(mpp, "file")
 
 
@@ -40,9 +43,8 @@ def pixel_size_from(properties: Mapping[str, str], vendor: str) -> PixelSize:
     x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
     y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
     if x is None or y is None:
-        return PixelSize(None, "none", "the file gives no pixel size")
-    reason = implausible(Mpp(x, y), from_resolution_tag=vendor == "generic-tiff")
-    return PixelSize(None, "none", reason) if reason else PixelSize(Mpp(x, y), "file")
+        return NOT_STATED
+    return pixel_size_or_note(Mpp(x, y), from_resolution_tag=vendor == "generic-tiff")
 
 
 def pixel_size_from_tags(x: float, y: float, unit: int) -> PixelSize:
@@ -51,10 +53,8 @@ def pixel_size_from_tags(x: float, y: float, unit: int) -> PixelSize:
     """
     microns = MICRONS_PER_UNIT.get(unit)
     if microns is None or not (x > 0 and y > 0):
-        return PixelSize(None, "none", "the file gives no pixel size")
-    mpp = Mpp(microns / x, microns / y)
-    reason = implausible(mpp, from_resolution_tag=True)
-    return PixelSize(None, "none", reason) if reason else PixelSize(mpp, "file")
+        return NOT_STATED
+    return pixel_size_or_note(Mpp(microns / x, microns / y), from_resolution_tag=True)
 
 
 def implausible(mpp: Mpp, *, from_resolution_tag: bool = False) -> str:

@@ -55,6 +55,14 @@ def resample_area(
     return output
 
 
+def halve(pixels: UInt8Array) -> UInt8Array:
+    """Mean of each 2 x 2 square, rounded half up; an odd last row or column is repeated."""
+    rows, columns = pixels.shape[:2]
+    even = cv2.copyMakeBorder(pixels, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
+    size = (even.shape[1] // 2, even.shape[0] // 2)
+    return np.asarray(cv2.resize(even, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _weights(origin: float, scale: float, count: int, extent: int) -> NDArray[np.float32]:
     """Return the share of each source pixel in each cell, (count, extent); rows sum to 1."""
     starts = origin + scale * np.arange(count)[:, None]

@@ -10,15 +10,14 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tifffile
 
 from wsi_attn.errors import SlideTruncatedError, SlideUnsupportedError
 from wsi_attn.geometry import Mpp, Size
-from wsi_attn.provenance import fingerprint_of
-from wsi_attn.slide import name_of
+from wsi_attn.slide import SlideInfo
 from wsi_attn.slides.ome_metadata import microns_per_unit, ome_pixel_size
 from wsi_attn.slides.properties import PixelSize, pixel_size_or_note
 from wsi_attn.slides.tiff_samples import Page, key_of
@@ -65,18 +64,17 @@ class ImageFacts:
             "" if default else f"{MARK}{chosen.index}", tuple(str(image) for image in images if image is not chosen)
         )
 
-    def path_of(self, path: Path) -> Path:
-        """Return the path that opens this image."""
-        return path.with_name(path.name + self.suffix)
-
-    def name_of(self, path: Path) -> str:
-        """Return the stem of output names; empty if it is the stem of the file."""
-        return f"{name_of(path)}.image{self.suffix.removeprefix(MARK)}" if self.suffix else ""
-
-    def fingerprint_of(self, path: Path) -> str:
-        """Return the fingerprint of the image."""
-        found = fingerprint_of(path)
-        return hashlib.sha256(f"{found}{self.suffix}".encode()).hexdigest() if self.suffix else found
+    def identify(self, info: SlideInfo) -> SlideInfo:
+        """Return the metadata of a file with the path, name and fingerprint of this image in it."""
+        info = replace(info, other_images=self.others)
+        if not self.suffix:
+            return info
+        return replace(
+            info,
+            path=info.path.with_name(info.path.name + self.suffix),
+            given_name=f"{info.name}.image{self.suffix.removeprefix(MARK)}",
+            fingerprint=hashlib.sha256(f"{info.fingerprint}{self.suffix}".encode()).hexdigest(),
+        )
 
 
 def split_image(path: Path) -> tuple[Path, str]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_attn.errors import SlideReadError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Region
-from wsi_attn.slide import BACKGROUND, Level, UInt8Array
+from wsi_attn.lru import LruCache
+from wsi_attn.slide import BACKGROUND, Level, UInt8Array, background
 from wsi_attn.slide.encoding import TileEncoding
 from wsi_attn.slides.tiff_levels import LevelSource
 from wsi_attn.slides.tiff_pages import TiledPage
 from wsi_attn.slides.tiff_tiles import TiffTiles
-from wsi_attn.slides.tile_cache import TileCache
+
+Data = TypeVar("Data")
 
 SMALL_TILE = 64 * 64
 """Maximum pixels of an uncompressed tile for which a row of tiles is read and converted at once."""
@@ -32,7 +37,7 @@ class TiledLevel:
     """
 
     def __init__(
-        self, path: Path, index: int, frame: Level, source: LevelSource, file: FileBytes, cache: TileCache
+        self, path: Path, index: int, frame: Level, source: LevelSource, file: FileBytes, cache: LruCache[UInt8Array]
     ) -> None:
         if source.page is None:
             raise ValueError("a level without tiles of its own")
@@ -53,40 +58,25 @@ class TiledLevel:
         SlideReadError : a touched tile cannot be read; the message names it.
         """
         tile = self.page.tile_size
-        x, y = x - self.area.x, y - self.area.y
-        left, top = max(x, 0), max(y, 0)
-        right, bottom = min(x + width, self.area.width), min(y + height, self.area.height)
-        inside = (left, top, right, bottom) == (x, y, x + width, y + height)
-        if inside and (width, height) == tile and not x % tile.width and not y % tile.height:
-            return self._alone(y // tile.height, x // tile.width)
-        region = np.empty((height, width, 3), np.uint8)
-        if not inside:
-            region[:] = BACKGROUND
-        if left >= right or top >= bottom:
-            return region
-        if self.page.raw is not None and tile.width * tile.height <= SMALL_TILE:
-            columns = left // tile.width, -(-right // tile.width)
-            for row in range(top // tile.height, -(-bottom // tile.height)):
-                y0, y1 = max(row * tile.height, top), min((row + 1) * tile.height, bottom)
-                strip = self._raw_row(row, *columns)
-                first = columns[0] * tile.width
-                region[y0 - y : y1 - y, left - x : right - x] = strip[
-                    y0 - row * tile.height : y1 - row * tile.height, left - first : right - first
-                ]
-            return region
-        for row in range(top // tile.height, -(-bottom // tile.height)):
-            for column in range(left // tile.width, -(-right // tile.width)):
-                x0, y0 = column * tile.width, row * tile.height
-                x1, y1 = min(x0 + tile.width, right), min(y0 + tile.height, bottom)
-                part = slice(max(y0, top), y1), slice(max(x0, left), x1)
-                whole = (y1 - part[0].start, x1 - part[1].start) == (tile.height, tile.width)
-                pixels = self._tile(
-                    row, column, keep=not whole
-                )  # A fully read tile is not needed again by neighbouring reads.
-                region[part[0].start - y : y1 - y, part[1].start - x : x1 - x] = pixels[
-                    part[0].start - y0 : y1 - y0, part[1].start - x0 : x1 - x0
-                ]
-        return region
+        wanted = Region(x - self.area.x, y - self.area.y, width, height)
+        inside = wanted.intersection(Region(0, 0, self.area.width, self.area.height))
+        if inside == wanted and (width, height) == tile and not wanted.x % tile.width and not wanted.y % tile.height:
+            return self._alone(wanted.y // tile.height, wanted.x // tile.width)
+        pixels = np.empty((height, width, 3), np.uint8) if inside == wanted else background((width, height))
+        if inside is None:
+            return pixels
+        first, end = inside.x // tile.width, -(-inside.x1 // tile.width)
+        joined = end - first if self.page.raw is not None and tile.width * tile.height <= SMALL_TILE else 1
+        for row in range(inside.y // tile.height, -(-inside.y1 // tile.height)):
+            for column in range(first, end, joined):
+                place = Region(column * tile.width, row * tile.height, tile.width * joined, tile.height)
+                if part := place.intersection(inside):
+                    if joined > 1:
+                        found = self._raw_row(row, first, end)
+                    else:  # A fully read tile is not needed again by neighbouring reads.
+                        found = self._tile(row, column, keep=part != place)
+                    pixels[part.within(wanted)] = found[part.within(place)]
+        return pixels
 
     def _raw_row(self, row: int, first: int, end: int) -> UInt8Array:
         """Read neighbouring uncompressed tiles of one row at once, (tile height, tiles * tile width, 3).
@@ -122,12 +112,17 @@ class TiledLevel:
         length = int(page.lengths[row, column])
         if not length:
             return np.full((height, width, 3), BACKGROUND, np.uint8)
+        number = row * page.lengths.shape[1] + column
         try:
             if page.decode_planes is not None:
-                pixels = self._joined(row, column)
+                planes = [self._bytes(*places, row, column) for places in page.planes]
+                pixels = self._by_tifffile(page.decode_planes, planes, number)
             else:
-                data = self._file.read(int(page.offsets[row, column]), length)
-                pixels = encoding.decode(data) if encoding else self._decoded(data, row, column)
+                data = self._bytes(page.offsets, page.lengths, row, column)
+                if encoding or self._encoding:
+                    pixels = (encoding or self._encoding_of(data)).decode(data)
+                else:
+                    pixels = self._by_tifffile(page.decode, data, number)
             if pixels.shape != (height, width, 3):
                 raise TileDecodeError(f"{pixels.shape[1]} x {pixels.shape[0]} px, not {width} x {height}")
         except (TileDecodeError, SlideReadError) as error:
@@ -136,36 +131,23 @@ class TiledLevel:
             ) from error
         return pixels
 
-    def _joined(self, row: int, column: int) -> UInt8Array:
-        """Decode a tile whose samples are stored in separate planes."""
-        page = self.page
-        if page.decode_planes is None:
-            raise ValueError("a page of interleaved samples")
-        planes = [
-            self._file.read(int(offsets[row, column]), int(lengths[row, column])) for offsets, lengths in page.planes
-        ]
-        try:
-            return page.decode_planes(planes, row * page.lengths.shape[1] + column)
-        except Exception as error:  # As in `_decoded`.
-            raise TileDecodeError(f"{page.compression}: {error}") from error
+    def _bytes(self, offsets: NDArray[np.int64], lengths: NDArray[np.int64], row: int, column: int) -> bytes:
+        return self._file.read(int(offsets[row, column]), int(lengths[row, column]))
 
-    def _decoded(self, data: bytes, row: int, column: int) -> UInt8Array:
-        page = self.page
-        if self._encoding is not None:
-            return self._encoding_of(data).decode(data)
-        if page.decode is None:
-            raise TileDecodeError(f"no decoder for {page.compression}")
+    def _by_tifffile(self, decode: Callable[[Data, int], UInt8Array] | None, data: Data, number: int) -> UInt8Array:
+        """Decode a tile, or the planes of one, with a decoder that raises many types of exceptions on damaged data."""
+        if decode is None:
+            raise TileDecodeError(f"no decoder for {self.page.compression}")
         try:
-            pixels = page.decode(data, row * page.lengths.shape[1] + column)
-        except Exception as error:  # The decoders of tifffile raise many exception types on damaged data.
-            raise TileDecodeError(f"{page.compression}: {error}") from error
-        return pixels
+            return decode(data, number)
+        except Exception as error:
+            raise TileDecodeError(f"{self.page.compression}: {error}") from error
 
     def _encoding_of(self, data: bytes) -> TileEncoding:
         """Return the encoding of one stream; what it states itself has priority."""
-        encoding = self._encoding.of_stream(data) if self._encoding else None
-        if encoding is None:
+        if self._encoding is None:
             raise ValueError("tiles without an encoding")
+        encoding = self._encoding.of_stream(data)
         return self._stated.setdefault(encoding.colorspace, encoding)
 
     def _alone(self, row: int, column: int) -> UInt8Array:

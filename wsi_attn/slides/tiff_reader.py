@@ -141,7 +141,7 @@ class TiffReader(TiledReader):
                     self.orientation = orientation_of_levels(sources, [])
                     info = replace(_info_of_tags(path, tiff, image, slide_mpp, levels, sources), bounds=bounds)
                     info = replace(info, notes=(*info.notes, *contradictions(tiff, info.vendor)))
-                    return _with_facts(info, path, ImageFacts.of(images, image)), sources
+                    return ImageFacts.of(images, image).identify(info), sources
         info = self._openslide.info
         if info.mpp_source != "user" and (stated := stated_pixel_size(tiff, image)) and stated.mpp:
             info = replace(info, mpp=stated.mpp, mpp_source=stated.source, mpp_note=stated.note)
@@ -174,16 +174,6 @@ def _levels_are_mixed(tiff: tifffile.TiffFile, images: Sequence[TiffImage], imag
     return several or info.size0 != image.size or any(map(is_mask, main_pages(tiff)))
 
 
-def _with_facts(info: SlideInfo, path: Path, facts: ImageFacts) -> SlideInfo:
-    return replace(
-        info,
-        path=facts.path_of(path),
-        given_name=facts.name_of(path),
-        fingerprint=facts.fingerprint_of(path),
-        other_images=facts.others,
-    )
-
-
 def _info_of_tags(
     path: Path,
     tiff: tifffile.TiffFile,
@@ -212,8 +202,6 @@ def _info_of_tags(
         mpp_note=pixel_size.note,
         objective_power=ome_objective_power(xml) if xml else aperio_facts(tiff).get("AppMag"),
         compression=tag_name(page.compression),
-        bounds=None,
-        associated=(),
         icc_profile=profile,
         notes=notes,
         fingerprint=fingerprint_of(path),

@@ -272,11 +272,7 @@ def planes_decoder(page: tifffile.TiffPage) -> DecodePlanes | None:
     """Like `segment_decoder`, for pages whose samples are stored in separate planes."""
     if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.bitspersample != 8:
         return None
-    try:
-        photometry = Photometry.of(page)
-    except SlideUnsupportedError:
-        return None
-    if photometry.ycbcr is not None and _subsampling(page) != (1, 1):
+    if (photometry := _full_photometry(page)) is None:
         return None
     decode, tiles = page.decode, len(page.dataoffsets) // page.samplesperpixel
     grey = TileEncoding(JPEG, "GRAYSCALE", page.jpegtables) if int(page.compression) == JPEG_COMPRESSION else None
@@ -302,6 +298,11 @@ def raw_samples(page: tifffile.TiffPage) -> Photometry | None:
     plain = int(page.compression) == UNCOMPRESSED and int(page.predictor) == 1 and int(page.fillorder) == 1
     if not plain or page.bitspersample != 8 or int(page.planarconfig) != 1:
         return None
+    return _full_photometry(page)
+
+
+def _full_photometry(page: tifffile.TiffPage) -> Photometry | None:
+    """Return the interpretation of samples; None if it is unsupported, or if there are fewer of chroma."""
     try:
         photometry = Photometry.of(page)
     except SlideUnsupportedError:

@@ -11,6 +11,7 @@ from wsi_attn.errors import TileDecodeError
 from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Size
 from wsi_attn.slide.encoding import TileEncoding
+from wsi_attn.slide.jpeg_decoding import encode_jpeg
 
 RECODE_QUALITY = 95
 """JPEG quality of recompressed tiles; chroma keeps its resolution."""
@@ -68,8 +69,6 @@ class TiffTiles:
 
     def _recode(self, data: bytes | memoryview, offset: int) -> bytes:
         """Recompress the tile in the colour space of the level; empty if it cannot be decoded."""
-        import imagecodecs
-
         self._recoded.add(offset)
         if self.encoding.colorspace not in RECODABLE:
             return b""
@@ -77,12 +76,4 @@ class TiffTiles:
             pixels = self.encoding.of_stream(data).decode(data)
         except TileDecodeError:
             return b""
-        return bytes(
-            imagecodecs.jpeg8_encode(
-                pixels,
-                level=RECODE_QUALITY,
-                colorspace="RGB",
-                outcolorspace=self.encoding.colorspace,
-                subsampling="444",
-            )
-        )
+        return encode_jpeg(pixels, RECODE_QUALITY, self.encoding.colorspace)

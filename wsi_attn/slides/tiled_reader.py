@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Self
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError
+from wsi_attn.errors import NotEncodedError, SlideReadError
 from wsi_attn.file_bytes import FileBytes
-from wsi_attn.slide import EncodedTiles, SlideInfo, UInt8Array
+from wsi_attn.lru import LruCache
+from wsi_attn.slide import EncodedTiles, SlideBase, SlideInfo, UInt8Array
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_level import TiledLevel
 from wsi_attn.slides.tiff_levels import LevelSource
 from wsi_attn.slides.tiff_reference import disagreement
-from wsi_attn.slides.tile_cache import TileCache
 
 CACHE_BYTES = 48 << 20
 """Cache size of decoded tiles for neighbouring reads: about 250 tiles of 256 px."""
 
 
-class TiledReader:
+class TiledReader(SlideBase):
     """Reads levels from tiles if possible, otherwise with OpenSlide; owns the files and the OpenSlide handle.
 
     `orientation` is the common orientation tag of its levels; pixels are returned as stored.
@@ -44,7 +43,7 @@ class TiledReader:
         openslide: OpenSlideReader | None,
     ) -> None:
         self.info, self._sources, self._files, self._openslide = info, sources, files, openslide
-        self._cache = TileCache(CACHE_BYTES)
+        self._cache: LruCache[UInt8Array] = LruCache(CACHE_BYTES)
         self._levels = [
             TiledLevel(info.path, index, level, source, file, self._cache) if source.page is not None else None
             for index, (level, source, file) in enumerate(zip(info.levels, sources, files, strict=True))
@@ -55,8 +54,7 @@ class TiledReader:
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Read the pixels of one region; see `Slide.read_region`."""
-        if not 0 <= level < len(self._levels) or min(size) <= 0:
-            raise RegionError(f"{self.info.path} has no region of size {size} on level {level}")
+        self.check_region(level, size)
         if self._closed:
             raise SlideReadError(f"{self.info.path} is closed")
         tiled = self._levels[level]
@@ -70,8 +68,7 @@ class TiledReader:
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
         """Return the compressed tiles of a level; see `Slide.encoded_tiles`."""
-        if not 0 <= level < len(self._levels):
-            raise RegionError(f"{self.info.path} has no level {level}")
+        self.check_level(level)
         if self._closed:
             raise SlideReadError(f"{self.info.path} is closed")
         tiled, source = self._levels[level], self._sources[level]
@@ -120,9 +117,3 @@ class TiledReader:
             file.close()
         if self._openslide is not None:
             self._openslide.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -7,7 +7,6 @@ reported, never returned as white tissue-free background.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region
-from wsi_attn.slide import BACKGROUND, Progress, Slide, UInt8Array, no_progress
+from wsi_attn.slide import Progress, Slide, UInt8Array, background, no_progress, paste
 from wsi_attn.slides.resample import resample_area
 from wsi_attn.threads import blas_libraries, thread_limit
 
@@ -106,22 +105,23 @@ def read_view(
         Number of reader threads; `thread_limit` by default.
     """
     frame = Frame.covering(slide.info.size0, downsample_x, downsample_y)
-    pixels = np.full((frame.size.height, frame.size.width, 3), BACKGROUND, np.uint8)
+    whole, pixels = Region(0, 0, *frame.size), background(frame.size)
     readable = np.ones(pixels.shape[:2], np.bool_)
     unreadable: list[Region] = []
 
     def read(block: Region) -> list[Region]:
         found, damaged = read_block(slide, downsample_x, downsample_y, block)
-        pixels[block.y : block.y1, block.x : block.x1] = found
+        pixels[block.within(whole)] = found
         return damaged
 
-    blocks = list(_blocks(frame, max(1, int(BLOCK / max(1.0, _ratio(slide, downsample_x, downsample_y))))))
+    side = max(1, int(BLOCK / max(1.0, _ratio(slide, downsample_x, downsample_y))))
+    blocks = list(whole.split(side, side))
     threads = min(workers or thread_limit(), len(blocks))
     single = blas_libraries().limit(limits=1)  # Otherwise the matrix products of each reader start their own threads.
     with single, ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         for done, damaged in enumerate(pool.map(read, blocks) if pool else map(read, blocks), 1):
             for block in damaged:
-                readable[block.y : block.y1, block.x : block.x1] = False
+                readable[block.within(whole)] = False
                 unreadable.append(frame.region0_from(*block))
             progress(done, len(blocks), "reading")
     return View(pixels, frame, readable, tuple(unreadable))
@@ -147,15 +147,15 @@ def read_block(
     try:
         return read_region_at(slide, corner0, downsample_x, downsample_y, size), []
     except SlideReadError:
-        pixels = np.full((block.height, block.width, 3), BACKGROUND, np.uint8)
+        pixels = background(size)
         level = slide.info.levels[best_level(slide, downsample_x, downsample_y)]
         smallest = max(1, math.ceil(min(level.tile_size) / _ratio(slide, downsample_x, downsample_y)))
         if max(size) <= smallest:
             return pixels, [block]
         damaged = []
-        for part in _quarters(block):
+        for part in block.quarters():
             found, unreadable = read_block(slide, downsample_x, downsample_y, part)
-            pixels[part.y - block.y : part.y1 - block.y, part.x - block.x : part.x1 - block.x] = found
+            paste(pixels, block, found, part)
             damaged += unreadable
         return pixels, damaged
 
@@ -164,16 +164,3 @@ def _ratio(slide: Slide, downsample_x: float, downsample_y: float) -> float:
     """Return the larger ratio over both axes of level pixels to view pixels."""
     level = slide.info.levels[best_level(slide, downsample_x, downsample_y)]
     return max(downsample_x / level.downsample_x, downsample_y / level.downsample_y)
-
-
-def _blocks(frame: Frame, side: int) -> Iterator[Region]:
-    for y in range(0, frame.size.height, side):
-        for x in range(0, frame.size.width, side):
-            yield Region(x, y, min(side, frame.size.width - x), min(side, frame.size.height - y))
-
-
-def _quarters(region: Region) -> Iterator[Region]:
-    width, height = -(-region.width // 2), -(-region.height // 2)
-    for y in range(region.y, region.y1, height):
-        for x in range(region.x, region.x1, width):
-            yield Region(x, y, min(width, region.x1 - x), min(height, region.y1 - y))

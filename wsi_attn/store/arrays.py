@@ -48,8 +48,8 @@ def put_level(place: FolderBackend, key: str, level: Level, codec: ChunkCodec) -
     }
     shape = [sharding.CHANNELS, level.size.height, level.size.width]
     shard_shape = [sharding.CHANNELS, rows * tile.height, columns * tile.width]
-    chain: list[Json] = [{"name": "sharding_indexed", "configuration": shards}]
-    _put_array(place, key, shape, "uint8", shard_shape, BACKGROUND, chain, {}, ("c", "y", "x"))
+    chunks = _chunks(shard_shape, BACKGROUND, [{"name": "sharding_indexed", "configuration": shards}])
+    _put_array(place, key, {"shape": shape, "data_type": "uint8", **chunks}, {}, ("c", "y", "x"))
 
 
 def put_array(
@@ -71,8 +71,9 @@ def put_array(
     shape = [max(1, min(chunk or extent, extent)) for extent in values.shape]
     little: JsonObject = {"name": "bytes", "configuration": LITTLE} if values.itemsize > 1 else {"name": "bytes"}
     fill = "NaN" if values.dtype.kind == "f" else values.dtype.type(0).item()
-    chain: list[Json] = [little, ZSTD_CHAIN]
-    _put_array(place, key, list(values.shape), str(values.dtype), shape, fill, chain, attributes or {}, dimension_names)
+    chunks = _chunks(shape, fill, [little, ZSTD_CHAIN])
+    layout: JsonObject = {"shape": list(values.shape), "data_type": str(values.dtype), **chunks}
+    _put_array(place, key, layout, attributes or {}, dimension_names)
     for index in np.ndindex(*(-(-extent // side) for extent, side in zip(values.shape, shape, strict=True))):
         window = tuple(slice(number * side, (number + 1) * side) for number, side in zip(index, shape, strict=True))
         part = values[window]
@@ -84,24 +85,24 @@ def put_array(
         place.put(chunk_key(key, index), zstd(little_endian.tobytes()))
 
 
+def _chunks(shape: list[int], fill: Json, chain: list[Json]) -> JsonObject:
+    return {
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": chain,
+    }
+
+
 def _put_array(
     place: FolderBackend,
     key: str,
-    shape: list[int],
-    data_type: str,
-    chunk_shape: list[int],
-    fill: Json,
-    chain: Sequence[Json],
+    layout: JsonObject,
     attributes: Mapping[str, Json],
     dimension_names: Sequence[str] | None,
 ) -> None:
     document: JsonObject = {
-        "shape": shape,
-        "data_type": data_type,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": fill,
-        "codecs": chain,
+        **layout,
         "attributes": dict(attributes),
         **({"dimension_names": list(dimension_names)} if dimension_names else {}),
         "zarr_format": 3,

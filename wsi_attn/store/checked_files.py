@@ -43,9 +43,9 @@ class CheckedFiles:
         try:
             data = read_regular(path)
         except OSError as error:
-            raise StoreDamagedError(f"{self.store} is damaged: {path}: {error.strerror}. {REMEDY}") from error
+            raise self._damaged(f"{path}: {error.strerror}") from error
         if self._recorded is not None and (problem := difference(path, data, self._recorded.get(key))):
-            raise StoreDamagedError(f"{self.store} is damaged: {problem}. {REMEDY}")
+            raise self._damaged(problem)
         return data
 
     def require(self, key: str) -> None:
@@ -54,11 +54,13 @@ class CheckedFiles:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise StoreDamagedError(f"{self.store} is damaged: {path}: {error.strerror}. {REMEDY}") from error
+            raise self._damaged(f"{path}: {error.strerror}") from error
         recorded = (self._recorded or {}).get(key)
         if recorded is not None and size != recorded.bytes:
-            problem = f"{path} has {size} bytes instead of {recorded.bytes}"
-            raise StoreDamagedError(f"{self.store} is damaged: {problem}. {REMEDY}")
+            raise self._damaged(f"{path} has {size} bytes instead of {recorded.bytes}")
+
+    def _damaged(self, problem: str) -> StoreDamagedError:
+        return StoreDamagedError(f"{self.store} is damaged: {problem}. {REMEDY}")
 
 
 def difference(path: Path, data: bytes, recorded: FileInfo | None) -> str | None:

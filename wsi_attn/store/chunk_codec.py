@@ -21,6 +21,7 @@ from wsi_attn.geometry import Size
 from wsi_attn.json_types import JsonObject
 from wsi_attn.slide import BACKGROUND, UInt8Array
 from wsi_attn.slide.encoding import JPEG, JPEG2000, TileEncoding
+from wsi_attn.slide.jpeg_decoding import encode_jpeg
 
 ZSTD_LEVEL = 3
 """Higher levels gain a few per cent on tissue and take several times as long."""
@@ -67,14 +68,7 @@ class ChunkCodec:
             return None
         if self.encoding is None:
             return zstd(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        import imagecodecs
-
-        # Chroma keeps full resolution: halving it would lose more at these qualities.
-        return bytes(
-            imagecodecs.jpeg8_encode(
-                pixels, level=self.quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"
-            )
-        )
+        return encode_jpeg(pixels, self.quality)
 
     def decode(self, data: bytes | memoryview, tile: Size, out: UInt8Array | None = None) -> UInt8Array:
         """Decode a chunk to pixels (height, width, 3); raises `TileDecodeError` if that fails.

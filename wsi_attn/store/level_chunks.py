@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wsi_attn.errors import NotEncodedError, SlideReadError, StoreDamagedError, StoreError, TileDecodeError
 from wsi_attn.file_bytes import FileBytes, Packed
 from wsi_attn.geometry import Region, Size
-from wsi_attn.slide import BACKGROUND, Level, UInt8Array
+from wsi_attn.slide import Level, UInt8Array, background, paste
 from wsi_attn.slide.encoding import TileEncoding
 from wsi_attn.store import sharding
 from wsi_attn.store.arrays import DOCUMENT
@@ -110,16 +110,11 @@ class LevelChunks:
         data = self.read(cells)
         if len(cells) == 1 and data[0] and (region.width, region.height) == (width, height):
             return np.ascontiguousarray(self.decode(cells[0], data[0]))
-        found = np.full((region.height, region.width, 3), BACKGROUND, np.uint8)
+        found = background((region.width, region.height))
         for (row, column), chunk in zip(cells, data, strict=True):
             if len(chunk):
                 tile = Region(column * width, row * height, width, height)
-                part = tile.intersection(region)
-                assert part is not None  # noqa: S101 - cells are those that overlap the region
-                pixels = self.decode((row, column), chunk)
-                found[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x] = pixels[
-                    part.y - tile.y : part.y1 - tile.y, part.x - tile.x : part.x1 - tile.x
-                ]
+                paste(found, region, self.decode((row, column), chunk), tile)
         return found
 
     def decode(self, cell: tuple[int, int], data: bytes | memoryview, out: UInt8Array | None = None) -> UInt8Array:
@@ -130,11 +125,6 @@ class LevelChunks:
             raise SlideReadError(
                 f"{self.store}: level {self.index}, chunk at row {cell[0]}, column {cell[1]}: {error}"
             ) from error
-
-    def forget(self) -> None:
-        """Discard cached indexes after shards were written."""
-        with self._lock:
-            self._indexes.clear()
 
     def _index(self, row: int, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         with self._lock:

@@ -20,13 +20,12 @@ Free-text properties of the slide file are omitted on purpose: vendors store pat
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -86,14 +85,37 @@ def journal_of(store: Path) -> Journal[ShardRecord]:
     return Journal(store / JOURNAL_FILE, ShardRecord, JOURNAL_PATIENCE)
 
 
+class StoredSize(Size):
+    """`Size` within the limits of files."""
+
+    width: Side
+    height: Side
+
+
+class StoredRegion(Region):
+    """`Region` within the limits of files."""
+
+    x: Coordinate
+    y: Coordinate
+    width: Side
+    height: Side
+
+
+class StoredMpp(Mpp):
+    """`Mpp` within the limits of files."""
+
+    x: Factor
+    y: Factor
+
+
 class Unreadable(NamedTuple):
     """A rectangle of one level that could not be decoded, in level-0 pixels; the store contains fill values there."""
 
-    level: int
-    x: int
-    y: int
-    width: int
-    height: int
+    level: Annotated[int, Meta(ge=0)]
+    x: Coordinate
+    y: Coordinate
+    width: Side
+    height: Side
 
 
 @dataclass(frozen=True)
@@ -104,8 +126,8 @@ class SourceInfo:
     fingerprint: str
     vendor: str
     compression: str
-    size0: Size
-    bounds: Region | None
+    size0: StoredSize
+    bounds: StoredRegion | None
     icc_profile: bytes | None
 
 
@@ -122,11 +144,12 @@ class PixelsInfo(NamedTuple):
     reason: str
 
 
-class FileInfo(NamedTuple):
+@dataclass(frozen=True)
+class FileInfo:
     """Size and CRC-32C of a file of the store."""
 
-    bytes: int
-    crc32c: int
+    bytes: Count
+    crc32c: Checksum
 
 
 @dataclass(frozen=True)
@@ -200,15 +223,8 @@ class GridInfo:
     def from_json(cls, name: str, value: object) -> GridInfo:
         """Inverse of `to_json`; raises msgspec.ValidationError if a field is missing or of the wrong type."""
         found = msgspec.convert(value, _GridDocument)
-        return cls(
-            name,
-            found.tile_size,
-            found.overlap,
-            *found.downsample,
-            found.min_tissue,
-            found.mpp,
-            tuple(found.scores),
-        )
+        sizes = found.tile_size, found.overlap
+        return cls(name, *sizes, *found.downsample, found.min_tissue, found.mpp, found.scores)
 
 
 class _GridDocument(msgspec.Struct, frozen=True):
@@ -217,7 +233,7 @@ class _GridDocument(msgspec.Struct, frozen=True):
     downsample: tuple[Factor, Factor]
     min_tissue: Fraction
     mpp: Factor | None
-    scores: list[str]
+    scores: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -272,20 +288,11 @@ class StoreMeta:
 
     def to_json(self) -> JsonObject:
         """The attribute `wsi_attn`."""
-        source = self.source
-        icc = base64.b64encode(source.icc_profile).decode() if source.icc_profile else None
+        added = {} if self.addition is None else {"addition": _addition_to_json(self.addition)}
         return {
             "schema_version": self.schema_version,
             "state": self.state,
-            "source": {
-                "name": source.name,
-                "fingerprint": source.fingerprint,
-                "vendor": source.vendor,
-                "compression": source.compression,
-                "size0": list(source.size0),
-                "bounds": list(source.bounds) if source.bounds else None,
-                "icc_profile": icc,
-            },
+            "source": msgspec.to_builtins(self.source),
             "mpp": list(self.mpp) if self.mpp else None,
             "mpp_source": self.mpp_source,
             "mpp_note": self.mpp_note,
@@ -296,72 +303,26 @@ class StoreMeta:
                 {**_level_to_json(level), **pixels._asdict()}
                 for level, pixels in zip(self.levels, self.pixels, strict=True)
             ],
-            "tissue": {
-                "method": self.tissue.method,
-                "measure": self.tissue.measure,
-                "threshold": self.tissue.threshold,
-                "fraction": self.tissue.fraction,
-            },
+            "tissue": msgspec.to_builtins(self.tissue),
             "unreadable_columns": "level, then x, y, width, height in level-0 pixels",
             "unreadable": [list(region) for region in self.unreadable],
             "files": _files_to_json(self.files) if self.files is not None else None,
-            **self._addition_to_json(),
+            **added,
             **({SEAL: "00000000"} if self.records_all_files else {}),
         }
-
-    def _addition_to_json(self) -> JsonObject:
-        if self.addition is None:
-            return {}
-        return {"addition": {"group": self.addition.group, "files": _files_to_json(self.addition.files)}}
 
     @classmethod
     def from_json(cls, value: object) -> StoreMeta:
         """Inverse of `to_json`; raises msgspec.ValidationError if a field is missing or of the wrong type."""
         found = msgspec.convert(value, _MetaDocument)
-        source = found.source
-        return cls(
-            source=SourceInfo(
-                source.name,
-                source.fingerprint,
-                source.vendor,
-                source.compression,
-                Size(*source.size0),
-                Region(*source.bounds) if source.bounds else None,
-                source.icc_profile,
-            ),
-            mpp=Mpp(*found.mpp) if found.mpp else None,
-            mpp_source=found.mpp_source,
-            mpp_note=found.mpp_note,
-            objective_power=found.objective_power,
-            parameters=cast(JsonObject, found.parameters),
-            software=found.software,
-            state=found.state,
-            levels=tuple(
-                Level(Size(level.width, level.height), level.downsample_x, level.downsample_y, Size(*level.tile_size))
-                for level in found.levels
-            ),
-            pixels=tuple(PixelsInfo(level.origin, level.codec, level.reason) for level in found.levels),
-            tissue=found.tissue,
-            unreadable=tuple(Unreadable(*region) for region in found.unreadable),
-            files=_files_from_json(found.files, len(found.levels), "files") if found.files is not None else None,
-            addition=Addition(
-                found.addition.group,
-                _files_from_json(found.addition.files, len(found.levels), "addition.files"),
-            )
-            if found.addition
-            else None,
-            schema_version=found.schema_version,
+        for field, files in (("files", found.files), ("addition.files", found.addition and found.addition.files)):
+            _check_names(files or {}, len(found.levels), field)
+        levels = tuple(
+            Level(Size(level.width, level.height), level.downsample_x, level.downsample_y, Size(*level.tile_size))
+            for level in found.levels
         )
-
-
-class _SourceDocument(msgspec.Struct, frozen=True):
-    name: str
-    fingerprint: str
-    vendor: str
-    compression: str
-    size0: tuple[Side, Side]
-    bounds: tuple[Coordinate, Coordinate, Side, Side] | None
-    icc_profile: bytes | None
+        pixels = tuple(PixelsInfo(level.origin, level.codec, level.reason) for level in found.levels)
+        return cls(**{**msgspec.structs.asdict(found), "levels": levels, "pixels": pixels})
 
 
 class _LevelDocument(msgspec.Struct, frozen=True):
@@ -375,21 +336,11 @@ class _LevelDocument(msgspec.Struct, frozen=True):
     reason: str
 
 
-class _FileDocument(msgspec.Struct, frozen=True):
-    bytes: Count
-    crc32c: Checksum
-
-
-class _AdditionDocument(msgspec.Struct, frozen=True):
-    group: str
-    files: dict[str, _FileDocument]
-
-
 class _MetaDocument(msgspec.Struct, frozen=True):
     schema_version: int
     state: Literal["writing", "complete"]
-    source: _SourceDocument
-    mpp: tuple[Factor, Factor] | None
+    source: SourceInfo
+    mpp: StoredMpp | None
     mpp_source: str
     mpp_note: str
     objective_power: float | None
@@ -397,21 +348,24 @@ class _MetaDocument(msgspec.Struct, frozen=True):
     software: dict[str, str]
     levels: Annotated[list[_LevelDocument], Meta(min_length=1)]
     tissue: TissueInfo
-    unreadable: list[tuple[Annotated[int, Meta(ge=0)], Coordinate, Coordinate, Side, Side]]
-    files: dict[str, _FileDocument] | None
-    addition: _AdditionDocument | None = None
+    unreadable: tuple[Unreadable, ...]
+    files: dict[str, FileInfo] | None
+    addition: Addition | None = None
 
 
 def _files_to_json(files: Mapping[str, FileInfo]) -> dict[str, dict[str, int]]:
-    return {key: files[key]._asdict() for key in _in_order(files)}
+    return {key: vars(files[key]) for key in _in_order(files)}
 
 
-def _files_from_json(value: Mapping[str, _FileDocument], levels: int, field: str) -> dict[str, FileInfo]:
-    for key in value:
+def _addition_to_json(addition: Addition) -> JsonObject:
+    return {"group": addition.group, "files": _files_to_json(addition.files)}
+
+
+def _check_names(files: Iterable[str], levels: int, field: str) -> None:
+    for key in files:
         outside = PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts or not key
         if outside or (is_shard(key) and sharding.shard_of(key)[0] >= levels):
             raise msgspec.ValidationError(f"Not a file of this store: {key!r} - at `$.{field}`")
-    return {key: FileInfo(file.bytes, file.crc32c) for key, file in value.items()}
 
 
 def _in_order(files: Mapping[str, FileInfo]) -> Iterator[str]:

@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.errors import NotEncodedError, RegionError, SlideReadError, StoreDamagedError, StoreIncompleteError
+from wsi_attn.errors import NotEncodedError, SlideReadError, StoreDamagedError, StoreIncompleteError
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.paths import printable
 from wsi_attn.registry import unknown_name
-from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, SlideInfo, UInt8Array
+from wsi_attn.slide import EncodedTiles, Level, SlideBase, SlideInfo, UInt8Array, background, paste
 from wsi_attn.store import sharding
 from wsi_attn.store.arrays import DOCUMENT, chunk_key, read_array, read_document
 from wsi_attn.store.checked_files import CheckedFiles, essential_files
@@ -48,7 +48,7 @@ class _LabelGroup(msgspec.Struct, frozen=True):
     attributes: _LabelAttributes
 
 
-class TileStore:
+class TileStore(SlideBase):
     """A complete store; a context manager that several threads may read.
 
     Attributes
@@ -113,16 +113,14 @@ class TileStore:
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Pixels of one region; see `Slide.read_region`."""
-        if not 0 <= level < len(self.meta.levels) or min(size) <= 0:
-            raise RegionError(f"{self.path} has no region of size {size} on level {level}")
+        self.check_region(level, size)
         frame = self.meta.levels[level]
         # To nearest: an origin in pixels, rounded to level 0 by the caller, must map to the same pixel again.
         x, y = round(xy0[0] / frame.downsample_x), round(xy0[1] / frame.downsample_y)
         wanted = Region(x, y, *size)
         inside = wanted.intersection(Region(0, 0, *frame.size))
-        pixels = np.full((size[1], size[0], 3), BACKGROUND, np.uint8)
         if inside is None:
-            return pixels
+            return background(size)
         if self.is_damaged(inside, level):
             raise SlideReadError(
                 f"{self.path}: level {level}, region at {xy0}, size {size} was unreadable in the slide"
@@ -130,7 +128,8 @@ class TileStore:
         found = self.read_level(level, inside)
         if inside == wanted:
             return found
-        pixels[inside.y - y : inside.y1 - y, inside.x - x : inside.x1 - x] = found
+        pixels = background(size)
+        paste(pixels, wanted, found, inside)
         return pixels
 
     def read_level(self, level: int, region: Region) -> UInt8Array:
@@ -140,8 +139,7 @@ class TileStore:
 
     def encoded_tiles(self, level: int) -> EncodedTiles:
         """The chunks of a level if they are JPEG or JPEG 2000; see `Slide.encoded_tiles`."""
-        if not 0 <= level < len(self.chunks):
-            raise RegionError(f"{self.path} has no level {level}")
+        self.check_level(level)
         chunks = self.chunks[level]
         if chunks.codec.encoding is None:
             raise NotEncodedError(f"its chunks are {chunks.codec.name}, not JPEG")
@@ -264,12 +262,6 @@ class TileStore:
         """Close the store; later reads raise an error."""
         self._closed = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 def _info_from(path: Path, meta: StoreMeta, slide_mpp: Mpp | None) -> SlideInfo:
     source = meta.source
@@ -285,7 +277,6 @@ def _info_from(path: Path, meta: StoreMeta, slide_mpp: Mpp | None) -> SlideInfo:
         objective_power=meta.objective_power,
         compression=meta.pixels[0].codec,
         bounds=source.bounds,
-        associated=(),
         icc_profile=source.icc_profile,
         fingerprint=source.fingerprint,
     )

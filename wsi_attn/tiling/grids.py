@@ -90,7 +90,7 @@ def add_grid(
 ) -> ScoredGrid:
     """Select the tiles of a grid, score them if needed, and write the grid atomically."""
     grid, frame = plan_grid(store, config)
-    coords0 = select_tiles(mask, frame, grid.tile_size, grid.overlap, grid.min_tissue).coords0
+    coords0 = select_tiles(mask, frame, grid.tile_size, grid.overlap, grid.min_tissue)
     scored = scored or score_grid(store, mask, config, pool, progress)
     if not grid.scores or _are_chunks(store, grid, frame):  # otherwise pixels were read, and damage was detected there
         scored = _without_damaged(scored, store, grid, origins_from0(coords0, frame), frame)
@@ -122,7 +122,7 @@ def score_grid(
 ) -> ScoredGrid:
     """Score all tiles of a grid from the store's pixels or from `chunks`, and report which tiles are readable."""
     grid, frame = plan_grid(store, config)
-    origins = origins_from0(select_tiles(mask, frame, grid.tile_size, grid.overlap, grid.min_tissue).coords0, frame)
+    origins = origins_from0(select_tiles(mask, frame, grid.tile_size, grid.overlap, grid.min_tissue), frame)
     readable = np.ones(len(origins), np.bool_)
     scores = {name: np.full(len(origins), np.nan, np.float32) for name in grid.scores}
     if not grid.scores:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Region
 from wsi_attn.slide import BACKGROUND, EncodedTiles, Level, Slide, UInt8Array
+from wsi_attn.slides.resample import halve
 from wsi_attn.slides.view import read_region_at
 from wsi_attn.store.chunk_codec import ChunkCodec
 from wsi_attn.store.tile_store import TileStore
@@ -25,6 +25,12 @@ BLOCK = 1024
 """Side of a compressed block in pixels: 3 MB per thread at the slide's resolution, 12 MB if halved; few slide tiles are
 decoded twice.
 """
+
+UNREADABLE = b"\0"
+"""Bytes that are neither a tile nor, as none at all would be, background."""
+
+ReadTiles = Callable[[Sequence[tuple[int, int]]], Sequence[bytes | memoryview]]
+"""Compressed tiles given as (row, column), empty for background; raises `SlideReadError` if any is unreadable."""
 
 ReadRegion = Callable[[Region], UInt8Array]
 """Pixels of a region inside the level, in its pixels; raises `SlideReadError` if they cannot be decoded."""
@@ -49,23 +55,19 @@ def copy_chunks(tiles: EncodedTiles, wanted: NDArray[np.bool_], block: Region) -
         tiles.lengths[block.y : block.y1, block.x : block.x1] > 0
     )
     cells = np.argwhere(window) + np.array([block.y, block.x])
-    places = [(row, column) for row, column in cells.tolist()]
-    data: Sequence[bytes | memoryview]
-    try:
-        data = tiles.read(places)
-    except SlideReadError:
-        data = [_read_tile(tiles, place) for place in places]
+    data = read_each(tiles.read, [(row, column) for row, column in cells.tolist()])
     good = tiles.encoding.are_whole(data, tiles.tile_size)
     if good.all():
         return Chunks(cells, data, _no_cells())
     return Chunks(cells[good], [chunk for chunk, whole in zip(data, good, strict=True) if whole], cells[~good])
 
 
-def _read_tile(tiles: EncodedTiles, place: tuple[int, int]) -> bytes | memoryview:
+def read_each(read: ReadTiles, cells: Sequence[tuple[int, int]]) -> Sequence[bytes | memoryview]:
+    """Read compressed tiles together, or one by one if one of them is unreadable; that one is `UNREADABLE`."""
     try:
-        return tiles.read([place])[0]
+        return read(cells)
     except SlideReadError:
-        return b""
+        return [UNREADABLE] if len(cells) == 1 else [data for cell in cells for data in read_each(read, [cell])]
 
 
 def encode_chunks(
@@ -123,9 +125,7 @@ def _no_cells() -> NDArray[np.int64]:
 def blocks_of(level: Level, shard: Region) -> Iterator[Region]:
     """Split a shard, in chunks of its level, into blocks with sides of about `BLOCK` pixels."""
     across, down = max(1, BLOCK // level.tile_size.width), max(1, BLOCK // level.tile_size.height)
-    for y in range(shard.y, shard.y1, down):
-        for x in range(shard.x, shard.x1, across):
-            yield Region(x, y, min(across, shard.x1 - x), min(down, shard.y1 - y))
+    return shard.split(across, down)
 
 
 def reader_of(plan: LevelPlan, slide: Slide, store: TileStore, damage: list[Region]) -> ReadRegion:
@@ -149,18 +149,10 @@ def reader_of(plan: LevelPlan, slide: Slide, store: TileStore, damage: list[Regi
         pixels = halve(store.read_level(plan.source, inside))
         for lost in damage:
             if part := lost.intersection(region):
-                pixels[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x] = BACKGROUND
+                pixels[part.within(region)] = BACKGROUND
         return pixels
 
     return {COPIED: copied, RESAMPLED: resampled, HALVED: halved}[plan.origin]
-
-
-def halve(pixels: UInt8Array) -> UInt8Array:
-    """Mean of each 2 x 2 square, rounded half up; an odd last row or column is repeated."""
-    rows, columns = pixels.shape[:2]
-    even = cv2.copyMakeBorder(pixels, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
-    size = (even.shape[1] // 2, even.shape[0] // 2)
-    return np.asarray(cv2.resize(even, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def halved_regions(regions: list[Region]) -> list[Region]:

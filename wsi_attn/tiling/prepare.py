@@ -104,9 +104,8 @@ def prepare(slide: Slide, output: Path, config: TileConfig, progress: Progress) 
     plans = plan_levels(slide, config)
     mask = read_tissue(slide, config.tissue, workers=config.threads(), progress=progress)
     name = printable(info.path.name)
-    source = SourceInfo(
-        name, info.fingerprint, info.vendor, info.compression, info.size0, info.bounds, info.icc_profile
-    )
+    size0, bounds = schema.StoredSize(*info.size0), schema.StoredRegion(*info.bounds) if info.bounds else None
+    source = SourceInfo(name, info.fingerprint, info.vendor, info.compression, size0, bounds, info.icc_profile)
     meta = StoreMeta(
         source=source,
         mpp=info.mpp,

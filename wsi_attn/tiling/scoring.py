@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from wsi_attn.slides.view import read_region_at
 from wsi_attn.store.chunk_codec import ChunkCodec
 from wsi_attn.store.schema import GridInfo
 from wsi_attn.store.tile_store import TileStore
+from wsi_attn.tiling.pixels import ReadTiles, read_each
 
 BATCH_BYTES = 12 << 20
 """Bytes of pixels that one thread scores at once."""
@@ -34,7 +35,7 @@ Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 class ChunkSource:
     """Compressed chunks of the finest level: those of a store, or the slide's tiles that will become them."""
 
-    read: Callable[[Sequence[tuple[int, int]]], Sequence[bytes | memoryview]]
+    read: ReadTiles
     codec: ChunkCodec
 
 
@@ -78,22 +79,12 @@ class Scorer:
         cells = [(y // self.tile, x // self.tile) for x, y in origins.tolist()]
         tiles = self._tiles(len(cells))
         good = np.ones(len(cells), np.bool_)
-        try:
-            data = self.chunks.read(cells)
-        except SlideReadError:
-            data = [self._read(cell) for cell in cells]
-        for index, chunk in enumerate(data):
+        for index, chunk in enumerate(read_each(self.chunks.read, cells)):
             if len(chunk):
                 good[index] = self._decode(chunk, tiles[index])
             else:
                 tiles[index] = BACKGROUND
         return self._score(numbers, origins, tiles, good)
-
-    def _read(self, cell: tuple[int, int]) -> bytes | memoryview:
-        try:
-            return self.chunks.read([cell])[0]
-        except SlideReadError:
-            return b"\0"  # undecodable, which is detected then
 
     def _decode(self, data: bytes | memoryview, out: UInt8Array) -> bool:
         try:

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.geometry import Frame, tile_origins
 from wsi_attn.slide import Level
 from wsi_attn.tissue.mask import TissueMask
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Selected tiles of a grid, row by row.
-
-    `origins` int64 (N, 2) are their corners in pixels of their frame, `coords0` the same in level-0 pixels, rounded;
-    `total` counts all tiles, selected or not.
-    """
-
-    origins: NDArray[np.int64]
-    coords0: NDArray[np.int64]
-    total: int
 
 
 def grid_origins(frame: Frame, tile: int, overlap: int) -> NDArray[np.int64]:
@@ -43,7 +28,7 @@ def origins_from0(coords0: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]
     return np.asarray(np.rint(coords0 / (frame.downsample_x, frame.downsample_y)), np.int64)
 
 
-def select_tiles(mask: TissueMask, frame: Frame, tile: int, overlap: int, min_tissue: float) -> Selection:
+def select_tiles(mask: TissueMask, frame: Frame, tile: int, overlap: int, min_tissue: float) -> NDArray[np.int64]:
     """Select tiles with enough tissue.
 
     Unreadable areas of the mask's view count as tissue, so damage does not silently remove tiles from a grid; it is
@@ -60,8 +45,7 @@ def select_tiles(mask: TissueMask, frame: Frame, tile: int, overlap: int, min_ti
     """
     origins = grid_origins(frame, tile, overlap)
     regions0 = regions0_of(origins, frame, tile)
-    kept = mask.coverage(regions0) + mask.unknown(regions0) >= min_tissue
-    return Selection(origins[kept], coords0_from(origins[kept], frame), len(origins))
+    return coords0_from(origins[mask.coverage(regions0) + mask.unknown(regions0) >= min_tissue], frame)
 
 
 def regions0_of(origins: NDArray[np.int64], frame: Frame, tile: int) -> NDArray[np.float64]:

@@ -201,9 +201,7 @@ class _Writer:
         assert tiles is not None  # noqa: S101 - levels that are passed through have tiles
 
         def copy(shard: Region) -> ShardRecord:
-            return self._store_shard(
-                index, plan, shard, *_encode_shard(plan, shard, [copy_chunks(tiles, wanted, shard)])
-            )
+            return self._store_shard(index, plan, shard, [copy_chunks(tiles, wanted, shard)])
 
         return lambda shard: self.pool.submit(copy, shard).result
 
@@ -222,8 +220,7 @@ class _Writer:
             ]
 
             def finish() -> ShardRecord:
-                parts = _encode_shard(plan, shard, [future.result() for future in futures])
-                return self._store_shard(index, plan, shard, *parts)
+                return self._store_shard(index, plan, shard, [future.result() for future in futures])
 
             return finish
 
@@ -236,20 +233,23 @@ class _Writer:
         if index > 0:
             return wanted
         grid, frame = plan_grid(self.store, self.config)
-        selection = select_tiles(self.mask, frame, grid.tile_size, grid.overlap, grid.min_tissue)
-        return wanted | touched_chunks(origins_from0(selection.coords0, plan.level), grid.tile_size, plan.level)
+        coords0 = select_tiles(self.mask, frame, grid.tile_size, grid.overlap, grid.min_tissue)
+        return wanted | touched_chunks(origins_from0(coords0, plan.level), grid.tile_size, plan.level)
 
-    def _store_shard(
-        self,
-        index: int,
-        plan: LevelPlan,
-        shard: Region,
-        parts: list[bytes | memoryview],
-        unreadable: list[tuple[int, int]],
-    ) -> ShardRecord:
+    def _store_shard(self, index: int, plan: LevelPlan, shard: Region, chunks: list[Chunks]) -> ShardRecord:
+        """Write the file of a shard, unless all of it is background."""
+        rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
+        cells = np.concatenate([part.cells for part in chunks]) - np.array([shard.y, shard.x])
+        numbers: NDArray[np.int64] = cells[:, 0] * columns + cells[:, 1]
+        data = chunks[0].data
+        if len(chunks) > 1:  # blocks are not in shard order
+            order, data = np.argsort(numbers), [chunk for part in chunks for chunk in part.data]
+            numbers, data = numbers[order], [data[index] for index in order.tolist()]
+        parts = sharding.encode_shard(numbers, data, rows * columns)
+        unreadable = [(row, column) for part in chunks for row, column in part.bad.tolist()]
         place = _place(plan, shard)
         file = self.place.put(sharding.shard_key(index, *place), *parts) if parts else FileInfo(0, 0)
-        return ShardRecord(index, *place, unreadable, *file)
+        return ShardRecord(index, *place, unreadable, file.bytes, file.crc32c)
 
     def _finish_shard(self, shard: Region, wait: Callable[[], ShardRecord]) -> None:
         record = wait()
@@ -306,24 +306,7 @@ def _shards(plan: LevelPlan) -> Iterator[Region]:
     """Shards of a level in write order, each as a region of chunks."""
     count_y, count_x = chunk_counts(plan.level)
     rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
-    for y in range(0, count_y, rows):
-        for x in range(0, count_x, columns):
-            yield Region(x, y, min(columns, count_x - x), min(rows, count_y - y))
-
-
-def _encode_shard(
-    plan: LevelPlan, shard: Region, parts: list[Chunks]
-) -> tuple[list[bytes | memoryview], list[tuple[int, int]]]:
-    """The file of a shard in parts, and its missing chunks."""
-    rows, columns = sharding.shard_chunks(plan.level.size, plan.level.tile_size)
-    cells = np.concatenate([part.cells for part in parts]) - np.array([shard.y, shard.x])
-    numbers: NDArray[np.int64] = cells[:, 0] * columns + cells[:, 1]
-    chunks = parts[0].data
-    if len(parts) > 1:  # blocks are not in shard order
-        order, chunks = np.argsort(numbers), [chunk for part in parts for chunk in part.data]
-        numbers, chunks = numbers[order], [chunks[index] for index in order.tolist()]
-    content = sharding.encode_shard(numbers, chunks, rows * columns)
-    return content, [(row, column) for part in parts for row, column in part.bad.tolist()]
+    return Region(0, 0, count_x, count_y).split(columns, rows)
 
 
 def _place(plan: LevelPlan, shard: Region) -> tuple[int, int]:

@@ -18,31 +18,9 @@ from wsi_attn.errors import MissingMppError
 from wsi_attn.geometry import Frame, Mpp, Size
 from wsi_attn.registry import Registry
 from wsi_attn.slide import UInt8Array
-from wsi_attn.tissue.mask import BoolArray, TissueMask
+from wsi_attn.tissue.mask import BoolArray, TissueMask, drop_specks
 from wsi_attn.tissue.robust import Detection, find_robustly
-from wsi_attn.tissue.rules import (
-    CHROMA_RANGE,
-    MEASURES,
-    SMOOTHING,
-    Rule,
-    apply_rule,
-    measure_of,
-    otsu_within,
-    smooth,
-)
-
-__all__ = [
-    "CHROMA_RANGE",
-    "MEASURES",
-    "METHODS",
-    "SMOOTHING",
-    "Detection",
-    "Rule",
-    "detect_tissue",
-    "drop_specks",
-    "fill_holes",
-    "measure_of",
-]
+from wsi_attn.tissue.rules import CHROMA_RANGE, Rule, apply_rule, measure_of, otsu_within, smooth
 
 GREY_CHROMA = 8
 """A view with practically no pixel more colourful than this is grey or empty."""
@@ -166,14 +144,6 @@ def detect_tissue(
         if found.excluded.any():
             mask = drop_specks(mask & ~found.excluded, specks)
     return TissueMask(mask, frame, method, found.rule.measure, found.rule.threshold, seen, extent0)
-
-
-def drop_specks(mask: BoolArray, area: float) -> BoolArray:
-    """Remove 8-connected components of fewer than `area` pixels."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= area
-    keep[0] = False  # label 0 is the background
-    return np.asarray(keep[labels])
 
 
 def fill_holes(mask: BoolArray, area: float) -> BoolArray:

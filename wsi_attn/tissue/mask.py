@@ -69,6 +69,14 @@ class TissueMask:
         return raster_coverage(~self.readable, self.frame, self.size0, regions0)
 
 
+def drop_specks(mask: BoolArray, area: float) -> BoolArray:
+    """Remove 8-connected components of fewer than `area` pixels."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= area
+    keep[0] = False  # label 0 is the background
+    return np.asarray(keep[labels])
+
+
 def raster_on(raster: BoolArray, own: Frame, wanted: Frame) -> BoolArray:
     """Sample a raster at the centres of the pixels of another frame; beyond its border the last pixel continues."""
 

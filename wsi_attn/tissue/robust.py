@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.slide import UInt8Array
-from wsi_attn.tissue.mask import BoolArray
+from wsi_attn.tissue.mask import BoolArray, drop_specks
 from wsi_attn.tissue.rules import Rule, fit_rule, measure_of, otsu_within
 
 FloatArray = NDArray[np.float32]
@@ -234,7 +234,8 @@ def _ink(density: FloatArray, light: BoolArray) -> BoolArray:
     """Marker ink: areas with densities that no stain has, and their thinner surroundings."""
     ink = np.zeros_like(light)
     for certain, perhaps in _kinds_of_ink(density):
-        core = _large(certain & light)
+        opened = cv2.morphologyEx((certain & light).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        core = drop_specks(opened.astype(np.bool_), INK_AREA)
         if core.any():
             near = cv2.dilate(core.astype(np.uint8), _disc(INK_REACH)).astype(np.bool_)
             weak = (perhaps | core) & near & light
@@ -270,14 +271,6 @@ def _kinds_of_ink(density: FloatArray) -> Iterator[tuple[BoolArray, BoolArray]]:
         (blue > 1.0) & (blue > 1.3 * green) & (red < 0.2 * blue),
         (blue > 0.08) & (blue > 1.1 * green) & (red < 0.4 * blue),
     )
-
-
-def _large(mask: BoolArray) -> BoolArray:
-    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= INK_AREA
-    keep[0] = False
-    return np.asarray(keep[labels])
 
 
 def _disc(radius: int) -> UInt8Array:

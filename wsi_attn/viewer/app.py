@@ -28,10 +28,11 @@ from wsi_attn import assets
 from wsi_attn.errors import SlideNotFoundError, TissueError, WsiAttnError
 from wsi_attn.geometry import ORIGIN, Mpp, Point
 from wsi_attn.json_types import Json, JsonObject
+from wsi_attn.lru import LruCache
 from wsi_attn.paths import printable
 from wsi_attn.viewer import records
 from wsi_attn.viewer.access import AccessMiddleware
-from wsi_attn.viewer.cache import ByteCache, Pool
+from wsi_attn.viewer.cache import Pool
 from wsi_attn.viewer.collection import Collection, Entry
 from wsi_attn.viewer.overlays import PolygonRecord, layer_png, load_overlay, outline, polygons_of
 from wsi_attn.viewer.tiles import TileApp
@@ -86,7 +87,7 @@ class Viewer:
 
     def __init__(self, collection: Collection, settings: Settings) -> None:
         self.collection = collection
-        self.cache = ByteCache(CACHE_BYTES)
+        self.cache: LruCache[bytes] = LruCache(CACHE_BYTES)
         self.slides: Pool[ViewerSlide] = Pool(partial(self._open, slide_mpp=settings.slide_mpp), OPEN_SLIDES)
         self.threads = ThreadPoolExecutor(settings.workers, "tiles")
         self._static = _static_files()

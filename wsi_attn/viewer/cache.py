@@ -1,4 +1,4 @@
-"""Bounded caches with LRU eviction: encoded tiles by total bytes, and open slides by number."""
+"""A bounded pool of open slides, from which the one that was not used for longest goes first."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
-
-from wsi_attn.lru import LruCache
 
 
 class Closable(Protocol):
@@ -20,13 +18,6 @@ class Closable(Protocol):
 
 
 Item = TypeVar("Item", bound=Closable)
-
-
-class ByteCache(LruCache[bytes]):
-    """Encoded tiles by key."""
-
-    def __init__(self, capacity_bytes: int) -> None:
-        super().__init__(capacity_bytes, len)
 
 
 class _Slot(Generic[Item]):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_attn.annotations.geojson import positions, read_annotations
@@ -20,12 +19,10 @@ from wsi_attn.export.geojson import ATTENDED
 from wsi_attn.geometry import ORIGIN, Point
 from wsi_attn.heatmaps.colour import colourise
 from wsi_attn.heatmaps.layer import ATTENTION, Layer, display_values
+from wsi_attn.heatmaps.picture import opacity
 from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.store.predictions import SlidePrediction, read_prediction
 from wsi_attn.tissue.mask import TissueMask
-
-FAINTEST = 0.2
-"""Opacity of the lowest value relative to the highest, as in `heatmaps.picture`: low values hide less."""
 
 KEPT = 3
 """Number of predictions held in memory; the maps of a large slide take about ten megabytes."""
@@ -95,7 +92,7 @@ def _layer_record(layer: Layer) -> JsonObject:
         "title": shown.title,
         "subtitle": shown.subtitle,
         "ticks": list(shown.ticks),
-        "bar": colourise(ramp, _opacity(ramp), COLOUR)[0].tolist(),
+        "bar": colourise(ramp, opacity(ramp), COLOUR)[0].tolist(),
         "cell_width": layer.frame.downsample_x,
         "cell_height": layer.frame.downsample_y,
         "columns": layer.values.shape[1],
@@ -107,7 +104,7 @@ def layer_png(layer: Layer) -> bytes:
     """RGBA image with one pixel per cell; transparent for invalid cells."""
     values = display_values(layer).values
     buffer = io.BytesIO()
-    Image.fromarray(colourise(values, _opacity(values), COLOUR)).save(buffer, "PNG")
+    Image.fromarray(colourise(values, opacity(values), COLOUR)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -138,7 +135,3 @@ def polygons_of(path: Path, origin: Point = ORIGIN) -> list[PolygonRecord]:
         if each.class_name != ATTENDED.name
         for polygon in each.polygons
     ]
-
-
-def _opacity(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (FAINTEST + (1 - FAINTEST) * values).astype(np.float32)

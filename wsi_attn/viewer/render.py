@@ -7,7 +7,7 @@ import numpy as np
 
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region
-from wsi_attn.slide import Slide, UInt8Array
+from wsi_attn.slide import Slide, UInt8Array, paste
 from wsi_attn.slides.view import best_level, read_region_at
 
 QUALITY = 85
@@ -48,9 +48,9 @@ def _render(slide: Slide, frame: Frame, region: Region, ratio: float) -> tuple[U
                 return hatched(region), False
     pixels = np.empty((region.height, region.width, 3), np.uint8)
     whole = True
-    for piece in _quarters(region):
+    for piece in region.quarters():
         found, readable = _render(slide, frame, piece, ratio)
-        pixels[piece.y - region.y : piece.y1 - region.y, piece.x - region.x : piece.x1 - region.x] = found
+        paste(pixels, region, found, piece)
         whole = whole and readable
     return pixels, whole
 
@@ -67,12 +67,3 @@ def to_jpeg(pixels: UInt8Array) -> bytes:
     done, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done  # noqa: S101 - only fails for arrays that are not images
     return encoded.tobytes()
-
-
-def _quarters(region: Region) -> list[Region]:
-    width, height = -(-region.width // 2), -(-region.height // 2)
-    return [
-        Region(x, y, min(width, region.x1 - x), min(height, region.y1 - y))
-        for y in range(region.y, region.y1, height)
-        for x in range(region.x, region.x1, width)
-    ]

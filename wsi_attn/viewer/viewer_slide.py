@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import NotEncodedError, SlideReadError, TileDecodeError, TissueError
 from wsi_attn.geometry import Mpp
+from wsi_attn.lru import LruCache
 from wsi_attn.slide import EncodedTiles, Slide
 from wsi_attn.slide.encoding import JPEG
 from wsi_attn.slide.jpeg_decoding import prove_jpeg
@@ -20,7 +21,6 @@ from wsi_attn.slides.view import best_level
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tissue.find import find_tissue, stored_tissue, tissue_frame
 from wsi_attn.tissue.mask import TissueMask
-from wsi_attn.viewer.cache import ByteCache
 from wsi_attn.viewer.pyramid import SIDE, DeepZoom, TileLevel, same_tiles, tile_levels
 from wsi_attn.viewer.render import render_region, to_jpeg
 
@@ -51,7 +51,7 @@ class ViewerSlide:
     WsiAttnError : as in `open_source`.
     """
 
-    def __init__(self, path: Path, cache: ByteCache, slide_mpp: Mpp | None = None) -> None:
+    def __init__(self, path: Path, cache: LruCache[bytes], slide_mpp: Mpp | None = None) -> None:
         self.slide: Slide = open_source(path, slide_mpp)
         self._cache = cache
         self._stored: dict[int, tuple[EncodedTiles, NDArray[np.bool_]]] = {}  # and which of them decode

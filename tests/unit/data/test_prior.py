@@ -10,8 +10,8 @@ from wsi_attn.data.prior import score_weights, tile_weights
 from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import SlideReadError, UnknownNameError
 from wsi_attn.geometry import Region
+from wsi_attn.lru import LruCache
 from wsi_attn.slides.open import open_slide
-from wsi_attn.slides.tile_cache import TileCache
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tiling.config import TileConfig
 from wsi_attn.tiling.write import tile_slide
@@ -49,7 +49,7 @@ def test_scores_of_a_store_are_the_prior(tmp_path, demo_slide):
     with open_slide(demo_slide) as slide:
         tile_slide(slide, tmp_path / "s.zarr", TileConfig())
     with TileStore.open(tmp_path / "s.zarr") as store:
-        patches = SlidePatches(CachedSlide(store, TileCache(1 << 24), 0), None, 16, workers=1)
+        patches = SlidePatches(CachedSlide(store, LruCache(1 << 24), 0), None, 16, workers=1)
         bag = make_bag(patches, "otsu", prior="scores")
         assert bag.weights.shape == bag.tissue.shape
         assert bag.weights.dtype == np.uint8
@@ -66,7 +66,7 @@ def test_scores_of_a_store_are_the_prior(tmp_path, demo_slide):
 
 def test_a_cached_slide_gives_the_same_pixels_and_reads_them_once():
     slide = ArraySlide(stained(1300, 900), levels=(1.0, 2.5))
-    cached = CachedSlide(slide, TileCache(1 << 28), "a")
+    cached = CachedSlide(slide, LruCache(1 << 28), "a")
     rng = np.random.default_rng(0)
     for _ in range(40):
         level = int(rng.integers(2))
@@ -84,7 +84,7 @@ def test_a_cached_slide_gives_the_same_pixels_and_reads_them_once():
 
 def test_damage_beside_a_region_does_not_hide_it():
     slide = ArraySlide(stained(600, 600), broken_regions=[(0, Region(400, 400, 5, 5))])
-    cached = CachedSlide(slide, TileCache(1 << 28), "a")
+    cached = CachedSlide(slide, LruCache(1 << 28), "a")
     assert BLOCK > 405
     assert np.array_equal(cached.read_region((0, 0), 0, (300, 300)), slide.arrays[0][:300, :300])
     with pytest.raises(SlideReadError):

@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_slide(tmp_path):
 
 
 def test_opencv_means_are_the_definition():
-    """`_halved` leaves the averaging to OpenCV: two by two, rounded to nearest."""
+    """`halve` leaves the averaging to OpenCV: two by two, rounded to nearest."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     means = pixels.reshape(3, 2, 4, 2, 3).mean(axis=(1, 3))
     assert np.abs(cv2.resize(pixels, (4, 3), interpolation=cv2.INTER_AREA) - means).max() <= 0.5

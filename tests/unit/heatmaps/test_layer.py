@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.slides import ArraySlide, stained
-from wsi_attn.errors import UsageError
 from wsi_attn.geometry import Frame, Region, Size
+from wsi_attn.heatmaps.appearance import Appearance
 from wsi_attn.heatmaps.contact_sheet import UNREADABLE, contact_sheet, read_patches
 from wsi_attn.heatmaps.layer import Layer, display_values
 from wsi_attn.heatmaps.picture import colours_alone
@@ -54,13 +54,8 @@ def test_nothing_and_all_equal_have_a_bar_too(values):
     assert len(shown.ticks) >= 2
 
 
-def test_unknown_modes_are_refused():
-    with pytest.raises(UsageError, match="rank"):
-        display_values(layer("attention"), "log")
-
-
 def test_colours_alone_are_transparent_where_nothing_was_looked_at():
-    image = np.asarray(colours_alone(layer("score:x"), Frame(Size(30, 20), 1, 1), None, 0.5, "viridis"))
+    image = np.asarray(colours_alone(layer("score:x"), Frame(Size(30, 20), 1, 1), Appearance(alpha=0.5)))
     assert (image[:10, 20:, 3] == 0).all()
     assert (image[10:, :, 3] == 128).all()
 

@@ -11,6 +11,7 @@ from PIL import Image
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.heatmaps import legend, text
+from wsi_attn.heatmaps.appearance import Appearance
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
 from wsi_attn.heatmaps.outlines import outline_box
 from wsi_attn.heatmaps.picture import caption_of, draw_layer, origin_of, overlay, png_bytes
@@ -20,8 +21,9 @@ GLASS = 240
 
 
 def draw_heatmap(prediction, thumbnail, frame, mode="rank", alpha=0.5, colour="viridis", outlines=True):
+    look = Appearance(mode, colour, alpha)
     layer = Layer(ATTENTION, prediction.attention_map.frame, prediction.attention_map.values)
-    return draw_layer(layer, caption_of(prediction, outlines=outlines), thumbnail, frame, mode, alpha, colour)
+    return draw_layer(layer, caption_of(prediction, outlines=outlines), thumbnail, frame, look)
 
 
 def slide(width, height, size0=(40_000, 30_000), cell=(1000.0, 750.0), marks=((20_000, 15_000),), n_regions=3):

@@ -18,7 +18,7 @@ from tests.unit.scores.twins import STAINS, TWINS, twin
 from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.scores.fused import MEASURE_CODES
 from wsi_attn.scores.scores import SCORES, parse_names, score_tiles, warm_up
-from wsi_attn.tissue.detect import MEASURES
+from wsi_attn.tissue.rules import MEASURES
 
 NAMES = SCORES.built_in
 RULE = ("chroma", 20)

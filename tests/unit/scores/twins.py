@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wsi_attn.tissue.detect import measure_of
+from wsi_attn.tissue.rules import measure_of
 
 STAINS = np.array([(0.650, 0.704, 0.286), (0.072, 0.990, 0.105)])
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)

@@ -8,8 +8,8 @@ from wsi_attn.data.manifest import read_manifest
 from wsi_attn.data.sources import open_row
 from wsi_attn.errors import ManifestError, RegionError, SlideError
 from wsi_attn.geometry import Mpp
+from wsi_attn.lru import LruCache
 from wsi_attn.slides.mosaic import Mosaic
-from wsi_attn.slides.tile_cache import TileCache
 
 
 def images(folder, sizes):
@@ -48,7 +48,7 @@ def test_only_what_a_region_touches_is_decoded(tmp_path):
 
 def test_memory_is_bounded_by_the_cache(tmp_path):
     made, paths = images(tmp_path, [(30, 20)] * 9)
-    cache = TileCache(2 * made[0].nbytes)
+    cache = LruCache(2 * made[0].nbytes)
     with Mosaic(paths, cache=cache) as slide:
         whole = slide.read_region((0, 0), 0, slide.info.size0)
         assert np.array_equal(whole, slide.read_region((0, 0), 0, slide.info.size0))

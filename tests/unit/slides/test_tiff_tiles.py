@@ -25,10 +25,10 @@ from wsi_attn.errors import (
     SlideUnsupportedError,
     TileDecodeError,
 )
+from wsi_attn.lru import LruCache
 from wsi_attn.slides.open import open_slide
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.tiff_reader import TiffReader
-from wsi_attn.slides.tile_cache import TileCache
 
 HERE = Path(__file__).parents[2]
 PIXELS = tifffile.imread(HERE / "data" / "cmu1_small_region.svs", key=0)[900:1515, 500:1133]
@@ -323,7 +323,7 @@ def test_off_grid_reads_decode_each_tile_once(svs: Path, monkeypatch: pytest.Mon
 
 def test_cache_is_bounded_and_keeps_what_was_used_last() -> None:
     tile = np.zeros(100, np.uint8)
-    cache = TileCache(250)
+    cache = LruCache(250)
     cache.put(1, tile)
     cache.put(2, tile)
     cache.get(1)

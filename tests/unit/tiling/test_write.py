@@ -9,11 +9,11 @@ from wsi_attn.errors import MissingMppError, OutputBusyError, OutputExistsError,
 from wsi_attn.geometry import Mpp, Region
 from wsi_attn.outputs.lock import output_lock
 from wsi_attn.slide import BACKGROUND
+from wsi_attn.slides.resample import halve
 from wsi_attn.store import sharding
 from wsi_attn.store.tile_store import TileStore
-from wsi_attn.tiling.pixels import halve
 from wsi_attn.tiling.write import TileConfig, tile_slide
-from wsi_attn.tissue.detect import measure_of
+from wsi_attn.tissue.rules import measure_of
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,10 @@ from PIL import Image
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import MissingMppError, UnknownNameError
 from wsi_attn.geometry import Frame, Mpp, Size
-from wsi_attn.tissue.detect import CHROMA_RANGE, detect_tissue, drop_specks, fill_holes
+from wsi_attn.tissue.detect import detect_tissue, fill_holes
 from wsi_attn.tissue.find import find_tissue
+from wsi_attn.tissue.mask import drop_specks
+from wsi_attn.tissue.rules import CHROMA_RANGE
 from wsi_attn.tissue.settings import TissueSettings
 
 GLASS, EOSIN, NUCLEI = (242, 241, 243), (225, 160, 195), (110, 70, 150)

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wsi_attn.viewer.cache import ByteCache, Pool
+from wsi_attn.lru import LruCache
+from wsi_attn.viewer.cache import Pool
 
 
 class Item:
@@ -25,7 +26,7 @@ class Item:
 
 
 def test_cache_forgets_what_was_used_longest_ago() -> None:
-    cache = ByteCache(10)
+    cache = LruCache(10)
     cache.put("a", b"1234")
     cache.put("b", b"1234")
     assert cache.get("a") == b"1234"

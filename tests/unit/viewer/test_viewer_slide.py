@@ -13,7 +13,7 @@ from tests.cli.runner import wsi_attn
 from tests.conftest import DATA
 from wsi_attn.data.sources import open_source
 from wsi_attn.errors import SlideReadError
-from wsi_attn.viewer.cache import ByteCache
+from wsi_attn.lru import LruCache
 from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 DEMO = DATA / "cmu1_small_region.svs"
@@ -32,7 +32,7 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 @pytest.fixture(params=["slide", "store"])
 def viewed(request: pytest.FixtureRequest, store: Path) -> ViewerSlide:
-    return ViewerSlide(DEMO if request.param == "slide" else store, ByteCache(1 << 20))
+    return ViewerSlide(DEMO if request.param == "slide" else store, LruCache(1 << 20))
 
 
 def test_passthrough_tiles_are_the_slides_pixels(viewed: ViewerSlide) -> None:
@@ -83,6 +83,6 @@ def test_what_cannot_be_read_is_hatched(viewed: ViewerSlide, monkeypatch: pytest
 
 
 def test_tissue_of_slide_and_store_agree(store: Path) -> None:
-    first, second = (ViewerSlide(path, ByteCache(0)).tissue() for path in (DEMO, store))
+    first, second = (ViewerSlide(path, LruCache(0)).tissue() for path in (DEMO, store))
     assert first.frame == second.frame
     np.testing.assert_array_equal(first.mask, second.mask)

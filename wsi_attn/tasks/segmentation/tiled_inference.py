@@ -160,9 +160,7 @@ def _add(sums: NDArray[np.float32], values: NDArray[np.float32], block: Region, 
     shared = block.intersection(tile)
     if shared is None:
         return
-    rows = slice(shared.y - block.y, shared.y1 - block.y), slice(shared.y - tile.y, shared.y1 - tile.y)
-    columns = slice(shared.x - block.x, shared.x1 - block.x), slice(shared.x - tile.x, shared.x1 - tile.x)
-    sums[:, rows[0], columns[0]] += values[:, rows[1], columns[1]]
+    sums[:, *shared.within(block)] += values[:, *shared.within(tile)]
 
 
 def segmenter(checkpoint: Checkpoint) -> JointSegmentation:
