@@ -20,7 +20,9 @@ from tests.cli.runner import wsi_attn
 from tests.conftest import DATA
 from wsi_attn.data.sources import open_source
 from wsi_attn.geometry import Frame, Size
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction, write_prediction
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.predictions import SlidePrediction, write_prediction
+from wsi_attn.store.records import AttendedRegion
 
 SECONDS = 20
 DESK, TABLET = (1400, 900), (768, 1024)

@@ -18,7 +18,8 @@ from wsi_attn.evaluate.intervals import ratio_interval, resample_groups
 from wsi_attn.geometry import Size
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.probabilities import FloatArray
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.records import AttendedRegion
 
 MEASURES = ("pointing_game", "mass_in_region", "auprc", "places_hit")
 

@@ -20,7 +20,8 @@ from wsi_attn.export.source import SCORE, TISSUE, Tiles, strongest
 from wsi_attn.heatmaps.colour import lookup_table
 from wsi_attn.json_types import JsonObject
 from wsi_attn.paths import path_to_text
-from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
+from wsi_attn.store.predictions import SlidePrediction
+from wsi_attn.store.records import AttendedRegion
 
 NAMESPACE = uuid.UUID("6f2d1f9e-8f0a-5d55-9c64-0b6d2b7f3a11")
 ATTENDED = PathClass("Attended", (253, 141, 60))

@@ -30,7 +30,8 @@ from wsi_attn.provenance import software
 from wsi_attn.registry import unknown_name
 from wsi_attn.slide import Slide, name_of
 from wsi_attn.slides.open import slide_exists
-from wsi_attn.store.predictions import MAPS_SUFFIX, SUFFIX, AttendedRegion, SlidePrediction, read_prediction
+from wsi_attn.store.predictions import MAPS_SUFFIX, SUFFIX, SlidePrediction, read_prediction
+from wsi_attn.store.records import AttendedRegion
 from wsi_attn.store.tile_store import TileStore
 from wsi_attn.tissue.find import stored_tissue
 from wsi_attn.tissue.mask import TissueMask

@@ -14,7 +14,7 @@ from wsi_attn.heatmaps.legend import NOTICE, scale_bar
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Line, text_block
 from wsi_attn.slide import Slide, UInt8Array
 from wsi_attn.slides.view import read_region_at
-from wsi_attn.store.predictions import AttendedRegion
+from wsi_attn.store.records import AttendedRegion
 
 UNREADABLE = 128
 """Grey of a patch that cannot be decoded: never white, the colour of glass."""

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from wsi_attn.geometry import Frame, Region
 from wsi_attn.heatmaps.text import INK, PAPER, Colour, draw_text, text_width
-from wsi_attn.store.predictions import AttendedRegion
+from wsi_attn.store.records import AttendedRegion
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; the last two are the first pixel that is not in it."""

@@ -25,7 +25,8 @@ from wsi_attn.heatmaps.raster import FloatArray, resample
 from wsi_attn.heatmaps.text import INK, PAPER, QUIET, Colour, Line, text_block
 from wsi_attn.json_types import JsonObject
 from wsi_attn.paths import path_to_text, printable
-from wsi_attn.store.predictions import AttendedRegion, SlidePrediction
+from wsi_attn.store.predictions import SlidePrediction
+from wsi_attn.store.records import AttendedRegion
 
 OUTLINES = 10
 """Maximum number of framed and numbered regions; more would crowd the image."""

@@ -33,10 +33,12 @@ from wsi_attn.store.prediction_maps import (
 from wsi_attn.store.record_limits import MAX_BYTES, shorten, to_text
 from wsi_attn.store.records import (
     SCHEMA_VERSION,
+    AttendedRegion,
     BaseRecord,
     GridRecord,
     PredictionRecord,
     RecordV1,
+    Referral,
     absolute,
     decode,
     exists,
@@ -45,39 +47,8 @@ from wsi_attn.store.records import (
     slide_places,
 )
 
-__all__ = [
-    "MAPS_SUFFIX",
-    "SUFFIX",
-    "AttendedRegion",
-    "AttentionMap",
-    "Referral",
-    "SlidePrediction",
-    "maps_path",
-    "read_prediction",
-    "write_prediction",
-]
-
 SUFFIX, MAPS_SUFFIX = ".prediction.json", ".prediction.zarr"
 ATTENTION = "attention"
-
-
-@dataclass(frozen=True)
-class AttendedRegion:
-    """A region read at high resolution: level-0 pixels, and its share of the decision."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-    weight: float
-
-
-@dataclass(frozen=True)
-class Referral:
-    """The referral rule: slides whose uncertainty `by` exceeds a threshold need review by a person."""
-
-    by: str
-    above: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -261,8 +232,6 @@ def _prediction_of(
     places = slide_places(record, file)
     if record.referral is not None and record.referral.by not in record.uncertainty:
         raise PredictionError(f"Cannot read {file}: field referral.by: no uncertainty {record.referral.by!r}")
-    if regions is None:
-        regions = tuple(AttendedRegion(r.x, r.y, r.width, r.height, r.weight) for r in record.attention)
     return SlidePrediction(
         slide=str(next(filter(exists, places), places[0])),
         size0=Size(*record.size),
@@ -271,7 +240,7 @@ def _prediction_of(
         uncertainty=record.uncertainty,
         tissue_fraction=record.tissue_fraction,
         unreadable_tiles=record.unreadable_tiles,
-        attention=regions,
+        attention=tuple(record.attention) if regions is None else regions,
         model={"name": record.model.name, "sha256": record.model.sha256},
         mpp=record.mpp,
         seconds=record.seconds,
@@ -284,7 +253,7 @@ def _prediction_of(
         prediction_set=None if record.prediction_set is None else tuple(record.prediction_set),
         mc_dropout=record.mc_dropout,
         seed=record.seed,
-        referral=None if record.referral is None else Referral(record.referral.by, record.referral.above),
+        referral=record.referral,
         bounds=Region(*record.bounds) if record.bounds else None,
         places=places,
     )

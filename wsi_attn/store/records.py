@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -29,7 +30,8 @@ Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 
 
-class RegionRecord(Struct, frozen=True):
+@dataclass(frozen=True)
+class AttendedRegion:
     """A rectangle that the model read at high resolution, in level-0 pixels, and its share of the decision."""
 
     x: Count
@@ -46,8 +48,9 @@ class ModelRecord(Struct, frozen=True):
     sha256: str
 
 
-class ReferralRecord(Struct, frozen=True):
-    """The rule behind `refer`: slides whose uncertainty `by` exceeds a threshold."""
+@dataclass(frozen=True)
+class Referral:
+    """The referral rule: slides whose uncertainty `by` exceeds a threshold need review by a person."""
 
     by: str
     above: float
@@ -79,7 +82,7 @@ class BaseRecord(Struct, frozen=True, kw_only=True):
     tissue_fraction: Annotated[Fraction, Meta(description="Share of the slide's area that is tissue.")]
     unreadable_tiles: Annotated[Count, Meta(description="Tiles that could not be decoded and were excluded.")]
     attention: Annotated[
-        list[RegionRecord], Meta(description="Regions read at high resolution, by decreasing weight; the first ones.")
+        list[AttendedRegion], Meta(description="Regions read at high resolution, by decreasing weight; the first ones.")
     ]
     model: ModelRecord
     mpp: Annotated[
@@ -96,7 +99,7 @@ class BaseRecord(Struct, frozen=True, kw_only=True):
     mc_dropout: Annotated[Count, Meta(description="Passes with dropout behind some terms of uncertainty.")] = 0
     seed: Annotated[int, Meta(description="Seed of these passes.")] = 0
     refer: Annotated[bool | None, Meta(description="Whether a person should review the slide.")] = None
-    referral: ReferralRecord | None = None
+    referral: Referral | None = None
     size: Annotated[tuple[Pixels, Pixels], Meta(description="Width and height of level 0 in pixels.")]
     bounds: Annotated[
         tuple[int, int, Pixels, Pixels] | None,

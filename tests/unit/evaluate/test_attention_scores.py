@@ -7,7 +7,8 @@ from sklearn.metrics import average_precision_score
 from wsi_attn.evaluate.attention_quality import attention_auprc
 from wsi_attn.evaluate.attention_scores import AttentionScores, attention_section, score_attention
 from wsi_attn.geometry import Frame, Size
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.records import AttendedRegion
 
 
 def attention(values, cell):

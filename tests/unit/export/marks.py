@@ -14,7 +14,9 @@ from wsi_attn.data.sources import open_source
 from wsi_attn.export import source as source_module
 from wsi_attn.export.source import ExportSource, open_export_source
 from wsi_attn.geometry import Frame, Mpp, Region, Size
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction, write_prediction
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.predictions import SlidePrediction, write_prediction
+from wsi_attn.store.records import AttendedRegion
 
 SIZE = Size(1501, 1103)
 MARK = Region(1007, 613, 40, 30)

@@ -15,7 +15,9 @@ from wsi_attn.export.geojson import attended_features, tile_features
 from wsi_attn.export.source import Tiles
 from wsi_attn.geometry import ORIGIN, Frame, Size
 from wsi_attn.heatmaps.colour import lookup_table
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.predictions import SlidePrediction
+from wsi_attn.store.records import AttendedRegion
 
 
 def prediction_of(regions, fingerprint="f" * 64):

@@ -20,7 +20,8 @@ from wsi_attn.export.job import Job
 from wsi_attn.export.run import export_subject
 from wsi_attn.export.source import NO_LAYER, ExportSource
 from wsi_attn.geometry import Frame, Size
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.records import AttendedRegion
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from wsi_attn.heatmaps.contact_sheet import UNREADABLE, contact_sheet, read_patc
 from wsi_attn.heatmaps.layer import Layer, display_values
 from wsi_attn.heatmaps.picture import colours_alone
 from wsi_attn.slide import UInt8Array
-from wsi_attn.store.predictions import AttendedRegion
+from wsi_attn.store.records import AttendedRegion
 
 VALUES = np.array([[1, 5, np.nan], [2, 9, -7]], np.float32)
 FRAME = Frame(Size(3, 2), 10, 10)

@@ -15,7 +15,9 @@ from wsi_attn.heatmaps.appearance import Appearance
 from wsi_attn.heatmaps.layer import ATTENTION, Layer
 from wsi_attn.heatmaps.outlines import outline_box
 from wsi_attn.heatmaps.picture import caption_of, draw_layer, origin_of, overlay, png_bytes
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.predictions import SlidePrediction
+from wsi_attn.store.records import AttendedRegion
 
 GLASS = 240
 

@@ -16,16 +16,9 @@ import zarr
 from wsi_attn.errors import OutputExistsError, PredictionError
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.paths import path_from_text, path_to_text, printable
-from wsi_attn.store.predictions import (
-    AttendedRegion,
-    AttentionMap,
-    Referral,
-    SlidePrediction,
-    maps_path,
-    read_prediction,
-    write_prediction,
-)
-from wsi_attn.store.records import read_record
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.predictions import SlidePrediction, maps_path, read_prediction, write_prediction
+from wsi_attn.store.records import AttendedRegion, Referral, read_record
 
 MOST = 100_000
 OLD = Path(__file__).parents[2] / "data" / "schema-1.prediction.json"

@@ -13,7 +13,9 @@ from PIL import Image
 from tests.slides import stained
 from wsi_attn.geometry import Frame, Size
 from wsi_attn.provenance import fingerprint_of
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction, write_prediction
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.predictions import SlidePrediction, write_prediction
+from wsi_attn.store.records import AttendedRegion
 
 WIDTH, HEIGHT = 700, 500
 

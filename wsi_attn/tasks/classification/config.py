@@ -10,7 +10,7 @@ from wsi_attn.options import Option, check_fields
 from wsi_attn.tasks.config import InferenceConfig
 
 if TYPE_CHECKING:
-    from wsi_attn.store.predictions import Referral
+    from wsi_attn.store.records import Referral
 
 PLAIN_TERMS = ("entropy", "margin")
 DROPOUT_TERMS = ("predictive_entropy", "expected_entropy", "mutual_information")
@@ -71,6 +71,6 @@ class PredictConfig(InferenceConfig):
     @property
     def referral(self) -> Referral | None:
         """The rule that refers slides to an expert."""
-        from wsi_attn.store.predictions import Referral
+        from wsi_attn.store.records import Referral
 
         return None if self.refer_above is None else Referral(self.refer_by or PLAIN_TERMS[0], self.refer_above)

@@ -21,7 +21,7 @@ from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import SlideReadError
 from wsi_attn.geometry import Frame, Region, Size
 from wsi_attn.slide import UInt8Array
-from wsi_attn.store.predictions import AttentionMap
+from wsi_attn.store.prediction_maps import AttentionMap
 from wsi_attn.threads import thread_limit
 
 BLOCK_TILES = 8

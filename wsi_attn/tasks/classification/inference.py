@@ -11,8 +11,8 @@ from wsi_attn.models.conformal import threshold_of
 from wsi_attn.outputs.policy import Found, Output, complete, other, unfinished
 from wsi_attn.slide import Progress, Slide, no_progress
 from wsi_attn.store.prediction_maps import foreign_maps
-from wsi_attn.store.predictions import SUFFIX, Referral, SlidePrediction, maps_path, read_prediction, write_prediction
-from wsi_attn.store.records import read_record
+from wsi_attn.store.predictions import SUFFIX, SlidePrediction, maps_path, read_prediction, write_prediction
+from wsi_attn.store.records import Referral, read_record
 from wsi_attn.tasks.base import Answer, Inference
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import ATTENTION as EXHAUSTIVE

@@ -25,7 +25,9 @@ from wsi_attn.models.configs import CLASSIFICATION
 from wsi_attn.models.conformal import in_set, threshold_of
 from wsi_attn.provenance import software
 from wsi_attn.slide import Progress, Slide, SlideInfo, no_progress
-from wsi_attn.store.predictions import AttendedRegion, AttentionMap, SlidePrediction
+from wsi_attn.store.prediction_maps import AttentionMap
+from wsi_attn.store.predictions import SlidePrediction
+from wsi_attn.store.records import AttendedRegion
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import PatchScorer, score_tiles
 from wsi_attn.tasks.classification.mc_dropout import dropout_passes
