@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,11 +36,6 @@ Inputs = Annotated[
 ]
 
 
-def formats_of_packages() -> Iterable[str]:
-    """Formats of installed packages."""
-    return EXPORTERS.plugins
-
-
 @dataclass(frozen=True)
 class Target:
     """What is written."""
@@ -50,7 +45,7 @@ class Target:
         Option(
             f"Output format; {ATTENTION_MAP} needs run or checkpoint folders of global-spatial models.",
             choices=(*EXPORTERS.built_in, ATTENTION_MAP),
-            more_choices=formats_of_packages,
+            more_choices=lambda: EXPORTERS.plugins,
         ),
     ]
     output: Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import zarr
 from zarr.codecs import ZstdCodec
@@ -15,7 +14,7 @@ from wsi_attn.geometry import Frame, Mpp
 from wsi_attn.heatmaps.layer import Layer
 from wsi_attn.heatmaps.raster import halve
 from wsi_attn.outputs import files
-from wsi_attn.store.ome import VERSION
+from wsi_attn.store.ome import VERSION, multiscale
 
 CHUNK = 512
 SMALLEST = 256
@@ -24,19 +23,20 @@ SMALLEST = 256
 def write_ome_zarr(path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[str, object]) -> None:
     """Write a float32 image (y, x), NaN for invalid cells, with coarser levels, atomically.
 
-    Coordinates are microns, or level-0 pixels if the pixel size is unknown. OME-Zarr positions pixel centres, so the
-    translation is half a cell minus half a level-0 pixel: a viewer that shows the slide with its own scale and no
-    translation then aligns both exactly.
+    Coordinates are microns, or level-0 pixels if the pixel size is unknown; see `multiscale`.
     """
     levels = [layer.values]
     while max(levels[-1].shape) > SMALLEST:
         levels.append(halve(levels[-1]))
+    own = layer.frame
+    frames = [Frame(own.size, own.downsample_x * 2**index, own.downsample_y * 2**index) for index in range(len(levels))]
+    image = multiscale(layer.name, frames, mpp, centred=True, kind="mean ignoring NaN")
     attributes = {
-        "ome": {"version": VERSION, "multiscales": [_multiscale(layer, len(levels), mpp)]},
+        "ome": {"version": VERSION, "multiscales": [image]},
         "wsi_attn_export": {
             **origin,
             "quantity": layer.name,
-            "downsample": [layer.frame.downsample_x, layer.frame.downsample_y],
+            "downsample": [own.downsample_x, own.downsample_y],
         },
     }
     with files.new_folder(path) as folder:
@@ -52,20 +52,6 @@ def write_ome_zarr(path: Path, layer: Layer, mpp: Mpp | None, origin: Mapping[st
                 dimension_names=("y", "x"),
             )
             array[...] = values
-
-
-def _multiscale(layer: Layer, levels: int, mpp: Mpp | None) -> dict[str, Any]:
-    unit = {"unit": "micrometer"} if mpp else {}
-    datasets = []
-    for index in range(levels):
-        cell = Frame(layer.frame.size, layer.frame.downsample_x * 2**index, layer.frame.downsample_y * 2**index)
-        pixel = mpp or Mpp(1.0, 1.0)
-        scale = [pixel.y * cell.downsample_y, pixel.x * cell.downsample_x]
-        middle = [pixel.y * (cell.downsample_y - 1) / 2, pixel.x * (cell.downsample_x - 1) / 2]
-        transforms = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": middle}]
-        datasets.append({"path": str(index), "coordinateTransformations": transforms})
-    axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
-    return {"name": layer.name, "axes": axes, "datasets": datasets, "type": "mean ignoring NaN"}
 
 
 def _export(job: Job) -> Entries:

@@ -72,12 +72,9 @@ def draw_layer(
         uint8 (rows, columns, 3), RGB, the whole slide, of `frame.size`.
     frame
         Position of the thumbnail in level-0 coordinates.
-    mode
-        "rank": each cell's percentile within the slide; "value": the values themselves; None: `layer.mode`.
-    alpha
-        Opacity of the highest value, 0 to 1; the lowest has `FAINTEST` of it.
-    colour
-        A key of `colour.COLOUR_MAPS`.
+    look
+        Colours and mode: "rank" is each cell's percentile within the slide, "value" the values themselves, None
+        `layer.mode`. The lowest value has `FAINTEST` of the opacity of the highest.
 
     Returns
     -------
@@ -86,7 +83,7 @@ def draw_layer(
 
     Raises
     ------
-    UsageError : an option is out of range, or the thumbnail does not have `frame.size`.
+    UsageError : the thumbnail does not have `frame.size`.
     """
     if thumbnail.shape != (frame.size.height, frame.size.width, 3) or thumbnail.dtype != np.uint8:
         raise UsageError(
@@ -105,7 +102,7 @@ def draw_layer(
         _bar(shown, look.colour, unit, room),
         legend.scale_bar(microns, unit, room, _note(len(caption.regions))),
     ]
-    return _beside(picture, blocks, unit) if tall else _below(picture, blocks, unit)
+    return _with_legend(picture, blocks, unit, tall=tall)
 
 
 def caption_of(prediction: SlidePrediction, *, outlines: bool = True) -> Caption:
@@ -208,22 +205,20 @@ def _note(count: int) -> str:
     return "Frame: most attended region" if count == 1 else f"Frames: {count} most attended regions"
 
 
-def _below(picture: Image.Image, blocks: list[Image.Image], unit: int) -> Image.Image:
-    width = max(picture.width, unit * 20)
-    places, height = legend.in_rows(blocks, width, unit)
-    canvas = Image.new("RGB", (width, picture.height + height), PAPER)
+def _with_legend(picture: Image.Image, blocks: list[Image.Image], unit: int, *, tall: bool) -> Image.Image:
+    """A picture with the blocks of its legend below it, or to the right of a tall one."""
+    if tall:
+        (places, height), (left, top) = legend.in_column(blocks, unit), (picture.width, 0)
+        size = picture.width + unit * 18, max(picture.height, height)
+        line = (left, 0, left, size[1])
+    else:
+        width = max(picture.width, unit * 20)
+        (places, height), (left, top) = legend.in_rows(blocks, width, unit), (0, picture.height)
+        size = width, picture.height + height
+        line = (0, top, width, top)
+    canvas = Image.new("RGB", size, PAPER)
     canvas.paste(picture, (0, 0))
-    ImageDraw.Draw(canvas).line((0, picture.height, width, picture.height), fill=HAIRLINE)
+    ImageDraw.Draw(canvas).line(line, fill=HAIRLINE)
     for place in places:
-        canvas.paste(place.block, (place.x, picture.height + place.y))
-    return canvas
-
-
-def _beside(picture: Image.Image, blocks: list[Image.Image], unit: int) -> Image.Image:
-    places, height = legend.in_column(blocks, unit)
-    canvas = Image.new("RGB", (picture.width + unit * 18, max(picture.height, height)), PAPER)
-    canvas.paste(picture, (0, 0))
-    ImageDraw.Draw(canvas).line((picture.width, 0, picture.width, canvas.height), fill=HAIRLINE)
-    for place in places:
-        canvas.paste(place.block, (picture.width + place.x, place.y))
+        canvas.paste(place.block, (left + place.x, top + place.y))
     return canvas

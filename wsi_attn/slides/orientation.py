@@ -45,11 +45,6 @@ def upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
     return np.ascontiguousarray(turned.transpose(1, 0, 2) if turn.axes else turned)
 
 
-def upright_slide(slide: Slide, orientation: int) -> Slide:
-    """Return the slide reoriented by its orientation tag; unchanged if the tag is 1."""
-    return slide if orientation == 1 else OrientedSlide(slide, orientation)
-
-
 class OrientedSlide(SlideBase):
     """Slide reoriented as a whole.
 

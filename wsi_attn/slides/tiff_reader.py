@@ -23,7 +23,7 @@ from wsi_attn.slide import Level, Slide, SlideInfo
 from wsi_attn.slides.colour_profile import checked_profile
 from wsi_attn.slides.ome_metadata import ome_objective_power
 from wsi_attn.slides.openslide_reader import OpenSlideReader
-from wsi_attn.slides.orientation import upright_slide
+from wsi_attn.slides.orientation import OrientedSlide
 from wsi_attn.slides.properties import PixelSize, pixel_size_from_tags
 from wsi_attn.slides.reader import Reader
 from wsi_attn.slides.tiff_images import (
@@ -63,7 +63,7 @@ GENERIC = "generic-tiff"
 def open_tiff(path: Path, slide_mpp: Mpp | None = None, image: str = "") -> Slide:
     """Open a slide in a TIFF, reoriented upright; parameters and errors are those of `TiffReader`."""
     reader = TiffReader(path, slide_mpp, image)
-    return upright_slide(reader, reader.orientation)
+    return reader if reader.orientation == 1 else OrientedSlide(reader, reader.orientation)
 
 
 class TiffStructureError(SlideUnsupportedError):

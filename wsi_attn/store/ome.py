@@ -20,7 +20,7 @@ def image_attributes(name: str, levels: Sequence[Frame], mpp: Mpp | None) -> Jso
     ]
     return {
         "version": VERSION,
-        "multiscales": [_multiscale(name, levels, mpp, with_channels=True)],
+        "multiscales": [multiscale(name, levels, mpp, with_channels=True)],
         "omero": {"channels": channels, "rdefs": {"model": "color"}},
     }
 
@@ -51,20 +51,41 @@ def label_attributes(
     source = {} if image is None else {"source": {"image": image}}
     return {
         "version": VERSION,
-        "multiscales": [_multiscale(name, frames, mpp, with_channels=False)],
+        "multiscales": [multiscale(name, frames, mpp)],
         "image-label": {"colors": colours, "properties": meanings, **source},
     }
 
 
-def _multiscale(name: str, frames: Sequence[Frame], mpp: Mpp | None, *, with_channels: bool) -> JsonObject:
+def multiscale(
+    name: str,
+    frames: Sequence[Frame],
+    mpp: Mpp | None,
+    *,
+    with_channels: bool = False,
+    centred: bool = False,
+    kind: str = "local mean",
+) -> JsonObject:
+    """One image of several levels, in micrometers, or in level-0 pixels if the pixel size is unknown.
+
+    Parameters
+    ----------
+    centred
+        State where the centre of the first pixel lies: half a pixel minus half a level-0 pixel. A viewer that shows the
+        slide with its own scale and no translation then aligns both exactly.
+    kind
+        How the levels were made.
+    """
     unit = {"unit": "micrometer"} if mpp else {}
     axes: list[Json] = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     pixel = mpp or Mpp(1.0, 1.0)
     datasets: list[Json] = []
     for index, frame in enumerate(frames):
         scale = [pixel.y * frame.downsample_y, pixel.x * frame.downsample_x]
-        transform: JsonObject = {"type": "scale", "scale": [1.0, *scale] if with_channels else scale}
-        datasets.append({"path": str(index), "coordinateTransformations": [transform]})
+        transforms: list[Json] = [{"type": "scale", "scale": [1.0, *scale] if with_channels else scale}]
+        if centred:
+            middle = [pixel.y * (frame.downsample_y - 1) / 2, pixel.x * (frame.downsample_x - 1) / 2]
+            transforms.append({"type": "translation", "translation": middle})
+        datasets.append({"path": str(index), "coordinateTransformations": transforms})
     if with_channels:
         axes.insert(0, {"name": "c", "type": "channel"})
-    return {"name": name, "axes": axes, "datasets": datasets, "type": "local mean"}
+    return {"name": name, "axes": axes, "datasets": datasets, "type": kind}

@@ -148,7 +148,12 @@ def read_record(path: Path) -> PredictionRecord | RecordV1:
     PredictionError : the file is missing or unreadable, is not a prediction, has a field that is missing, of the
         wrong type or out of range, or has a schema version unknown to this version of wsi-attn.
     """
-    data = read_json(path, "There is no prediction at {}; `wsi-attn predict` writes one")
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PredictionError(f"There is no prediction at {path}; `wsi-attn predict` writes one") from error
+    except OSError as error:
+        raise PredictionError(f"Cannot read {path}: {error.strerror or error}") from error
     version = decode(data, _Version, path).schema_version
     if version in (1, SCHEMA_VERSION):
         record = decode(data, RecordV1, path) if version == 1 else decode(data, PredictionRecord, path)
@@ -167,18 +172,6 @@ def _contradiction(record: PredictionRecord | RecordV1) -> str:
     if any(region.x >= width or region.y >= height for region in record.attention):
         return f"a region lies outside the slide of {width} x {height} px"
     return ""
-
-
-def read_json(path: Path, missing: str) -> bytes:
-    """Bytes of a record; raises `PredictionError` if the file is unreadable, with the message `missing` if it is
-    absent.
-    """
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise PredictionError(missing.format(path)) from error
-    except OSError as error:
-        raise PredictionError(f"Cannot read {path}: {error.strerror or error}") from error
 
 
 def decode(data: bytes, kind: type[Record], path: Path) -> Record:

@@ -288,7 +288,7 @@ class StoreMeta:
 
     def to_json(self) -> JsonObject:
         """The attribute `wsi_attn`."""
-        added = {} if self.addition is None else {"addition": _addition_to_json(self.addition)}
+        added = self.addition and {"group": self.addition.group, "files": _files_to_json(self.addition.files)}
         return {
             "schema_version": self.schema_version,
             "state": self.state,
@@ -307,7 +307,7 @@ class StoreMeta:
             "unreadable_columns": "level, then x, y, width, height in level-0 pixels",
             "unreadable": [list(region) for region in self.unreadable],
             "files": _files_to_json(self.files) if self.files is not None else None,
-            **added,
+            **({"addition": added} if added else {}),
             **({SEAL: "00000000"} if self.records_all_files else {}),
         }
 
@@ -355,10 +355,6 @@ class _MetaDocument(msgspec.Struct, frozen=True):
 
 def _files_to_json(files: Mapping[str, FileInfo]) -> dict[str, dict[str, int]]:
     return {key: vars(files[key]) for key in _in_order(files)}
-
-
-def _addition_to_json(addition: Addition) -> JsonObject:
-    return {"group": addition.group, "files": _files_to_json(addition.files)}
 
 
 def _check_names(files: Iterable[str], levels: int, field: str) -> None:

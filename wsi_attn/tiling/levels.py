@@ -63,7 +63,7 @@ def plan_levels(slide: Slide, config: TileConfig) -> tuple[LevelPlan, ...]:
     UsageError : the requested resolution is finer than the slide.
     NotEncodedError : `--codec passthrough`, and a level cannot be passed through.
     """
-    info, codec = slide.info, _own_codec(config)
+    info, codec = slide.info, jpeg_codec(config.quality) if config.codec == "jpeg" else ChunkCodec()
     side = min(config.tile_size, LARGEST_CHUNK)
     chunk = Size(side, side)
     first = 0 if config.mpp is None else _level_at(info, config.mpp)
@@ -80,11 +80,6 @@ def plan_levels(slide: Slide, config: TileConfig) -> tuple[LevelPlan, ...]:
     while max(plans[-1].level.size) > SMALLEST_SIDE:
         plans.append(_half(plans[-1].level, len(plans) - 1, codec, chunk))
     return tuple(plans)
-
-
-def _own_codec(config: TileConfig) -> ChunkCodec:
-    """Codec of levels that are not passed through."""
-    return jpeg_codec(config.quality) if config.codec == "jpeg" else ChunkCodec()
 
 
 def _of_slide(slide: Slide, index: int, config: TileConfig, codec: ChunkCodec, chunk: Size) -> LevelPlan:

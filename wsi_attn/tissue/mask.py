@@ -59,8 +59,17 @@ class TissueMask:
         return raster_coverage(self.mask, self.frame, self.size0, regions0)
 
     def on(self, frame: Frame) -> BoolArray:
-        """Return the mask on another frame: each pixel has the value at its centre; bool (rows, columns)."""
-        return raster_on(self.mask, self.frame, frame)
+        """Return the mask on another frame: each pixel has the value at its centre; bool (rows, columns).
+
+        Beyond the border of the mask its last pixel continues.
+        """
+
+        def nearest(count: int, factor: float, limit: int) -> NDArray[np.int64]:
+            return np.minimum(((np.arange(count) + 0.5) * factor).astype(np.int64), limit - 1)
+
+        rows = nearest(frame.size.height, frame.downsample_y / self.frame.downsample_y, self.mask.shape[0])
+        columns = nearest(frame.size.width, frame.downsample_x / self.frame.downsample_x, self.mask.shape[1])
+        return np.asarray(self.mask[rows][:, columns])
 
     def unknown(self, regions0: Regions0) -> NDArray[np.float32]:
         """Share of each region whose view could not be read, computed like `coverage`."""
@@ -75,17 +84,6 @@ def drop_specks(mask: BoolArray, area: float) -> BoolArray:
     keep = stats[:, cv2.CC_STAT_AREA] >= area
     keep[0] = False  # label 0 is the background
     return np.asarray(keep[labels])
-
-
-def raster_on(raster: BoolArray, own: Frame, wanted: Frame) -> BoolArray:
-    """Sample a raster at the centres of the pixels of another frame; beyond its border the last pixel continues."""
-
-    def nearest(count: int, factor: float, limit: int) -> NDArray[np.int64]:
-        return np.minimum(((np.arange(count) + 0.5) * factor).astype(np.int64), limit - 1)
-
-    rows = nearest(wanted.size.height, wanted.downsample_y / own.downsample_y, raster.shape[0])
-    columns = nearest(wanted.size.width, wanted.downsample_x / own.downsample_x, raster.shape[1])
-    return np.asarray(raster[rows][:, columns])
 
 
 def raster_coverage(raster: BoolArray, frame: Frame, size0: Size, regions0: Regions0) -> NDArray[np.float32]:

@@ -77,8 +77,8 @@ def _factor(frame: Frame) -> float:
     return max(frame.downsample_x, frame.downsample_y)
 
 
-def _computed(size0: Size, factor: float) -> TileLevel:
-    return TileLevel(Frame.covering(size0, factor, factor), Size(SIDE, SIDE), None, passthrough=False)
+def _computed(size0: Size, factor: float, side: int = SIDE) -> TileLevel:
+    return TileLevel(Frame.covering(size0, factor, factor), Size(side, side), None, passthrough=False)
 
 
 def _multiple(side: int) -> int:
@@ -97,10 +97,7 @@ class DeepZoom:
         """One of its levels; 0 is one pixel, `highest` is level 0 of the slide. None if there is no such level."""
         if not 0 <= number <= self.highest:
             return None
-        factor = float(2 ** (self.highest - number))
-        return TileLevel(
-            Frame.covering(self.size0, factor, factor), Size(self.side, self.side), None, passthrough=False
-        )
+        return _computed(self.size0, float(2 ** (self.highest - number)), self.side)
 
     def descriptor(self) -> str:
         """The `.dzi` file."""

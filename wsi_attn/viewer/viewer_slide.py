@@ -92,14 +92,13 @@ class ViewerSlide:
 
     def tile(self, level: TileLevel, column: int, row: int) -> Tile:
         """One tile of a level: the stored one if it is intact, otherwise rendered."""
-        return self._stored_tile(level, column, row, prove=True) or self._rendered(level, column, row)
+        return self.stored_tile(level, column, row, prove=True) or self._rendered(level, column, row)
 
-    def stored_tile(self, level: TileLevel, column: int, row: int) -> Tile | None:
-        """The stored tile, within microseconds; None if it must be rendered or checked first."""
-        return self._stored_tile(level, column, row, prove=False)
+    def stored_tile(self, level: TileLevel, column: int, row: int, *, prove: bool = False) -> Tile | None:
+        """The stored tile, decoded once before use because browsers show damaged tiles without an error.
 
-    def _stored_tile(self, level: TileLevel, column: int, row: int, *, prove: bool) -> Tile | None:
-        """The stored tile, decoded once before use because browsers show damaged tiles without an error."""
+        None if it must be rendered, or, without `prove`, which takes microseconds, if it was not decoded yet.
+        """
         if not level.passthrough or level.native is None:
             return None
         tiles, proven = self._stored[level.native]
