@@ -228,10 +228,10 @@ def vollath_sum(grey: NDArray[np.uint8], width: int, count: int) -> np.int64:
 
 
 @_kernel(nogil=True)
-def add_to_histogram(grey: NDArray[np.uint8], width: int, first: int, count: int, histogram: NDArray[np.int32]) -> None:
+def add_to_histogram(grey: NDArray[np.uint8], width: int, count: int, histogram: NDArray[np.int32]) -> None:
     """Count every second pixel of every second row in eight alternating histograms, so equal neighbours never stall."""
     stride = width + 2
-    for row in range(first, count, 2):
+    for row in range(0, count, 2):
         base = np.uintp(row * stride + 1)
         for x in range(0, width // 16 * 16, 16):
             i = base + np.uintp(x)
@@ -381,6 +381,78 @@ def take_counts(counts: NDArray[np.uint8]) -> np.int64:
 
 
 @_kernel(nogil=True)
+def fill_planes(tile: NDArray[np.uint8], top: int, width: int, count: int, planes: NDArray[np.uint8]) -> None:
+    """Split `count` rows of a tile into planes with rows of even length, of which an added column is 0."""
+    even = width + width % 2
+    size = count * even
+    if tile.shape[1] == 3 * width and even == width:
+        pixels = tile[top : top + count].reshape(3 * size)
+        split_planes(pixels, planes[0, :size], planes[1, :size], planes[2, :size])
+        return
+    planes[:, :size] = 0
+    for row in range(count):
+        part = slice(row * even, row * even + width)
+        split_planes(tile[top + row, : 3 * width], planes[0, part], planes[1, part], planes[2, part])
+
+
+@_kernel(nogil=True)
+def add_steps(
+    grey: NDArray[np.uint8],
+    width: int,
+    count: int,
+    groups: int,
+    at_top: bool,
+    at_bottom: bool,
+    line: NDArray[np.int16],
+    sums: NDArray[np.float64],
+) -> None:
+    """Add the sums over differences of pixels of a strip, and keep its last two rows of grey for the next one."""
+    stride = width + 2
+    first, last = 1, count  # centre rows: the last of the previous strip, all but the last of this one
+    if at_top:
+        grey[stride : 2 * stride] = grey[2 * stride : 3 * stride]
+        first = 2
+    if at_bottom:
+        grey[(count + 2) * stride : (count + 3) * stride] = grey[(count + 1) * stride : (count + 2) * stride]
+        last = count + 1
+    around = grey[(first - 1) * stride : (last + 2) * stride]
+    if groups & FOCUS:
+        sums[SQUARES_LAPLACE] += laplace_squares(around, width, last - first + 1, line)
+    if groups & SHARPNESS:
+        sums[VOLLATH] += vollath_sum(around, width, last - first + 1)
+        if at_top:
+            sums[VOLLATH] -= squares(grey[2 * stride + 1 : 3 * stride - 1])
+        if at_bottom:
+            sums[VOLLATH] += squares(grey[(count + 1) * stride + 1 : (count + 2) * stride - 1])
+    grey[: 2 * stride] = grey[count * stride : (count + 2) * stride]
+
+
+@_kernel(nogil=True)
+def add_binned(
+    planes: NDArray[np.uint8],
+    width: int,
+    count: int,
+    groups: int,
+    binned: NDArray[np.uint8],
+    products: NDArray[np.float32],
+    marks: NDArray[np.uint8],
+) -> None:
+    """Multiply the densities of the 2x2 cells of a strip into `products`, and count pen and folds in `marks`."""
+    even, half = width + width % 2, products.shape[1]
+    for channel in range(3):
+        halve_rows(planes[channel], width, even, count, binned[channel])
+    size = (count + 1) // 2 * (even // 2)
+    if groups & DENSITY:
+        for channel in range(3):
+            binned[channel, size:] = 0
+            multiply(binned[channel, :half], binned[channel, half:], products[channel])
+    if groups & PEN:
+        count_pen(binned[0, :size], binned[1, :size], binned[2, :size], marks[0, :size])
+    if groups & FOLD:
+        count_fold(binned[0, :size], binned[1, :size], binned[2, :size], marks[1, :size])
+
+
+@_kernel(nogil=True)
 def sum_tile(
     tile: NDArray[np.uint8],
     width: int,
@@ -397,75 +469,39 @@ def sum_tile(
     rows = min(STRIP, max(2, PIXELS // width // 2 * 2))
     cells = even // 2 * (rows // 2)
     half = (cells + 1) // 2
-    planes = np.empty((3, rows * even), np.uint8)
-    binned = np.zeros((3, 2 * half), np.uint8)
-    tissue, pen, fold = np.zeros(rows * even, np.uint8), np.zeros(cells, np.uint8), np.zeros(cells, np.uint8)
+    planes, binned = np.empty((3, rows * even), np.uint8), np.zeros((3, 2 * half), np.uint8)
+    tissue, marks = np.zeros(rows * even, np.uint8), np.zeros((2, cells), np.uint8)
     products = np.ones((3, half), np.float32)
     exponents = products.view(np.int32)
     grey = np.empty((rows + 3) * stride, np.uint8)  # two rows of the previous strip, this strip, one row below the tile
     line = np.empty(min(width, SEGMENT), np.int16)
     histogram = np.zeros(8 * 256, np.int32)
     limit = np.uint8(min(max(threshold, 0), 255))
-    dense = tile.shape[1] == 3 * width and even == width
     for top in range(0, height, rows):
         strips = top // rows + 1
         count = min(rows, height - top)
-        size = count * even
-        if dense:
-            pixels = tile[top : top + count].reshape(3 * size)
-            split_planes(pixels, planes[0, :size], planes[1, :size], planes[2, :size])
-        else:
-            planes[:, :size] = 0
-            for row in range(count):
-                part = slice(row * even, row * even + width)
-                split_planes(tile[top + row, : 3 * width], planes[0, part], planes[1, part], planes[2, part])
+        fill_planes(tile, top, width, count, planes)
         if groups & TISSUE and threshold >= 0:
-            if even == width:
-                count_tissue(planes[0, :size], planes[1, :size], planes[2, :size], measure, limit, tissue[:size])
-            else:
-                for row in range(count):
-                    part = slice(row * even, row * even + width)
-                    count_tissue(planes[0, part], planes[1, part], planes[2, part], measure, limit, tissue[part])
+            # Rows one by one if they have an added column, which must not count.
+            step = count * even if even == width else even
+            for start in range(0, count * even, step):
+                part = slice(start, start + step - even + width)
+                count_tissue(planes[0, part], planes[1, part], planes[2, part], measure, limit, tissue[part])
         if groups & GREY:
             grey_rows(planes[0], planes[1], planes[2], even, grey[2 * stride :], width, count)
         if groups & ENTROPY:
-            add_to_histogram(grey[2 * stride :], width, 0, count, histogram)
+            add_to_histogram(grey[2 * stride :], width, count, histogram)
         if groups & (FOCUS | SHARPNESS):
-            first, last = 1, count  # centre rows: the last of the previous strip, all but the last of this one
-            if top == 0:
-                grey[stride : 2 * stride] = grey[2 * stride : 3 * stride]
-                first = 2
-            if top + count == height:
-                grey[(count + 2) * stride : (count + 3) * stride] = grey[(count + 1) * stride : (count + 2) * stride]
-                last = count + 1
-            around = grey[(first - 1) * stride : (last + 2) * stride]
-            if groups & FOCUS:
-                sums[SQUARES_LAPLACE] += laplace_squares(around, width, last - first + 1, line)
-            if groups & SHARPNESS:
-                sums[VOLLATH] += vollath_sum(around, width, last - first + 1)
-                if top == 0:
-                    sums[VOLLATH] -= squares(grey[2 * stride + 1 : 3 * stride - 1])
-                if top + count == height:
-                    sums[VOLLATH] += squares(grey[(count + 1) * stride + 1 : (count + 2) * stride - 1])
-            grey[: 2 * stride] = grey[count * stride : (count + 2) * stride]
+            add_steps(grey, width, count, groups, top == 0, top + count == height, line, sums)
         if groups & BINNED:
+            add_binned(planes, width, count, groups, binned, products, marks)
+        if groups & DENSITY and strips % FULL_PRODUCT == 0:
             for channel in range(3):
-                halve_rows(planes[channel], width, even, count, binned[channel])
-            size = (count + 1) // 2 * (even // 2)
-            if groups & DENSITY:
-                for channel in range(3):
-                    binned[channel, size:] = 0
-                    multiply(binned[channel, :half], binned[channel, half:], products[channel])
-                    if strips % FULL_PRODUCT == 0:
-                        sums[LOG2_RED + channel] += take_exponents(exponents[channel])
-            if groups & PEN:
-                count_pen(binned[0, :size], binned[1, :size], binned[2, :size], pen[:size])
-            if groups & FOLD:
-                count_fold(binned[0, :size], binned[1, :size], binned[2, :size], fold[:size])
+                sums[LOG2_RED + channel] += take_exponents(exponents[channel])
         if strips % FULL_COUNT == 0:
             sums[COUNT_TISSUE] += take_counts(tissue)
-            sums[COUNT_PEN] += take_counts(pen)
-            sums[COUNT_FOLD] += take_counts(fold)
+            sums[COUNT_PEN] += take_counts(marks[0])
+            sums[COUNT_FOLD] += take_counts(marks[1])
     if groups & ENTROPY:
         sums[ENTROPY_BITS] = entropy_of(histogram)
     if groups & DENSITY:
@@ -474,10 +510,8 @@ def sum_tile(
             sums[LOG2_RED + channel] += log2_of(products[channel])
     if groups & TISSUE:
         sums[COUNT_TISSUE] += take_counts(tissue) if threshold >= 0 else width * height
-    if groups & PEN:
-        sums[COUNT_PEN] += take_counts(pen)
-    if groups & FOLD:
-        sums[COUNT_FOLD] += take_counts(fold)
+    sums[COUNT_PEN] += take_counts(marks[0])
+    sums[COUNT_FOLD] += take_counts(marks[1])
 
 
 @_kernel(nogil=True)
