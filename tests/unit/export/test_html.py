@@ -115,5 +115,5 @@ def test_the_worst_slide_stays_below_the_limit(tmp_path, monkeypatch):
 
 def test_more_patches_than_a_page_holds_are_refused(tmp_path, monkeypatch):
     subject = make_subject("bounds", tmp_path, monkeypatch)
-    with pytest.raises(UsageError, match="at most"):
+    with pytest.raises(UsageError):
         export_subject(subject, "html", tmp_path / "p.html", ExportConfig(top=1000))

@@ -35,7 +35,7 @@ def test_states(there: str | None, state: State, tmp_path: Path) -> None:
     output = output_at(path, "wanted")
     assert decide(output, overwrite=True).state is State.NEW
     if state is State.OTHER:
-        with pytest.raises(OutputExistsError, match="is another text; use --overwrite to replace it") as caught:
+        with pytest.raises(OutputExistsError) as caught:
             decide(output, overwrite=False)
         assert caught.value.path == path
     else:
@@ -48,8 +48,9 @@ def test_empty_folders_are_nothing(tmp_path: Path) -> None:
     output: Output[str] = Output(tmp_path / "out", lambda: other("is full"))
     assert decide(output, overwrite=False).state is State.NEW
     (tmp_path / "out" / "mine").touch()
-    with pytest.raises(OutputExistsError, match="is full"):
+    with pytest.raises(OutputExistsError) as caught:
         decide(output, overwrite=False)
+    assert caught.value.path == tmp_path / "out"
 
 
 def test_protected_paths_are_never_replaced(tmp_path: Path) -> None:
@@ -59,8 +60,9 @@ def test_protected_paths_are_never_replaced(tmp_path: Path) -> None:
     )
     assert decide(output, overwrite=True).state is State.NEW
     folder.mkdir()
-    with pytest.raises(OutputExistsError, match="folder holds 0; choose another --output"):
+    with pytest.raises(OutputExistsError) as caught:
         decide(output, overwrite=True)
+    assert caught.value.path == folder
 
 
 def test_one_writer(tmp_path: Path) -> None:
@@ -114,5 +116,6 @@ def test_names_are_reserved_for_one_input(tmp_path: Path) -> None:
     reservations = Reservations()
     for _ in range(2):
         reservations.reserve(tmp_path / "a.json", tmp_path / "a.svs")
-    with pytest.raises(OutputExistsError, match="would both write"):
+    with pytest.raises(OutputExistsError) as caught:
         reservations.reserve(tmp_path / "a.json", tmp_path / "a.tif")
+    assert caught.value.path == tmp_path / "a.json"

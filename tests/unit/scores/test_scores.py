@@ -261,16 +261,18 @@ def test_names():
     assert parse_names("all") == NAMES
     assert parse_names("none") == ()
     assert parse_names("pen, tissue,pen") == ("tissue", "pen")
-    for text, hint in {"": "known", "focs": "focus", "focus,": "known", "all,pen": "known|mean"}.items():
-        with pytest.raises(UnknownNameError, match=hint):
+    for text, unknown in {"": "", "focs": "focs", "focus,": "", "all,pen": "all"}.items():
+        with pytest.raises(UnknownNameError) as caught:
             parse_names(text)
+        assert caught.value.name == unknown
+        assert set(SCORES.built_in) <= set(caught.value.known)
 
 
 def test_refuses_what_it_cannot_mean():
     tiles = np.zeros((1, 4, 4, 3), np.uint8)
-    with pytest.raises(UsageError, match="uint8"):
+    with pytest.raises(UsageError):
         score_tiles(tiles.astype(np.float32), np.array([[4, 4]]), ("tissue",), ("chroma", 20))["tissue"]
-    with pytest.raises(UsageError, match="fit"):
+    with pytest.raises(UsageError):
         score_tiles(tiles, np.array([[5, 4]]), ("tissue",), ("chroma", 20))["tissue"]
     with pytest.raises(UnknownNameError) as caught:
         score_tiles(tiles, np.array([[4, 4]]), ("tissue",), ("croma", 20))["tissue"]

@@ -83,7 +83,7 @@ def test_damage_stays_local_also_between_threads(damaged: Path, demo_slide: Path
             if not good
         ]
         assert bad == [(960, 1200)]
-        with pytest.raises(SlideReadError, match="damaged"):
+        with pytest.raises(SlideReadError):
             slide.read_region((1000, 1300), 0, (9, 9))
 
 

@@ -298,7 +298,7 @@ def test_closed_slides_and_levels_that_are_not_there(svs: Path) -> None:
         lambda: slide.encoded_tiles(0),
         lambda: tiles.read([(0, 0)]),
     ):
-        with pytest.raises(SlideReadError, match="closed"):
+        with pytest.raises(SlideReadError):
             attempt()
 
 

@@ -118,7 +118,7 @@ def test_no_record_exceeds_100_kb_and_nothing_is_lost(name: str, tmp_path: Path)
 
 
 def test_a_value_that_json_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(PredictionError, match="Cannot write"):
+    with pytest.raises(PredictionError):
         written(tmp_path, probabilities={"dense": float("nan")})
     with pytest.raises(PredictionError, match="tissue_fraction"):
         written(tmp_path, tissue_fraction=1.5)
@@ -163,7 +163,7 @@ def test_the_file_and_the_field_are_named(name: str, version: int, tmp_path: Pat
 def test_what_is_no_json_object(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.prediction.json"
     path.write_bytes(data)
-    with pytest.raises(PredictionError, match="Cannot read"):
+    with pytest.raises(PredictionError):
         read_record(path)
 
 
@@ -171,14 +171,14 @@ def test_nan_and_infinity_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path)
     for value in ("NaN", "Infinity", "1e999"):
         path.write_text(path.read_text().replace('"seconds": 1.5', f'"seconds": {value}'))
-        with pytest.raises(PredictionError, match="Cannot read"):
+        with pytest.raises(PredictionError):
             read_prediction(path)
         written(tmp_path)
 
 
 def test_a_folder_of_that_name(tmp_path: Path) -> None:
     (tmp_path / "a.prediction.json").mkdir()
-    with pytest.raises(PredictionError, match="Cannot read"):
+    with pytest.raises(PredictionError):
         read_record(tmp_path / "a.prediction.json")
 
 
@@ -272,8 +272,9 @@ def test_foreign_files_at_the_place_of_the_maps_are_kept(tmp_path: Path) -> None
     mine = tmp_path / "a.prediction.zarr"
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="is not the maps"):
+    with pytest.raises(OutputExistsError) as caught:
         written(tmp_path)
+    assert caught.value.path == mine
     assert [path.name for path in tmp_path.iterdir()] == ["a.prediction.zarr"]
     assert (mine / "notes.txt").read_text() == "mine"
 

@@ -71,7 +71,7 @@ def test_bad_prediction_is_a_problem_and_the_rest_is_shown(cohort: Path) -> None
 
 
 def test_nothing_to_show(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no slide"):
+    with pytest.raises(UsageError):
         collect([tmp_path])
     with pytest.raises(SlideNotFoundError):
         collect([tmp_path / "none.svs"])
