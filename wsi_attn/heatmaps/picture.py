@@ -105,14 +105,13 @@ def draw_layer(
     return _with_legend(picture, blocks, unit, tall=tall)
 
 
-def caption_of(prediction: SlidePrediction, *, outlines: bool = True) -> Caption:
+def caption_of(prediction: SlidePrediction) -> Caption:
     """Slide, label with its probability, uncertainty and model; and the first `OUTLINES` attended regions."""
     probability = prediction.probabilities.get(prediction.label)
     answer = prediction.label if probability is None else f"{prediction.label} · probability {probability:.2f}"
     terms = ", ".join(f"{name} {value:.2f}" for name, value in prediction.uncertainty.items())
     lines = (answer, *([f"Uncertainty: {terms}"] if terms else []), prediction.model.get("name", "unnamed model"))
-    regions = prediction.attention[:OUTLINES] if outlines else ()
-    return Caption(printable(Path(prediction.slide).name), lines, prediction.mpp, regions)
+    return Caption(printable(Path(prediction.slide).name), lines, prediction.mpp, prediction.attention[:OUTLINES])
 
 
 def overlay(thumbnail: UInt8Array, values: FloatArray, alpha: float, colour: str) -> UInt8Array:

@@ -122,13 +122,17 @@ def _stain_score(name: str, column: int) -> FusedScore:
     return FusedScore(low, high, "concentration", described, of.DENSITY, lambda sums: sums.density(weights))
 
 
-TISSUE = FusedScore(
-    0.0,
-    1.0,
-    "fraction of area",
-    "share of the tile's pixels inside the slide that are tissue",
-    of.TISSUE,
-    lambda sums: sums.columns[:, of.COUNT_TISSUE] / sums.pixels,
+def _share(description: str, group: int, count: int, *, of_cells: bool) -> FusedScore:
+    """Score of the counted share of the pixels of a tile, or of its cells of 2 x 2 pixels."""
+
+    def finish(sums: Sums) -> Values:
+        return np.asarray(sums.columns[:, count] / (sums.cells if of_cells else sums.pixels))
+
+    return FusedScore(0.0, 1.0, "fraction of area", description, group, finish)
+
+
+TISSUE = _share(
+    "share of the tile's pixels inside the slide that are tissue", of.TISSUE, of.COUNT_TISSUE, of_cells=False
 )
 FOCUS = FusedScore(
     0.0,
@@ -158,19 +162,5 @@ OPTICAL_DENSITY = FusedScore(
     lambda sums: np.maximum(sums.density(np.full(3, 1 / 3)), 0),
 )
 HAEMATOXYLIN_SCORE, EOSIN_SCORE = _stain_score("haematoxylin", 0), _stain_score("eosin", 1)
-PEN = FusedScore(
-    0.0,
-    1.0,
-    "fraction of area",
-    "share of the tile that has the colour of marker ink",
-    of.PEN,
-    lambda sums: sums.columns[:, of.COUNT_PEN] / sums.cells,
-)
-FOLD = FusedScore(
-    0.0,
-    1.0,
-    "fraction of area",
-    "share of the tile as dark and saturated as folded tissue",
-    of.FOLD,
-    lambda sums: sums.columns[:, of.COUNT_FOLD] / sums.cells,
-)
+PEN = _share("share of the tile that has the colour of marker ink", of.PEN, of.COUNT_PEN, of_cells=True)
+FOLD = _share("share of the tile as dark and saturated as folded tissue", of.FOLD, of.COUNT_FOLD, of_cells=True)

@@ -71,17 +71,10 @@ def _sources(path: Path, levels: tuple[Level, ...]) -> tuple[list[LevelSource], 
         if (described := _describe(file)) is not None:
             size, source = described
             found.setdefault(size, []).append((file, source))
-    sources: list[LevelSource] = []
-    files: list[Path | None] = []
-    for level in levels:
-        matching = found.get(level.size, [])
-        if len(matching) == 1:
-            files.append(matching[0][0])
-            sources.append(matching[0][1])
-        else:
-            files.append(None)
-            sources.append(LevelSource(None, None, "OpenSlide reads this level", ""))
-    return sources, files
+    lacking = [(None, LevelSource(None, None, "OpenSlide reads this level", ""))]
+    matching = (found.get(level.size, []) for level in levels)
+    chosen = [(files if len(files) == 1 else lacking)[0] for files in matching]
+    return [source for _, source in chosen], [file for file, _ in chosen]
 
 
 def _describe(path: Path) -> tuple[Size, LevelSource] | None:

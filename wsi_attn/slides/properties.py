@@ -81,16 +81,8 @@ def objective_power_from(properties: Mapping[str, str]) -> float | None:
 
 def bounds_from(properties: Mapping[str, str]) -> Region | None:
     """Return the scanned area in level-0 pixels if the vendor states it."""
-    names = (
-        openslide.PROPERTY_NAME_BOUNDS_X,
-        openslide.PROPERTY_NAME_BOUNDS_Y,
-        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
-        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
-    )
-    values = [_number(properties.get(name)) for name in names]
-    if any(value is None for value in values):
-        return None
-    return Region(*(int(value) for value in values if value is not None))
+    values = [_number(properties.get(f"openslide.bounds-{name}")) for name in Region._fields]
+    return None if None in values else Region(*(int(value) for value in values if value is not None))
 
 
 def _number(text: str | None) -> float | None:

@@ -8,16 +8,15 @@ colours if the photometric tag contradicts the streams: OpenSlide follows the ta
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import SlideReadError
-from wsi_attn.geometry import Region
 from wsi_attn.slide import UInt8Array
 from wsi_attn.slide.encoding import TileEncoding
 from wsi_attn.slides.openslide_reader import OpenSlideReader
+from wsi_attn.slides.tiff_level import TiledLevel
 from wsi_attn.slides.tiff_pages import TiledPage
 
 TOLERANCE = 2
@@ -34,32 +33,15 @@ ON_GRID = 1 / 300
 MIN_SIDE = 8
 
 
-class DecodeTile(Protocol):
-    """Decodes the tile at (row, column), with `encoding` if given; raises `SlideReadError`."""
-
-    def __call__(self, row: int, column: int, encoding: TileEncoding | None = None) -> UInt8Array:
-        """Return one whole tile including padding."""
-        ...
-
-
-def disagreement(
-    reference: OpenSlideReader,
-    level: int,
-    area: Region,
-    page: TiledPage,
-    decode: DecodeTile,
-    tagged: TileEncoding | None = None,
-) -> str:
-    """Return why the tiles are not used; empty if they agree with OpenSlide.
+def disagreement(reference: OpenSlideReader, level: int, tiled: TiledLevel, tagged: TileEncoding | None = None) -> str:
+    """Return why the tiles of a level are not used; empty if they agree with OpenSlide.
 
     Parameters
     ----------
-    area
-        Part of the level covered by the page, in pixels of the level.
     tagged
         Encoding according to the photometric tag, which OpenSlide uses even if the streams contradict it.
     """
-    frame = reference.info.levels[level]
+    frame, area, page = reference.info.levels[level], tiled.area, tiled.page
     tile = page.tile_size
     columns = _first_on_grid(reference.shifts(level, np.arange(area.x, area.x1)), tile.width)
     rows = _first_on_grid(reference.shifts(level, np.arange(area.y, area.y1)), tile.height)
@@ -74,7 +56,7 @@ def disagreement(
         right, bottom = min((place[1] + 1) * tile.width, area.width), min((place[0] + 1) * tile.height, area.height)
         corner0 = (round((area.x + x) * frame.downsample_x), round((area.y + y) * frame.downsample_y))
         try:
-            ours = decode(*place)
+            ours = tiled.decode(*place)
         except SlideReadError:
             continue
         try:
@@ -92,7 +74,7 @@ def disagreement(
             return ""
         if tagged is not None:
             with suppress(SlideReadError):
-                if _difference(decode(*place, tagged)[window], theirs) <= TOLERANCE:
+                if _difference(tiled.decode(*place, tagged)[window], theirs) <= TOLERANCE:
                     return ""
         return f"they decode to other pixels than in OpenSlide, by up to {difference} grey levels"
     return ""  # all damaged: OpenSlide's decoders are the same, but ignore warnings and show altered pixels

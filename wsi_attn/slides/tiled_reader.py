@@ -95,7 +95,7 @@ class TiledReader(SlideBase):
         source = self._sources[level]
         comparable = source.encoding is not None and self.orientation == 1  # OpenSlide may be wrong in all other cases.
         if self._openslide is not None and self._openslide_has(level) and comparable:
-            return disagreement(self._openslide, level, tiled.area, tiled.page, tiled.decode, source.tagged)
+            return disagreement(self._openslide, level, tiled, source.tagged)
         return ""
 
     def _wrong_in_openslide(self, level: int) -> bool:

@@ -7,6 +7,7 @@ in the group of the maps. The budgets add up to less than `MAX_BYTES`, including
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -91,8 +92,5 @@ def _number(value: Json) -> float:
 def _cut(text: Json, budget: int) -> Json:
     if not isinstance(text, str) or _size(text) <= budget:
         return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if _size(text[:middle] + ELLIPSIS) <= budget else (low, middle - 1)
-    return text[:low] + ELLIPSIS
+    fitting = bisect_right(range(1, len(text)), budget, key=lambda length: _size(text[:length] + ELLIPSIS))
+    return text[:fitting] + ELLIPSIS

@@ -54,9 +54,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
 
-def verify_store(
-    path: Path, *, decode: bool = True, workers: int | None = None, progress: Progress = no_progress
-) -> Verdict:
+def verify_store(path: Path, *, decode: bool = True, progress: Progress = no_progress) -> Verdict:
     """Read a whole store and report missing or damaged parts.
 
     Parameters
@@ -78,7 +76,7 @@ def verify_store(
     files = _files_to_check(meta)
     count = 0
     progress(0, len(files), "verifying")
-    with ThreadPoolExecutor(workers or thread_limit()) as pool:
+    with ThreadPoolExecutor(thread_limit()) as pool:
         checked = pool.map(lambda item: _check_file(path, meta, levels, *item, decode=decode), files.items())
         for done, (chunks, damage) in enumerate(checked, 1):
             count += chunks

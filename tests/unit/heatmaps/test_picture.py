@@ -25,7 +25,8 @@ GLASS = 240
 def draw_heatmap(prediction, thumbnail, frame, mode="rank", alpha=0.5, colour="viridis", outlines=True):
     look = Appearance(mode, colour, alpha)
     layer = Layer(ATTENTION, prediction.attention_map.frame, prediction.attention_map.values)
-    return draw_layer(layer, caption_of(prediction, outlines=outlines), thumbnail, frame, look)
+    caption = caption_of(prediction if outlines else replace(prediction, attention=()))
+    return draw_layer(layer, caption, thumbnail, frame, look)
 
 
 def slide(width, height, size0=(40_000, 30_000), cell=(1000.0, 750.0), marks=((20_000, 15_000),), n_regions=3):
