@@ -172,10 +172,11 @@ class ImageMask:
         return rows, columns, np.asarray(inside)
 
 
+@dataclass(frozen=True, eq=False)
 class PolygonMask:
     """Labels from polygons; where they overlap, the later class wins.
 
-    Parameters
+    Attributes
     ----------
     polygons
         Polygons of each class, background first.
@@ -185,32 +186,28 @@ class PolygonMask:
         Width and height of the slide.
     """
 
-    def __init__(
-        self,
-        polygons: Sequence[Sequence[Polygon]],
-        ignored: Sequence[Polygon],
-        size0: Size,
-    ) -> None:
-        self._polygons, self._ignored, self._size0 = polygons, ignored, size0
+    polygons: Sequence[Sequence[Polygon]]
+    ignored: Sequence[Polygon]
+    size0: Size
 
     def read(self, window: Window) -> UInt8Array:
         """See `Mask.read`."""
         classes = np.zeros((window.height, window.width), np.uint8)
-        for index, polygons in enumerate(self._polygons):
+        for index, polygons in enumerate(self.polygons):
             classes[_filled(polygons, window)] = index
-        classes[~_filled([box(0, 0, *self._size0)], window) | _filled(self._ignored, window)] = UNLABELLED
+        classes[~_filled([box(0, 0, *self.size0)], window) | _filled(self.ignored, window)] = UNLABELLED
         return classes
 
     def objects(self, window: Window) -> NDArray[np.int32] | None:
         """See `Mask.objects`; each polygon is one object."""
         numbers = np.zeros((window.height, window.width), np.int32)
-        for number, polygon in enumerate((polygon for part in self._polygons[1:] for polygon in part), 1):
+        for number, polygon in enumerate((polygon for part in self.polygons[1:] for polygon in part), 1):
             numbers[_filled([polygon], window)] = number
         return numbers
 
     def place(self, generator: np.random.Generator) -> tuple[float, float] | None:
         """See `Mask.place`; the location lies in the bounding box of a polygon, and all classes are equally likely."""
-        present = [polygons for polygons in self._polygons[1:] if polygons]
+        present = [polygons for polygons in self.polygons[1:] if polygons]
         if not present:
             return None
         polygons = present[int(generator.integers(len(present)))]

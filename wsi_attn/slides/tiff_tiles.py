@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,14 @@ RECODE_QUALITY = 95
 RECODABLE = ("RGB", "YCBCR")
 
 
+@dataclass(eq=False)
 class TiffTiles:
     """Compressed tiles of one level as stored in the file; see `EncodedTiles`.
 
     A JPEG stream that states another colour space than the level would decode to wrong colours with `encoding`, so
     it is decoded and recompressed.
 
-    Parameters
+    Attributes
     ----------
     file
         File to read; it is not closed.
@@ -33,27 +35,21 @@ class TiffTiles:
         int64 (rows, columns).
     """
 
-    def __init__(
-        self,
-        file: FileBytes,
-        encoding: TileEncoding,
-        tile_size: Size,
-        offsets: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-    ) -> None:
-        self.encoding = encoding
-        self.tile_size = tile_size
-        self.lengths = lengths
+    file: FileBytes
+    encoding: TileEncoding
+    tile_size: Size
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
         self._recoded: set[int] = set()
-        self._file = file
-        self._offsets = offsets
 
     def read(self, cells: Sequence[tuple[int, int]]) -> Sequence[bytes | memoryview]:
         """Read the bytes of tiles by (row, column); see `EncodedTiles.read`."""
         places = np.asarray(cells, np.int64).reshape(-1, 2)
         rows, columns = places[:, 0], places[:, 1]
-        offsets, lengths = self._offsets[rows, columns], np.maximum(self.lengths[rows, columns], 0)
-        packed = self._file.read_many(offsets, lengths)
+        offsets, lengths = self.offsets[rows, columns], np.maximum(self.lengths[rows, columns], 0)
+        packed = self.file.read_many(offsets, lengths)
         other = np.flatnonzero(~self.encoding.covers(packed) & (lengths > 0)).tolist()
         if not other:
             return packed

@@ -129,7 +129,8 @@ def score_grid(
         return ScoredGrid(readable, scores)
     progress(0, 1, "compiling scores, once after installation")
     warm_up(grid.scores)  # threads that need it first would wait for each other
-    scorer = Scorer(store, grid, frame, (mask.measure, mask.threshold), chunks)
+    own = store.chunks[0]
+    scorer = Scorer(store, grid, frame, (mask.measure, mask.threshold), chunks or ChunkSource(own.read, own.codec))
     aligned = _are_chunks(store, grid, frame)
     batches = list(scorer.chunk_batches(origins) if aligned else scorer.block_batches(origins))
     score = scorer.score_chunks if aligned else scorer.score_block

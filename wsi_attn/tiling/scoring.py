@@ -39,28 +39,26 @@ class ChunkSource:
     codec: ChunkCodec
 
 
+@dataclass(eq=False)
 class Scorer:
     """Read and score tiles; called from many threads, each of which reuses its own buffer.
 
-    Parameters
+    Attributes
     ----------
     rule
         The tissue rule, as in `score_tiles`.
     chunks
-        Source of chunks, if not the store.
+        Source of the tiles if they are chunks.
     """
 
-    def __init__(
-        self,
-        store: TileStore,
-        grid: GridInfo,
-        frame: Frame,
-        rule: tuple[str, int],
-        chunks: ChunkSource | None = None,
-    ) -> None:
-        self.store, self.grid, self.frame, self.rule = store, grid, frame, rule
-        self.chunks = chunks or ChunkSource(store.chunks[0].read, store.chunks[0].codec)
-        self.tile = grid.tile_size
+    store: TileStore
+    grid: GridInfo
+    frame: Frame
+    rule: tuple[str, int]
+    chunks: ChunkSource
+
+    def __post_init__(self) -> None:
+        self.tile = self.grid.tile_size
         self.most = max(1, BATCH_BYTES // (3 * self.tile * self.tile))
         self._own = threading.local()
 

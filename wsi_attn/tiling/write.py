@@ -140,24 +140,22 @@ class _LevelState:
     done: set[tuple[int, int]] = field(default_factory=set)
 
 
+@dataclass(eq=False)
 class _Writer:
     """One run over the pixels of one store; releases everything when it ends."""
 
-    def __init__(
-        self,
-        slide: Slide,
-        store: TileStore,
-        mask: TissueMask,
-        config: TileConfig,
-        pool: ThreadPoolExecutor,
-        progress: Progress,
-    ) -> None:
-        self.slide, self.store, self.mask, self.config = slide, store, mask, config
-        self.pool, self.progress = pool, progress
+    slide: Slide
+    store: TileStore
+    mask: TissueMask
+    config: TileConfig
+    pool: ThreadPoolExecutor
+    progress: Progress
+
+    def __post_init__(self) -> None:
         self.ahead = SHARDS_AHEAD
-        self.plans = plan_levels(slide, config)
-        self.place = FolderBackend(store.path)
-        self.journal = journal_of(store.path)
+        self.plans = plan_levels(self.slide, self.config)
+        self.place = FolderBackend(self.store.path)
+        self.journal = journal_of(self.store.path)
         self.states = [_LevelState(np.zeros(chunk_counts(plan.level), np.bool_)) for plan in self.plans]
         self.files: dict[str, FileInfo] = {}
         self.damage: list[list[Region]] = []
