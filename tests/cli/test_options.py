@@ -290,14 +290,12 @@ def test_the_light_configurations_are_those_of_the_networks() -> None:
 
 
 def test_choices_are_what_is_implemented() -> None:
-    from wsi_attn.heatmaps.colour import COLOUR_MAPS
     from wsi_attn.nn.joint_attention import ATTENTIONS
     from wsi_attn.tissue.detect import METHODS
 
     def choices(config: type, name: str) -> set[str]:
         return set(option_fields(config)[name].option.choices)
 
-    assert choices(HeatmapConfig, "colour") == set(COLOUR_MAPS)
     assert choices(config_of("joint-segmentation"), "attention") == set(ATTENTIONS)
     assert choices(TissueSettings, "method") == set(METHODS.names())
 

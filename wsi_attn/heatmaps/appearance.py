@@ -11,6 +11,10 @@ Mode = Literal["rank", "value"]
 """Percentiles within the slide, or values."""
 
 
+COLOURS = ("viridis", "magma", "inferno", "plasma", "cividis")
+"""Names of the colour maps."""
+
+
 @dataclass(frozen=True)
 class Appearance:
     """Colours of a picture of one quantity."""
@@ -30,7 +34,7 @@ class Appearance:
             "Colour map.",
             name="--colours",
             aliases=("--colour-map",),
-            choices=("viridis", "magma", "inferno", "plasma", "cividis"),
+            choices=COLOURS,
         ),
     ] = "viridis"
     alpha: Annotated[

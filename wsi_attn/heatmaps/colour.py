@@ -7,16 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import UnknownNameError
+from wsi_attn.heatmaps.appearance import COLOURS
 
 UInt8Array = NDArray[np.uint8]
-
-COLOUR_MAPS = {
-    "viridis": cv2.COLORMAP_VIRIDIS,
-    "magma": cv2.COLORMAP_MAGMA,
-    "inferno": cv2.COLORMAP_INFERNO,
-    "plasma": cv2.COLORMAP_PLASMA,
-    "cividis": cv2.COLORMAP_CIVIDIS,
-}
 
 
 def lookup_table(name: str) -> UInt8Array:
@@ -26,12 +19,14 @@ def lookup_table(name: str) -> UInt8Array:
     ------
     UnknownNameError : unknown colour map; the message lists the available ones.
     """
-    if name not in COLOUR_MAPS:
+    if name not in COLOURS:
         raise UnknownNameError(
-            f"Unknown colour map {name!r}; available: {', '.join(COLOUR_MAPS)}", "colour map", name, COLOUR_MAPS
+            f"Unknown colour map {name!r}; available: {', '.join(COLOURS)}", "colour map", name, COLOURS
         )
     ramp = np.arange(256, dtype=np.uint8)[:, None]
-    table: UInt8Array = np.asarray(cv2.applyColorMap(ramp, COLOUR_MAPS[name]), np.uint8)[:, 0, ::-1].copy()
+    table: UInt8Array = np.asarray(cv2.applyColorMap(ramp, getattr(cv2, f"COLORMAP_{name.upper()}")), np.uint8)[
+        :, 0, ::-1
+    ].copy()
     return table
 
 
@@ -45,7 +40,7 @@ def colourise(values: NDArray[np.float32], opacity: NDArray[np.float32], name: s
     opacity
         float32 (rows, columns), 0 to 1.
     name
-        A key of `COLOUR_MAPS`.
+        One of `COLOURS`.
 
     Returns
     -------

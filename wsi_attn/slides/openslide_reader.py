@@ -81,9 +81,7 @@ class OpenSlideReader(SlideBase):
                 level_of(Size(*size), size0, _tile_size(properties, index))
                 for index, size in enumerate(handle.level_dimensions)
             ),
-            mpp=pixel_size.mpp,
-            mpp_source=pixel_size.source,
-            mpp_note=pixel_size.note,
+            **vars(pixel_size),
             objective_power=objective_power_from(properties),
             compression=compression,
             bounds=bounds_from(properties),

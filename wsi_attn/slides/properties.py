@@ -22,11 +22,11 @@ MICRONS_PER_UNIT = {2: 25400.0, 3: 10000.0}
 
 @dataclass(frozen=True)
 class PixelSize:
-    """Pixel size with its source, or a note on why there is none."""
+    """Pixel size with its source, or a note on why there is none; the fields of `SlideInfo`."""
 
     mpp: Mpp | None
-    source: str
-    note: str = ""
+    mpp_source: str
+    mpp_note: str = ""
 
 
 NOT_STATED = PixelSize(None, "none", "the file gives no pixel size")

@@ -144,7 +144,7 @@ class TiffReader(TiledReader):
                     return ImageFacts.of(images, image).identify(info), sources
         info = self._openslide.info
         if info.mpp_source != "user" and (stated := stated_pixel_size(tiff, image)) and stated.mpp:
-            info = replace(info, mpp=stated.mpp, mpp_source=stated.source, mpp_note=stated.note)
+            info = replace(info, **vars(stated))
         sources = sources_beside_openslide(tiff, info.vendor, info.levels)
         for source in sources:
             if source.page is not None:
@@ -197,9 +197,7 @@ def _info_of_tags(
         reader="tifffile",
         size0=levels[0].size,
         levels=tuple(levels),
-        mpp=pixel_size.mpp,
-        mpp_source=pixel_size.source,
-        mpp_note=pixel_size.note,
+        **vars(pixel_size),
         objective_power=ome_objective_power(xml) if xml else aperio_facts(tiff).get("AppMag"),
         compression=tag_name(page.compression),
         icc_profile=profile,

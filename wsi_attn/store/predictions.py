@@ -9,7 +9,7 @@ module does not import torch; heatmaps and exports consume `SlidePrediction`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import msgspec
@@ -232,31 +232,19 @@ def _prediction_of(
     places = slide_places(record, file)
     if record.referral is not None and record.referral.by not in record.uncertainty:
         raise PredictionError(f"Cannot read {file}: field referral.by: no uncertainty {record.referral.by!r}")
-    return SlidePrediction(
-        slide=str(next(filter(exists, places), places[0])),
-        size0=Size(*record.size),
-        label=record.label,
-        probabilities=record.probabilities,
-        uncertainty=record.uncertainty,
-        tissue_fraction=record.tissue_fraction,
-        unreadable_tiles=record.unreadable_tiles,
-        attention=tuple(record.attention) if regions is None else regions,
-        model={"name": record.model.name, "sha256": record.model.sha256},
-        mpp=record.mpp,
-        seconds=record.seconds,
-        software=record.software,
-        attention_map=attention_map,
-        fingerprint=record.fingerprint,
-        warnings=tuple(record.warnings),
-        maps=maps,
-        coverage=record.coverage,
-        prediction_set=None if record.prediction_set is None else tuple(record.prediction_set),
-        mc_dropout=record.mc_dropout,
-        seed=record.seed,
-        referral=record.referral,
-        bounds=Region(*record.bounds) if record.bounds else None,
-        places=places,
-    )
+    read = msgspec.structs.asdict(record)
+    shared = {each.name: read[each.name] for each in fields(SlidePrediction) if each.name in read}
+    own = {
+        "slide": str(next(filter(exists, places), places[0])),
+        "size0": Size(*record.size),
+        "attention": record.attention if regions is None else regions,
+        "model": msgspec.structs.asdict(record.model),
+        "attention_map": attention_map,
+        "maps": maps,
+        "bounds": Region(*record.bounds) if record.bounds else None,
+        "places": places,
+    }
+    return SlidePrediction(**{**shared, **own})
 
 
 def _text(record: Mapping[str, Json], maps_id: str, path: Path) -> str:

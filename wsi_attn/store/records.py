@@ -82,7 +82,8 @@ class BaseRecord(Struct, frozen=True, kw_only=True):
     tissue_fraction: Annotated[Fraction, Meta(description="Share of the slide's area that is tissue.")]
     unreadable_tiles: Annotated[Count, Meta(description="Tiles that could not be decoded and were excluded.")]
     attention: Annotated[
-        list[AttendedRegion], Meta(description="Regions read at high resolution, by decreasing weight; the first ones.")
+        tuple[AttendedRegion, ...],
+        Meta(description="Regions read at high resolution, by decreasing weight; the first ones."),
     ]
     model: ModelRecord
     mpp: Annotated[
@@ -90,10 +91,10 @@ class BaseRecord(Struct, frozen=True, kw_only=True):
     ]
     seconds: Annotated[NonNegative, Meta(description="Wall time of the prediction.")]
     software: Annotated[dict[str, str], Meta(description="Versions of the software that produced it.")]
-    warnings: Annotated[list[str], Meta(description="Warnings shown to the user.")]
+    warnings: Annotated[tuple[str, ...], Meta(description="Warnings shown to the user.")]
     coverage: Annotated[Fraction | None, Meta(description="Coverage of the prediction set.")] = None
     prediction_set: Annotated[
-        list[str] | None, Meta(description="Labels that cannot be excluded at `coverage`, most probable first.")
+        tuple[str, ...] | None, Meta(description="Labels that cannot be excluded at `coverage`, most probable first.")
     ] = None
     unsure: Annotated[bool | None, Meta(description="Whether the set does not contain exactly one label.")] = None
     mc_dropout: Annotated[Count, Meta(description="Passes with dropout behind some terms of uncertainty.")] = 0

@@ -46,17 +46,8 @@ CACHE_BYTES = 64 << 20
 
 REVALIDATE = "private, no-cache"
 
-STATIC = {
-    "viewer.css": "text/css",
-    "main.js": "text/javascript",
-    "stage.js": "text/javascript",
-    "overlay.js": "text/javascript",
-    "list.js": "text/javascript",
-    "panel.js": "text/javascript",
-    "link.js": "text/javascript",
-    "keys.js": "text/javascript",
-    "preview.js": "text/javascript",
-}
+SCRIPTS = ("main", "stage", "overlay", "list", "panel", "link", "keys", "preview")
+STATIC = {"viewer.css": "text/css", **{f"{name}.js": "text/javascript" for name in SCRIPTS}}
 OPENSEADRAGON = "openseadragon.js"
 
 BEGINNING = '<script type="application/json" id="beginning">{}'

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from wsi_attn.errors import UnknownNameError
-from wsi_attn.heatmaps.colour import COLOUR_MAPS, colourise, lookup_table
+from wsi_attn.heatmaps.appearance import COLOURS
+from wsi_attn.heatmaps.colour import colourise, lookup_table
 
 
 def test_viridis_runs_from_dark_purple_to_yellow_in_rgb():
@@ -18,7 +19,7 @@ def test_viridis_runs_from_dark_purple_to_yellow_in_rgb():
     assert table[255].tolist() == [253, 231, 37]
 
 
-@pytest.mark.parametrize("name", COLOUR_MAPS)
+@pytest.mark.parametrize("name", COLOURS)
 def test_brightness_rises_all_the_way(name):
     brightness = lookup_table(name) @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(brightness[::8]) > 0).all()
