@@ -24,10 +24,8 @@ def lookup_table(name: str) -> UInt8Array:
             f"Unknown colour map {name!r}; available: {', '.join(COLOURS)}", "colour map", name, COLOURS
         )
     ramp = np.arange(256, dtype=np.uint8)[:, None]
-    table: UInt8Array = np.asarray(cv2.applyColorMap(ramp, getattr(cv2, f"COLORMAP_{name.upper()}")), np.uint8)[
-        :, 0, ::-1
-    ].copy()
-    return table
+    coloured = cv2.applyColorMap(ramp, getattr(cv2, f"COLORMAP_{name.upper()}"))
+    return np.asarray(coloured, np.uint8)[:, 0, ::-1].copy()
 
 
 def colourise(values: NDArray[np.float32], opacity: NDArray[np.float32], name: str) -> UInt8Array:

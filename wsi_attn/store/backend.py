@@ -39,8 +39,3 @@ class FolderBackend:
         files.write_unflushed(path, *parts)
         self.written[key] = FileInfo(sum(map(len, parts)), crc32c(*parts))
         return self.written[key]
-
-    def delete(self, key: str) -> None:
-        """Remove a file, if it exists."""
-        (self.folder / key).unlink(missing_ok=True)
-        self.written.pop(key, None)
