@@ -283,9 +283,9 @@ def test_the_light_configurations_are_those_of_the_networks() -> None:
         assert network.config_class is config_of(system)
         assert network.task == getattr(config_of(system), "task", "classification")
     from wsi_attn.models.configs import joint_segmentation
-    from wsi_attn.nn import dense_unet
+    from wsi_attn.nn import dense_unet, unet
 
-    assert joint_segmentation.STRIDE == dense_unet.STRIDE
+    assert joint_segmentation.STRIDE == unet.STRIDE
     assert tuple(dense_unet.LAYOUTS) == joint_segmentation.LAYOUTS
 
 

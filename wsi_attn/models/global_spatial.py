@@ -7,19 +7,22 @@ GoogLeNet, VGG, ResNet and DenseNet. The full text was not available; the equati
 statements.
 
 (1), (2)  m_p = sigmoid( g(u_p) )                see `nn.global_map`
-(3)       X~ = m X,  or X (1 + m)  residual      of the image, or of the features after a stage of the network
+(3)       X~ = m / m_0 X,  or X (1 + m)  residual    of the features after a stage of the network, or of the image;
+                                                 m_0 the first value of m
 (4)       o = W mean_p( f(X~)_p ) + b            label: the network f, global average pooling, a linear head
 (5)       L = CE(o)
 
 Three realisations of (1). "anchor" (the default): g sees a fixed, class-balanced set of training images, at most
 `anchors` of them, or all if there are no more than twice as many. "batch": g sees the images of the batch, as a later
 author reports of the original code; batches must be complete, and prediction uses a moving average. "free": one
-parameter per pixel. "none": m is 1, the plain network on the same view, as a control.
+parameter per pixel. Two controls: in "shuffled" the pixels of the anchors are permuted, equally in all, so that what
+describes a pixel is not what is there; "none": m is 1, the plain network on the same view.
 
-Reconstructions. The bias of g begins at 2, so that m is about 0.88 and training begins near the plain network. Over the
-last fifth of the epochs the map is frozen and only the network is trained (the original code froze it at an unknown
-time). Images are resized to one size, `view_size` squared. After a stage, u_p are still intensities, averaged over
-the cells of that stage.
+Reconstructions. The bias of g begins at 0, where the slope of the sigmoid is largest; training begins as the plain
+network. Over the last fifth of the epochs the map is frozen and only the network is trained (the original code froze it
+at an unknown time). Images are resized to one size, `view_size` squared. After a stage, u_p are the features of that
+stage before training, which tell structures apart where single intensities do not, or with `map_features="intensity"`
+intensities, averaged over the cells of that stage.
 
 Differences from the paper. The map is constant at prediction: anchors and classifier are dropped after training.
 Features of "batch" are standardised per image, like those of "anchor". Maps per channel are not implemented.
@@ -30,8 +33,9 @@ prediction. The scale of m and of the first layer of f can cancel, so only the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +57,9 @@ CELL = 4
 LARGEST_STRIDE = 32
 """Of the timm stage that is averaged."""
 
+ANCHORED = ("anchor", "shuffled")
+"""Kinds of maps that are learned from a fixed set of images."""
+
 ALIGNED = 0.1
 """Alignment below which the images are said to have no common layout."""
 
@@ -73,6 +80,7 @@ class GlobalSpatial(SlideModel):
 
     config_class = GlobalSpatialConfig
     any_orientation = False
+    former: ClassVar[Mapping[str, object]] = {"map_features": "intensity", "from_plain": False}
     mean_image: Tensor
     alignment: Tensor
 
@@ -94,6 +102,7 @@ class GlobalSpatial(SlideModel):
             config.map_side,
             config.map_bias,
         )
+        self.first = torch.tensor(config.map_bias).sigmoid().item() if config.from_plain else 1.0
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.phi.out_channels, config.classes)
         self.register_buffer("mean_image", torch.zeros(3, config.view_size, config.view_size))
@@ -111,7 +120,7 @@ class GlobalSpatial(SlideModel):
     def forward(self, batch: BagBatch) -> SlideOutput:
         """Predict B slides."""
         pixels = self._resized(batch)
-        features = self.features(self.normalise(pixels), self.map(self._map_features(pixels)))
+        features = self.features(self.normalise(pixels), pixels)
         pooled = features.mean(dim=(2, 3))  # equation (4)
         attention, evidence = self._shown(batch, features)
         output = without_patches(self.decide(pooled), attention, evidence=evidence, pooled=pooled)
@@ -126,12 +135,17 @@ class GlobalSpatial(SlideModel):
         """Equation (5); see `SlideModel.losses`."""
         return {"fused": functional.cross_entropy(output.logits, labels, class_weights)}
 
-    def features(self, images: Tensor, weights: Tensor) -> Tensor:
-        """Equation (3) and f: float (B, 3, S, S) under a map (1, 1, G, G) to (B, D, h, w)."""
+    def features(self, images: Tensor, pixels: Tensor) -> Tensor:
+        """Equation (3) and f: normalised images, float (B, 3, S, S), and their pixels, 0 to 255, to (B, D, h, w)."""
         if not self.config.map_after:
-            found: Tensor = self.phi(self._weighed(images, weights))
+            found: Tensor = self.phi(self.weighed(images, self.map(pixels)))
             return found.to(images.dtype)
-        with self.phi.watched({self.config.map_after: lambda output: self._weighed(output, weights)}):
+
+        def watcher(output: Tensor) -> Tensor:
+            described = output.detach() if self.config.map_features == "stage" else self._intensities(pixels)
+            return self.weighed(output, self.map(described))
+
+        with self.phi.watched({self.config.map_after: watcher}):
             found = self.phi(images)
         return found.to(images.dtype)
 
@@ -146,7 +160,7 @@ class GlobalSpatial(SlideModel):
         A warning if it is below `ALIGNED`.
         """
         chosen = set(balanced_choice(images.labels, self.config.anchors, images.seed))
-        wanted = self.config.map_by == "anchor"
+        wanted = self.config.map_by in ANCHORED
         total = torch.zeros_like(self.mean_image, device="cpu")
         anchors, layouts = [], []
         for index in range(len(images.labels)):
@@ -154,12 +168,15 @@ class GlobalSpatial(SlideModel):
             total += view
             layouts.append(_layout(view))
             if wanted and index in chosen:
-                anchors.append(self._map_features(view[None])[0])
+                anchors.append(self._described(view[None])[0])
         count = len(images.labels)
         self.mean_image.copy_(total / count)
         self.alignment.fill_(alignment(torch.stack(layouts)))
         stacked = torch.stack(anchors) if wanted else None
-        self.map.begin(3 * (len(anchors) if wanted else images.batch_size), stacked)
+        if stacked is not None and self.config.map_by == "shuffled":
+            order = torch.randperm(self.map.grid**2, generator=torch.Generator().manual_seed(images.seed))
+            stacked = stacked.flatten(2)[..., order].view(stacked.shape)
+        self.map.begin(self._description() * (len(anchors) if wanted else images.batch_size), stacked)
         if self.alignment >= ALIGNED:
             return ()
         return (
@@ -183,11 +200,31 @@ class GlobalSpatial(SlideModel):
         """Drop anchors and classifier."""
         self.map.finish()
 
-    def _weighed(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Equation (3)."""
-        return x * (1 + weights) if self.config.residual else x * weights
+    def weighed(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Equation (3): float (B, C, G, G) under a map (1, 1, G, G)."""
+        if self.config.map_by == "none":
+            return x
+        return x * (1 + weights) if self.config.residual else x * (weights / self.first)
 
-    def _map_features(self, pixels: Tensor) -> Tensor:
+    def _described(self, pixels: Tensor) -> Tensor:
+        """What describes the cells of the map, in evaluation mode: float (B, 3, S, S), 0 to 255, to (B, F, G, G)."""
+        after = self.config.map_after
+        if not after or self.config.map_features == "intensity":
+            return self._intensities(pixels)
+        kept: list[Tensor] = []
+        training = self.training
+        with torch.no_grad(), self.phi.watched({after: kept.append}):
+            self.eval()
+            self.phi(self.normalise(pixels))
+            self.train(training)
+        return kept[0]
+
+    def _description(self) -> int:
+        """Number F of what describes a cell."""
+        after = self.config.map_after
+        return self.phi.stages()[after - 1].channels if after and self.config.map_features == "stage" else 3
+
+    def _intensities(self, pixels: Tensor) -> Tensor:
         """Intensities of the cells of the map: float (B, 3, S, S) to (B, 3, G, G)."""
         return functional.avg_pool2d(pixels, self.map_stride) if self.map_stride > 1 else pixels
 

@@ -1,10 +1,11 @@
 """Segmentation with joint attention: a class for every pixel.
 
 Zhang, Dong, Li, "Joint attention for medical image segmentation", ISBI 2022: point-wise attention and self-attention in
-one module, inside a DenseUNet (`nn.joint_attention`, `nn.dense_unet`). The paper's formula and recipe are not public;
-this is a reconstruction that offers the kinds of attention as options, to be compared on validation data.
+one module, inside a DenseUNet (`nn.joint_attention`, `nn.dense_unet`) or a U-Net over another backbone (`nn.unet`). The
+paper's formula and recipe are not public; this is a reconstruction that offers the kinds of attention as options, to be
+compared on validation data.
 
-(1)  o_p = DenseUNet(x)_p                          logits of pixel p
+(1)  o_p = UNet(x)_p                               logits of pixel p
 (2)  L   = CE(o, y) + 1 - mean_c D_c               over the pixels that have a label
 (3)  D_c = (2 sum_p p_pc y_pc + 1) / (sum_p p_pc + sum_p y_pc + 1)      soft Dice over the batch
 
@@ -18,24 +19,28 @@ The slide-level logits are the logarithms of the class shares among the pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attn.errors import UsageError
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patches
 from wsi_attn.models.coarse import Normalise
 from wsi_attn.models.configs import SEGMENTATION
+from wsi_attn.models.configs.common import PRETRAINED
 from wsi_attn.models.configs.joint_segmentation import JointSegmentationConfig
-from wsi_attn.nn.backbones import SMALL, pretrained_file
-from wsi_attn.nn.dense_unet import DenseUNet, layout_of
+from wsi_attn.nn.backbones import BACKBONES, build_backbone
+from wsi_attn.nn.dense_unet import LAYOUTS, DenseUNet
 from wsi_attn.nn.joint_attention import NONE, SELF, JointAttention
+from wsi_attn.nn.unet import STRIDE, BackboneUNet, UNet
+from wsi_attn.registry import unknown_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalisation that the weights of torchvision and timm were trained with."""
+
+WIDTHS = (16, 24, 32, 64, 96)
+"""Channels of the small backbones."""
 
 UNLABELLED = -1
 """Label of a pixel that counts for nothing."""
@@ -52,39 +57,24 @@ class JointSegmentation(SlideModel):
         super().__init__()
         self.config: JointSegmentationConfig = config
         self.normalise = Normalise(config.mean, config.std, smoothing=0.0)
-        layout = layout_of(config.backbone)
-        self.network = DenseUNet(
-            layout,
-            config.classes,
-            config.attention,
-            config.heads,
-            config.dropout,
-            gated_skips=config.gated_skips or config.attention != SELF,
-        )
+        skips = config.gated_skips or config.attention != SELF
+        kind, heads, dropout = config.attention, config.heads, config.dropout
+        self.network: UNet
+        if config.backbone in LAYOUTS:
+            layout = LAYOUTS[config.backbone]
+            self.network = DenseUNet(layout, config.classes, kind, heads, dropout, gated_skips=skips)
+        else:
+            if config.backbone.partition(":")[0] not in BACKBONES:
+                raise unknown_name("network of joint-segmentation", config.backbone, (*LAYOUTS, *PRETRAINED))
+            backbone = build_backbone(config.backbone, WIDTHS, STRIDE)
+            self.network = BackboneUNet(backbone, config.classes, kind, heads, dropout, gated_skips=skips)
 
     @classmethod
     def completed(cls, options: Mapping[str, object]) -> Mapping[str, object]:
-        """Add the ImageNet normalisation for layouts with ImageNet weights."""
-        own = "mean" in options or "std" in options or options.get("backbone", SMALL) == SMALL
+        """Add the ImageNet normalisation for DenseNets with ImageNet weights."""
+        published = LAYOUTS[name].published if (name := options.get("backbone")) in LAYOUTS else ""
+        own = "mean" in options or "std" in options or not published
         return options if own else {**options, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-
-    def load(self, weights: str) -> None:
-        """Load trained weights into the encoder; decoder and attention keep theirs.
-
-        Parameters
-        ----------
-        weights
-            "pretrained", those that timm names on the Hugging Face hub, or a `.safetensors` file.
-
-        Raises
-        ------
-        UsageError : the backbone is `small`, which has no pretrained weights.
-        CheckpointError : the weights cannot be downloaded or read, or belong to another network.
-        MissingExtraError : timm or huggingface-hub is not installed.
-        """
-        if self.config.backbone == SMALL:
-            raise UsageError(f"--weights {weights}: --backbone {SMALL} is trained from scratch; choose densenet121")
-        self.network.load_encoder(pretrained_file(self.config.backbone) if weights == "pretrained" else Path(weights))
 
     def backbones(self) -> list[nn.Module]:
         """See `Network.backbones`: the encoder."""

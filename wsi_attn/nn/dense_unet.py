@@ -1,20 +1,14 @@
-"""DenseUNet: a DenseNet encoder to 1/32 of the resolution and a decoder with skip connections.
+"""DenseUNet: a U-Net whose encoder is a DenseNet.
 
 Huang et al., "Densely Connected Convolutional Networks", CVPR 2017 (layers, transitions, table 1), as the encoder of a
-U-Net, as in Li et al., "H-DenseUNet", IEEE TMI 2018, and in the paper of `nn.joint_attention`.
-
-    1/2 stem, 1/4 to 1/32 four dense blocks; then five steps up: bilinear x2, skip, 3x3 convolution, norm, ReLU
-
-Attention is applied at the bottleneck and on the skip of 1/16. Finer skips use only the point-wise gate of that kind,
-because N^2 pairs are too many there; "self" has it as well, so that kinds differ at the coarse grids alone. The
-paper's placement is unknown.
+U-Net, as in Li et al., "H-DenseUNet", IEEE TMI 2018, and in the paper of `nn.joint_attention`: the stem at 1/2 of the
+resolution, and four dense blocks at 1/4 to 1/32.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -23,12 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attn.errors import CheckpointError
-from wsi_attn.nn.joint_attention import NONE, POINTWISE, JointAttention
-from wsi_attn.registry import unknown_name
-
-STRIDE = 32
-"""Pixels per position of the bottleneck, along a side."""
+from wsi_attn.errors import CheckpointError, UsageError
+from wsi_attn.nn.backbones import pretrained_file
+from wsi_attn.nn.unet import UNet
 
 BOTTLENECK = 4
 """Channels of a layer's 1x1 convolution, in units of the growth."""
@@ -36,18 +27,21 @@ BOTTLENECK = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of a DenseUNet: channels of the stem, growth, layers of the four blocks, channels of the five steps up."""
+    """Sizes of a DenseUNet: channels of the stem, growth, layers of the four blocks, channels of the five steps up, and
+    the name of the published DenseNet with these sizes, if there is one.
+    """
 
     stem: int
     growth: int
     layers: tuple[int, ...]
     decoder: tuple[int, ...]
+    published: str = ""
 
 
 LAYOUTS = {
     "small": Layout(24, 12, (3, 3, 3, 3), (96, 64, 48, 32, 16)),
-    "densenet121": Layout(64, 32, (6, 12, 24, 16), (768, 384, 96, 96, 64)),
-    "densenet161": Layout(96, 48, (6, 12, 36, 24), (768, 384, 96, 96, 64)),
+    "densenet121": Layout(64, 32, (6, 12, 24, 16), (768, 384, 96, 96, 64), "densenet121"),
+    "densenet161": Layout(96, 48, (6, 12, 36, 24), (768, 384, 96, 96, 64), "densenet161"),
 }
 """By name; "small" trains from a few dozen images on a laptop."""
 
@@ -61,13 +55,6 @@ NAMES = (
     (r"features\.norm5\.", "norm."),
 )
 """Names of weights in torchvision and timm, which count from 1, and those here, which count from 0."""
-
-
-def layout_of(name: str) -> Layout:
-    """Return the layout of a name; raises `UnknownNameError`."""
-    if name not in LAYOUTS:
-        raise unknown_name("network of joint-segmentation", name, LAYOUTS)
-    return LAYOUTS[name]
 
 
 def renamed(key: str) -> str:
@@ -94,36 +81,15 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.conv2(functional.relu(self.norm2(y)))], dim=1)
 
 
-class StepUp(nn.Module):
-    """Upsample by 2, concatenate the skip connection, apply one convolution."""
-
-    def __init__(self, channels: int, skip: int, out: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels + skip, out, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(out)
-
-    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Float (B, C, H, W) and (B, C', 2H, 2W) to (B, out, 2H, 2W)."""
-        x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        y: Tensor = functional.relu(self.norm(self.conv(x if skip is None else torch.cat([x, skip], dim=1))))
-        return y
-
-
-class DenseUNet(nn.Module):
-    """Logits of every pixel.
+class DenseUNet(UNet):
+    """U-Net with a DenseNet as encoder.
 
     Parameters
     ----------
     layout
         Sizes.
-    classes
-        Number of classes C.
-    attention, heads
-        See `JointAttention`.
-    dropout
-        Before the head.
-    gated_skips
-        Whether fine skips have point-wise gates where there is attention.
+    classes, attention, heads, dropout, gated_skips
+        See `UNet`.
     """
 
     def __init__(
@@ -136,8 +102,8 @@ class DenseUNet(nn.Module):
         *,
         gated_skips: bool = True,
     ) -> None:
-        super().__init__()
-        self.layout, self.kind = layout, attention
+        super().__init__(attention)
+        self.layout = layout
         self.stem = nn.Sequential(
             nn.Conv2d(3, layout.stem, 7, 2, 3, bias=False), nn.BatchNorm2d(layout.stem), nn.ReLU()
         )
@@ -155,26 +121,29 @@ class DenseUNet(nn.Module):
             channels //= 2
         self.blocks, self.transitions = nn.ModuleList(blocks), nn.ModuleList(transitions[:-1])
         self.norm = nn.BatchNorm2d(widths[-1])
-        fine = POINTWISE if gated_skips and attention != NONE else NONE
-        kinds = [fine, fine, fine, attention, attention]
-        self.attentions = nn.ModuleList(
-            JointAttention(width, kind, heads) for width, kind in zip(widths, kinds, strict=True)
-        )
-        inputs = [widths[-1], *layout.decoder]
-        skips = [*reversed(widths[:-1]), 0]
-        self.steps = nn.ModuleList(
-            StepUp(before, skip, out) for (before, out), skip in zip(pairwise(inputs), skips, strict=True)
-        )
-        self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Conv2d(layout.decoder[-1], classes, 1)
+        self.add_decoder(widths, layout.decoder, classes, heads, dropout, gated_skips=gated_skips)
 
-    def load_encoder(self, path: Path) -> None:
-        """Load the weights of a DenseNet of this layout, with the names of torchvision or timm.
+    def load(self, weights: str) -> None:
+        """Load trained weights into the encoder; decoder and attention keep theirs.
+
+        Parameters
+        ----------
+        weights
+            "pretrained", those that timm names on the Hugging Face hub, or a `.safetensors` file of a DenseNet of this
+            layout, with the names of torchvision or timm.
 
         Raises
         ------
-        CheckpointError : not a safetensors file, or weights of another network.
+        UsageError : a layout that no DenseNet has, which has no pretrained weights.
+        CheckpointError : the weights cannot be downloaded, are no safetensors file, or those of another network.
+        MissingExtraError : timm or huggingface-hub is not installed.
         """
+        if not self.layout.published:
+            raise UsageError(
+                f"--weights {weights}: --backbone small is trained from scratch; choose efficientnet-lite0 or "
+                "densenet121"
+            )
+        path = pretrained_file(self.layout.published) if weights == "pretrained" else Path(weights)
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} is not a .safetensors file; other formats are not supported")
         try:
@@ -192,38 +161,8 @@ class DenseUNet(nn.Module):
             )
         self.load_state_dict(found, strict=False)
 
-    def encoder(self) -> list[nn.Module]:
-        """Return the parts that `load_encoder` loads."""
-        return [self.stem, self.blocks, self.transitions, self.norm]
-
-    @property
-    def halo(self) -> int | None:
-        """Pixels on each side that a prediction depends on; None if self-attention makes that the whole image."""
-        if self.kind not in (NONE, POINTWISE):
-            return None
-        down: int = 3 + 2 + sum(count << (2 + index) for index, count in enumerate(self.layout.layers))
-        # Each step reaches one coarse pixel for the interpolation and one fine pixel for the convolution.
-        return down + sum((STRIDE >> index) + (STRIDE >> index + 1) for index in range(len(self.steps)))
-
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Logits.
-
-        Parameters
-        ----------
-        x
-            float (B, 3, H, W), normalised; of any size; padded internally by replicating its border.
-        valid
-            bool (B, H, W), False for padding, which attention ignores.
-
-        Returns
-        -------
-        float (B, C, H, W).
-        """
-        height, width = x.shape[2:]
-        padding = (0, -width % STRIDE, 0, -height % STRIDE)
-        x = functional.pad(x, padding, mode="replicate")
-        x = x.contiguous(memory_format=torch.channels_last)  # 20 to 50 % faster convolutions on a CPU
-        seen = functional.pad(valid, padding)[:, None].to(x.dtype)
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """See `UNet.encode`."""
         skips = [self.stem(x)]
         y = functional.max_pool2d(skips[0], 3, 2, 1)
         for index, block in enumerate(self.blocks):
@@ -232,11 +171,14 @@ class DenseUNet(nn.Module):
             if index < len(self.transitions):
                 y = functional.avg_pool2d(self.transitions[index](y), 2)
         skips[-1] = functional.relu(self.norm(skips[-1]))
-        for index, attention in enumerate(self.attentions):
-            if attention.kind != NONE:
-                skips[index] = attention(skips[index], functional.max_pool2d(seen, 2 ** (index + 1))[:, 0] > 0)
-        y = skips.pop()
-        for step in self.steps:
-            y = step(y, skips.pop() if skips else None)
-        logits: Tensor = self.head(self.dropout(y))
-        return logits[:, :, :height, :width]
+        return skips
+
+    def encoder(self) -> list[nn.Module]:
+        """See `UNet.encoder`."""
+        return [self.stem, self.blocks, self.transitions, self.norm]
+
+    @property
+    def reach(self) -> int:
+        """See `UNet.reach`."""
+        down: int = 3 + 2 + sum(count << (2 + index) for index, count in enumerate(self.layout.layers))
+        return down

@@ -90,16 +90,16 @@ class FreeMap(Gated):
 class GlobalMap(nn.Module):
     """The map shared by all images, learned in one of three ways; constant after training.
 
-    "anchor": the features come from a fixed set of images, so the map depends on nothing else. "batch": the features
-    come from the current batch, so the map changes with every batch and its order; prediction uses a moving average.
-    "free": no features. "none": 1 everywhere, for a network without a map.
+    "anchor" and "shuffled": the features come from a fixed set of images, so the map depends on nothing else. "batch":
+    the features come from the current batch, so the map changes with every batch and its order; prediction uses a
+    moving average. "free": no features. "none": 1 everywhere, for a network without a map.
 
     In evaluation, and before `begin`, the map is the buffer `values`; switching to evaluation refreshes it.
 
     Parameters
     ----------
     kind
-        "anchor", "batch", "free" or "none".
+        "anchor", "batch", "free", "shuffled" or "none".
     grid
         G, side of the map in cells.
     hidden, side, bias

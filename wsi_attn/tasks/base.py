@@ -190,9 +190,12 @@ class Fitting(ABC):
     ----------
     losses
         Loss terms of the batches.
+    settled
+        First epoch with all loss terms: weights of earlier ones are kept only until then.
     """
 
     losses: Losses
+    settled: int = 0
 
     def repeat(self, copies: int) -> None:  # noqa: B027 - most tasks augment anew
         """Show each training image in this many augmented copies, one an epoch in turn, and name them in

@@ -332,8 +332,23 @@ class TrainConfig:
         ),
     ] = "sum"
     care_after: Annotated[
-        int, Option("Number of initial epochs without the CARE loss.", panel=RARE, at_least=0, task=CLASSIFICATION)
-    ] = 0
+        int | None,
+        Option(
+            "Number of initial epochs without the CARE loss.",
+            panel=RARE,
+            at_least=0,
+            task=CLASSIFICATION,
+            default="half of the epochs",
+        ),
+    ] = None
+    care_boxes: Annotated[
+        Literal["given", "random", "shuffled"],
+        Option(
+            "Control of --care: each lesion at a random place of its image, or the lesion of another image.",
+            panel=RARE,
+            task=CLASSIFICATION,
+        ),
+    ] = "given"
     care_second_order: Annotated[
         bool, Option("Also propagate gradients through the Grad-CAM weights.", panel=RARE, task=CLASSIFICATION)
     ] = False
@@ -350,6 +365,10 @@ class TrainConfig:
             raise UsageError(
                 f"--folds {self.folds}: cross-validation needs at least 2 folds; remove the option to train one model"
             )
+
+    def first_care_epoch(self) -> int:
+        """Return the first epoch with the CARE loss: a random network has no class activation map to guide."""
+        return self.epochs // 2 if self.care_after is None else self.care_after
 
     def refuse_options_of_other_systems(self) -> None:
         """Check that only options that apply to the system differ from their defaults; see `refuse`."""

@@ -77,7 +77,8 @@ def fit(
         fitting.repeat(config.augmented_copies)
     for record in state.history:
         log(record)
-    while state.epoch < config.epochs and not _has_stalled(state, config.patience):
+    settled = max(fitting.settled, warm_up_epochs(config, network))
+    while state.epoch < config.epochs and not _has_stalled(state, config.patience, settled):
         epoch = state.epoch
         # Dropout: a resumed epoch repeats its random numbers, and every rank has its own.
         torch.manual_seed(config.seed * 7919 + epoch + 15_485_863 * fabric.global_rank)
@@ -94,7 +95,7 @@ def fit(
         loss = record["val_loss"]
         state.history.append(record)
         state.epoch = epoch + 1
-        if loss < state.best_loss:
+        if loss < state.best_loss or epoch == settled:
             state.best_loss = loss
             state.best = {key: value.detach().clone() for key, value in smooth.state_dict().items()}
         if fabric.is_global_zero:
@@ -168,11 +169,11 @@ def learning_rate(done: float, peak: float, schedule: str = "one-cycle") -> floa
     return peak * 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
-def _has_stalled(state: TrainingState, patience: int) -> bool:
-    """Return whether the validation loss has not improved for `patience` epochs; never for patience 0."""
-    if not patience or not state.history:
+def _has_stalled(state: TrainingState, patience: int, settled: int) -> bool:
+    """Return whether the validation loss from epoch `settled` on has not improved for `patience` epochs, unless 0."""
+    losses = [record["val_loss"] for record in state.history[settled:]]
+    if not patience or not losses:
         return False
-    losses = [record["val_loss"] for record in state.history]
     return len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 

@@ -21,11 +21,13 @@ from wsi_attn.models.spec import ModelSpec
 from wsi_attn.testing.models import Field, batch_of, noise
 
 SIZE = 16
+STAGE = {"map_after": 2, "map_features": "stage", "map_by": "batch"}
 
 
 def build(fields: list[Field] | None = None, labels: list[int] | None = None, **options: Any) -> GlobalSpatial:
     torch.manual_seed(0)
-    config: dict[str, Any] = {"classes": 2, "view_size": SIZE, "coarse_widths": (8, 8), "map_hidden": 8, **options}
+    config: dict[str, Any] = {"classes": 2, "view_size": SIZE, "coarse_widths": (8, 8), "map_hidden": 8}
+    config |= {"map_after": 0, "map_features": "intensity", **options}
     network = GlobalSpatial(GlobalSpatialConfig(**config))
     if fields is not None:
         network.prepare(images_of(fields, labels or [index % 2 for index in range(len(fields))]))
@@ -57,18 +59,47 @@ def test_no_image_changes_another_images_map_or_answer() -> None:
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("map_after", [0, 1, 2])
 def test_a_map_of_one_is_the_plain_network(residual: bool, map_after: int) -> None:
-    network = build(map_by="free", map_after=map_after, residual=residual).eval()
+    network = build(map_by="free", map_after=map_after, residual=residual, from_plain=False).eval()
     images = torch.randn(2, 3, SIZE, SIZE)
-    even = torch.full((1, 1, SIZE // network.map_stride, SIZE // network.map_stride), 0.0 if residual else 1.0)
-    assert torch.equal(network.features(images, even), network.phi(images))
-    half = network.features(images, torch.full_like(even, 0.5))
-    assert not torch.allclose(half, network.phi(images))
+    network.map.values.fill_(0.0 if residual else 1.0)
+    assert torch.equal(network.features(images, images), network.phi(images))
+    network.map.values.fill_(0.5)
+    assert not torch.allclose(network.features(images, images), network.phi(images))
+
+
+@pytest.mark.parametrize("map_by", ["anchor", "batch", "free", "shuffled", "none"])
+def test_training_starts_as_the_plain_network_where_the_sigmoid_has_slope(map_by: str) -> None:
+    network = build(fields(4), map_by=map_by, map_after=2, map_features="stage").eval()
+    images = torch.randn(2, 3, SIZE, SIZE)
+    network.map.values.fill_(0.5)  # a classifier starts near its bias
+    torch.testing.assert_close(network.features(images, images), network.phi(images))
+    assert GlobalSpatialConfig(classes=2).map_bias == 0
+
+
+def test_anchors_are_described_by_the_stage_that_is_weighed() -> None:
+    network = build(fields(5), map_after=1, map_features="stage")
+    assert network.map.anchors is not None
+    assert network.map.anchors.shape == (1, 5 * 8, SIZE // 2, SIZE // 2)
+    assert network.training
+    shuffled = build(fields(5), map_after=1, map_features="stage", map_by="shuffled")
+    assert shuffled.map.anchors is not None
+    assert not torch.equal(shuffled.map.anchors, network.map.anchors)
+    torch.testing.assert_close(shuffled.map.anchors.sum(dim=(2, 3)), network.map.anchors.sum(dim=(2, 3)))
+
+
+def test_the_log_tells_whether_a_map_was_learned() -> None:
+    network = build(fields(4), map_by="free").eval()
+    assert network.logged()["map/std"] == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        network.map.learner.logits[..., :4] += 1
+    assert network.eval().logged()["map/std"] > 0.05
 
 
 def test_the_image_is_weighed_and_nothing_else() -> None:
-    network = build().eval()
-    images, weights = torch.randn(2, 3, SIZE, SIZE), torch.rand(1, 1, SIZE, SIZE)
-    assert torch.allclose(network.features(images, weights), network.phi(images * weights), atol=1e-7)
+    network = build(from_plain=False).eval()
+    images = torch.randn(2, 3, SIZE, SIZE)
+    network.map.values.copy_(torch.rand(1, 1, SIZE, SIZE))
+    assert torch.allclose(network.features(images, images), network.phi(images * network.map.values), atol=1e-7)
 
 
 def test_gradient_of_the_map_is_the_sum_over_images_and_channels() -> None:
@@ -94,7 +125,9 @@ def test_gradient_of_the_map_is_the_sum_over_images_and_channels() -> None:
         assert slope.item() == pytest.approx(identity[row, column].item(), rel=1e-4, abs=1e-9)
 
 
-@pytest.mark.parametrize("options", [{}, {"map_after": 1}, {"map_by": "batch"}, {"map_by": "free", "map_after": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"map_after": 1}, {"map_by": "batch"}, {"map_by": "free", "map_after": 2}, STAGE]
+)
 def test_every_parameter_learns_until_the_map_is_frozen(options: dict[str, Any]) -> None:
     network = build(fields(4), **options).train()
     labels, batch = torch.tensor([0, 1, 0, 1]), batch_of(fields(4), network)

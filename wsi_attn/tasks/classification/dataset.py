@@ -23,7 +23,7 @@ from wsi_attn.models.base import BagBatch, SlideModel, TrainingImages
 from wsi_attn.slide import Progress, no_progress
 from wsi_attn.slides.image_reader import ArraySlide
 from wsi_attn.tasks.classification.care import LesionCells
-from wsi_attn.tasks.classification.lesions import lesion_cells, resized_region
+from wsi_attn.tasks.classification.lesions import lesion_cells, moved_region, resized_region
 from wsi_attn.tasks.classification.resampling import resampled
 from wsi_attn.tasks.clock import EpochClock, TimedPatches
 from wsi_attn.tasks.config import Resources, TrainConfig
@@ -125,9 +125,13 @@ class Dataset:
         if region is None:
             width, height = patches.extent
             shape = (-(-height // self.coarse_factor), -(-width // self.coarse_factor))
-            region = region_mask(self.lesions[row.number], patches.slide.info.size0, shape, patches.slide.info.origin)
+            marked = self.lesions[row.number]  # a row of another image where lesions are shuffled
+            info = self.cache.get(marked).info
+            region = region_mask(marked, info.size0, shape, info.origin)
             if region is None:
                 return bag
+            if self.config.care_boxes == "random":
+                region = moved_region(region, np.random.default_rng([self.config.seed, row.number]))
             self.cache.pixels.put(key, region.view(np.uint8))
         return replace(bag, lesion=resized_region(region, bag.view.shape[:2]))
 
@@ -258,7 +262,7 @@ class Dataset:
                 names = zip(rows, showings, strict=True)
                 batch = replace(batch, images=tuple((row.number, shown, showing) for row, showing in names))
             lesions = None
-            if training and self.lesions and epoch >= self.config.care_after:
+            if training and self.lesions and epoch >= self.config.first_care_epoch():
                 regions, shapes = [bag.lesion for bag in bags], [bag.view.shape[:2] for bag in bags]
                 lesions = lesion_cells(regions, shapes, batch.valid, self.stride, self.config.care_distance)
             return GuidedStep(batch, labels, tuple(rows), lesions)

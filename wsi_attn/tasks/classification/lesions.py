@@ -83,6 +83,31 @@ def lesion_rows(
     return found
 
 
+def shuffled_lesions(lesions: dict[int, Row], seed: int) -> dict[int, Row]:
+    """Return rows with lesions, each under the number of another one: the control whose boxes lie on other images.
+
+    Raises
+    ------
+    UsageError : there is only one.
+    """
+    if len(lesions) < 2:
+        raise UsageError("--care-boxes shuffled: only one image has a lesion; choose random")
+    order = np.random.default_rng(seed).permutation(list(lesions)).tolist()
+    return {number: lesions[other] for number, other in zip(order, [*order[1:], order[0]], strict=True)}
+
+
+def moved_region(region: NDArray[np.bool_], generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Return a region, bool (rows, columns), shifted to a random place where it lies inside the raster."""
+    rows, columns = np.nonzero(region)
+    if not len(rows):
+        return region
+    top = int(generator.integers(-rows.min(), region.shape[0] - rows.max()))
+    left = int(generator.integers(-columns.min(), region.shape[1] - columns.max()))
+    moved = np.zeros_like(region)
+    moved[rows + top, columns + left] = True
+    return moved
+
+
 def resized_region(region: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Resize a region to another raster (rows, columns). Every touched pixel counts, so that no region vanishes."""
     if region.shape == shape:

@@ -24,12 +24,19 @@ def dropout_on(network: nn.Module) -> Iterator[None]:
     ------
     UsageError : the network has no dropout.
     """
-    layers = [module for module in network.modules() if isinstance(module, DROPOUTS) and module.p > 0]
-    if not layers:
+    if not any(isinstance(module, DROPOUTS) and module.p > 0 for module in network.modules()):
         raise UsageError("--mc-dropout: the model was trained without dropout, so all passes would be equal")
+    with dropout_set(network, active=True):
+        yield
+
+
+@contextmanager
+def dropout_set(network: nn.Module, *, active: bool) -> Iterator[None]:
+    """Enable or disable the dropout layers within the block; all other layers keep their modes."""
+    layers = [module for module in network.modules() if isinstance(module, DROPOUTS)]
     modes = [layer.training for layer in layers]
     for layer in layers:
-        layer.train()
+        layer.train(active)
     try:
         yield
     finally:

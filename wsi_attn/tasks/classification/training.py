@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from wsi_attn.data.augment import SYMMETRIES
 from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.evaluate.report import Origin, Report, evaluate_predictions
-from wsi_attn.models.base import Network, SlideModel
+from wsi_attn.models.base import Network, SlideModel, SlideOutput
 from wsi_attn.models.calibration import fit_calibration
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.slide import Progress, no_progress
@@ -28,7 +28,8 @@ from wsi_attn.tasks.classification.care import TERM as CARE_TERM
 from wsi_attn.tasks.classification.care import care_terms
 from wsi_attn.tasks.classification.class_losses import effective_number_weights, focal_loss
 from wsi_attn.tasks.classification.dataset import Dataset, GuidedStep
-from wsi_attn.tasks.classification.lesions import lesion_rows, rare_labels
+from wsi_attn.tasks.classification.lesions import lesion_rows, rare_labels, shuffled_lesions
+from wsi_attn.tasks.classification.mc_dropout import dropout_set
 from wsi_attn.tasks.classification.turns import averaged_logits
 from wsi_attn.tasks.clock import EpochClock
 from wsi_attn.tasks.config import TrainConfig
@@ -97,6 +98,7 @@ class ClassificationFitting(Fitting):
         for warning in network.prepare(self.training.as_they_are(balance, job.progress)):
             job.say(f"warning: {warning}")
         self.losses = ClassificationLosses(balance, self.config)
+        self.settled = self.config.first_care_epoch() if self.training.lesions else 0
         self._weights = balance.double().numpy()
 
     def repeat(self, copies: int) -> None:
@@ -177,7 +179,7 @@ class ClassificationLosses(Losses):
         if step.lesions is not None:
             terms = care_terms(
                 terms,
-                output,
+                explained(network, output),
                 labels,
                 step.lesions,
                 weight=config.care_weight,
@@ -186,6 +188,16 @@ class ClassificationLosses(Losses):
                 second_order=config.care_second_order,
             )
         return terms
+
+
+def explained(network: SlideModel, output: SlideOutput) -> SlideOutput:
+    """Return an output whose logits, if CARE explains them by the features, are computed without dropout, which would
+    zero channels of the explanation at random.
+    """
+    if output.features is None or output.pooled is None:
+        return output
+    with dropout_set(network, active=False):
+        return replace(output, logits=network.decide(output.pooled))
 
 
 @dataclass(frozen=True)
@@ -325,9 +337,10 @@ def _lesions(job: TrainingJob, rows: Sequence[Row], labels: Sequence[str]) -> di
     rare = rare_labels(rows, labels, config.rare_classes)
     find = None if config.care == "boxes" else box_finder(config.care, config.care_model, config.device)
     try:
-        return lesion_rows(rows, rare, job.cache.get, find)
+        found = lesion_rows(rows, rare, job.cache.get, find)
     except ManifestError as error:
         raise ManifestError(f"{job.manifest}, {error}") from error
+    return shuffled_lesions(found, config.seed) if config.care_boxes == "shuffled" else found
 
 
 def _predictions_table(

@@ -25,7 +25,7 @@ from wsi_attn.tasks.classification.care import (
 )
 from wsi_attn.tasks.classification.dataset import GuidedStep
 from wsi_attn.tasks.classification.lesions import lesion_cells
-from wsi_attn.tasks.classification.training import ClassificationLosses
+from wsi_attn.tasks.classification.training import ClassificationLosses, explained
 from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.testing.models import batch_of, noise
 from wsi_attn.train.loop import Objective
@@ -275,6 +275,25 @@ def test_every_system_that_labels_can_be_pulled(system: str) -> None:
     terms[TERM].backward()
     moved = [parameter for parameter in network.parameters() if parameter.grad is not None and parameter.grad.any()]
     assert len(moved) > 3
+
+
+@pytest.mark.parametrize("system", ["cnn", "dual-cross", "global-spatial"])
+def test_the_explained_logit_has_no_dropout(system: str) -> None:
+    options = {"classes": 2, "coarse_widths": (8, 8, 8, 8), "dropout": 0.9, "coarse_factor": 1}
+    options |= {"backbone": "small", "second_backbone": "small-vgg"} if system == "dual-cross" else {}
+    options |= {"view_size": 64} if system == "global-spatial" else {}
+    torch.manual_seed(0)
+    network = build_network(system, options).train()
+    assert isinstance(network, SlideModel)
+    output = network(batch_of([noise(64, 64), noise(64, 64, 1)], network))
+    first, second = (explained(network, output).logits for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, output.logits)
+    assert network.head.training
+    labels = torch.tensor([0, 1])
+    assert output.features is not None
+    wanted = torch.autograd.grad(first.gather(1, labels[:, None]).sum(), output.features, retain_graph=True)[0]
+    assert wanted.abs().sum() > 0
 
 
 def test_a_system_without_a_map_is_refused() -> None:

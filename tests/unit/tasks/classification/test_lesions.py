@@ -23,7 +23,14 @@ from wsi_attn.models.cnn import Cnn, CnnConfig
 from wsi_attn.slides.image_reader import ArraySlide
 from wsi_attn.tasks.classification.care import LesionCells
 from wsi_attn.tasks.classification.dataset import Dataset
-from wsi_attn.tasks.classification.lesions import lesion_cells, lesion_rows, rare_labels, resized_region
+from wsi_attn.tasks.classification.lesions import (
+    lesion_cells,
+    lesion_rows,
+    moved_region,
+    rare_labels,
+    resized_region,
+    shuffled_lesions,
+)
 from wsi_attn.tasks.config import Resources, TrainConfig
 
 ROUND = {"atol": 1e-6}
@@ -173,6 +180,49 @@ def test_steps_carry_lesions_of_rare_rows_only_and_after_their_epoch(tmp_path: P
     assert step.lesions.inner.flatten(1).any(dim=1).tolist() == marked
     (step,) = data.batches(5, training=False)
     assert step.lesions is None
+
+
+def test_the_attention_loss_starts_in_the_second_half_by_default() -> None:
+    assert TrainConfig(epochs=20).first_care_epoch() == 10
+    assert TrainConfig(epochs=1).first_care_epoch() == 0
+    assert TrainConfig(epochs=20, care_after=0).first_care_epoch() == 0
+
+
+def test_random_boxes_keep_their_shape_and_lie_inside() -> None:
+    given = region((20, 30), (3, 4, 8, 6), (8, 6, 10, 9))
+    places = set()
+    for seed in range(40):
+        moved = moved_region(given, np.random.default_rng(seed))
+        rows, columns = moved.nonzero()
+        places.add((rows.min(), columns.min()))
+        assert np.array_equal(moved[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1], given[4:9, 3:10])
+    assert len(places) > 20
+    assert not moved_region(region((20, 30)), np.random.default_rng(0)).any()
+
+
+def test_shuffled_boxes_are_those_of_other_images(tmp_path: Path) -> None:
+    lesions = {number: row(tmp_path, number, boxes="30 10 50 20") for number in (2, 5, 7, 9)}
+    found = shuffled_lesions(lesions, 0)
+    assert set(found) == set(lesions)
+    assert {other.number for other in found.values()} == set(lesions)
+    assert all(number != other.number for number, other in found.items())
+    with pytest.raises(UsageError, match="random"):
+        shuffled_lesions({2: lesions[2]}, 0)
+
+
+@pytest.mark.parametrize("boxes", ["given", "random", "shuffled"])
+def test_controls_change_where_the_lesions_are(tmp_path: Path, boxes: str) -> None:
+    rows = [row(tmp_path, 2, boxes="0 0 12 12"), row(tmp_path, 3, boxes="50 30 64 48")]
+    data = data_of(rows, care="boxes", care_after=0, care_boxes=boxes)
+    if boxes == "shuffled":
+        data.lesions = shuffled_lesions(dict(data.lesions), 0)
+    lesion = data.bag(rows[0], np.random.default_rng(0)).lesion
+    assert lesion is not None
+    plain = data_of(rows, care="boxes", care_after=0).bag(rows[0], np.random.default_rng(0)).lesion
+    assert plain is not None
+    assert np.array_equal(lesion, plain) == (boxes == "given")
+    if boxes == "random":
+        assert lesion.sum() == plain.sum()
 
 
 def test_rare_classes() -> None:
