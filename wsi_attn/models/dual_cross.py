@@ -1,4 +1,4 @@
-"""Dual cross-attention: two backbones see the same image and exchange features by cross-attention.
+"""Dual cross-attention: two backbones see an image, finely and coarsely, and exchange features by cross-attention.
 
 Borah, Singh, "DCAT: Dual Cross-Attention Fusion for Disease Classification in Radiological Images with Uncertainty
 Estimation", arXiv 2503.11851. The paper states: EfficientNet-B4 and ResNet-34 on the same input, tapped at
@@ -20,7 +20,9 @@ labels.
 
 Differences from the paper. EfficientNet-B4 is tapped at the last block of stride 16, with 160 channels, and not at the
 one before it, because timm returns one map per stride. Keys are averaged to at most `most_keys`. Cells without tissue
-are excluded from keys and means. Images keep their size. Both networks use one learning rate.
+are excluded from keys and means. Images keep their size. With `second_factor` f above 1 the second network sees the
+image f times smaller, so that its cells see f times as far; cross-attention is then between grids of two sizes, and R'
+is interpolated to the grid of E'.
 
 Ablations. `fusion="concat"` omits (2) and uses F = conv1x1([E ; R]); "first" and "second" use one network alone,
 F = E or F = R.
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patc
 from wsi_attn.models.coarse import Normalise, allowed_cells, views
 from wsi_attn.models.configs.dual_cross import OURS, PUBLISHED, DualCrossConfig
 from wsi_attn.nn.backbone import Backbone
-from wsi_attn.nn.backbones import build_backbone, timm_is_here
+from wsi_attn.nn.backbones import build_backbone, normalisation_of, timm_is_here
 from wsi_attn.nn.cross_attention import TwoWay
 from wsi_attn.nn.refine import Refine, masked_mean
 
@@ -65,6 +67,7 @@ class Level(nn.Module):
         )
         self.cross = TwoWay(width, config.heads, config.most_keys) if config.fusion == "cross" else None
         self.merge = nn.Conv2d(2 * width, width, 1) if len(channels) == 2 else None
+        self.factor = config.second_factor
         self.refine = Refine(width)
 
     def __call__(self, maps: list[Tensor], allowed: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,26 +76,45 @@ class Level(nn.Module):
         return found
 
     def forward(self, maps: list[Tensor], allowed: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps of the networks, float (B, C, h, w), and bool (B, h, w) to F, float (B, D, h, w), and M_s (B, h, w)."""
+        """Maps of the networks, float (B, C, h, w), and bool (B, h, w) to F, float (B, D, h, w), and M_s (B, h, w).
+
+        A map of the second network may be `second_factor` times smaller.
+        """
         projected = [project(found) for project, found in zip(self.projections, maps, strict=True)]  # equation (1)
         return self.refine(self.fused(projected, allowed), allowed)  # equation (4)
 
     def fused(self, projected: list[Tensor], allowed: Tensor) -> Tensor:
         """Equations (2) and (3), or their replacement in an ablation."""
         if self.merge is None:
-            return projected[0]
+            return self._on_grid(projected[0], allowed)
+        e, r = projected
         if self.cross is None:
-            merged: Tensor = self.merge(torch.cat(projected, dim=1))
+            merged: Tensor = self.merge(torch.cat([e, self._on_grid(r, allowed)], dim=1))
             return merged
-        e, r = self.cross(projected[0], projected[1], allowed)
+        e, r = self.cross(e, r, allowed, self._reduced(allowed, r))
+        r = self._on_grid(r, allowed)
         gate = torch.sigmoid(self.merge(torch.cat([e, r], dim=1)))
         return gate * e + (1 - gate) * r
+
+    def _reduced(self, allowed: Tensor, features: Tensor) -> Tensor:
+        """Return which cells of a map of the second network hold an allowed cell, bool (B, h', w')."""
+        down, across = (n * self.factor - have for n, have in zip(features.shape[2:], allowed.shape[1:], strict=True))
+        padded = functional.pad(allowed[:, None].to(features.dtype), (0, across, 0, down))
+        return functional.max_pool2d(padded, self.factor)[:, 0] > 0
+
+    def _on_grid(self, features: Tensor, allowed: Tensor) -> Tensor:
+        """Interpolate a map of the second network to the grid of the first."""
+        height, width = allowed.shape[1:]
+        if features.shape[2:] == (height, width):
+            return features
+        return functional.interpolate(features, scale_factor=self.factor, mode="bilinear")[:, :, :height, :width]
 
 
 class DualCross(SlideModel):
     """The network of equations (1) to (7)."""
 
     config_class = DualCrossConfig
+    former: ClassVar[Mapping[str, object]] = {"second_mean": None, "second_std": None}
 
     def __init__(self, config: DualCrossConfig) -> None:
         super().__init__()
@@ -100,6 +122,7 @@ class DualCross(SlideModel):
         self.normalise = Normalise(config.mean, config.std, config.smoothing)
         names = [config.backbone, config.second_backbone]
         used = {"first": names[:1], "second": names[1:]}.get(config.fusion, names)
+        self.seconds = {"first": [False], "second": [True]}.get(config.fusion, [False, True])
         self.networks = nn.ModuleList(build_backbone(name, config.coarse_widths, COARSE) for name in used)
         self.taps = [
             [_stage_at(self._network(n), stride, used[n]) for n in range(len(used))] for stride in (FINE, COARSE)
@@ -124,12 +147,17 @@ class DualCross(SlideModel):
 
     @classmethod
     def completed(cls, options: Mapping[str, object]) -> Mapping[str, object]:
-        """Choose the backbones of the paper if timm is installed, otherwise small ones; see `SlideModel.completed`."""
+        """Choose the backbones of the paper if timm is installed, otherwise small ones, and the normalisation of the
+        second; see `SlideModel.completed`.
+        """
         names = ("backbone", "second_backbone")
-        if all(name in options for name in names):
+        if not all(name in options for name in names):
+            chosen = PUBLISHED if timm_is_here() else OURS
+            options = {**dict(zip(names, chosen, strict=True)), **options}
+        if "mean" in options or "second_mean" in options:
             return options
-        chosen = PUBLISHED if timm_is_here() else OURS
-        return {**dict(zip(names, chosen, strict=True)), **options}
+        found = normalisation_of(str(options["second_backbone"]))
+        return {**options, "second_mean": found[0], "second_std": found[1]} if found else options
 
     def view_backbones(self) -> list[tuple[Backbone, int]]:
         """See `SlideModel.view_backbones`: the stages before the first tap."""
@@ -182,8 +210,7 @@ class DualCross(SlideModel):
         G, float (B, D, h, w), and M_s of stride 16, float (B, h, w).
         """
         height, width = images.shape[2:]
-        padded = functional.pad(images, (0, -width % COARSE, 0, -height % COARSE))
-        fine, coarse = self.tapped(padded)
+        fine, coarse = self.tapped(functional.pad(images, (0, -width % COARSE, 0, -height % COARSE)))
         ratio = COARSE // FINE
         allowed_fine = allowed.repeat_interleave(ratio, dim=1).repeat_interleave(ratio, dim=2)
         first, _ = self.fine(fine, allowed_fine)
@@ -193,15 +220,30 @@ class DualCross(SlideModel):
 
     def tapped(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the maps of the networks at both levels, float (B, C, H/8, W/8) and (B, C, H/16, W/16) of each
-        network.
+        network; those of the second network are `second_factor` times smaller.
         """
         found: dict[tuple[int, int], Tensor] = {}
         for n in range(len(self.networks)):
             network = self._network(n)
             with network.watched({stages[n]: _into(found, (level, n)) for level, stages in enumerate(self.taps)}):
-                network(images)
+                network(self._seen(images) if self.seconds[n] else images)
         fine, coarse = ([found[level, n] for n in range(len(self.networks))] for level in (0, 1))
         return fine, coarse
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """What the second network sees of images, float (B, 3, H, W), in multiples of whole cells."""
+        config, factor = self.config, self.config.second_factor
+        if factor > 1:
+            height, width = images.shape[2:]
+            whole = COARSE * factor
+            images = functional.avg_pool2d(functional.pad(images, (0, -width % whole, 0, -height % whole)), factor)
+        if config.second_mean is None or config.second_std is None:
+            return images
+        mean, std, own_mean, own_std = (
+            images.new_tensor(values).view(1, 3, 1, 1)
+            for values in (config.mean, config.std, config.second_mean, config.second_std)
+        )
+        return (images * std + mean - own_mean) / own_std
 
     def decide(self, pooled: Tensor) -> Tensor:
         """Equation (7); see `SlideModel.decide`."""

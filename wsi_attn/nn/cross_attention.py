@@ -77,14 +77,14 @@ class TwoWay(nn.Module):
         self.first = CrossAttention(width, heads, most_keys)
         self.second = CrossAttention(width, heads, most_keys)
 
-    def __call__(self, e: Tensor, r: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, e: Tensor, r: Tensor, allowed_e: Tensor, allowed_r: Tensor) -> tuple[Tensor, Tensor]:
         """`forward`, with its type."""
-        found: tuple[Tensor, Tensor] = super().__call__(e, r, allowed)
+        found: tuple[Tensor, Tensor] = super().__call__(e, r, allowed_e, allowed_r)
         return found
 
-    def forward(self, e: Tensor, r: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-        """E' and R' of two grids of one size, float (B, D, h, w); `allowed` bool (B, h, w)."""
-        return self.first(e, r, allowed), self.second(r, e, allowed)
+    def forward(self, e: Tensor, r: Tensor, allowed_e: Tensor, allowed_r: Tensor) -> tuple[Tensor, Tensor]:
+        """E' and R' of two grids, float (B, D, h, w) and (B, D, h', w'); the allowed cells of each, bool (B, h, w)."""
+        return self.first(e, r, allowed_r), self.second(r, e, allowed_e)
 
 
 def tokens(grid: Tensor) -> Tensor:

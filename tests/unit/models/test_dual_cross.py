@@ -50,6 +50,39 @@ def test_taps_align_at_both_levels(size: tuple[int, int]) -> None:
     assert places.shape == grid.shape[:1] + grid.shape[2:]
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_second_network_may_see_the_image_coarsely(fusion: str) -> None:
+    """Its maps are smaller; the answer keeps the grid of the first, and has a gradient to every parameter."""
+    network = build(fusion=fusion, second_factor=4).train()
+    batch = batch_of([noise(100, 140), noise(60, 90, 1)], network)
+    output = network(batch)
+    assert output.attention.shape == (2, 7, 9)
+    assert output.attention.sum(dim=(1, 2)).tolist() == pytest.approx([1, 1])
+    network.losses(output, torch.tensor([0, 1]))["fused"].backward()
+    still = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.abs().max() > 0]
+    assert all(name.endswith("key.bias") for name in still)  # a softmax does not see a shift
+    fine, _ = network.tapped(torch.zeros(1, 3, 112, 144))
+    sizes = {"first": [(14, 18)], "second": [(4, 6)]}.get(fusion, [(14, 18), (4, 6)])
+    assert [tuple(found.shape[2:]) for found in fine] == sizes
+
+
+def test_each_network_sees_its_own_normalisation() -> None:
+    torch.manual_seed(0)
+    own, other = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    network = build(fusion="second", mean=own[0], std=own[1], second_mean=other[0], second_std=other[1])
+    alone = build(fusion="second", mean=other[0], std=other[1])
+    batch = batch_of([noise(64, 64)], network)
+    torch.testing.assert_close(network(batch).logits, alone(batch).logits)
+
+
+def test_the_second_normalisation_is_that_of_its_weights() -> None:
+    timm_or_skip()
+    config = {"classes": 2, "backbone": "efficientnet-lite0", "second_backbone": "timm:resnet18"}
+    assert DualCross.completed(config)["second_mean"] == (0.485, 0.456, 0.406)
+    assert "second_mean" not in DualCross.completed({**config, "mean": (0.5, 0.5, 0.5)})
+    assert DualCross.former == {"second_mean": None, "second_std": None}
+
+
 def test_the_gate_of_an_empty_convolution_takes_the_mean() -> None:
     level = build().coarse
     with torch.no_grad():
@@ -57,7 +90,7 @@ def test_the_gate_of_an_empty_convolution_takes_the_mean() -> None:
         level.merge.bias.zero_()
     e, r = torch.randn(2, 16, 4, 5), torch.randn(2, 16, 4, 5)
     allowed = torch.ones(2, 4, 5, dtype=torch.bool)
-    crossed = level.cross(e, r, allowed)
+    crossed = level.cross(e, r, allowed, allowed)
     assert torch.allclose(level.fused([e, r], allowed), (crossed[0] + crossed[1]) / 2, atol=1e-6)
 
 

@@ -50,7 +50,7 @@ def test_gamma_starts_small_and_at_0_nothing_changes() -> None:
     for part in (built.first, built.second):
         assert part.gamma.item() == pytest.approx(0.1)
         torch.nn.init.zeros_(part.gamma)
-    both = built(e, r, everywhere(e))
+    both = built(e, r, everywhere(e), everywhere(r))
     assert torch.equal(both[0], e)
     assert torch.equal(both[1], r)
 
@@ -72,7 +72,7 @@ def test_swapped_grids_and_weights_swap_the_answers() -> None:
     swapped.first.load_state_dict(both.second.state_dict())
     swapped.second.load_state_dict(both.first.state_dict())
     e, r = grid(3, 4), grid(3, 4, 1)
-    one, other = both(e, r, everywhere(e)), swapped(r, e, everywhere(e))
+    one, other = both(e, r, everywhere(e), everywhere(r)), swapped(r, e, everywhere(r), everywhere(e))
     assert torch.equal(one[0], other[1])
     assert torch.equal(one[1], other[0])
     assert not torch.allclose(one[0], one[1])

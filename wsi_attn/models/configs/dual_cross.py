@@ -75,6 +75,19 @@ class DualCrossConfig:
         ),
     ] = "small-vgg"
     """Second network."""
+    second_factor: Annotated[
+        int,
+        Option(
+            "Downsampling of the view of the second backbone relative to that of the first: the same image coarsely.",
+            panel=PANEL,
+            at_least=1,
+        ),
+    ] = 1
+    """Pixels of the view of the first network per pixel of that of the second, along a side."""
+    second_mean: tuple[float, float, float] | None = None
+    """Channel means of the input of the second network; None for those of the first."""
+    second_std: tuple[float, float, float] | None = None
+    """Channel deviations of the input of the second network; None for those of the first."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Channel means of the input, 0 to 1."""
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
