@@ -83,9 +83,9 @@ def weights_of_each(weights: str) -> tuple[str, ...]:
 def trained_backbones(network: Network, weights: str) -> list[nn.Module]:
     """Return the backbones of a network that start from trained weights; raises as `build_network`."""
     takers = [taker for taker, _ in _takers(network, weights)]
-    if isinstance(network, TakesWeights):
-        return network.backbones() if takers else []
-    return [taker for taker in takers if isinstance(taker, nn.Module)]
+    if all(isinstance(taker, Backbone) for taker in takers):
+        return [taker for taker in takers if isinstance(taker, nn.Module)]
+    return network.backbones()  # the encoder of a network that loads it as a whole
 
 
 def _takers(network: Network, weights: str) -> list[tuple[TakesWeights, str]]:

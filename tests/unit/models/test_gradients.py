@@ -60,7 +60,8 @@ def prepared(system: str, options: dict[str, Any]) -> SlideModel:
     network = build_network(system, {"classes": 2, **options})
     assert isinstance(network, SlideModel)
     views = [noise(SIDE, SIDE, seed=seed) for seed in range(4)]
-    network.prepare(TrainingImages(torch.tensor([0, 1, 0, 1]), lambda index: views[index].pixels, 4, 0))
+    labels, patients = torch.tensor([0, 1, 0, 1]), ["a", "b", "c", "d"]
+    network.prepare(TrainingImages(labels, lambda index: views[index].pixels, 4, 0, patients, torch.ones(4), list))
     network.begin_epoch(0, 2)
     return network.train()
 

@@ -47,6 +47,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("global-spatial", {"backbone": "auto"}, {"backbone": "efficientnet-lite0"}, "imagenet"),
         ("cnn", {"coarse_widths": (4, 4)}, {"coarse_widths": (4, 4)}, "none"),
         ("cnn", {"backbone": "timm:resnet18"}, {"backbone": "timm:resnet18"}, "none"),
+        ("joint-segmentation", {"backbone": "efficientnet-lite0"}, {"backbone": "efficientnet-lite0"}, "imagenet"),
         ("cnn", {"backbone": "efficientnet-lite2"}, {"backbone": "efficientnet-lite2"}, "imagenet"),
     ],
 )
