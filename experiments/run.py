@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.answers import ONE
@@ -111,6 +111,8 @@ def run_task(task: Task, arms: Sequence[Arm], seeds: Sequence[int], place: Place
                     " to replace them"
                 )
             return
+        if not arm.shared and borrow(task, arm, seed, place, known):
+            return
         tables, seconds = answer(task, arm, seed, place)
         with writing:
             write_run(task, arm, seed, tables, seconds, place, again=again)
@@ -118,6 +120,19 @@ def run_task(task: Task, arms: Sequence[Arm], seeds: Sequence[int], place: Place
     with ThreadPoolExecutor(jobs) as pool:
         for each in [pool.submit(run, arm, seed) for seed in seeds for arm in arms]:
             each.result()
+
+
+def borrow(task: Task, arm: Arm, seed: int, place: Place, known: Results | None) -> bool:
+    """Take the run of an arm without the task's options from another task of the same data, if there is one."""
+    for other in TASKS.values():
+        found = read_results(other.name, place.results) if other.make is task.make and other is not task else None
+        run = found.runs.get(arm.name, {}).get(str(seed)) if found else None
+        if found is not None and run is not None and (known is None or known.data == found.data):
+            results = known or replace(found, task=task.name, runs={})
+            results.runs.setdefault(arm.name, {})[str(seed)] = run
+            results.write(place.results / f"{task.name}.json")
+            return True
+    return False
 
 
 def answer(task: Task, arm: Arm, seed: int, place: Place) -> tuple[list[Table], float]:
@@ -133,7 +148,8 @@ def answer(task: Task, arm: Arm, seed: int, place: Place) -> tuple[list[Table], 
             train(manifest, run, [*options_of(task, arm), "--seed", str(seed)])
         seconds += timed(run.with_suffix(".seconds"), time.perf_counter() - started)
         if not (report / "report.json").is_file():
-            wsi_attn("evaluate", run, manifest, "--split", "test", "--report", report, *shlex.split(task.evaluation))
+            passes = shlex.split(task.evaluation) if arm.shared else []
+            wsi_attn("evaluate", run, manifest, "--split", "test", "--report", report, *passes)
         tables.append(read_table(report))
     return tables, seconds
 

@@ -22,7 +22,7 @@ class Arm:
     name, options
         Name, and options of `wsi-attn train`.
     shared
-        Whether it also has the options that the arms of the task share; those of a probe are its own.
+        Whether it also has the options of training and evaluation that the task's arms share; a probe has its own.
     variant
         Control data set of `data.VARIANTS` that it is trained and tested on; the task's own by default.
     mean_of
@@ -57,7 +57,7 @@ class Task:
     minutes
         Of one run of the first arm on one thread; over 10, there are three seeds instead of five.
     evaluation
-        Options of `wsi-attn evaluate`.
+        Options of `wsi-attn evaluate`, shared by the arms.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Task:
 
 
 PROBE = Arm("probe", "--model probe", shared=False)
-PROBE_TILES = Arm("probe-tiles", "--model probe --probe-views 3", shared=False)
+PROBE_TILES = Arm("probe-tiles", "--model probe --probe-views 4", shared=False)
 THUMBNAILS = Arm("thumbnail-svm", shared=False)
 """A support vector machine on 32 px thumbnails, without `wsi-attn train`."""
 
@@ -149,7 +149,7 @@ def care(rare: tuple[str, ...], after: int, saliency: bool) -> tuple[Arm, ...]:
     )
 
 
-def spatial(*more: Arm) -> tuple[Arm, ...]:
+def spatial() -> tuple[Arm, ...]:
     """The map of places, its controls, and the same network without it."""
     return (
         Arm("anchor-map", "--map-by anchor"),
@@ -157,7 +157,6 @@ def spatial(*more: Arm) -> tuple[Arm, ...]:
         Arm("no-map", "--map-by none"),
         Arm("shuffled-pixels", "--map-by anchor", variant="shuffled-pixels"),
         PROBE,
-        *more,
     )
 
 
@@ -297,7 +296,7 @@ TASKS = {
                 "global-spatial",
                 data.pneumonia(images),
                 "--model global-spatial --view-size 96 --epochs 20 --batch-size 16 --colour 0.3",
-                spatial(Arm("cnn", "--model cnn --coarse-factor 1")),
+                spatial(),
                 minutes=2 * images / 100,
             )
             for images in (100, 200, 400)
