@@ -34,7 +34,7 @@ Written by `python -m experiments.report` from `experiments/results`, which hold
 is compared on tasks on which it should help, with a probe (logistic regression on frozen ImageNet features), with
 networks that see the same pixels without its mechanism, and with controls. `python -m experiments.run --list` shows the
 options of each arm; all backbones are EfficientNet-Lite with ImageNet weights unless an option says otherwise. Times
-are minutes of training on one CPU thread.
+are minutes of one processor for training.
 
 Values are means over seeds with 95 % intervals; resampling draws patients and seeds together, and accuracy and recall
 over fewer than 40 patients have exact intervals (Clopper-Pearson). Differences are the system minus the arm on the same

@@ -29,7 +29,7 @@ class Run:
     options
         Of `wsi-attn train`, without paths and seed.
     seconds
-        Wall time of training on one thread, all folds together.
+        Processor time of training on one thread, all folds together.
     commit
         Revision of the programs.
     answers

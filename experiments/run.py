@@ -21,7 +21,6 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -136,17 +135,16 @@ def borrow(task: Task, arm: Arm, seed: int, place: Place, known: Results | None)
 
 
 def answer(task: Task, arm: Arm, seed: int, place: Place) -> tuple[list[Table], float]:
-    """Train and test every fold; returns the answers of each, and the seconds of training."""
+    """Train and test every fold; returns the answers of each, and the processor seconds of training."""
     tables, seconds = [], 0.0
     for manifest in manifests(task, arm, seed, place):
         name = Path(f"{arm.name}-{seed}") / manifest.stem
         run, report = place.work / "runs" / name, place.work / "answers" / name
-        started = time.perf_counter()
         if arm == THUMBNAILS:
             answer_by_thumbnails(manifest, report, seed)
         else:
-            train(manifest, run, [*options_of(task, arm), "--seed", str(seed)])
-        seconds += timed(run.with_suffix(".seconds"), time.perf_counter() - started)
+            used = train(manifest, run, [*options_of(task, arm), "--seed", str(seed)])
+            seconds += timed(run.with_suffix(".seconds"), used)
         if not (report / "report.json").is_file():
             passes = shlex.split(task.evaluation) if arm.shared else []
             wsi_attn("evaluate", run, manifest, "--split", "test", "--report", report, *passes)
@@ -160,9 +158,9 @@ def manifests(task: Task, arm: Arm, seed: int, place: Place) -> list[Path]:
     return write_manifests(task.make, place.data, place.work / name, seed, arm.variant)
 
 
-def train(manifest: Path, run: Path, options: Sequence[str]) -> None:
-    """One run; `wsi-attn train` itself resumes or skips it."""
-    wsi_attn("train", manifest, "--output", run, "--name", run.parent.name, "--threads", "1", *options)
+def train(manifest: Path, run: Path, options: Sequence[str]) -> float:
+    """One run, which `wsi-attn train` itself resumes or skips; returns processor seconds."""
+    return wsi_attn("train", manifest, "--output", run, "--name", run.parent.name, "--threads", "1", *options)
 
 
 def timed(path: Path, seconds: float) -> float:
@@ -177,11 +175,10 @@ def try_options(task: Task, arm: Arm, place: Place, seed: int, extra: str) -> No
     """Train with further options on the first fold, and print what the validation rows say."""
     options = [*options_of(task, arm), *shlex.split(extra), "--seed", str(seed)]
     run = place.work / "trials" / hashlib.sha256(shlex.join([arm.name, *options]).encode()).hexdigest()[:12]
-    started = time.perf_counter()
-    train(manifests(task, arm, seed, place)[0], run, options)
+    used = train(manifests(task, arm, seed, place)[0], run, options)
     found = json.loads((run / "metrics.json").read_text())
     values = {name: each["value"] for name, each in found.items() if isinstance(each, dict) and "value" in each}
-    print(json.dumps({"arm": arm.name, "options": extra, "seconds": round(time.perf_counter() - started), **values}))
+    print(json.dumps({"arm": arm.name, "options": extra, "seconds": round(used), **values}))
 
 
 def answer_by_thumbnails(manifest: Path, folder: Path, seed: int) -> None:
@@ -259,12 +256,19 @@ def pixels_of(row: dict[str, str]) -> list[int]:
     return found
 
 
-def wsi_attn(*arguments: object) -> None:
-    """Run the command line as a process of its own on one thread; what it says goes to stderr."""
+def wsi_attn(*arguments: object) -> float:
+    """Run the command line as a process of its own on one thread; returns its processor seconds.
+
+    Unlike wall time, they do not depend on what else the machine does.
+    """
     command = [str(Path(sys.executable).parent / "wsi-attn"), *map(str, arguments)]
     print("$", shlex.join(command), file=sys.stderr, flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, "--quiet"], check=True, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen([*command, "--quiet"], stdout=subprocess.DEVNULL, env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{shlex.join(command)} ended with exit code {code}")
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":
