@@ -37,6 +37,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("deep-attention", {**DEEP, "sampling": "uniform"}),
     ("deep-attention", {**DEEP, "selection": "sample", "sampling": "uniform"}),
     *(("dual-cross", {**DUAL, "fusion": fusion}) for fusion in ("cross", "concat", "first", "second")),
+    *(("dual-cross", {**DUAL, "second_factor": factor}) for factor in (2, 4)),
     *(
         ("global-spatial", {**SPATIAL, "map_by": kind, "map_after": after})
         for kind in ("anchor", "batch", "free", "shuffled", "none")
@@ -44,6 +45,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("global-spatial", {**SPATIAL, "residual": True}),
     ("global-spatial", {**SPATIAL, "map_features": "intensity"}),
+    ("joint-segmentation", {"attention": "joint", "backbone": "efficientnet-lite0"}),
     *(
         ("joint-segmentation", {"attention": kind})
         for kind in ("none", "pointwise", "self", "joint", "gate-query", "gate-key", "log-bias")
