@@ -25,7 +25,10 @@ from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patc
 from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
 from wsi_attn.models.configs.cnn import CnnConfig
 from wsi_attn.nn.backbone import Backbone
-from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
+from wsi_attn.nn.backbones import build_backbone
+
+DEEP = 32
+"""Stride from which the features include the layer before the classifier that a backbone was trained with."""
 
 
 class Cnn(SlideModel):
@@ -37,9 +40,10 @@ class Cnn(SlideModel):
         super().__init__()
         self.config: CnnConfig = config
         self.normalise = Normalise(config.mean, config.std, config.smoothing)
-        self.phi = build_backbone(config.backbone, config.coarse_widths, ATTENTION_STRIDE)
+        deep = config.feature_stride >= DEEP
+        self.phi = build_backbone(config.backbone, config.coarse_widths, config.feature_stride, head=deep)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(self.phi.out_channels, config.classes)
+        self.head = nn.Linear(self.phi.pooled_channels, config.classes)
 
     def view_backbones(self) -> list[tuple[Backbone, int]]:
         """See `SlideModel.view_backbones`."""
@@ -59,7 +63,7 @@ class Cnn(SlideModel):
         weight = self.head.weight - self.head.weight.mean(dim=0)  # (C, D), above the mean of the labels
         pooled, maps = [], []
         for slides, view in views(batch, training=self.training):
-            z = share.new_zeros((slides.stop - slides.start, self.phi.out_channels))
+            z = share.new_zeros((slides.stop - slides.start, self.phi.pooled_channels))
             blocks = encode_blocks(self.phi, self.normalise, view, valid[slides], batch.progress)
             for rows, columns, features in blocks:  # equation (1)
                 z = z + torch.einsum("bhw,bdhw->bd", share[slides, rows, columns], features)  # equation (2)

@@ -81,7 +81,7 @@ def encode_blocks(
     height, width = (-(-extent // stride) for extent in coarse.shape[2:])
     side = max(1, BLOCK_PIXELS // stride)
     if backbone.training or backbone.halo is None or max(height, width) <= side:
-        whole = backbone(normalise(coarse[:, :]))
+        whole = backbone.pooled_maps(normalise(coarse[:, :]))
         yield Block(slice(0, height), slice(0, width), whole.to(normalise.mean.dtype))
         return
     if backbone.memory is not None:
@@ -95,7 +95,7 @@ def encode_blocks(
         first_row, first_column = max(0, top - margin), max(0, left - margin)
         rows = slice(first_row * stride, (bottom + margin) * stride)
         columns = slice(first_column * stride, (right + margin) * stride)
-        block = backbone(normalise(coarse[:, :, rows, columns])).to(normalise.mean.dtype)
+        block = backbone.pooled_maps(normalise(coarse[:, :, rows, columns])).to(normalise.mean.dtype)
         inner = block[:, :, top - first_row : bottom - first_row, left - first_column : right - first_column]
         yield Block(*cells, inner)
     progress(len(blocks), len(blocks), "coarse view")

@@ -28,6 +28,17 @@ def build(**options: Any) -> Cnn:
     return network.eval()
 
 
+def test_deep_features_are_those_of_the_imagenet_classifier() -> None:
+    options = {"backbone": "efficientnet-lite0", "coarse_factor": 1, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    shallow, deep = build(**options), build(feature_stride=32, **options)
+    assert (shallow.stride, shallow.head.in_features) == (16, 112)
+    assert (deep.stride, deep.head.in_features) == (32, 1280)
+    batch = batch_of([noise(96, 64)], deep)
+    with torch.no_grad():
+        wanted = deep.head(deep.phi.pooled_features(deep.normalise(batch.coarse[:, :])))
+        assert torch.allclose(deep(batch).logits, wanted, atol=1e-4)
+
+
 class Forbidden(Field):
     """A field whose patches must not be read."""
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PRETRAINED
-from wsi_attn.options import check_fields
+from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PANEL, PRETRAINED
+from wsi_attn.options import Option, check_fields
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,17 @@ class CnnConfig:
     """Deviation, in pixels, of a Gaussian over every view."""
     backbone: Annotated[str, BACKBONE] = "small"
     """Network phi: a registered one."""
+    feature_stride: Annotated[
+        int,
+        Option(
+            "Largest stride of the features of a pretrained network: 16 points more precisely, 32 has the deepest "
+            "features, of EfficientNet-Lite those that its ImageNet classifier sees.",
+            panel=PANEL,
+            unit="px",
+            at_least=2,
+        ),
+    ] = 16
+    """Largest stride of phi, in pixels of the view."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Channel means of the input, 0 to 1."""
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
