@@ -20,6 +20,7 @@ from wsi_attn.errors import UsageError
 from wsi_attn.models.configs import CLASSIFICATION
 from wsi_attn.nn.backbone import Backbone
 from wsi_attn.nn.gates import Gated
+from wsi_attn.nn.memory import StageMemory
 from wsi_attn.slide import Progress, UInt8Array, no_progress
 
 
@@ -304,18 +305,20 @@ class SlideModel(Network):
         Whether training may flip and rotate images; False if positions in the image carry meaning.
     whole_batches
         Whether training drops an incomplete last batch.
+    memories
+        Those of its backbones while it is trained with frozen stages.
     """
 
     config: SlideConfig
     task: ClassVar[str] = CLASSIFICATION
     any_orientation: bool = True
     whole_batches: bool = False
+    memories: tuple[StageMemory, ...] = ()
 
     def __call__(self, batch: BagBatch) -> SlideOutput:
         """`forward`, with its type; tells the memories of its backbones which images come."""
-        for backbone, _ in self.view_backbones():
-            if backbone.memory is not None:
-                backbone.memory.expect(batch.images, batch.coarse_size)
+        for memory in self.memories:
+            memory.expect(batch.images, batch.coarse_size)
         output: SlideOutput = super().__call__(batch)
         return output
 

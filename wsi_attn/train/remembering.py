@@ -39,6 +39,7 @@ class Remembering:
         folder: Path,
     ) -> None:
         self._freeze, self._folder = config.freeze, folder
+        self._networks: tuple[SlideModel, ...] = ()
         self._memories: list[tuple[StageMemory, int, tuple[Backbone, Backbone]]] = []
         shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
         if not (config.freeze and config.augmented_copies):
@@ -51,6 +52,8 @@ class Remembering:
         for number, (own, copy, most) in enumerate(usable):
             own.memory = copy.memory = StageMemory(limit // len(usable), folder / str(number))
             self._memories.append((own.memory, most, (own, copy)))
+        self._networks = network, smooth
+        network.memories = smooth.memories = tuple(memory for memory, _, _ in self._memories)
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -67,5 +70,7 @@ class Remembering:
             memory.forget()
             for backbone in backbones:
                 backbone.memory = None
+        for network in self._networks:
+            network.memories = ()
         self._memories.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
