@@ -323,7 +323,7 @@ def test_predictions_over_turns_do_not_depend_on_the_orientation(manifest: Path,
     first, turned = wsi_attn("predict", *images, "--model", tmp_path / "run", "--json").json()
     assert first["probabilities"]["red"] == pytest.approx(turned["probabilities"]["red"], abs=1e-5)
     assert json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())["spec"]["turns"]
-    (report,) = wsi_attn("evaluate", tmp_path / "run", manifest, "--split", "val", "--json").json()
+    (report,) = wsi_attn("evaluate", tmp_path / "run", manifest, "--json").json()
     assert report["n"] == 4
     error = wsi_attn("train", manifest, "--output", tmp_path / "r", *few, "--tta", "--no-flip", code=2).error()
     assert "--tta turns images" in error
