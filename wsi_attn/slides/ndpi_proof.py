@@ -173,10 +173,6 @@ def _prove_segment(file: FileBytes, page: _Page, number: int) -> None:
     if not 2 < length <= page.segment.width * page.segment.height * BYTES_PER_PIXEL + MAX_SIDE:
         raise damage(b"", f"a length of {length} bytes is impossible")
     data = file.read(offset, length)
-    if page.header and _is_restart(data[-2:]):
+    if page.header and data[-2] == 0xFF and 0xD0 <= data[-1] <= 0xD7:  # a restart marker
         data = data[:-2] + EOI
     prove_jpeg(page.header + data)
-
-
-def _is_restart(marker: bytes) -> bool:
-    return marker[0] == 0xFF and 0xD0 <= marker[1] <= 0xD7

@@ -22,7 +22,6 @@ from wsi_attn.store.schema import (
     GROUP_FILE,
     JOURNAL_FILE,
     TISSUE_LABEL,
-    Addition,
     FileInfo,
     StoreMeta,
     is_shard,
@@ -73,7 +72,8 @@ def verify_store(path: Path, *, decode: bool = True, progress: Progress = no_pro
         return Verdict(path, 0, 0, 0, (str(error),))
     problems = [] if meta.state == COMPLETE else [f"{path} is unfinished; `wsi-attn tile` resumes it"]
     levels, found = _levels(path, meta)
-    files = _files_to_check(meta)
+    replaced = meta.addition.covers if meta.addition else lambda key: False  # files of a group that is being replaced
+    files = {key: file for key, file in (meta.files or {}).items() if not replaced(key)}
     count = 0
     progress(0, len(files), "verifying")
     with ThreadPoolExecutor(thread_limit()) as pool:
@@ -103,12 +103,6 @@ def _levels(path: Path, meta: StoreMeta) -> tuple[tuple[LevelChunks | None, ...]
     return tuple(levels), problems
 
 
-def _files_to_check(meta: StoreMeta) -> dict[str, FileInfo]:
-    """Recorded files except those of a group that is being replaced."""
-    files = meta.files or {}
-    return {key: file for key, file in files.items() if not (meta.addition and meta.addition.covers(key))}
-
-
 def _check_file(
     path: Path, meta: StoreMeta, levels: tuple[LevelChunks | None, ...], key: str, file: FileInfo, *, decode: bool
 ) -> tuple[int, list[str]]:
@@ -118,17 +112,14 @@ def _check_file(
     except OSError as error:
         return 0, [f"{path / key}: {error.strerror}"]
     problem = difference(path / key, content, file)
-    if problem and meta.addition and _is_new(meta.addition, path, key, content):
+    new = meta.addition.files.get(key) if meta.addition else None
+    if problem and new and difference(path / key, content, new) is None:
         problem = None
     found = [problem] if problem else []
     if not is_shard(key) or len(content) != file.bytes or (chunks := levels[sharding.shard_of(key)[0]]) is None:
         return 0, found
     count, damage = _check_shard(path, chunks, key, content, decode=decode)
     return count, found + damage
-
-
-def _is_new(addition: Addition, path: Path, key: str, content: bytes) -> bool:
-    return key in addition.files and difference(path / key, content, addition.files[key]) is None
 
 
 def _check_shard(path: Path, chunks: LevelChunks, key: str, content: bytes, *, decode: bool) -> tuple[int, list[str]]:
