@@ -39,7 +39,8 @@ are minutes of one processor for training.
 Values are means over seeds with 95 % intervals; resampling draws patients and seeds together, and accuracy and recall
 over fewer than 40 patients have exact intervals (Clopper-Pearson). Differences are the system minus the arm on the same
 images and seeds, with intervals and p-values corrected by Holm over the contrasts of a table. Fewer than 3 groups have
-no interval. Settings were chosen on validation images. Research use only.
+no interval. Settings are chosen on validation
+images only. Research use only.
 """
 
 SYSTEMS = {
@@ -102,7 +103,7 @@ def summary(task: Task, results: Results) -> TaskSummary:
     compared = contrasts(first[system], others, draws) if system in first else {}
     arms = {}
     for name, found in answers.items():
-        seconds = [run.seconds for run in results.runs.get(name, {}).values()]
+        seconds = [run.seconds for run in results.runs.get(name, {}).values() if run.seconds is not None]
         arms[name] = ArmSummary(
             len(found),
             sum(seconds) / 60 / len(seconds) if seconds else math.nan,
@@ -159,6 +160,8 @@ def remarks(task: Task, found: TaskSummary) -> list[str]:
         lines.append("These are too few groups for intervals.")
     if few := [name for name, arm in found.arms.items() if arm.seeds < 3]:
         lines.append(f"Fewer than 3 seeds: {', '.join(few)}.")
+    if absent := [arm.name for arm in task.arms if arm.name not in found.arms]:
+        lines.append(f"Not measured yet: {', '.join(absent)}.")
     return lines
 
 

@@ -29,7 +29,7 @@ class Run:
     options
         Of `wsi-attn train`, without paths and seed.
     seconds
-        Processor time of training on one thread, all folds together.
+        Processor time of training on one thread, all folds together; None where it was not measured.
     commit
         Revision of the programs.
     answers
@@ -42,7 +42,7 @@ class Run:
     """
 
     options: list[str]
-    seconds: float
+    seconds: float | None
     commit: str
     answers: list[list[int]]
     uncertainty: list[int] = field(default_factory=list)
