@@ -183,13 +183,11 @@ def collate(bags: Sequence[Bag], stride: int, generator: torch.Generator | None 
         for index, bag in enumerate(bags):
             coarse[index, : bag.view.shape[0], : bag.view.shape[1]] = bag.view
     valid = np.zeros((len(bags), -(-height // stride), -(-width // stride)), np.bool_)
+    prior = np.zeros(valid.shape, np.float32)
     for index, bag in enumerate(bags):
         cells = valid_cells(bag.tissue, stride)
         valid[index, : cells.shape[0], : cells.shape[1]] = cells
-    prior = np.zeros(valid.shape, np.float32)
-    for index, bag in enumerate(bags):
-        cell_prior = prior_cells(bag, stride)
-        prior[index, : cell_prior.shape[0], : cell_prior.shape[1]] = cell_prior
+        prior[index, : cells.shape[0], : cells.shape[1]] = prior_cells(bag, stride)
     return BagBatch(
         coarse=torch.from_numpy(coarse).permute(0, 3, 1, 2),
         valid=torch.from_numpy(valid),

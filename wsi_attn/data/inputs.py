@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_attn.data.manifest import read_slides
-from wsi_attn.data.sources import open_images, open_source
+from wsi_attn.data.sources import open_images
 from wsi_attn.errors import ManifestError, SlideNotFoundError, SlideUnsupportedError, WsiAttnError
 from wsi_attn.geometry import Mpp
 from wsi_attn.outputs.names import url_scheme
@@ -79,12 +79,11 @@ class Input:
 
         Raises
         ------
-        WsiAttnError : the input has a `problem`, or `open_source` fails.
+        WsiAttnError : the input has a `problem`, or `open_images` fails.
         """
-        mpp = self.mpp or slide_mpp
-        if self.problem is None and len(self.images) > 1:
-            return open_images(self.images, mpp)
-        return open_source(self.located(), mpp)
+        if self.problem is not None:
+            raise self.problem
+        return open_images(self.images or (self.path,), self.mpp or slide_mpp)
 
 
 def slides_in(folder: Path) -> list[Path]:

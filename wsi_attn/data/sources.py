@@ -58,12 +58,12 @@ def open_row(row: Row, cache: LruCache[UInt8Array] | None = None) -> Slide:
     cache
         Cache for the decoded images of a field; each field has its own by default.
     """
-    return open_images(row.paths, row.mpp, cache) if len(row.paths) > 1 else open_source(row.path, row.mpp)
+    return open_images(row.paths, row.mpp, cache)
 
 
 def open_images(paths: Sequence[Path], mpp: Mpp | None = None, cache: LruCache[UInt8Array] | None = None) -> Slide:
-    """Open several images as one field; raises like `Mosaic`."""
-    return Mosaic(paths, mpp, cache)
+    """Open a slide, store or image, or several images as one field; raises like `open_source` and `Mosaic`."""
+    return Mosaic(paths, mpp, cache) if len(paths) > 1 else open_source(paths[0], mpp)
 
 
 LEVEL_TOLERANCE = 0.02

@@ -54,10 +54,10 @@ def make_fields(data: Path, seed: int) -> Iterator[Field]:
                 yield Field(f"{group}_{index}", lay_out([crop], 1), label, group, part)
 
 
-def lay_out(crops: Sequence[UInt8Array], columns: int, fill: int = 255) -> UInt8Array:
-    """Arrange crops row by row in a grid: uint8 (rows * CROP, columns * CROP, 3), padded with `fill`."""
+def lay_out(crops: Sequence[UInt8Array], columns: int) -> UInt8Array:
+    """Arrange crops row by row in a grid: uint8 (rows * CROP, columns * CROP, 3), padded with white."""
     rows = math.ceil(len(crops) / columns)
-    field = np.full((rows * CROP, columns * CROP, 3), fill, np.uint8)
+    field = np.full((rows * CROP, columns * CROP, 3), 255, np.uint8)
     for index, crop in enumerate(crops):
         y, x = index // columns * CROP, index % columns * CROP
         field[y : y + CROP, x : x + CROP] = crop[:CROP, :CROP]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -54,7 +55,7 @@ class BackboneContract:
         assert strides == sorted(strides)
         assert (stages[-1].stride, stages[-1].channels) == (network.stride, network.out_channels)
         seen: dict[int, Tensor] = {}
-        watchers = {number: _Keep(seen, number) for number in range(1, len(stages) + 1)}
+        watchers = {number: partial(seen.__setitem__, number) for number in range(1, len(stages) + 1)}
         with network.watched(watchers):
             self.features(network, torch.rand(1, 3, 2 * network.stride, 2 * network.stride))
         for number, stage in enumerate(stages, 1):
@@ -85,13 +86,3 @@ class BackboneContract:
         """Means and deviations from 0 to 1, or None for networks that are trained from scratch."""
         found = normalisation_of(self.name)
         assert found is None or all(len(part) == 3 and all(0 < value <= 1 for value in part) for part in found)
-
-
-class _Keep:
-    """A watcher of `Backbone.watched` that keeps what it sees."""
-
-    def __init__(self, seen: dict[int, Tensor], number: int) -> None:
-        self.seen, self.number = seen, number
-
-    def __call__(self, output: Tensor) -> None:
-        self.seen[self.number] = output

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from wsi_attn.data.manifest import Row, path_in, read_manifest
@@ -173,16 +174,23 @@ def _train_folds(
     progress: BatchProgress,
 ) -> TrainSummary:
     """Train one model a fold, and pool their held-out predictions; `said` is what they start from in words."""
-    name = job.options.name or run.name
-    state = _claim_together(job, run, _settings(job), overwrite=job.options.overwrite)
+    name, settings = job.options.name or run.name, _settings(job)
+    state = _claim_together(job, run, settings, overwrite=job.options.overwrite)
     folders = tuple(run / f"fold-{number}" for number in range(1, len(parts) + 1))
     if state != "skipped":
-        folds = replace(job, options=replace(job.options, overwrite=False))
+        folds = replace(job, options=replace(job.options, overwrite=state == "trained"))
         for number, (folder, rows, training) in enumerate(zip(folders, parts, trainings, strict=True), 1):
             with progress.item(number, len(parts), folder.name) as item:
-                fold = replace(folds, progress=item)
+                begin = partial(_begin, run, settings, state if number == 1 else "resumed")
                 item.state = _train_one(
-                    fold, folder, rows, training, name=f"{name}-{number}", said=said, fold=number
+                    replace(folds, progress=item),
+                    folder,
+                    rows,
+                    training,
+                    name=f"{name}-{number}",
+                    said=said if number == 1 else "",
+                    fold=number,
+                    begin=begin,
                 ).state
         if job.fabric.is_global_zero:
             report = task.pooled(job, folders, parts, name)
@@ -193,24 +201,42 @@ def _train_folds(
 
 
 def _train_one(
-    job: TrainingJob, run: Path, rows: Sequence[Row], training: Training, *, name: str, said: str, fold: int = 0
+    job: TrainingJob,
+    run: Path,
+    rows: Sequence[Row],
+    training: Training,
+    *,
+    name: str,
+    said: str,
+    fold: int = 0,
+    begin: Callable[[], None] = lambda: None,
 ) -> TrainSummary:
-    """Train one model on rows with splits; `said` is what it starts from in words."""
+    """Train one model on rows with splits.
+
+    Parameters
+    ----------
+    said
+        What it starts from in words.
+    begin
+        Called before the first file of a run is written, after all that can be refused.
+    """
     config, fabric = job.config, job.fabric
     settings = _settings(job) | dict(training.settings) | ({"fold": fold} if fold else {})
     state = _claim_together(job, run, settings, overwrite=job.options.overwrite)
     if state == "skipped":
         return TrainSummary(run, state, json.loads((run / METRICS).read_text()))
-    if said and fold <= 1:
+    if said:
         job.say(said)
-    if fabric.is_global_zero:
-        files.write_csv(run / SPLITS, splits_table(job.manifest, rows))
-
     job.progress(0, 1, "preparing")
     network = new_network(config.system, {**training.network, **job.network}, job.options.weights, config.seed)
     if is_solved(config.system):
         fabric.to_device(network)
     fitting = training.fitting(job, network)
+    if fabric.is_global_zero:
+        begin()
+        _begin(run, settings, state)
+        files.write_csv(run / SPLITS, splits_table(job.manifest, rows))
+    fabric.barrier()  # The other ranks look for a state only after the folder of a run that is replaced is empty.
     _fit(job, run, network, fitting)
     trained = fitting.results(network, name)
     if trained is not None:
@@ -276,9 +302,14 @@ def _claim(run: Path, settings: Mapping[str, object], *, overwrite: bool) -> str
     if state is State.UNFINISHED:
         files.remove_leftovers(run)
         return "resumed"
-    files.empty(run)
-    files.write_json(run / RUN, settings)  # Written first: it says what the run would be.
     return "trained"
+
+
+def _begin(run: Path, settings: Mapping[str, object], state: str) -> None:
+    """Begin a new run folder, after all that can be refused; a resumed one stays."""
+    if state == "trained":
+        files.empty(run)
+        files.write_json(run / RUN, settings)  # Written first: it says what the run would be.
 
 
 def run_output(run: Path, settings: Mapping[str, object]) -> Output[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -308,3 +309,19 @@ def test_folds_hold_every_patient_out_once_and_pool(manifest: Path, tmp_path: Pa
     assert train(manifest, run, config, NETWORK).state == "skipped"
     with pytest.raises(ManifestError, match="--folds 5: label 'green' has 4 patients"):
         train(manifest, tmp_path / "five", replace(config, folds=5), NETWORK)
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_run_that_cannot_start_leaves_no_files(manifest: Path, whole: Path, tmp_path: Path, folds: int) -> None:
+    """Neither in a new folder nor in that of a run that it would have replaced."""
+    config = replace(CONFIG, care="boxes", rare_classes=("red",), folds=folds)
+    kept = shutil.copytree(whole, tmp_path / "kept")
+    for run in (tmp_path / "new", kept):
+        before = contents(run)
+        with pytest.raises(ManifestError):
+            train(manifest, run, config, NETWORK, RunOptions(overwrite=True))
+        assert contents(run) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -97,7 +97,7 @@ def find_objects(labels: LabelImage, size0: Size, counts: AreaCounts) -> Iterato
             above_before, above = above, {}
         right: dict[int, _Part] = {}
         for label in np.unique(values[values > 0]).tolist():
-            inner, borders = _split(values == label, block, labels.frame.size, label)
+            inner, borders = _split(values == label, block, labels.frame.size)
             yield from _traced(inner, labels.frame, block, size0, label, counts)
             parts += _connect(borders, block, label, above_before, left, above, right)
         left = right
@@ -149,7 +149,7 @@ class _Borders:
     parts: dict[int, tuple[int, Region, tuple[int, int]]]
 
 
-def _split(mask: NDArray[np.bool_], block: Region, size: Size, label: int) -> tuple[NDArray[np.bool_], _Borders]:
+def _split(mask: NDArray[np.bool_], block: Region, size: Size) -> tuple[NDArray[np.bool_], _Borders]:
     """Separate the objects of a class inside a block from those that may continue in another."""
     _, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
     edges = [
