@@ -256,10 +256,8 @@ def _check_leakage(path: Path, rows: Sequence[Row], files: Mapping[Path, Path]) 
         own = [("file", str(files[image])) for image in row.paths]
         for what, name in [("patient", row.patient), *own]:
             first = seen.setdefault((what, name), row)
-            before, now = (
-                first.split or "train",
-                row.split or "train",
-            )  # Rows without a split belong to the training set.
+            # Rows without a split belong to the training set.
+            before, now = first.split or "train", row.split or "train"
             if before != now:
                 raise ManifestError(
                     f"{path}: {what} {name!r} is in {before} (row {first.number}) and in {now} "

@@ -63,9 +63,7 @@ def fold_rows(rows: Sequence[Row], folds: int, validation: float, seed: int) -> 
     ------
     ManifestError : a label with fewer than K patients.
     """
-    from sklearn.model_selection import (
-        StratifiedGroupKFold,
-    )  # Importing it takes a second, which would slow down `--help`.
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second, which would slow down `--help`
 
     rows = [replace(row, split="") for row in rows if row.split != "test"]
     labels, patients = [row.label for row in rows], [row.patient for row in rows]

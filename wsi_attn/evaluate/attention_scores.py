@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -159,9 +160,7 @@ def _places_hit(
 
 def _touch(boxes: FloatArray, region: BoolArray, size0: Size) -> BoolArray:
     """Return whether each box (x0, y0, x1, y1), level-0 pixels, contains a marked pixel: bool (n,)."""
-    sums = np.zeros((region.shape[0] + 1, region.shape[1] + 1), np.int32)
-    np.cumsum(region, axis=0, out=sums[1:, 1:])
-    np.cumsum(sums, axis=1, out=sums)
+    sums = np.asarray(cv2.integral(region.astype(np.uint8)))  # int32 (rows + 1, columns + 1)
     scale = np.array([region.shape[1] / size0.width, region.shape[0] / size0.height])
     last = np.array(region.shape[::-1])
     x0, y0 = np.clip(np.floor(boxes[:, :2] * scale), 0, last).astype(np.int64).T

@@ -191,10 +191,7 @@ def _connect(
         for number, (pixels, box, seed) in borders.parts.items()
     }
     numbers = borders.numbers
-    for here, near, there in (
-        (numbers[0], above, block.x),
-        (numbers[:, 0], left, block.y),
-    ):
+    for here, near, there in ((numbers[0], above, block.x), (numbers[:, 0], left, block.y)):
         for place in here.nonzero()[0].tolist():
             neighbour = near.get(there + place)
             if neighbour is not None and neighbour.label == label:
@@ -235,9 +232,7 @@ def _whole(part: _Part, labels: LabelImage, size0: Size, counts: AreaCounts) -> 
     frame = Frame(
         Size(box.width, box.height), labels.frame.downsample_x * 2**level, labels.frame.downsample_y * 2**level
     )
-    chosen = (
-        np.isin(numbers, list(ours)) if ours else mask
-    )  # Every seed may fall between the pixels of the coarser level.
-    return SegmentedObject(
-        part.label, tuple(trace_polygons(np.asarray(chosen), frame, size0, (box.x, box.y))), part.pixels
-    )
+    # Every seed may fall between the pixels of the coarser level.
+    chosen = np.isin(numbers, list(ours)) if ours else mask
+    polygons = tuple(trace_polygons(np.asarray(chosen), frame, size0, (box.x, box.y)))
+    return SegmentedObject(part.label, polygons, part.pixels)
