@@ -173,17 +173,12 @@ def _downsamples(slide: Slide, mpp: float | None) -> tuple[float, float]:
     """Return level-0 pixels per high-resolution pixel along x and y."""
     if mpp is None:
         return 1.0, 1.0
-    own = slide.info.mpp
-    path = slide.info.path
-    if own is None:
+    own, path, contradiction = slide.info.mpp, slide.info.path, slide.info.mpp_contradiction
+    if own is None or contradiction:
+        problem = f"{contradiction}; set the correct pixel size" if contradiction else f"{slide.info.mpp_note}; set it"
         raise MissingMppError(
-            f"Cannot read {path} at {mpp:g} µm/px: {slide.info.mpp_note}; set it with "
-            "a manifest column `mpp`, or with --slide-mpp X[,Y] where the command has it"
-        )
-    if contradiction := slide.info.mpp_contradiction:
-        raise MissingMppError(
-            f"Cannot read {path} at {mpp:g} µm/px: {contradiction}; set the correct pixel size with "
-            "a manifest column `mpp`, or with --slide-mpp X[,Y] where the command has it"
+            f"Cannot read {path} at {mpp:g} µm/px: {problem} with a manifest column `mpp`, or with --slide-mpp X[,Y] "
+            "where the command has it"
         )
     if max(own) > mpp * UPSAMPLING_LIMIT:
         raise ModelMismatchError(

@@ -106,6 +106,7 @@ class LabelImage:
             self._part.mkdir(parents=True)
             self._levels = self._create()
         else:
+            files.remove_leftovers(self._part)
             self._levels = [zarr.open_array(self._part / str(index), mode="r+") for index in range(len(self._frames))]
 
     def blocks(self) -> list[tuple[int, int]]:
