@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from wsi_attn import provenance
 from wsi_attn.errors import PredictionError
-from wsi_attn.evaluate.intervals import percentile_interval, ratio_interval, resample_groups
+from wsi_attn.evaluate.intervals import Interval, percentile_interval, ratio_interval, resample_groups
 from wsi_attn.evaluate.report import Origin, Report, resampling_section
 from wsi_attn.models.probabilities import FloatArray, IntArray
 
@@ -129,13 +129,15 @@ def evaluate_segmentation(
     tables = np.stack([found.table for found in counts]).astype(np.float64)  # (n, C, columns)
     confusions = np.stack([found.confusion for found in counts])
     resamples = resample_groups(groups, origin.seed)
-    n_groups = resamples.groups
     pooled = _scores(tables.sum(axis=0))  # (C, metrics)
     resampled = _scores(np.einsum("rn,ncm->rcm", resamples.weights, tables))  # (R, C, metrics)
-    means, resampled_means = _mean(pooled[1:], axis=0), _mean(resampled[:, 1:], axis=1)
-    overall = {
-        key: percentile_interval(float(means[m]), resampled_means[:, m], n_groups) for m, key in enumerate(METRICS)
-    }
+
+    def intervals(values: FloatArray, samples: FloatArray) -> dict[str, Interval]:
+        return {
+            key: percentile_interval(float(values[m]), samples[:, m], resamples.groups) for m, key in enumerate(METRICS)
+        }
+
+    overall = intervals(_mean(pooled[1:], axis=0), _mean(resampled[:, 1:], axis=1))
     alone = _mean(_scores(tables)[:, 1:, 0], axis=1)  # (n,), mean Dice of each image
     overall["image_dice"] = ratio_interval(np.nan_to_num(alone), (~np.isnan(alone)).astype(np.float64), resamples)
     right, pixels = np.trace(confusions, axis1=1, axis2=2), confusions.sum(axis=(1, 2))
@@ -144,10 +146,7 @@ def evaluate_segmentation(
     per_class = {
         name: {
             "support": int(confusion[c].sum()),
-            **{
-                key: percentile_interval(float(pooled[c, m]), resampled[:, c, m], n_groups).record()
-                for m, key in enumerate(METRICS)
-            },
+            **{key: interval.record() for key, interval in intervals(pooled[c], resampled[:, c]).items()},
         }
         for c, name in enumerate(names)
     }
@@ -159,7 +158,7 @@ def evaluate_segmentation(
         "intervals": resampling_section(),
         "software": provenance.software(),
     }
-    return Report(len(counts), n_groups, tuple(names), origin, overall, sections, counted="pixels")
+    return Report(len(counts), resamples.groups, tuple(names), origin, overall, sections, counted="pixels")
 
 
 def image_scores(counts: PixelCounts) -> FloatArray:

@@ -138,9 +138,8 @@ def train(
         if config.folds:
             return _train_folds(task, job, run, parts, trainings, start.said, progress)
         with progress.item(1, 1, run.name) as item:
-            done = _train_one(
-                replace(job, progress=item), run, parts[0], trainings[0], name=options.name or run.name, said=start.said
-            )
+            one, name = replace(job, progress=item), options.name or run.name
+            done = _train_one(one, run, parts[0], trainings[0], name=name, said=start.said)
             item.state = done.state
             return done
 
@@ -240,29 +239,43 @@ def _train_one(
     _fit(job, run, network, fitting)
     trained = fitting.results(network, name)
     if trained is not None:
-        if trained.predictions:
-            files.write_csv(run / PREDICTIONS, trained.predictions)
-        job.progress(0, 1, "writing the checkpoint")
-        save_checkpoint(
-            run / CHECKPOINT,
-            name=name,
-            system=config.system,
-            network=network,
-            spec=trained.spec,
-            card=_card(job, name, rows, trained),
-            provenance={
-                **settings,
-                "network": plain_config(network.config),
-                "command": job.options.command,
-                "software": software(),
-            },
-        )
-        job.progress(0, 1, "writing the report")
-        write_html_report(run / REPORT, trained.report)
-        files.write_json(run / METRICS, trained.report.record())  # written last: it marks the run as complete
-        shutil.rmtree(run / STATE, ignore_errors=True)
+        _store(job, run, network, trained, settings, name=name, card=_card(job, name, rows, trained))
     fabric.barrier()
     return TrainSummary(run, state, json.loads((run / METRICS).read_text()))
+
+
+def _store(
+    job: TrainingJob,
+    run: Path,
+    network: Network,
+    trained: Trained,
+    settings: Mapping[str, object],
+    *,
+    name: str,
+    card: str,
+) -> None:
+    """Write the results of a run, and last those that mark it as complete."""
+    if trained.predictions:
+        files.write_csv(run / PREDICTIONS, trained.predictions)
+    job.progress(0, 1, "writing the checkpoint")
+    save_checkpoint(
+        run / CHECKPOINT,
+        name=name,
+        system=job.config.system,
+        network=network,
+        spec=trained.spec,
+        card=card,
+        provenance={
+            **settings,
+            "network": plain_config(network.config),
+            "command": job.options.command,
+            "software": software(),
+        },
+    )
+    job.progress(0, 1, "writing the report")
+    write_html_report(run / REPORT, trained.report)
+    files.write_json(run / METRICS, trained.report.record())  # written last: it marks the run as complete
+    shutil.rmtree(run / STATE, ignore_errors=True)
 
 
 def _fit(job: TrainingJob, run: Path, network: Network, fitting: Fitting) -> None:
