@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -421,3 +421,18 @@ def add_rows(
                 failures.append(error)
                 item.state = "failed"
     return failures
+
+
+def validation_report(
+    evaluation: Evaluation, rows: Sequence[Row], cache: SlideCache, progress: BatchProgress = no_progress
+) -> Report:
+    """Return the report on the validation rows of a training run, whose slides its cache keeps open.
+
+    Raises
+    ------
+    WsiAttnError : no row could be answered; the error of the first.
+    """
+    failures = add_rows(evaluation, rows, lambda row: nullcontext(cache.get(row)), progress)
+    if len(failures) == len(rows):
+        raise failures[0]
+    return evaluation.report(failures)

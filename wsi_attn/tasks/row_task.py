@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -43,7 +42,7 @@ from wsi_attn.tasks.base import (
     Trained,
     Training,
     TrainingJob,
-    add_rows,
+    validation_report,
 )
 from wsi_attn.tasks.clock import EpochClock
 from wsi_attn.tasks.config import EvaluateConfig, InferenceConfig, RunOptions
@@ -235,10 +234,8 @@ class RowFitting(Fitting):
         spec = ModelSpec(self.labels, None, config.stain, "none", task=task.name)
         job = EvaluationJob(self.job.manifest, EvaluateConfig("val", config.seed), self.job.options.command)
         evaluation = RowEvaluation(task, network, spec, job, {"name": name, "sha256": ""})
-        failures = add_rows(evaluation, self.parts["val"], lambda row: nullcontext(self.job.cache.get(row)))
-        if not evaluation.answers:
-            raise failures[0]
-        return Trained(spec, evaluation.report(failures), task.about, (task.measure,))
+        report = validation_report(evaluation, self.parts["val"], self.job.cache)
+        return Trained(spec, report, task.about, (task.measure,))
 
     def _groups(self, generator: np.random.Generator) -> list[Sequence[Row]]:
         rows, ranks = self.parts["train"], self.job.fabric.world_size

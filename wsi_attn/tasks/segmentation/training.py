@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +20,8 @@ from wsi_attn.models.base import Network
 from wsi_attn.models.joint_segmentation import UNLABELLED as NO_LABEL
 from wsi_attn.models.joint_segmentation import JointSegmentation
 from wsi_attn.models.spec import ModelSpec
-from wsi_attn.slide import ItemsAsSteps, Slide
-from wsi_attn.tasks.base import EvaluationJob, Fitting, Losses, Trained, Training, TrainingJob, add_rows
+from wsi_attn.slide import ItemsAsSteps
+from wsi_attn.tasks.base import EvaluationJob, Fitting, Losses, Trained, Training, TrainingJob, validation_report
 from wsi_attn.tasks.clock import EpochClock
 from wsi_attn.tasks.config import EvaluateConfig
 from wsi_attn.tasks.ranks import gathered
@@ -110,19 +109,12 @@ class SegmentationFitting(Fitting):
             task=network.task,
             mask_values=self.classes.values,
         )
-
-        def kept_open(row: Row) -> AbstractContextManager[Slide]:
-            return nullcontext(self.job.cache.get(row))
-
         resources, command = self.job.options.resources, self.job.options.command
         wanted = EvaluateConfig("val", config.seed)
         job = EvaluationJob(self.job.manifest, wanted, command, workers=resources.threads())
         evaluation = SegmentationEvaluation(network.eval(), spec, job, {"name": name, "sha256": ""})
         progress = ItemsAsSteps(self.job.progress, "segmenting the validation set")
-        failures = add_rows(evaluation, self.validation.rows, kept_open, progress)
-        if not evaluation.found:
-            raise failures[0]
-        report = evaluation.report(failures)
+        report = validation_report(evaluation, self.validation.rows, self.job.cache, progress)
         return Trained(spec, report, f"gives every pixel one of: {', '.join(names)}", METRICS)
 
 
