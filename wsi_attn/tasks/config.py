@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from wsi_attn.devices import AUTO, DEVICE
@@ -16,8 +17,11 @@ from wsi_attn.threads import thread_limit
 MOST_WORKERS = 4
 """Threads that prepare batches unless more are asked for: each holds two batches."""
 
-DATA, STEPS, RARE, MACHINE = "Data", "Training", "Rare classes", "Machine and logs"
-"""Sections of the help."""
+DATA = "Data"
+data, step, machine = (partial(Option, panel=panel) for panel in (DATA, "Training", "Machine and logs"))
+image, pixel = partial(data, task=CLASSIFICATION), partial(data, task=SEGMENTATION)
+rare = partial(Option, panel="Rare classes", task=CLASSIFICATION)
+"""Options of the sections of the help; those of one task apply only to its systems."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -71,155 +75,102 @@ class TrainConfig:
             suggestions=lambda: CONFIGS.names(),
         ),
     ] = "deep-attention"
-    epochs: Annotated[int, Option("Number of passes over the training set.", panel=STEPS, at_least=1)] = 40
-    batch_size: Annotated[int, Option("Images per step and device.", panel=STEPS, at_least=1)] = 8
+    epochs: Annotated[int, step("Number of passes over the training set.", at_least=1)] = 40
+    batch_size: Annotated[int, step("Images per step and device.", at_least=1)] = 8
     accumulate: Annotated[
-        int,
-        Option("Number of batches whose gradients are accumulated before a weight update.", panel=STEPS, at_least=1),
+        int, step("Number of batches whose gradients are accumulated before a weight update.", at_least=1)
     ] = 1
-    learning_rate: Annotated[float, Option("Peak learning rate.", panel=STEPS, above=0)] = 1e-3
-    schedule: Annotated[Literal["one-cycle", "cosine", "constant"], Option("Learning-rate schedule.", panel=STEPS)] = (
-        "one-cycle"
-    )
-    weight_decay: Annotated[float, Option("Decoupled weight decay of AdamW.", panel=STEPS, at_least=0)] = 1e-3
+    learning_rate: Annotated[float, step("Peak learning rate.", above=0)] = 1e-3
+    schedule: Annotated[Literal["one-cycle", "cosine", "constant"], step("Learning-rate schedule.")] = "one-cycle"
+    weight_decay: Annotated[float, step("Decoupled weight decay of AdamW.", at_least=0)] = 1e-3
     averaging: Annotated[
         float,
-        Option(
-            "Decay of the exponential moving average of the weights; 0 disables averaging.",
-            panel=STEPS,
-            at_least=0,
-            below=1,
-        ),
+        step("Decay of the exponential moving average of the weights; 0 disables averaging.", at_least=0, below=1),
     ] = 0.99
-    clip: Annotated[float, Option("Maximum gradient norm.", panel=STEPS, above=0)] = 1.0
+    clip: Annotated[float, step("Maximum gradient norm.", above=0)] = 1.0
     backbone_rate: Annotated[
         float | None,
-        Option(
+        step(
             "Learning rate of the backbones as a share of --learning-rate.",
-            panel=STEPS,
             above=0,
             default="0.1 for backbones with trained weights, otherwise 1",
         ),
     ] = None
     gate_rate: Annotated[
         float,
-        Option(
-            "Learning rate of the gates that open attention branches, as a multiple of --learning-rate.",
-            panel=STEPS,
-            above=0,
-        ),
+        step("Learning rate of the gates that open attention branches, as a multiple of --learning-rate.", above=0),
     ] = 10.0
-    freeze: Annotated[
-        int,
-        Option("Number of first stages of trained backbones that keep their weights.", panel=STEPS, at_least=0),
-    ] = 0
+    freeze: Annotated[int, step("Number of first stages of trained backbones that keep their weights.", at_least=0)] = 0
     augmented_copies: Annotated[
         int,
-        Option(
+        step(
             "Augmented copies of an image that epochs show in turn with --freeze, whose maps of frozen stages are kept "
             "(memory up to --cache-mb, then the run folder); 0 augments anew in each epoch.",
-            panel=STEPS,
             at_least=0,
         ),
     ] = 4
     unfreeze_epochs: Annotated[
         int,
-        Option(
-            "Epochs after which one frozen stage more is trained, the last one first; 0 keeps them frozen.",
-            panel=STEPS,
-            at_least=0,
+        step(
+            "Epochs after which one frozen stage more is trained, the last one first; 0 keeps them frozen.", at_least=0
         ),
     ] = 0
     warm_up_epochs: Annotated[
         int | None,
-        Option(
+        step(
             "Number of initial epochs that train the heads only: trained backbones keep their weights, and in "
             "deep-attention only the global head learns.",
-            panel=STEPS,
             at_least=0,
             default="a tenth of the epochs of deep-attention, 0 for others",
         ),
     ] = None
     patience: Annotated[
-        int,
-        Option(
-            "Stop after this many epochs without a lower validation loss; 0 disables early stopping.",
-            panel=STEPS,
-            at_least=0,
-        ),
+        int, step("Stop after this many epochs without a lower validation loss; 0 disables early stopping.", at_least=0)
     ] = 0
     class_weights: Annotated[
         Literal["none", "root", "balanced"],
-        Option("Class weights in the loss: balanced (inverse frequency), root (its square root) or none.", panel=STEPS),
+        step("Class weights in the loss: balanced (inverse frequency), root (its square root) or none."),
     ] = "root"
-    colour: Annotated[float, Option("Strength of colour augmentation; 0 disables it.", panel=DATA, at_least=0)] = 1.0
+    colour: Annotated[float, data("Strength of colour augmentation; 0 disables it.", at_least=0)] = 1.0
     scale: Annotated[
-        float,
-        Option(
-            "Strength of scale augmentation (standard deviation of the log scale); 0 disables it.",
-            panel=DATA,
-            at_least=0,
-        ),
+        float, data("Strength of scale augmentation (standard deviation of the log scale); 0 disables it.", at_least=0)
     ] = 0.0
     random_crop: Annotated[
         float,
-        Option(
+        image(
             "Largest share of each side that random cropping removes during training; 0 disables it.",
-            panel=DATA,
             at_least=0,
             below=1,
-            task=CLASSIFICATION,
         ),
     ] = 0.0
     no_flip: Annotated[
-        bool,
-        Option(
-            "Disable random flips and rotations during training, for images with a fixed orientation.",
-            panel=DATA,
-            task=CLASSIFICATION,
-        ),
+        bool, image("Disable random flips and rotations during training, for images with a fixed orientation.")
     ] = False
     tta: Annotated[
         bool,
-        Option(
+        image(
             "Average predictions over the eight flips and quarter turns of an image, in validation and in every "
-            "prediction of the model.",
-            panel=DATA,
-            task=CLASSIFICATION,
+            "prediction of the model."
         ),
     ] = False
     warp: Annotated[
-        float,
-        Option(
-            "Strength of rotation and elastic deformation of images and masks; 0 disables it.",
-            panel=DATA,
-            at_least=0,
-            task=SEGMENTATION,
-        ),
+        float, pixel("Strength of rotation and elastic deformation of images and masks; 0 disables it.", at_least=0)
     ] = 1.0
     validation: Annotated[
         float,
-        Option(
+        data(
             "Share of the training patients held out for validation if the manifest has no val rows.",
-            panel=DATA,
             at_least=0.01,
             at_most=0.9,
         ),
     ] = 0.2
     folds: Annotated[
-        int,
-        Option(
-            "Number of cross-validation folds, split by patient; 0 trains one model.",
-            panel=DATA,
-            at_least=0,
-            task=CLASSIFICATION,
-        ),
+        int, image("Number of cross-validation folds, split by patient; 0 trains one model.", at_least=0)
     ] = 0
     mpp: Annotated[
         float | None,
-        Option(
+        data(
             "Resolution of the high-resolution pixels.",
-            panel=DATA,
             unit="µm/px",
             above=0,
             below=1e4,
@@ -228,135 +179,70 @@ class TrainConfig:
     ] = None
     tissue: Annotated[
         str,
-        Option(
+        data(
             "Tissue detection: otsu, robust, or none to use the whole image.",
-            panel=DATA,
             suggestions=lambda: ("otsu", "robust", "none"),
         ),
     ] = "none"
     prior: Annotated[
         Literal["tissue", "scores", "none"],
-        Option(
-            "Prior weight of each location: tissue (tissue share), scores (tile scores of a store) or none.", panel=DATA
-        ),
+        data("Prior weight of each location: tissue (tissue share), scores (tile scores of a store) or none."),
     ] = "tissue"
-    stain: Annotated[str, Option("Stain of the images as free text, stored in the model card.", panel=DATA)] = (
-        "unspecified"
-    )
+    stain: Annotated[str, data("Stain of the images as free text, stored in the model card.")] = "unspecified"
     loss: Annotated[
-        Literal["cross-entropy", "focal", "class-balanced"],
-        Option("Classification loss of the predicted class.", panel=RARE, task=CLASSIFICATION),
+        Literal["cross-entropy", "focal", "class-balanced"], rare("Classification loss of the predicted class.")
     ] = "cross-entropy"
-    gamma: Annotated[
-        float,
-        Option(
-            "Focusing parameter of --loss focal; 0 is the cross-entropy.", panel=RARE, at_least=0, task=CLASSIFICATION
-        ),
-    ] = 2.0
+    gamma: Annotated[float, rare("Focusing parameter of --loss focal; 0 is the cross-entropy.", at_least=0)] = 2.0
     beta: Annotated[
         float,
-        Option(
-            "Beta of --loss class-balanced: from 0 (equal weights) towards 1 (inverse frequency).",
-            panel=RARE,
-            at_least=0,
-            below=1,
-            task=CLASSIFICATION,
+        rare(
+            "Beta of --loss class-balanced: from 0 (equal weights) towards 1 (inverse frequency).", at_least=0, below=1
         ),
     ] = 0.999
     resample: Annotated[
         Literal["none", "balanced", "root"],
-        Option(
-            "Class resampling per epoch: none, balanced (equal counts) or root (square root of the counts).",
-            panel=RARE,
-            task=CLASSIFICATION,
-        ),
+        rare("Class resampling per epoch: none, balanced (equal counts) or root (square root of the counts)."),
     ] = "none"
     care: Annotated[
         Literal["none", "boxes", "saliency", "segmentation"],
-        Option(
-            "Guide attention to lesions of rare classes (CARE): boxes of the manifest or found boxes.",
-            panel=RARE,
-            task=CLASSIFICATION,
-        ),
+        rare("Guide attention to lesions of rare classes (CARE): boxes of the manifest or found boxes."),
     ] = "none"
     care_model: Annotated[
-        str,
-        Option(
-            "Segmentation model for --care segmentation: a run or checkpoint folder.",
-            panel=RARE,
-            metavar="FOLDER",
-            task=CLASSIFICATION,
-        ),
+        str, rare("Segmentation model for --care segmentation: a run or checkpoint folder.", metavar="FOLDER")
     ] = ""
     rare_classes: Annotated[
         tuple[str, ...],
-        Option(
+        rare(
             "Classes that --care applies to; auto: those with less than half of an even share of the images.",
-            panel=RARE,
             metavar="auto|A,B,...",
             parse=_names,
             default="auto",
-            task=CLASSIFICATION,
         ),
     ] = ()
     care_weight: Annotated[
-        float,
-        Option(
-            "Weight of the CARE attention loss; the classification has the rest.",
-            panel=RARE,
-            at_least=0,
-            below=1,
-            task=CLASSIFICATION,
-        ),
+        float, rare("Weight of the CARE attention loss; the classification has the rest.", at_least=0, below=1)
     ] = 0.01
     care_tau: Annotated[
         float,
-        Option(
-            "Target mean attention inside a lesion box; the attention loss is zero above it.",
-            panel=RARE,
-            above=0,
-            at_most=1,
-            task=CLASSIFICATION,
-        ),
+        rare("Target mean attention inside a lesion box; the attention loss is zero above it.", above=0, at_most=1),
     ] = 0.5
-    care_distance: Annotated[
-        float,
-        Option("Penalty per attention cell of distance from the lesion.", panel=RARE, at_least=0, task=CLASSIFICATION),
-    ] = 0.0
+    care_distance: Annotated[float, rare("Penalty per attention cell of distance from the lesion.", at_least=0)] = 0.0
     care_reduction: Annotated[
-        Literal["sum", "mean"],
-        Option(
-            "Reduction of the attention loss over the images of a step that have a lesion.",
-            panel=RARE,
-            task=CLASSIFICATION,
-        ),
+        Literal["sum", "mean"], rare("Reduction of the attention loss over the images of a step that have a lesion.")
     ] = "sum"
     care_after: Annotated[
-        int | None,
-        Option(
-            "Number of initial epochs without the CARE loss.",
-            panel=RARE,
-            at_least=0,
-            task=CLASSIFICATION,
-            default="half of the epochs",
-        ),
+        int | None, rare("Number of initial epochs without the CARE loss.", at_least=0, default="half of the epochs")
     ] = None
     care_boxes: Annotated[
         Literal["given", "random", "shuffled"],
-        Option(
-            "Control of --care: each lesion at a random place of its image, or the lesion of another image.",
-            panel=RARE,
-            task=CLASSIFICATION,
-        ),
+        rare("Control of --care: each lesion at a random place of its image, or the lesion of another image."),
     ] = "given"
-    care_second_order: Annotated[
-        bool, Option("Also propagate gradients through the Grad-CAM weights.", panel=RARE, task=CLASSIFICATION)
-    ] = False
-    seed: Annotated[int, Option("Random seed of splits, weights, augmentation and order.", panel=MACHINE)] = 0
+    care_second_order: Annotated[bool, rare("Also propagate gradients through the Grad-CAM weights.")] = False
+    seed: Annotated[int, machine("Random seed of splits, weights, augmentation and order.")] = 0
     device: Annotated[str, DEVICE] = AUTO
     precision: Annotated[
         Literal["auto", "32", "bf16-mixed", "16-mixed"],
-        Option("Numeric precision; auto is bf16-mixed on CUDA and 32 elsewhere.", panel=MACHINE),
+        machine("Numeric precision; auto is bf16-mixed on CUDA and 32 elsewhere."),
     ] = "auto"
 
     def __post_init__(self) -> None:
@@ -394,14 +280,11 @@ class Resources:
     """Threads that prepare batches ahead of the network, and as many that read patches; by default up to 4."""
     cache_mb: Annotated[
         int,
-        Option(
-            "Cache of decoded pixels: plain images, coarse views, blocks of slides and stores.",
-            panel=MACHINE,
-            unit="MB",
-            at_least=1,
+        machine(
+            "Cache of decoded pixels: plain images, coarse views, blocks of slides and stores.", unit="MB", at_least=1
         ),
     ] = 3072
-    tensorboard: Annotated[bool, Option("Also write the training log for TensorBoard.", panel=MACHINE)] = False
+    tensorboard: Annotated[bool, machine("Also write the training log for TensorBoard.")] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
