@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 from wsi_attn.options import Option
 
-PANEL = "Network"
-"""Section of the help."""
+network = partial(Option, panel="Network")
+"""An option of the section "Network" of the help."""
 
 SMALL = ("small", "small-vgg", "small-googlenet", "small-resnet", "small-densenet")
 """Networks that need no other package."""
@@ -39,20 +40,17 @@ def widths(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-COARSE_FACTOR = Option("Downsampling of the coarse view relative to the high resolution.", panel=PANEL, at_least=1)
+COARSE_FACTOR = network("Downsampling of the coarse view relative to the high resolution.", at_least=1)
 CHOSEN = f"{PRETRAINED[0]} where its ImageNet weights are installed, otherwise small"
 """The default of a backbone, for the help."""
 
-BACKBONE = Option(
+BACKBONE = network(
     "Backbone of the coarse view: efficientnet-lite0, 1 or 2, small, small-vgg, -googlenet, -resnet or -densenet, or "
     "timm:NAME.",
-    panel=PANEL,
     metavar="auto|NAME",
     suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
     default=CHOSEN,
 )
-COARSE_WIDTHS = Option(
-    "Channels per stage of the small backbone of the coarse view.", panel=PANEL, metavar="N,N,...", parse=widths
-)
-DROPOUT = Option("Dropout rate before each head.", panel=PANEL, at_least=0, at_most=0.95)
-HEADS = Option("Number of attention heads.", panel=PANEL, at_least=1)
+COARSE_WIDTHS = network("Channels per stage of the small backbone of the coarse view.", metavar="N,N,...", parse=widths)
+DROPOUT = network("Dropout rate before each head.", at_least=0, at_most=0.95)
+HEADS = network("Number of attention heads.", at_least=1)

@@ -15,12 +15,12 @@ from wsi_attn.models.configs.common import (
     COARSE_WIDTHS,
     DROPOUT,
     HEADS,
-    PANEL,
     PRETRAINED,
     SMALL,
+    network,
     widths,
 )
-from wsi_attn.options import Option, check_fields
+from wsi_attn.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class DeepAttentionConfig:
     """Number of labels."""
     coarse_factor: Annotated[int, COARSE_FACTOR] = 4
     """High-resolution pixels per pixel of the coarse view, along a side."""
-    patch_size: Annotated[
-        int, Option("Side of a key instance in high-resolution pixels.", panel=PANEL, unit="px", at_least=16)
-    ] = 128
+    patch_size: Annotated[int, network("Side of a key instance in high-resolution pixels.", unit="px", at_least=16)] = (
+        128
+    )
     """Side of a key instance in high-resolution pixels."""
-    instances: Annotated[int, Option("Maximum number of key instances per image.", panel=PANEL, at_least=1)] = 8
+    instances: Annotated[int, network("Maximum number of key instances per image.", at_least=1)] = 8
     """K, most key instances that are read."""
     focus: int = 0
     """M, strongest cells that the global feature is taken from; 0 for all."""
@@ -43,9 +43,7 @@ class DeepAttentionConfig:
     """Channels of phi; its stride is 2 to the power of their number."""
     patch_widths: Annotated[
         tuple[int, ...],
-        Option(
-            "Channels per stage of the small backbone of the patches.", panel=PANEL, metavar="N,N,...", parse=widths
-        ),
+        network("Channels per stage of the small backbone of the patches.", metavar="N,N,...", parse=widths),
     ] = (24, 48, 96, 160)
     """Channels of psi."""
     hidden: int = 128
@@ -55,26 +53,19 @@ class DeepAttentionConfig:
     spacing: float = 0.75
     """Distance between two instances of "top-k", as a share of the patch side."""
     exploration: Annotated[
-        float,
-        Option(
-            "Scale of the Gumbel noise in instance selection during training; 0 disables it.", panel=PANEL, at_least=0
-        ),
+        float, network("Scale of the Gumbel noise in instance selection during training; 0 disables it.", at_least=0)
     ] = 1.0
     """Scale of the Gumbel noise that draws instances of "top-k" while training; 0 takes the strongest."""
     global_weight: float = 1.0
     """lambda_g of (10)."""
     instance_weight: float = 0.5
     """lambda_i of (10)."""
-    entropy_weight: Annotated[
-        float, Option("Weight of the attention entropy term, which spreads attention.", panel=PANEL)
-    ] = 0.01
+    entropy_weight: Annotated[float, network("Weight of the attention entropy term, which spreads attention.")] = 0.01
     """lambda_e of (10); keeps the attention from collapsing onto one cell early."""
     guidance_weight: Annotated[
         float,
-        Option(
-            "Weight of the loss that aligns the coarse attention with the patch evidence; 0 disables it.",
-            panel=PANEL,
-            at_least=0,
+        network(
+            "Weight of the loss that aligns the coarse attention with the patch evidence; 0 disables it.", at_least=0
         ),
     ] = 1.0
     """lambda_t; by how much the coarse attention learns from the weights of the patches."""
@@ -84,44 +75,31 @@ class DeepAttentionConfig:
     """Channel means of the input, 0 to 1."""
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     """Channel deviations of the input."""
-    selection: Annotated[
-        Literal["top-k", "threshold", "sample"], Option("Selection of key instances.", panel=PANEL)
-    ] = "top-k"
+    selection: Annotated[Literal["top-k", "threshold", "sample"], network("Selection of key instances.")] = "top-k"
     """How key instances are chosen: "top-k", "threshold" or "sample"."""
     threshold: Annotated[
-        float,
-        Option(
-            "Cut-off of --selection threshold on the attention map scaled to 0..1.", panel=PANEL, above=0, at_most=1
-        ),
+        float, network("Cut-off of --selection threshold on the attention map scaled to 0..1.", above=0, at_most=1)
     ] = 0.5
     """tau of the selection "threshold", on the map scaled to 0 to 1."""
     heads: Annotated[int, HEADS] = 1
     """J, attention maps."""
     gated: Annotated[
-        bool, Option("Use plain attention instead of gated attention.", name="--no-gate", panel=PANEL, stores=False)
+        bool, network("Use plain attention instead of gated attention.", name="--no-gate", stores=False)
     ] = True
     """Whether the sigmoid gate is in (2)."""
-    branches: Annotated[
-        Literal["both", "global", "local"], Option("Branches that contribute to the label.", panel=PANEL)
-    ] = "both"
+    branches: Annotated[Literal["both", "global", "local"], network("Branches that contribute to the label.")] = "both"
     """What is fused: "both", "global" (no patch is read) or "local" (z is left out of the fusion)."""
     sampling: Annotated[
         Literal["attention", "uniform"],
-        Option(
-            "Sample instances uniformly instead of by attention.",
-            name="--uniform-sampling",
-            panel=PANEL,
-            stores="uniform",
-        ),
+        network("Sample instances uniformly instead of by attention.", name="--uniform-sampling", stores="uniform"),
     ] = "attention"
     """What instances are drawn by: "attention", or "uniform" over the valid cells."""
     backbone: Annotated[str, BACKBONE] = "small"
     """Network of the coarse view, phi."""
     patch_backbone: Annotated[
         str,
-        Option(
+        network(
             "Backbone of the patches, as --backbone.",
-            panel=PANEL,
             metavar="auto|NAME",
             suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
             default=CHOSEN,

@@ -13,11 +13,11 @@ from wsi_attn.models.configs.common import (
     COARSE_WIDTHS,
     DROPOUT,
     HEADS,
-    PANEL,
     PRETRAINED,
     SMALL,
+    network,
 )
-from wsi_attn.options import Option, check_fields
+from wsi_attn.options import check_fields
 
 PUBLISHED = ("timm:efficientnet_b4", "timm:resnet34")
 """The networks of the paper."""
@@ -34,7 +34,7 @@ class DualCrossConfig:
     """Number of labels."""
     coarse_factor: Annotated[int, COARSE_FACTOR] = 1
     """High-resolution pixels per pixel of the view, along a side."""
-    fusion: Annotated[Literal["cross", "concat", "first", "second"], Option("Feature fusion.", panel=PANEL)] = "cross"
+    fusion: Annotated[Literal["cross", "concat", "first", "second"], network("Feature fusion.")] = "cross"
     """One of `FUSIONS`."""
     widths: tuple[int, int] = (128, 256)
     """Features of the levels of stride 8 and 16."""
@@ -54,9 +54,8 @@ class DualCrossConfig:
     """Deviation, in pixels, of a Gaussian over every view."""
     backbone: Annotated[
         str,
-        Option(
+        network(
             "First backbone: a built-in one or timm:NAME.",
-            panel=PANEL,
             metavar="auto|NAME",
             suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
             default=f"{PRETRAINED[0]} where its ImageNet weights are installed, otherwise {PUBLISHED[0]} if timm is "
@@ -66,9 +65,8 @@ class DualCrossConfig:
     """First network: built-in or "timm:NAME"."""
     second_backbone: Annotated[
         str,
-        Option(
+        network(
             "Second backbone.",
-            panel=PANEL,
             metavar="auto|NAME",
             suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
             default=f"likewise {PRETRAINED[1]}, {PUBLISHED[1]} or {OURS[1]}",
@@ -77,9 +75,8 @@ class DualCrossConfig:
     """Second network."""
     second_factor: Annotated[
         int,
-        Option(
+        network(
             "Downsampling of the view of the second backbone relative to that of the first: the same image coarsely.",
-            panel=PANEL,
             at_least=1,
         ),
     ] = 1

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PANEL, PRETRAINED
-from wsi_attn.options import Option, check_fields
+from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PRETRAINED, network
+from wsi_attn.options import check_fields
 
 
 def stage(text: str) -> int:
@@ -30,71 +30,47 @@ class GlobalSpatialConfig:
     """High-resolution pixels per pixel of the view, along a side, before it is resized."""
     view_size: Annotated[
         int,
-        Option(
-            "Side that images are resized to, a multiple of the stride of the backbone.",
-            panel=PANEL,
-            unit="px",
-            at_least=8,
-        ),
+        network("Side that images are resized to, a multiple of the stride of the backbone.", unit="px", at_least=8),
     ] = 224
     """Side that every view is resized to; a multiple of the network's stride."""
     map_by: Annotated[
-        Literal["anchor", "batch", "free", "shuffled", "none"],
-        Option("What the spatial map is learned from.", panel=PANEL),
+        Literal["anchor", "batch", "free", "shuffled", "none"], network("What the spatial map is learned from.")
     ] = "anchor"
     """What the map is learned from: "anchor", "batch", "free", "shuffled", or "none"."""
     map_after: Annotated[
         int,
-        Option(
-            "Where the map is applied: input, or the number of a backbone stage.",
-            panel=PANEL,
-            metavar="input|1|2|...",
-            parse=stage,
+        network(
+            "Where the map is applied: input, or the number of a backbone stage.", metavar="input|1|2|...", parse=stage
         ),
     ] = 2
     """Stage of the network whose output is weighed; 0 weighs the image."""
     map_features: Annotated[
         Literal["stage", "intensity"],
-        Option(
+        network(
             "What the classifier of the map sees of a pixel: the output of the stage of --map-after before training, "
-            "or intensities.",
-            panel=PANEL,
+            "or intensities."
         ),
     ] = "stage"
     """What u_p consists of: "stage", the features of `map_after` before training, or "intensity"."""
     from_plain: bool = True
     """Whether (3) divides by the first value of the map, so that training starts as the plain network."""
-    residual: Annotated[
-        bool, Option("Multiply by 1 + map instead of by the map.", name="--map-residual", panel=PANEL)
-    ] = False
+    residual: Annotated[bool, network("Multiply by 1 + map instead of by the map.", name="--map-residual")] = False
     """Whether (3) is X (1 + m)."""
     anchors: Annotated[
-        int,
-        Option("Number of anchor images; used if the training set is over twice as large.", panel=PANEL, at_least=1),
+        int, network("Number of anchor images; used if the training set is over twice as large.", at_least=1)
     ] = 128
     """Most images that "anchor" looks at, where there are more than twice as many."""
     map_hidden: int = 64
     """Hidden units of g; 0 makes it linear."""
     map_side: Annotated[
-        int,
-        Option(
-            "Side of the neighbourhood that the pixel classifier sees, odd; 1 is a single pixel.",
-            panel=PANEL,
-            at_least=1,
-        ),
+        int, network("Side of the neighbourhood that the pixel classifier sees, odd; 1 is a single pixel.", at_least=1)
     ] = 1
     """Side of the first convolution of g: 1 looks at the pixel alone."""
-    map_bias: Annotated[float, Option("Initial logit of the map.", panel=PANEL)] = 0.0
+    map_bias: Annotated[float, network("Initial logit of the map.")] = 0.0
     """First bias of g."""
     freeze: Annotated[
         float,
-        Option(
-            "Final share of the epochs in which the map is frozen.",
-            name="--map-freeze",
-            panel=PANEL,
-            at_least=0,
-            below=1,
-        ),
+        network("Final share of the epochs in which the map is frozen.", name="--map-freeze", at_least=0, below=1),
     ] = 0.2
     """Share of the epochs, at the end, in which the map stays as it is."""
     coarse_widths: Annotated[tuple[int, ...], COARSE_WIDTHS] = (24, 48, 96)

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.configs import SEGMENTATION
-from wsi_attn.models.configs.common import DROPOUT, HEADS, PANEL, PRETRAINED
-from wsi_attn.options import Option, check_fields
+from wsi_attn.models.configs.common import DROPOUT, HEADS, PRETRAINED, network
+from wsi_attn.options import check_fields
 
 STRIDE = 32
 """Pixels per cell of the coarsest features, along a side; `nn.unet` has the same."""
@@ -34,16 +34,15 @@ class JointSegmentationConfig:
     """1: the network sees the high resolution itself."""
     attention: Annotated[
         Literal["none", "pointwise", "self", "joint", "gate-query", "gate-key", "log-bias"],
-        Option("Attention of the bottleneck.", panel=PANEL),
+        network("Attention of the bottleneck."),
     ] = "joint"
     """One of `nn.joint_attention.ATTENTIONS`."""
     heads: Annotated[int, HEADS] = 1
     """Attention maps of the self part."""
     backbone: Annotated[
         str,
-        Option(
+        network(
             "Encoder: a DenseUNet (small, densenet121, densenet161), efficientnet-lite0, 1 or 2, or timm:NAME.",
-            panel=PANEL,
             metavar="NAME",
             suggestions=lambda: (*LAYOUTS, *PRETRAINED),
         ),
@@ -55,9 +54,8 @@ class JointSegmentationConfig:
     """Dropout of whole channels before the head."""
     crop: Annotated[
         int,
-        Option(
+        network(
             f"Side of the training crops, and by default of the tiles of a slide; a multiple of {STRIDE}.",
-            panel=PANEL,
             unit="px",
             at_least=STRIDE,
         ),

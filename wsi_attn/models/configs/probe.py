@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from wsi_attn.models.configs.common import COARSE_FACTOR, PANEL, PRETRAINED
-from wsi_attn.options import Option, check_fields
+from wsi_attn.models.configs.common import COARSE_FACTOR, PRETRAINED, network
+from wsi_attn.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -20,25 +20,21 @@ class ProbeConfig:
     """Number of labels."""
     coarse_factor: Annotated[int, COARSE_FACTOR] = 1
     """High-resolution pixels per pixel of the view, along a side, before it is resized."""
-    view_size: Annotated[int, Option("Side that whole images are resized to.", panel=PANEL, unit="px", at_least=32)] = (
-        224
-    )
+    view_size: Annotated[int, network("Side that whole images are resized to.", unit="px", at_least=32)] = 224
     """Side that every view is resized to."""
     views: Annotated[
         int,
-        Option(
+        network(
             "Parts along each side that are also seen, each resized, and averaged with the whole image; 1 adds none.",
             name="--probe-views",
-            panel=PANEL,
             at_least=1,
             at_most=8,
         ),
     ] = 2
     """Parts along each side that are averaged with the whole image; 1 is the whole image alone."""
-    backbone: Annotated[
-        str,
-        Option("Frozen backbone.", panel=PANEL, metavar="NAME", suggestions=lambda: PRETRAINED),
-    ] = PRETRAINED[0]
+    backbone: Annotated[str, network("Frozen backbone.", metavar="NAME", suggestions=lambda: PRETRAINED)] = PRETRAINED[
+        0
+    ]
     """Network whose features are classified."""
     smoothing: float = 0.0
     """Deviation, in pixels, of a Gaussian over every view."""
