@@ -44,12 +44,10 @@ COARSE_FACTOR = network("Downsampling of the coarse view relative to the high re
 CHOSEN = f"{PRETRAINED[0]} where its ImageNet weights are installed, otherwise small"
 """The default of a backbone, for the help."""
 
-BACKBONE = network(
+backbone_option = partial(network, metavar="auto|NAME", suggestions=lambda: (AUTO, *PRETRAINED, *SMALL), default=CHOSEN)
+BACKBONE = backbone_option(
     "Backbone of the coarse view: efficientnet-lite0, 1 or 2, small, small-vgg, -googlenet, -resnet or -densenet, or "
-    "timm:NAME.",
-    metavar="auto|NAME",
-    suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
-    default=CHOSEN,
+    "timm:NAME."
 )
 COARSE_WIDTHS = network("Channels per stage of the small backbone of the coarse view.", metavar="N,N,...", parse=widths)
 DROPOUT = network("Dropout rate before each head.", at_least=0, at_most=0.95)

@@ -8,15 +8,13 @@ from typing import Annotated, Literal
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.configs.common import (
-    AUTO,
     BACKBONE,
-    CHOSEN,
     COARSE_FACTOR,
     COARSE_WIDTHS,
     DROPOUT,
     HEADS,
     PRETRAINED,
-    SMALL,
+    backbone_option,
     network,
     widths,
 )
@@ -96,15 +94,7 @@ class DeepAttentionConfig:
     """What instances are drawn by: "attention", or "uniform" over the valid cells."""
     backbone: Annotated[str, BACKBONE] = "small"
     """Network of the coarse view, phi."""
-    patch_backbone: Annotated[
-        str,
-        network(
-            "Backbone of the patches, as --backbone.",
-            metavar="auto|NAME",
-            suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
-            default=CHOSEN,
-        ),
-    ] = "small"
+    patch_backbone: Annotated[str, backbone_option("Backbone of the patches, as --backbone.")] = "small"
     """Network of the patches, psi."""
     coupling: bool = False
     """Whether an instance of "threshold" is multiplied by its attention, (7c)."""

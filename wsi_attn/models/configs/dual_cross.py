@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 
 from wsi_attn.errors import UsageError
 from wsi_attn.models.configs.common import (
-    AUTO,
     COARSE_FACTOR,
     COARSE_WIDTHS,
     DROPOUT,
     HEADS,
     PRETRAINED,
-    SMALL,
+    backbone_option,
     network,
 )
 from wsi_attn.options import check_fields
@@ -54,10 +53,8 @@ class DualCrossConfig:
     """Deviation, in pixels, of a Gaussian over every view."""
     backbone: Annotated[
         str,
-        network(
+        backbone_option(
             "First backbone: a built-in one or timm:NAME.",
-            metavar="auto|NAME",
-            suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
             default=f"{PRETRAINED[0]} where its ImageNet weights are installed, otherwise {PUBLISHED[0]} if timm is "
             f"installed, otherwise {OURS[0]}",
         ),
@@ -65,12 +62,7 @@ class DualCrossConfig:
     """First network: built-in or "timm:NAME"."""
     second_backbone: Annotated[
         str,
-        network(
-            "Second backbone.",
-            metavar="auto|NAME",
-            suggestions=lambda: (AUTO, *PRETRAINED, *SMALL),
-            default=f"likewise {PRETRAINED[1]}, {PUBLISHED[1]} or {OURS[1]}",
-        ),
+        backbone_option("Second backbone.", default=f"likewise {PRETRAINED[1]}, {PUBLISHED[1]} or {OURS[1]}"),
     ] = "small-vgg"
     """Second network."""
     second_factor: Annotated[
