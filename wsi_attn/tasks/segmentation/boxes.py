@@ -80,11 +80,10 @@ def foreground(slide: Slide, checkpoint: Checkpoint) -> NDArray[np.float32]:
     factor = max(1, math.ceil(max(width, height) / RASTER_SIDE))
     field = TiledInference(network, patches, network.config.crop, default_overlap(network.config.crop))
     likely = np.zeros((-(-height // factor), -(-width // factor)), np.float32)
-    for row in range(0, likely.shape[0], BLOCK_SIDE):
-        for column in range(0, likely.shape[1], BLOCK_SIDE):
-            part = likely[row : row + BLOCK_SIDE, column : column + BLOCK_SIDE]
-            x, y = column * factor, row * factor
-            inside = min(part.shape[1] * factor, width - x), min(part.shape[0] * factor, height - y)
-            answer = 1 - field.answer(Region(x, y, *inside)).probabilities[0]
-            part[:] = cv2.resize(answer, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_AREA)
+    for block in Region(0, 0, width, height).split(BLOCK_SIDE * factor, BLOCK_SIDE * factor):
+        answer = 1 - field.answer(block).probabilities[0]
+        rows = slice(block.y // factor, -(-block.y1 // factor))
+        columns = slice(block.x // factor, -(-block.x1 // factor))
+        part = likely[rows, columns]
+        part[:] = cv2.resize(answer, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_AREA)
     return likely

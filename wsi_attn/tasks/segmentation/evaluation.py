@@ -69,11 +69,8 @@ def compare(
     tile = network.config.crop
     field = TiledInference(network, patches, tile, default_overlap(tile), workers=workers)
     answer = np.zeros(true.shape, np.uint8)
-    for y in range(0, field_of_view.height, BLOCK):
-        for x in range(0, field_of_view.width, BLOCK):
-            width, height = min(BLOCK, field_of_view.width - x), min(BLOCK, field_of_view.height - y)
-            found = field.answer(Region(field_of_view.x + x, field_of_view.y + y, width, height))
-            answer[y : y + height, x : x + width] = found.classes
+    for block in field_of_view.split(BLOCK, BLOCK):
+        answer[block.within(field_of_view)] = field.answer(block).classes
     return count_pixels(answer, true, len(spec.labels), true != UNLABELLED, mask.objects(window))
 
 

@@ -109,22 +109,19 @@ class LabelImage:
             files.remove_leftovers(self._part)
             self._levels = [zarr.open_array(self._part / str(index), mode="r+") for index in range(len(self._frames))]
 
-    def blocks(self) -> list[tuple[int, int]]:
-        """Yield row and column of every block in row-major order."""
-        width, height = self.frame.size
-        return [(row, column) for row in range(-(-height // BLOCK)) for column in range(-(-width // BLOCK))]
+    def blocks(self) -> list[Region]:
+        """Return all blocks, in pixels of the finest level, row by row."""
+        return list(Region(0, 0, *self.frame.size).split(BLOCK, BLOCK))
 
-    def region(self, row: int, column: int) -> Region:
-        """Return the region of a block in pixels of the finest level."""
-        width, height = self.frame.size
-        x, y = column * BLOCK, row * BLOCK
-        return Region(x, y, min(BLOCK, width - x), min(BLOCK, height - y))
+    def is_done(self, block: Region) -> bool:
+        """Return whether a block is written."""
+        return (block.y // BLOCK, block.x // BLOCK) in self.done
 
-    def write(self, row: int, column: int, classes: UInt8Array | None, unreadable: int = 0) -> None:
+    def write(self, block: Region, classes: UInt8Array | None, unreadable: int = 0) -> None:
         """Write the classes of a block (None if it has no tissue) and its number of unreadable regions."""
         if classes is not None:
-            block = self.region(row, column)
             self._levels[0][block.y : block.y1, block.x : block.x1] = classes
+        row, column = block.y // BLOCK, block.x // BLOCK
         self._journal.append(BlockRecord(row, column, unreadable))
         self.done[row, column] = unreadable
 
@@ -135,13 +132,10 @@ class LabelImage:
     def downsample(self) -> None:
         """Write the coarser levels."""
         for index in range(1, len(self._frames)):
-            size = self._frames[index].size
-            for y in range(0, size.height, BLOCK):
-                for x in range(0, size.width, BLOCK):
-                    width, height = min(BLOCK, size.width - x), min(BLOCK, size.height - y)
-                    finer = self.read(Region(2 * x, 2 * y, 2 * width, 2 * height), index - 1)[::2, ::2]
-                    if finer.any():
-                        self._levels[index][y : y + height, x : x + width] = finer
+            for block in Region(0, 0, *self._frames[index].size).split(BLOCK, BLOCK):
+                finer = self.read(Region(*(2 * side for side in block)), index - 1)[::2, ::2]
+                if finer.any():
+                    self._levels[index][block.y : block.y1, block.x : block.x1] = finer
 
     def level_sizes(self) -> list[Size]:
         """Return the sizes of the levels, finest first."""

@@ -88,11 +88,10 @@ def find_objects(labels: LabelImage, size0: Size, counts: AreaCounts) -> Iterato
     above: dict[int, _Part] = {}  # Parts along the last row of the blocks above, by label column.
     parts: list[_Part] = []
     left: dict[int, _Part] = {}  # Parts along the last column of the block to the left, by row.
-    for row, column in labels.blocks():
-        block = labels.region(row, column)
+    for block in labels.blocks():
         values = labels.read(block)
         counts.pixels += np.bincount(values.ravel(), minlength=len(counts.pixels))
-        if column == 0:
+        if block.x == 0:
             left = {}
             above_before, above = above, {}
         right: dict[int, _Part] = {}

@@ -147,11 +147,10 @@ class SlideSegmentation:
         tile, overlap = tile_and_overlap(self.network, self.config)
         field = TiledInference(self.network, patches, tile, overlap, wanted, self.config.workers)
         blocks = labels.blocks()
-        for done, (row, column) in enumerate(blocks, 1):
-            if (row, column) not in labels.done:
-                block = labels.region(row, column)
+        for done, block in enumerate(blocks, 1):
+            if not labels.is_done(block):
                 answer = field.answer(block) if field.looks_at(block) else None
-                labels.write(row, column, answer.classes if answer else None, answer.unreadable if answer else 0)
+                labels.write(block, answer.classes if answer else None, answer.unreadable if answer else 0)
             patches.progress(done, len(blocks), "segmenting")
         patches.progress(0, 1, "reduced levels")
         labels.downsample()

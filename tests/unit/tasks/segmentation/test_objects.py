@@ -42,9 +42,8 @@ def label_image(folder: Path, classes: NDArray[np.uint8], downsample: float = 1.
     image = LabelImage(folder / "x.zarr", Frame(size, downsample, downsample), None, NAMES, {})
     image.discard()
     image.open()
-    for row, column in image.blocks():
-        block = image.region(row, column)
-        image.write(row, column, classes[block.y : block.y1, block.x : block.x1])
+    for block in image.blocks():
+        image.write(block, classes[block.y : block.y1, block.x : block.x1])
     image.downsample()
     return image
 
