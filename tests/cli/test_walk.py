@@ -15,7 +15,9 @@ from wsi_attn.cli.app import run
 ROOT = Path(__file__).parents[2]
 PACKAGE = str(ROOT / "wsi_attn") + "/"
 GIVEN = {"BarItem.__call__", "BatchBar.item", "SlidePatches.read_patches", "NoProgress.__call__", "_files_of", "folder"}
-"""Functions that lower floors were given, beside lambdas: progress, pixels of a bag, files of a mark, a check."""
+GIVEN |= {"TiledReader.close"}
+"""Functions that lower floors were given, beside lambdas: progress, pixels of a bag, files of a mark, a check; and what
+a slide does at the end of a `with`."""
 
 Call = tuple[str, str, str, str]
 

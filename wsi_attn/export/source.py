@@ -116,7 +116,7 @@ class ExportSource:
         """Open the slide; raises `PredictionError` if it is missing or is not the predicted one."""
         if not slide_exists(self.slide):
             raise PredictionError(f"The slide {self.slide} was not found; set its current path with --slide")
-        with open_images(self.images if len(self.images) > 1 else (self.slide,)) as slide:
+        with open_images(self.images) if len(self.images) > 1 else open_source(self.slide) as slide:
             if slide.info.fingerprint != self.fingerprint:
                 raise PredictionError(
                     f"{self.slide} is not the slide of this prediction; set the path of the right one with --slide"
