@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PANEL, PRETRAINED
-from wsi_attn.options import Option, check_fields
+from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PRETRAINED, network
+from wsi_attn.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,9 @@ class CnnConfig:
     """Network phi: a registered one."""
     feature_stride: Annotated[
         int,
-        Option(
+        network(
             "Largest stride of the features of a pretrained network: 16 points more precisely, 32 has the deepest "
             "features, of EfficientNet-Lite those that its ImageNet classifier sees.",
-            panel=PANEL,
             unit="px",
             at_least=2,
         ),
