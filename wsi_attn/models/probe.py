@@ -29,6 +29,9 @@ from wsi_attn.nn.backbones import build_backbone
 CELL = 16
 """Coarse pixels along a cell of the maps that a prediction shows."""
 
+CPU_IMAGES = 4
+"""Images of a pass on a CPU; with more, half the time goes into new memory pages."""
+
 LARGEST_STRIDE = 32
 """Of the stage that is averaged."""
 
@@ -87,13 +90,19 @@ class Probe(SlideModel):
             found = []
             for side in sorted({1, config.views}):
                 tiles = _tiles(functional.avg_pool2d(finest, config.views // side), side)
-                features = self.phi.pooled_maps(self.normalise(tiles)).to(cells.dtype)  # equation (1)
+                features = self._features(tiles).to(cells.dtype)  # equation (1)
                 share = _tiles(functional.adaptive_avg_pool2d(cells, side * features.shape[-1]), side)
                 found.append(_mean(features, share, len(cells)))
                 if side == 1:
                     maps.append(features)
             pooled.append(torch.stack(found).mean(dim=0))
         return torch.cat(pooled), maps
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        """Equation (1), on a CPU a few images at a time: float (B, 3, S, S), 0 to 255, to (B, D, g, g)."""
+        few = CPU_IMAGES if self.normalise.mean.device.type == "cpu" else len(pixels)
+        parts = [pixels[first : first + few] for first in range(0, len(pixels), few)]
+        return torch.cat([self.phi.pooled_maps(self.normalise(part)) for part in parts])
 
     def losses(self, output: SlideOutput, labels: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
         """The loss of (4) without its penalty; see `SlideModel.losses`."""
