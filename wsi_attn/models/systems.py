@@ -13,6 +13,7 @@ from wsi_attn.errors import UsageError
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.base import Network, NetworkConfig
 from wsi_attn.models.configs import GROUP, PLACES
+from wsi_attn.models.configs.common import pretrained_of
 from wsi_attn.nn.backbone import Backbone, TakesWeights
 from wsi_attn.nn.backbones import normalisation_of
 from wsi_attn.registry import Registry
@@ -102,7 +103,9 @@ def _takers(network: Network, weights: str) -> list[tuple[TakesWeights, str]]:
         )
     each = weights_of_each(weights)
     if len(each) == 1:
-        if weights not in NAMED_WEIGHTS and len({_shapes(taker) for taker in takers}) > 1:
+        config = network.config
+        names = {getattr(config, field) for field in pretrained_of(type(config), vars(config))}
+        if weights not in NAMED_WEIGHTS and len(takers) > 1 and len(names) > 1:
             raise UsageError(f"--weights {weights}: the backbones differ; give a file for each: FILE,FILE")
         return [(taker, weights) for taker in takers]
     if len(each) != len(backbones):
@@ -117,12 +120,6 @@ def _takers(network: Network, weights: str) -> list[tuple[TakesWeights, str]]:
             raise UsageError(f"--weights {own}: the small backbones have no pretrained weights; give none for them")
         pairs.append((backbone, own))
     return pairs
-
-
-def _shapes(backbone: TakesWeights) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Names and shapes of the weights."""
-    assert isinstance(backbone, nn.Module)  # noqa: S101 - a part of a network
-    return tuple((name, tuple(value.shape)) for name, value in backbone.state_dict().items())
 
 
 def _normalised(config: Mapping[str, object]) -> Mapping[str, object]:

@@ -30,7 +30,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_the_systems_there_are() -> None:
-    assert SYSTEMS.names() == ["cnn", "deep-attention", "dual-cross", "global-spatial", "joint-segmentation"]
+    assert SYSTEMS.names() == ["cnn", "deep-attention", "dual-cross", "global-spatial", "joint-segmentation", "probe"]
 
 
 @pytest.mark.usefixtures("weights")
