@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,11 @@ Inputs = Annotated[
 ]
 
 
+def _plugins() -> Iterable[str]:
+    """Formats of installed packages; a function, since names within an annotation are not found later."""
+    return EXPORTERS.plugins
+
+
 @dataclass(frozen=True)
 class Target:
     """What is written."""
@@ -45,7 +50,7 @@ class Target:
         Option(
             f"Output format; {ATTENTION_MAP} needs run or checkpoint folders of global-spatial models.",
             choices=(*EXPORTERS.built_in, ATTENTION_MAP),
-            more_choices=lambda: EXPORTERS.plugins,
+            more_choices=_plugins,
         ),
     ]
     output: Annotated[
