@@ -20,12 +20,16 @@ MODULES = EXAMPLE / "example_plugin"
 
 COMMAND = '''"""`wsi-attn hello`."""
 
+from wsi_attn.cli.command import Command
 from wsi_attn.cli.output import data
 
 
 def hello() -> None:
     """Say hello."""
     data("hello")
+
+
+COMMAND = Command("hello", hello)
 '''
 
 
@@ -77,8 +81,8 @@ ADDITIONS = {
         "from wsi_attn.tasks.base import TASKS as members; assert members.get('amount').measure",
     ),
     "command": Addition(
-        "cli/hello.py", COMMAND, "cli/app.py", '    Command("doctor"',
-        '    Command("hello", __import__("wsi_attn.cli.hello", fromlist=["hello"]).hello),',
+        "cli/hello.py", COMMAND, "cli/app.py", '    "doctor",',
+        '    "hello",',
         "from wsi_attn.cli.app import run; assert run(['hello']) == 0",
     ),
 }  # fmt: skip
