@@ -226,6 +226,11 @@ def test_an_unknown_choice_lists_the_choices(config: type, name: str) -> None:
 
 
 @pytest.mark.parametrize("system", CONFIGS.built_in)
+def test_options_of_a_system_have_names_of_their_own(system: str) -> None:
+    assert not option_fields(config_of(system)).keys() & option_fields(TrainConfig).keys()
+
+
+@pytest.mark.parametrize("system", CONFIGS.built_in)
 def test_options_appear_only_with_their_system(system: str, capsys: pytest.CaptureFixture[str]) -> None:
     own = {field.flag for field in option_fields(config_of(system)).values()}
     common = in_process(capsys, "train", "--help").stdout

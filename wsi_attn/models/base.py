@@ -245,11 +245,14 @@ class Network(nn.Module, ABC):
         Name of the task, see `tasks`.
     former
         What fields of the configuration were, in effect, before they existed; for checkpoints that lack them.
+    renamed
+        New names of fields of the configuration by their names in earlier checkpoints.
     warm_up
         Share of the epochs in which, by default, only the early terms of the losses are trained; see `Losses.early`.
     """
 
     former: ClassVar[Mapping[str, object]] = {}
+    renamed: ClassVar[Mapping[str, str]] = {}
     warm_up: ClassVar[float] = 0.0
     config: NetworkConfig
     config_class: ClassVar[type[NetworkConfig]]

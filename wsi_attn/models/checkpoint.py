@@ -113,8 +113,9 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"Cannot read {folder / WEIGHTS}: {error.strerror}") from error
     try:
-        former = SYSTEMS.get(config["system"]).former
-        network = build_network(config["system"], {**former, **config["network"]})
+        system = SYSTEMS.get(config["system"])
+        fields = {system.renamed.get(name, name): value for name, value in config["network"].items()}
+        network = build_network(config["system"], {**system.former, **fields})
         network.load_state_dict(load_file(folder / WEIGHTS))
         spec = read_spec(config["spec"])
         name = str(config["name"])

@@ -81,6 +81,7 @@ class GlobalSpatial(SlideModel):
     config_class = GlobalSpatialConfig
     any_orientation = False
     former: ClassVar[Mapping[str, object]] = {"map_features": "intensity", "from_plain": False}
+    renamed: ClassVar[Mapping[str, str]] = {"freeze": "map_freeze"}
     mean_image: Tensor
     alignment: Tensor
 
@@ -185,8 +186,8 @@ class GlobalSpatial(SlideModel):
         )
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Freeze the map from the epoch that `freeze` defines, never from the first."""
-        first = max(1, epochs - int(self.config.freeze * epochs))
+        """Freeze the map from the epoch that `map_freeze` defines, never from the first."""
+        first = max(1, epochs - int(self.config.map_freeze * epochs))
         if epoch == first:
             self.map.keep()
         self.map.frozen = epoch >= first

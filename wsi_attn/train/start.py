@@ -79,8 +79,9 @@ def check_tuning(config: TrainConfig, weights: str) -> None:
 def chosen_start(system: str, options: Mapping[str, object], weights: str) -> Start:
     """Choose the backbones and weights that are left to `AUTO`.
 
-    A backbone that is not given is the pretrained one of the system, if ImageNet weights are asked for or installed;
-    options of small backbones (`WIDTHS`) choose those. The weights are those of ImageNet where a backbone has them.
+    A backbone that is not given is the pretrained one of the system, if weights are given or those of ImageNet are
+    installed; options of small backbones (`WIDTHS`) choose those. The weights are those of ImageNet where a backbone
+    has them.
 
     Parameters
     ----------
@@ -95,12 +96,12 @@ def chosen_start(system: str, options: Mapping[str, object], weights: str) -> St
     """
     given = {name: value for name, value in options.items() if value != AUTO}
     suited = pretrained_of(config_of(system), given)
-    if weights not in (AUTO, IMAGENET) or not suited:
+    if weights == NO_WEIGHTS or not suited:
         return Start(given, NO_WEIGHTS if weights == AUTO else weights)
-    wanted = weights == IMAGENET or is_solved(system) or all(map(_is_installed, suited.values()))
+    wanted = weights != AUTO or is_solved(system) or all(map(_is_installed, suited.values()))
     if wanted and not any(name in given for name in WIDTHS):
         given = {**suited, **given}
-    if weights == IMAGENET:
+    if weights != AUTO:
         return Start(given, weights)
     names = [str(given.get(field, "")) for field in suited]
     missing = [name for name in names if name in PRETRAINED and not _is_installed(name)]

@@ -158,7 +158,7 @@ def test_a_run_that_goes_on_while_frozen_keeps_its_map() -> None:
     network.begin_epoch(9, 10)  # epoch 8 was before the kill
     assert (network(batch_of(fields(4), network)).attention > 0).all()
     assert (network.map.values == 0.3).all()
-    whole = build(fields(4), freeze=0.0)
+    whole = build(fields(4), map_freeze=0.0)
     whole.begin_epoch(9, 10)
     assert not whole.map.frozen
 
@@ -249,7 +249,7 @@ def test_options_that_cannot_be() -> None:
         build(map_by="anchors")
     assert "anchor" in caught.value.known
     with pytest.raises(UsageError, match="below 1"):
-        build(freeze=1.0)
+        build(map_freeze=1.0)
 
 
 def planted(count: int, generator: np.random.Generator, *, moved: bool) -> tuple[list[Field], list[int]]:

@@ -21,7 +21,7 @@ from wsi_attn.tasks.classification.dataset import Dataset
 from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.train.run import train
 
-NETWORK: dict[str, Any] = {"view_size": 16, "coarse_widths": [4, 4], "map_hidden": 4, "freeze": 0.5}
+NETWORK: dict[str, Any] = {"view_size": 16, "coarse_widths": [4, 4], "map_hidden": 4, "map_freeze": 0.5}
 CONFIG = TrainConfig(system="global-spatial", epochs=4, batch_size=4, seed=5)
 
 
@@ -111,7 +111,7 @@ def test_the_map_that_is_kept_was_learned(
     map_by: str, freeze: float, averaging: float, manifest: Path, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, averaging=averaging, learning_rate=0.05)
-    train(manifest, tmp_path / "run", config, {**NETWORK, "map_by": map_by, "freeze": freeze})
+    train(manifest, tmp_path / "run", config, {**NETWORK, "map_by": map_by, "map_freeze": freeze})
     values = weights(tmp_path / "run")["map.values"]
     assert values.std() > (1e-5 if map_by == "free" else 1e-3)
     assert ((values > 0) & (values < 1)).all()

@@ -73,6 +73,8 @@ def test_without_weights_everything_is_as_given_and_the_way_to_get_them_is_said(
 @pytest.mark.usefixtures("installed")
 def test_what_is_asked_for_is_taken_without_a_word() -> None:
     assert chosen_start("cnn", {}, "none") == start.Start({}, "none")
+    assert chosen_start("cnn", {}, "own.safetensors").network == {"backbone": "efficientnet-lite0"}
+    assert len(chosen_start("dual-cross", {}, "imagenet,none").network) == 2
     assert chosen_start("joint-segmentation", {}, "pretrained") == start.Start({}, "pretrained")
 
 

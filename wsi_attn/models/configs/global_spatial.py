@@ -68,9 +68,8 @@ class GlobalSpatialConfig:
     """Side of the first convolution of g: 1 looks at the pixel alone."""
     map_bias: Annotated[float, network("Initial logit of the map.")] = 0.0
     """First bias of g."""
-    freeze: Annotated[
-        float,
-        network("Final share of the epochs in which the map is frozen.", name="--map-freeze", at_least=0, below=1),
+    map_freeze: Annotated[
+        float, network("Final share of the epochs in which the map is frozen.", at_least=0, below=1)
     ] = 0.2
     """Share of the epochs, at the end, in which the map stays as it is."""
     coarse_widths: Annotated[tuple[int, ...], COARSE_WIDTHS] = (24, 48, 96)

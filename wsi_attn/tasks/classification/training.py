@@ -79,7 +79,9 @@ class ClassificationFitting(Fitting):
 
     def __init__(self, training: ClassificationTraining, job: TrainingJob, network: SlideModel) -> None:
         self.job, self.labels, self.config = job, training.labels, job.config
-        if job.config.tta and (job.config.no_flip or not network.any_orientation):
+        if job.config.tta and job.config.no_flip:
+            raise UsageError("--tta turns images, which --no-flip keeps as they are; remove one of them")
+        if job.config.tta and not network.any_orientation:
             raise UsageError(f"--tta turns images, but --model {job.config.system} keeps their orientation; remove it")
 
         def part_of(split: str) -> Dataset:
