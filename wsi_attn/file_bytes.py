@@ -6,16 +6,17 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, overload
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import SlideReadError
+from wsi_attn.packed import Packed
 
 GAP_BYTES = 1 << 16
 """Gap between two ranges up to which reading through is cheaper than skipping, as on network file systems."""
@@ -151,60 +152,6 @@ class FileBytes:
 
     def __del__(self) -> None:
         self.close()
-
-
-class Packed(Sequence[memoryview]):
-    """Byte strings one after another in one buffer, without a Python object for each; a slice shares the buffer.
-
-    Attributes
-    ----------
-    starts, ends
-        int64 (N,): position of each in the buffer.
-    """
-
-    def __init__(self, buffer: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-        self.starts, self.ends = starts, ends
-        self._buffer, self._view = buffer, buffer.data
-
-    @classmethod
-    def of(cls, parts: Sequence[bytes | memoryview]) -> Packed:
-        """Pack byte strings, which are copied if they are not packed already."""
-        if isinstance(parts, cls):
-            return parts
-        ends = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)))
-        return cls(np.frombuffer(b"".join(parts), np.uint8), np.append(0, ends[:-1])[: len(ends)], ends)
-
-    @property
-    def view(self) -> memoryview:
-        """`data` as bytes."""
-        return self.data.data
-
-    @property
-    def data(self) -> NDArray[np.uint8]:
-        """uint8 (bytes,): all of them."""
-        return self._buffer[self.starts[0] : self.ends[-1]] if len(self) else self._buffer[:0]
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, index: int) -> memoryview: ...
-    @overload
-    def __getitem__(self, index: slice) -> Packed: ...
-    def __getitem__(self, index: int | slice) -> memoryview | Packed:
-        if isinstance(index, slice):
-            return Packed(self._buffer, self.starts[index], self.ends[index])
-        return self._view[self.starts[index] : self.ends[index]]
-
-    def __iter__(self) -> Iterator[memoryview]:
-        view = self._view
-        return (view[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True))
-
-    def begin_with(self, prefix: bytes) -> NDArray[np.bool_]:
-        """Which of them begin with these bytes, bool (N,)."""
-        view, length = self._view, len(prefix)
-        found = (view[start : start + length] == prefix for start in self.starts.tolist())
-        return np.fromiter(found, np.bool_, len(self)) & (self.ends - self.starts >= length)
 
 
 _SEEKING = threading.Lock()

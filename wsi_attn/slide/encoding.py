@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attn.errors import NotEncodedError, TileDecodeError
-from wsi_attn.file_bytes import Packed
 from wsi_attn.geometry import Size
+from wsi_attn.packed import Packed
 from wsi_attn.slide.jpeg2000 import check_jpeg2000
 from wsi_attn.slide.jpeg_decoding import JpegCompletion, decode_jpeg, is_whole
 from wsi_attn.slide.jpeg_stream import ColourMemo

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.file_bytes import Packed
+from wsi_attn.packed import Packed
 from wsi_attn.slide.jpeg_decoding import EOI, SOI, SOS, damage, is_whole, read_segment
 
 PADDING_BYTES = 16

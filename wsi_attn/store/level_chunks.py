@@ -17,8 +17,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from wsi_attn.errors import NotEncodedError, SlideReadError, StoreDamagedError, StoreError, TileDecodeError
-from wsi_attn.file_bytes import FileBytes, Packed
+from wsi_attn.file_bytes import FileBytes
 from wsi_attn.geometry import Region, Size
+from wsi_attn.packed import Packed
 from wsi_attn.slide import Level, UInt8Array, background, paste
 from wsi_attn.slide.encoding import TileEncoding
 from wsi_attn.store import sharding

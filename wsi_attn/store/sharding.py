@@ -15,8 +15,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attn.file_bytes import Packed
 from wsi_attn.geometry import Size
+from wsi_attn.packed import Packed
 
 SHARD_BYTES = 64 << 20
 """Maximum uncompressed bytes of a shard: a slide has a few hundred files, and a few shards fit in memory."""
