@@ -61,7 +61,10 @@ def fit_logistic(
     folds = min(FOLDS, *(len(np.unique(patients[labels == c])) for c in np.unique(labels)))
     warning = None
     if folds < 2:
-        warning = f"A label has a single patient, so the strength of the probe is not chosen but {DEFAULT_C:g}"
+        warning = (
+            "a label has images of one patient only, so that C of the logistic regression cannot be cross-validated "
+            f"and is {DEFAULT_C:g}; add patients with that label"
+        )
         best = machine.fit(features, labels, **given)
     else:
         splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)

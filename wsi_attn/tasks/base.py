@@ -197,7 +197,7 @@ class Fitting(ABC):
     losses: Losses
     settled: int = 0
 
-    def repeat(self, copies: int) -> None:  # noqa: B027 - most tasks augment anew
+    def repeat(self, copies: int) -> None:  # noqa: B027 - most tasks draw new augmentations
         """Show each training image in this many augmented copies, one an epoch in turn, and name them in
         `BagBatch.images`.
         """

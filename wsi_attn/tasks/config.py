@@ -100,19 +100,21 @@ class TrainConfig:
         float,
         step("Learning rate of the gates that open attention branches, as a multiple of --learning-rate.", above=0),
     ] = 10.0
-    freeze: Annotated[int, step("Number of first stages of trained backbones that keep their weights.", at_least=0)] = 0
+    freeze: Annotated[int, step("Number of stages of pretrained backbones to freeze, from the input.", at_least=0)] = 0
     augmented_copies: Annotated[
         int,
         step(
-            "Augmented copies of an image that epochs show in turn with --freeze, whose maps of frozen stages are kept "
-            "(memory up to --cache-mb, then the run folder); 0 augments anew in each epoch.",
+            "Number of augmented copies of each image that the epochs cycle through with --freeze. The feature maps of "
+            "the frozen stages are cached for each copy, in memory up to --cache-mb and then in the run folder; 0 "
+            "disables the cache and draws a new augmentation in every epoch.",
             at_least=0,
         ),
     ] = 4
     unfreeze_epochs: Annotated[
         int,
         step(
-            "Epochs after which one frozen stage more is trained, the last one first; 0 keeps them frozen.", at_least=0
+            "Unfreeze one more stage after every N epochs, the deepest first; 0 keeps all of --freeze frozen.",
+            at_least=0,
         ),
     ] = 0
     warm_up_epochs: Annotated[

@@ -57,17 +57,19 @@ def check_options(system: str, options: Collection[str]) -> None:
 
 
 def check_tuning(config: TrainConfig, weights: str) -> None:
-    """Check that there is something for the options about trained backbones to keep.
+    """Check that the options about pretrained backbones have an effect.
 
     Raises
     ------
-    UsageError : all weights are random; a warm-up then needs a separate global head.
+    UsageError : no stage is frozen that could be unfrozen, or all weights are random; a warm-up then needs a separate
+        global head.
     """
+    if config.unfreeze_epochs and not config.freeze:
+        raise UsageError("--unfreeze-epochs needs frozen stages; add --freeze N, or remove it")
     if weights != NO_WEIGHTS:
         return
-    if config.freeze or config.unfreeze_epochs:
-        flag = "--freeze" if config.freeze else "--unfreeze-epochs"
-        raise UsageError(f"{flag} keeps trained weights, but all are random; remove it, or choose --weights")
+    if config.freeze:
+        raise UsageError("--freeze keeps trained weights, but all are random; remove it, or choose --weights")
     known = {field.name for field in fields(SYSTEMS.get(config.system).config_class)}
     if config.warm_up_epochs and "global_weight" not in known:
         raise UsageError(

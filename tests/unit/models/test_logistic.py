@@ -42,5 +42,5 @@ def test_a_label_of_one_patient_is_said() -> None:
     features = np.random.default_rng(0).normal(0, 1, (6, 3)).astype(np.float32)
     solved = fit_logistic(features, np.array([0, 0, 0, 1, 1, 1]), list("abcddd"), np.ones(6, np.float32), 0)
     assert solved.warning is not None
-    assert "single patient" in solved.warning
+    assert "one patient only" in solved.warning
     assert solved.weight.shape == (2, 3)

@@ -94,7 +94,7 @@ def test_a_thawed_stage_learns(manifest: Path, weights: Path, tmp_path: Path) ->
     ("config", "said"),
     [
         ({"freeze": 1}, "--freeze keeps trained weights"),
-        ({"unfreeze_epochs": 1}, "--unfreeze-epochs keeps trained weights"),
+        ({"unfreeze_epochs": 1}, "--unfreeze-epochs needs frozen stages"),
         ({"warm_up_epochs": 1}, "no separate global head"),
     ],
 )
