@@ -113,6 +113,13 @@ class InvertedBottleneck(nn.Module):
         self.project = nn.Sequential(SameConv2d(wide, out_channels, 1), _norm(out_channels))
         self.has_shortcut = stride == 1 and in_channels == out_channels
 
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """Normalisation of the branch."""
+        norm = self.project[1]
+        assert isinstance(norm, nn.BatchNorm2d)  # noqa: S101 - a Sequential loses the element type
+        return norm
+
     def forward(self, x: Tensor) -> Tensor:
         """Float (B, C, H, W) to (B, C', ceil(H/stride), ceil(W/stride))."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
@@ -133,11 +140,17 @@ class EfficientNetLite(Backbone):
 
     Notes
     -----
+    The output is standardised: it is a sum of normalised branches, whose weights and biases of normalisation are the
+    deviations and means that a trained network has on its training images. Raw outputs of stride 16 have magnitudes of
+    about 5, which saturate the tanh and softmax of what reads them. `stages` are not standardised.
+
     Once trained weights are loaded, batch normalisation keeps their statistics also while training: the few images of
     a step estimate them worse, and momentum 0.01 would not carry what training sees into evaluation.
     """
 
     halo: int
+    shift: Tensor
+    scale: Tensor
     remembers = True
 
     def __init__(self, variant: int, stride: int = 32, *, head: bool = False) -> None:
@@ -158,12 +171,19 @@ class EfficientNetLite(Backbone):
         self.blocks = nn.Sequential(*stages)
         self.out_channels, self.stride = channels, reductions[len(kept) - 1]
         self.head = _convolution(channels, HEAD_CHANNELS, 1) if head else None
+        self.register_buffer("shift", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self._standardise()
         self.halo = _reach(kept)
         self._reductions = reductions[: len(kept)]
         self._channels = [shape.channels for shape in kept]
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (B, 3, H, W) to (B, C, ceil(H/stride), ceil(W/stride)); the input is padded to whole cells."""
+        return (self._last(x) - self.shift[:, None, None]) * self.scale[:, None, None]
+
+    def _last(self, x: Tensor) -> Tensor:
+        """Return the output of the last block."""
         height, width = x.shape[2:]
         padded = functional.pad(x, (0, -width % self.stride, 0, -height % self.stride))
         padded = padded.contiguous(memory_format=torch.channels_last)
@@ -179,13 +199,25 @@ class EfficientNetLite(Backbone):
 
     def pooled_maps(self, x: Tensor) -> Tensor:
         """See `Backbone.pooled_maps`; with `head` the 1280 channels whose mean the ImageNet classifier sees."""
-        features: Tensor = self(x) if self.head is None else self.head(self(x))
+        features: Tensor = self(x) if self.head is None else self.head(self._last(x))
         return features
 
     @property
     def pooled_channels(self) -> int:
         """See `Backbone.pooled_channels`."""
         return self.out_channels if self.head is None else HEAD_CHANNELS
+
+    @torch.no_grad()
+    def _standardise(self) -> None:
+        """Set `shift` and `scale` from the normalisation of the blocks whose sum is the output."""
+        mean, variance = torch.zeros_like(self.shift), torch.zeros_like(self.shift)
+        blocks = [block for block in self.blocks[-1].modules() if isinstance(block, InvertedBottleneck)]
+        for block in reversed(blocks):
+            mean, variance = mean + block.norm.bias, variance + block.norm.weight**2
+            if not block.has_shortcut:
+                break
+        self.shift.copy_(mean)
+        self.scale.copy_(variance.clamp(min=NORM_EPSILON).rsqrt())
 
     def train(self, mode: bool = True) -> EfficientNetLite:
         """See `nn.Module.train`; normalisation of trained weights stays in evaluation mode."""
@@ -225,14 +257,15 @@ class EfficientNetLite(Backbone):
             found = load_file(path)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"Cannot read the weights {path}: {error}") from error
-        wanted = self.state_dict()
+        wanted = {name: value for name, value in self.state_dict().items() if name not in ("shift", "scale")}
         wrong = [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]
         if wrong:
             raise CheckpointError(
                 f"{path} does not contain the weights of efficientnet-lite{self.variant}: "
                 f"{wrong[0]} is missing or has another shape"
             )
-        self.load_state_dict({name: found[name] for name in wanted})
+        self.load_state_dict({name: found[name] for name in wanted}, strict=False)
+        self._standardise()
         self.fixed_norms = True
         self.train(self.training)
 

@@ -152,7 +152,7 @@ class UNet(nn.Module, ABC):
 
 
 class BackboneUNet(UNet):
-    """U-Net whose encoder is a registered backbone.
+    """U-Net whose encoder is a registered backbone, with batch normalisation of its stages.
 
     Parameters
     ----------
@@ -177,6 +177,7 @@ class BackboneUNet(UNet):
             raise UsageError(f"--backbone has no stage of stride {missing[0]}, which joint-segmentation needs")
         self.taps = [found[stride][0] for stride in STRIDES]
         widths = [found[stride][1] for stride in STRIDES]
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.add_decoder(widths, DECODER, classes, heads, dropout, gated_skips=gated_skips)
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -184,7 +185,7 @@ class BackboneUNet(UNet):
         kept: dict[int, Tensor] = {}
         with self.backbone.watched({number: partial(kept.__setitem__, number) for number in self.taps}):
             self.backbone(x)
-        return [kept[number] for number in self.taps]
+        return [norm(kept[number]) for number, norm in zip(self.taps, self.norms, strict=True)]
 
     def encoder(self) -> list[nn.Module]:
         """See `UNet.encoder`."""

@@ -22,8 +22,13 @@ DUAL = {"coarse_widths": (8, 8, 12, 16), "widths": (16, 16), "heads": 2, "fused_
 DUAL |= {"backbone": "small", "second_backbone": "small-vgg"}
 SPATIAL = {**SMALL, "view_size": 64}
 
-NO_EFFECT = ("coarse_gate.w.bias", "patch_gate.w.bias", "key.bias", "blocks.4.2.project.1.bias")
-"""Constants before a softmax, and one before the batch statistics of dual-cross: no value changes an output."""
+NO_EFFECT = (
+    *("coarse_gate.w.bias", "patch_gate.w.bias", "key.bias"),
+    *("blocks.4.2.project.1.bias", "blocks.6.0.project.1.bias"),
+)
+"""Constants before a softmax, and those before the batch statistics of dual-cross and of a U-Net: no value changes an
+output.
+"""
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("cnn", SMALL),

