@@ -253,6 +253,20 @@ class TrainConfig:
             raise UsageError(
                 f"--folds {self.folds}: cross-validation needs at least 2 folds; remove the option to train one model"
             )
+        for flag, epochs in (("--care-after", self.care_after), ("--warm-up-epochs", self.warm_up_epochs)):
+            if epochs is not None and epochs >= max(self.epochs, 1):
+                raise UsageError(
+                    f"{flag} {epochs}: the run has {self.epochs} epochs, so what follows them never starts; choose at "
+                    f"most {self.epochs - 1}"
+                )
+        if self.care == "none":
+            for flag, given in (
+                ("--care-boxes", self.care_boxes != "given"),
+                ("--care-after", self.care_after is not None),
+                ("--care-model", bool(self.care_model)),
+            ):
+                if given:
+                    raise UsageError(f"{flag} has no effect without --care; add --care boxes, or remove {flag}")
 
     def first_care_epoch(self) -> int:
         """Return the first epoch with the CARE loss: a random network has no class activation map to guide."""

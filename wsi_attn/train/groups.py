@@ -65,7 +65,7 @@ class Freezing:
 
     Raises
     ------
-    UsageError : stages are to be frozen of backbones with random weights.
+    UsageError : the backbones have no stages, or fewer than are to be frozen.
     """
 
     def __init__(self, trained: Sequence[nn.Module], config: TrainConfig, warm_up: int) -> None:
@@ -74,6 +74,9 @@ class Freezing:
             raise UsageError(
                 f"--freeze {config.freeze}: this backbone of --model {config.system} has no stages; remove it"
             )
+        counts = [len(each.stages()) for each in trained if isinstance(each, Backbone)]
+        if counts and config.freeze > max(counts):
+            raise UsageError(f"--freeze {config.freeze}: the backbone has {max(counts)} stages; choose at most that")
 
     def stages(self, epoch: int) -> int | None:
         """Return how many stages are frozen in an epoch, counted from 0; None for the whole backbone."""

@@ -98,8 +98,11 @@ def chosen_start(system: str, options: Mapping[str, object], weights: str) -> St
     """
     given = {name: value for name, value in options.items() if value != AUTO}
     suited = pretrained_of(config_of(system), given)
-    if weights == NO_WEIGHTS or not suited:
+    if not suited:
         return Start(given, NO_WEIGHTS if weights == AUTO else weights)
+    if weights == NO_WEIGHTS:
+        said = "" if set(suited) <= set(given) else "starting from random weights of the small network"
+        return Start(given, weights, said)
     wanted = weights != AUTO or is_solved(system) or all(map(_is_installed, suited.values()))
     if wanted and not any(name in given for name in WIDTHS):
         given = {**suited, **given}
@@ -157,6 +160,8 @@ def weights_record(weights: str) -> str:
 def _weight_record(weights: str) -> str:
     if weights in NAMED_WEIGHTS:
         return weights
+    if weights == AUTO:
+        raise UsageError(f"--weights: {AUTO} is for all backbones; give {', '.join(NAMED_WEIGHTS)} or a file for each")
     if not Path(weights).is_file():
         raise UsageError(
             f"--weights {weights}: no such file; the option takes {AUTO}, {', '.join(NAMED_WEIGHTS)} or a .safetensors "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from wsi_attn.errors import UsageError
 from wsi_attn.models.systems import build_network
 from wsi_attn.nn.efficientnet_lite import EfficientNetLite
 from wsi_attn.tasks.config import TrainConfig
@@ -59,6 +61,14 @@ def test_frozen_stages_have_neither_gradient_nor_new_statistics() -> None:
         if name.endswith("running_mean"):
             still = name.startswith(("stem", "blocks.0", "blocks.1"))
             assert torch.equal(value, before[name]) == still, name
+
+
+def test_more_stages_than_there_are_cannot_be_frozen() -> None:
+    backbone = EfficientNetLite(0, 16)
+    count = len(backbone.stages())
+    Freezing([backbone], TrainConfig(system="cnn", freeze=count), 0)
+    with pytest.raises(UsageError, match=f"{count} stages"):
+        Freezing([backbone], TrainConfig(system="cnn", freeze=count + 1), 0)
 
 
 def test_more_stages_than_there_are_is_the_whole_backbone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,3 +102,17 @@ def test_a_thawed_stage_learns(manifest: Path, weights: Path, tmp_path: Path) ->
 def test_random_weights_have_nothing_to_keep(config: dict[str, int], said: str, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
         train(manifest, tmp_path / "run", TrainConfig(system="cnn", **config), None, RunOptions(weights="none"))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"epochs": 5, "warm_up_epochs": 5}, "never starts"),
+        ({"epochs": 5, "care": "boxes", "care_after": 5}, "never starts"),
+        ({"care_boxes": "random"}, "--care-boxes has no effect"),
+        ({"care_after": 3}, "--care-after has no effect"),
+    ],
+)
+def test_options_without_effect_are_refused(config: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        TrainConfig(system="cnn", **config)

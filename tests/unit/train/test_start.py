@@ -72,7 +72,7 @@ def test_without_weights_everything_is_as_given_and_the_way_to_get_them_is_said(
 
 @pytest.mark.usefixtures("installed")
 def test_what_is_asked_for_is_taken_without_a_word() -> None:
-    assert chosen_start("cnn", {}, "none") == start.Start({}, "none")
+    assert chosen_start("cnn", FIRST, "none") == start.Start(FIRST, "none")
     assert chosen_start("cnn", {}, "own.safetensors").network == {"backbone": "efficientnet-lite0"}
     assert len(chosen_start("dual-cross", {}, "imagenet,none").network) == 2
     assert chosen_start("joint-segmentation", {}, "pretrained") == start.Start({}, "pretrained")
@@ -100,3 +100,14 @@ def test_each_backbone_has_its_own_file(tmp_path: Path) -> None:
     assert torch.equal(half.backbones()[1].state_dict()["stem.0.weight"], second)
     with pytest.raises(UsageError, match="no such file"):
         weights_record("none,absent.safetensors")
+
+
+def test_without_weights_the_small_network_is_announced() -> None:
+    assert chosen_start("probe", {}, "none") == start.Start(
+        {}, "none", "starting from random weights of the small network"
+    )
+
+
+def test_auto_is_no_choice_for_a_single_backbone() -> None:
+    with pytest.raises(UsageError, match="for all backbones"):
+        weights_record("auto,none")
