@@ -331,6 +331,12 @@ class SlideModel(Network):
         """
         return []
 
+    def linear_heads(self) -> list[tuple[nn.Linear, slice]]:
+        """Return the linear layers that read `SlideOutput.pooled`, and the columns that each reads; they can start as
+        logistic regressions.
+        """
+        return []
+
     @property
     @abstractmethod
     def stride(self) -> int:

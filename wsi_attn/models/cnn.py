@@ -49,6 +49,10 @@ class Cnn(SlideModel):
         """See `SlideModel.view_backbones`."""
         return [(self.phi, len(self.phi.stages()))]
 
+    def linear_heads(self) -> list[tuple[nn.Linear, slice]]:
+        """See `SlideModel.linear_heads`."""
+        return [(self.head, slice(None))]
+
     @property
     def stride(self) -> int:
         """Coarse pixels per cell of the maps."""

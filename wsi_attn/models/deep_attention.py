@@ -112,6 +112,13 @@ class DeepAttention(SlideModel):
         """See `SlideModel.view_backbones`: that of the coarse view, not that of the patches."""
         return [(self.phi, len(self.phi.stages()))]
 
+    def linear_heads(self) -> list[tuple[nn.Linear, slice]]:
+        """See `SlideModel.linear_heads`: the fused head, and the global head where the global feature is fused."""
+        heads = [(self.fused_head, slice(None))]
+        if self.config.branches != "local":
+            heads.append((self.global_head, slice(self.global_head.in_features)))
+        return heads
+
     @property
     def stride(self) -> int:
         """Coarse pixels per cell of the attention map."""

@@ -113,6 +113,10 @@ class GlobalSpatial(SlideModel):
         """See `SlideModel.view_backbones`: the stages before the map."""
         return [(self.phi, self.config.map_after - 1)] if self.config.map_after else []
 
+    def linear_heads(self) -> list[tuple[nn.Linear, slice]]:
+        """See `SlideModel.linear_heads`."""
+        return [(self.head, slice(None))]
+
     @property
     def stride(self) -> int:
         """Coarse pixels per cell of the maps that a prediction shows."""

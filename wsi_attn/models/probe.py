@@ -23,7 +23,7 @@ from torch.nn import functional
 from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, TrainingImages, without_patches
 from wsi_attn.models.coarse import Normalise, allowed_cells, resized, views
 from wsi_attn.models.configs.probe import ProbeConfig
-from wsi_attn.models.logistic import fit_logistic
+from wsi_attn.models.head_start import solved, take_solution
 from wsi_attn.nn.backbones import build_backbone
 
 CELL = 16
@@ -119,12 +119,9 @@ class Probe(SlideModel):
         self.eval()
         device = self.normalise.mean.device
         z = torch.cat([self.pooled(batch, allowed_cells(batch, device)[0])[0] for batch in images.batches()])
-        solved = fit_logistic(
-            z.cpu().numpy(), images.labels.numpy(), images.patients, images.weights.numpy(), images.seed
-        )
-        self.head.weight.copy_(torch.from_numpy(solved.weight))
-        self.head.bias.copy_(torch.from_numpy(solved.bias))
-        return () if solved.warning is None else (solved.warning,)
+        solution = solved(z.cpu().numpy(), images)
+        take_solution(self.head, solution)
+        return () if solution.warning is None else (solution.warning,)
 
     def _evidence(self, maps: list[Tensor], batch: BagBatch, valid: Tensor) -> Tensor:
         """The class activation map of the whole image above the mean of the labels: float (B, C, h, w)."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from wsi_attn.devices import AUTO, DEVICE
 from wsi_attn.errors import UsageError
@@ -28,6 +28,9 @@ def _names(text: str) -> tuple[str, ...]:
     """Split comma-separated class names; empty for auto."""
     return () if text == "auto" else tuple(filter(None, map(str.strip, text.split(","))))
 
+
+LOGISTIC: Final = "logistic"
+"""Heads that start as logistic regressions."""
 
 SOLVED = frozenset(
     {
@@ -126,6 +129,15 @@ class TrainConfig:
             default="a tenth of the epochs of deep-attention, 0 for others",
         ),
     ] = None
+    head_start: Annotated[
+        Literal["logistic", "random"],
+        Option(
+            "Initial weights of the heads on pretrained features: logistic (a logistic regression on the training "
+            "images; the heads then learn at --backbone-rate) or random. dual-cross starts at random.",
+            panel="Training",
+            task=CLASSIFICATION,
+        ),
+    ] = LOGISTIC
     patience: Annotated[
         int, step("Stop after this many epochs without a lower validation loss; 0 disables early stopping.", at_least=0)
     ] = 0

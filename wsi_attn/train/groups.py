@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.base import Network
+from wsi_attn.models.base import Network, SlideModel
 from wsi_attn.nn.backbone import Backbone, parameters_until
-from wsi_attn.tasks.config import TrainConfig
+from wsi_attn.tasks.config import LOGISTIC, TrainConfig
 
 TRAINED_RATE = 0.1
 """Learning rate of backbones that start from trained weights, as a share of the peak rate."""
@@ -38,18 +38,26 @@ def parameter_groups(network: Network, trained: Collection[nn.Module], config: T
     """
     roles = network.parameter_roles()
     known = {id(value) for backbone in trained for value in backbone.parameters()}
+    solved = solved_heads(network, config, trained)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in network.named_parameters():
         role = roles[name]
         share = 1.0
         if role == "gate":
             share = config.gate_rate
-        elif role == "backbone":
-            given = config.backbone_rate
-            share = given if given is not None else TRAINED_RATE if id(value) in known else 1.0
+        elif role == "backbone" or id(value) in solved:
+            given, starts = config.backbone_rate, id(value) in known or id(value) in solved
+            share = given if given is not None else TRAINED_RATE if starts else 1.0
         decay = 0.0 if role == "gate" or value.ndim < 2 else config.weight_decay
         groups.setdefault((share, decay), []).append(value)
     return [Group(params=values, share=share, weight_decay=decay) for (share, decay), values in groups.items()]
+
+
+def solved_heads(network: Network, config: TrainConfig, trained: Collection[nn.Module]) -> set[int]:
+    """Return the ids of the parameters of heads that start as logistic regressions."""
+    if not (trained and config.head_start == LOGISTIC and isinstance(network, SlideModel)):
+        return set()
+    return {id(value) for head, _ in network.linear_heads() for value in head.parameters()}
 
 
 def warm_up_epochs(config: TrainConfig, network: Network) -> int:

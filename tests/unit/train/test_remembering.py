@@ -66,7 +66,9 @@ def test_frozen_stages_run_once_for_each_copy(
         return forward(self, x)
 
     monkeypatch.setattr(InvertedBottleneck, "forward", counted)
-    config = TrainConfig(system=system, epochs=5, batch_size=3, freeze=2, augmented_copies=2, seed=1, colour=0.3)
+    config = TrainConfig(
+        system=system, epochs=5, batch_size=3, freeze=2, augmented_copies=2, seed=1, colour=0.3, head_start="random"
+    )
     spec = f"{weights},none" if system == "dual-cross" else str(weights)
     options = RunOptions(weights=spec, resources=Resources(cache_mb=1))
     summary = train(manifest, tmp_path / "run", config, {"coarse_factor": 1, **SYSTEMS[system]}, options)

@@ -21,7 +21,9 @@ from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.evaluate.report import Origin, Report, evaluate_predictions
 from wsi_attn.models.base import Network, SlideModel, SlideOutput
 from wsi_attn.models.calibration import fit_calibration
+from wsi_attn.models.head_start import solve_heads
 from wsi_attn.models.spec import ModelSpec
+from wsi_attn.models.systems import trained_backbones
 from wsi_attn.slide import Progress, no_progress
 from wsi_attn.tasks.base import Fitting, Losses, Trained, Training, TrainingJob
 from wsi_attn.tasks.classification.care import TERM as CARE_TERM
@@ -32,7 +34,7 @@ from wsi_attn.tasks.classification.lesions import lesion_rows, rare_labels, shuf
 from wsi_attn.tasks.classification.mc_dropout import dropout_set
 from wsi_attn.tasks.classification.turns import averaged_logits
 from wsi_attn.tasks.clock import EpochClock
-from wsi_attn.tasks.config import TrainConfig
+from wsi_attn.tasks.config import LOGISTIC, TrainConfig
 from wsi_attn.tasks.ranks import gathered
 from wsi_attn.tasks.segmentation.boxes import box_finder
 from wsi_attn.tasks.steps import Step
@@ -99,6 +101,9 @@ class ClassificationFitting(Fitting):
         balance = class_weights(self.training, len(self.labels), kind, self.config.beta)
         for warning in network.prepare(self.training.as_they_are(balance, job.progress)):
             job.say(f"warning: {warning}")
+        if self.config.head_start == LOGISTIC and trained_backbones(network, job.options.weights):
+            job.progress(0, 1, "solving the heads")
+            solve_heads(network, self.training.as_they_are(balance, job.progress))
         self.losses = ClassificationLosses(balance, self.config)
         self.settled = self.config.first_care_epoch() if self.training.lesions else 0
         self._weights = balance.double().numpy()
