@@ -25,10 +25,7 @@ from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, without_patc
 from wsi_attn.models.coarse import Normalise, allowed_cells, encode_blocks, views
 from wsi_attn.models.configs.cnn import CnnConfig
 from wsi_attn.nn.backbone import Backbone
-from wsi_attn.nn.backbones import build_backbone
-
-DEEP = 32
-"""Stride from which the features include the layer before the classifier that a backbone was trained with."""
+from wsi_attn.nn.backbones import HEAD_STRIDE, build_backbone
 
 
 class Cnn(SlideModel):
@@ -40,7 +37,7 @@ class Cnn(SlideModel):
         super().__init__()
         self.config: CnnConfig = config
         self.normalise = Normalise(config.mean, config.std, config.smoothing)
-        deep = config.feature_stride >= DEEP
+        deep = config.feature_stride >= HEAD_STRIDE
         self.phi = build_backbone(config.backbone, config.coarse_widths, config.feature_stride, head=deep)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.phi.pooled_channels, config.classes)

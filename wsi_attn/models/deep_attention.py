@@ -67,7 +67,7 @@ from wsi_attn.models.configs.deep_attention import DeepAttentionConfig
 from wsi_attn.models.instances import AttentionGrid, Instances, Sample, Selection, Threshold, TopK, read_instances
 from wsi_attn.nn.attention import AttendedMean, GatedAttention, masked_log_softmax
 from wsi_attn.nn.backbone import Backbone
-from wsi_attn.nn.backbones import ATTENTION_STRIDE, build_backbone
+from wsi_attn.nn.backbones import HEAD_STRIDE, build_backbone
 from wsi_attn.nn.selection import TopCells
 
 
@@ -92,19 +92,20 @@ class DeepAttention(SlideModel):
         self.config: DeepAttentionConfig = config
         self.normalise = Normalise(config.mean, config.std, config.smoothing)
         self.dropout = nn.Dropout(config.dropout)
-        self.phi = build_backbone(config.backbone, config.coarse_widths, ATTENTION_STRIDE)
-        self.coarse_gate = GatedAttention(self.phi.out_channels, config.hidden, config.heads, gated=config.gated)
-        width, local = config.heads * self.phi.out_channels, 0
+        deep = config.feature_stride >= HEAD_STRIDE
+        self.phi = build_backbone(config.backbone, config.coarse_widths, config.feature_stride, head=deep)
+        self.coarse_gate = GatedAttention(self.phi.pooled_channels, config.hidden, config.heads, gated=config.gated)
+        width, local = config.heads * self.phi.pooled_channels, 0
         self.global_head = nn.Linear(width, config.classes)
         if config.branches != "global":
-            self.psi = build_backbone(config.patch_backbone, config.patch_widths)
+            self.psi = build_backbone(config.patch_backbone, config.patch_widths, head=True)
             self.selection = selection_of(config)
             self.patch_gate = (
                 None  # "threshold" has no gate, and parameters without gradient stall distributed training
             )
             if config.selection != "threshold":
-                self.patch_gate = GatedAttention(self.psi.out_channels, config.hidden, gated=config.gated)
-            local, summary = self.selection.widths(self.psi.out_channels)
+                self.patch_gate = GatedAttention(self.psi.pooled_channels, config.hidden, gated=config.gated)
+            local, summary = self.selection.widths(self.psi.pooled_channels)
             self.instance_head = nn.Linear(summary, config.classes)
         self.fused_head = nn.Linear(local + (width if config.branches != "local" else 0), config.classes)
 
@@ -201,8 +202,8 @@ class DeepAttention(SlideModel):
     def encode_patches(self, pixels: Tensor) -> Tensor:
         """Equation (6): uint8 (n, 3, S, S) to float (n, D); no patches, no features."""
         if not len(pixels):
-            return self.normalise.mean.new_zeros((0, self.psi.out_channels))
-        features: Tensor = self.psi(self.normalise(pixels)).mean(dim=(2, 3))
+            return self.normalise.mean.new_zeros((0, self.psi.pooled_channels))
+        features: Tensor = self.psi.pooled_features(self.normalise(pixels))
         return features.to(self.normalise.mean.dtype)
 
     def patch_side(self) -> int:
@@ -247,8 +248,8 @@ class DeepAttention(SlideModel):
             evidence = logits.new_zeros((size, config.classes, height, width))
         global_features = []
         for slides, view in views(batch, training=self.training):
-            focus = TopCells.empty(logits[slides], self.phi.out_channels)
-            everywhere = AttendedMean.empty(logits[slides], self.phi.out_channels)
+            focus = TopCells.empty(logits[slides], self.phi.pooled_channels)
+            everywhere = AttendedMean.empty(logits[slides], self.phi.pooled_channels)
             for rows, columns, features in encode_blocks(self.phi, self.normalise, view, valid[slides], batch.progress):
                 where = (slides, slice(None), rows, columns)
                 cells = features.flatten(2).transpose(1, 2)  # (b, n, D), equation (1)
@@ -273,14 +274,14 @@ class DeepAttention(SlideModel):
         Above the mean of the labels, since softmax sees only differences. Averaged over the cells of (4) by their
         weights, and with the part of the patches and the bias, it is the logits themselves where there is one head.
         """
-        heads, channels = self.config.heads, self.phi.out_channels
+        heads, channels = self.config.heads, self.phi.pooled_channels
         coarse = self.fused_head.weight[:, : heads * channels].reshape(-1, heads, channels).sum(dim=1)  # (C, D)
         return torch.einsum("cd,btd->bct", coarse - coarse.mean(dim=0), cells)
 
     def _read(self, instances: Instances, batch: BagBatch) -> tuple[Tensor, Tensor]:
         """Equation (6): features (B, K, D), 0 where there are none, and bool (B, K), which could be decoded."""
         pixels, readable = read_instances(batch.sources, instances, self.config.patch_size)
-        r = self.normalise.mean.new_zeros((*readable.shape, self.psi.out_channels))
+        r = self.normalise.mean.new_zeros((*readable.shape, self.psi.pooled_channels))
         # Only real crops pass through psi: empty ones would pollute its batch statistics.
         r[readable] = self.encode_patches(pixels)
         return r, readable

@@ -47,15 +47,12 @@ from wsi_attn.models.base import BagBatch, SlideModel, SlideOutput, TrainingImag
 from wsi_attn.models.coarse import Normalise, resized, views
 from wsi_attn.models.configs.global_spatial import GlobalSpatialConfig
 from wsi_attn.nn.backbone import Backbone
-from wsi_attn.nn.backbones import build_backbone
+from wsi_attn.nn.backbones import HEAD_STRIDE, build_backbone
 from wsi_attn.nn.global_map import GlobalMap
 from wsi_attn.slide import UInt8Array
 
 CELL = 4
 """Coarse pixels along a cell of the map that a prediction shows."""
-
-LARGEST_STRIDE = 32
-"""Of the timm stage that is averaged."""
 
 ANCHORED = ("anchor", "shuffled")
 """Kinds of maps that are learned from a fixed set of images."""
@@ -90,7 +87,7 @@ class GlobalSpatial(SlideModel):
         self.config: GlobalSpatialConfig = config
         self.whole_batches = config.map_by == "batch"
         self.normalise = Normalise(config.mean, config.std, config.smoothing)
-        self.phi = build_backbone(config.backbone, config.coarse_widths, LARGEST_STRIDE)
+        self.phi = build_backbone(config.backbone, config.coarse_widths, HEAD_STRIDE, head=True)
         self.map_stride = _stride_at(self.phi, config.map_after)
         if config.view_size % self.phi.stride:
             raise UsageError(
@@ -105,7 +102,7 @@ class GlobalSpatial(SlideModel):
         )
         self.first = torch.tensor(config.map_bias).sigmoid().item() if config.from_plain else 1.0
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(self.phi.out_channels, config.classes)
+        self.head = nn.Linear(self.phi.pooled_channels, config.classes)
         self.register_buffer("mean_image", torch.zeros(3, config.view_size, config.view_size))
         self.register_buffer("alignment", torch.zeros(()))
 
@@ -143,7 +140,7 @@ class GlobalSpatial(SlideModel):
     def features(self, images: Tensor, pixels: Tensor) -> Tensor:
         """Equation (3) and f: normalised images, float (B, 3, S, S), and their pixels, 0 to 255, to (B, D, h, w)."""
         if not self.config.map_after:
-            found: Tensor = self.phi(self.weighed(images, self.map(pixels)))
+            found: Tensor = self.phi.pooled_maps(self.weighed(images, self.map(pixels)))
             return found.to(images.dtype)
 
         def watcher(output: Tensor) -> Tensor:
@@ -151,7 +148,7 @@ class GlobalSpatial(SlideModel):
             return self.weighed(output, self.map(described))
 
         with self.phi.watched({self.config.map_after: watcher}):
-            found = self.phi(images)
+            found = self.phi.pooled_maps(images)
         return found.to(images.dtype)
 
     def prepare(self, images: TrainingImages) -> tuple[str, ...]:

@@ -39,8 +39,8 @@ BACKBONES: Registry[BackboneFamily] = Registry(
 )
 """All backbones by name."""
 
-ATTENTION_STRIDE = 16
-"""Stride of the timm stage that attention is computed on: a coarser grid would point less precisely."""
+HEAD_STRIDE = 32
+"""Stride from which the features include the layer before the classifier that a backbone was trained with."""
 
 
 class SmallResNet(Backbone):

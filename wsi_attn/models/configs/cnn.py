@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, PRETRAINED, network
+from wsi_attn.models.configs.common import BACKBONE, COARSE_FACTOR, COARSE_WIDTHS, DROPOUT, FEATURE_STRIDE, PRETRAINED
 from wsi_attn.options import check_fields
 
 
@@ -26,15 +26,7 @@ class CnnConfig:
     """Deviation, in pixels, of a Gaussian over every view."""
     backbone: Annotated[str, BACKBONE] = "small"
     """Network phi: a registered one."""
-    feature_stride: Annotated[
-        int,
-        network(
-            "Largest stride of the features of a pretrained network: 16 points more precisely, 32 has the deepest "
-            "features, of EfficientNet-Lite those that its ImageNet classifier sees.",
-            unit="px",
-            at_least=2,
-        ),
-    ] = 16
+    feature_stride: Annotated[int, FEATURE_STRIDE] = 16
     """Largest stride of phi, in pixels of the view."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Channel means of the input, 0 to 1."""

@@ -50,5 +50,11 @@ BACKBONE = backbone_option(
     "timm:NAME."
 )
 COARSE_WIDTHS = network("Channels per stage of the small backbone of the coarse view.", metavar="N,N,...", parse=widths)
+FEATURE_STRIDE = network(
+    "Largest stride of the features of a pretrained network: 16 points more precisely, 32 has the deepest features, of "
+    "EfficientNet-Lite those that its ImageNet classifier sees.",
+    unit="px",
+    at_least=2,
+)
 DROPOUT = network("Dropout rate before each head.", at_least=0, at_most=0.95)
 HEADS = network("Number of attention heads.", at_least=1)

@@ -12,6 +12,7 @@ from wsi_attn.models.configs.common import (
     COARSE_FACTOR,
     COARSE_WIDTHS,
     DROPOUT,
+    FEATURE_STRIDE,
     HEADS,
     PRETRAINED,
     backbone_option,
@@ -94,6 +95,8 @@ class DeepAttentionConfig:
     """What instances are drawn by: "attention", or "uniform" over the valid cells."""
     backbone: Annotated[str, BACKBONE] = "small"
     """Network of the coarse view, phi."""
+    feature_stride: Annotated[int, FEATURE_STRIDE] = 16
+    """Largest stride of phi, in pixels of the coarse view."""
     patch_backbone: Annotated[str, backbone_option("Backbone of the patches, as --backbone.")] = "small"
     """Network of the patches, psi."""
     coupling: bool = False
