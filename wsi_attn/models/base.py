@@ -285,11 +285,10 @@ class Network(nn.Module, ABC):
         "gates/NAME".
         """
         return {
-            f"gates/{path}.{name}": value.item()
+            f"gates/{path}.{name}": value
             for path, part in self.named_modules()
             if isinstance(part, Gated)
-            for name, value in part.gates().items()
-            if value.numel() == 1
+            for name, value in part.scalars().items()
         }
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:

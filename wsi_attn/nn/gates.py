@@ -27,3 +27,7 @@ class Gated(nn.Module):
     def gates(self) -> dict[str, nn.Parameter]:
         """Return the gates that this module has, by name."""
         return {name: value for name, value in self.named_parameters(recurse=False) if name in self.gate_names}
+
+    def scalars(self) -> dict[str, float]:
+        """Return the values of those gates that are scalars, for the training log."""
+        return {name: value.item() for name, value in self.gates().items() if value.numel() == 1}

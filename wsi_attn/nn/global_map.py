@@ -32,8 +32,12 @@ def pixel_features(images: Tensor) -> Tensor:
     return images.reshape(1, -1, *images.shape[2:])
 
 
-class PixelClassifier(nn.Module):
+class PixelClassifier(Gated):
     """The classifier g of equation (2).
+
+    A pixel has thousands of features, so that a step of a usual learning rate in each would saturate the sigmoid at
+    once. Hidden units therefore divide the sum by the root of their number and have weights near 1 (the NTK
+    parametrisation of Jacot et al., NeurIPS 2018), and all parameters learn at the rate of gates.
 
     Parameters
     ----------
@@ -49,11 +53,14 @@ class PixelClassifier(nn.Module):
 
     def __init__(self, channels: int, hidden: int, side: int, bias: float) -> None:
         super().__init__()
-        padding = side // 2
+        padding, self.scale = side // 2, 1.0
         last = nn.Conv2d(hidden, 1, 1) if hidden else nn.Conv2d(channels, 1, side, padding=padding)
         self.layers = nn.Sequential(last)
         if hidden:
-            self.layers = nn.Sequential(nn.Conv2d(channels, hidden, side, padding=padding), nn.ReLU(), last)
+            first = nn.Conv2d(channels, hidden, side, padding=padding)
+            nn.init.uniform_(first.weight, -1, 1)
+            self.layers = nn.Sequential(first, nn.ReLU(), last)
+            self.scale = (channels * side**2) ** -0.5
         if last.bias is not None:
             nn.init.constant_(last.bias, bias)
 
@@ -64,8 +71,16 @@ class PixelClassifier(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Float (1, N C, H, W) to logits (1, 1, H, W)."""
-        logits: Tensor = self.layers(features)
+        logits: Tensor = self.layers(features * self.scale)
         return logits
+
+    def gates(self) -> dict[str, nn.Parameter]:
+        """See `Gated.gates`: all parameters."""
+        return dict(self.named_parameters())
+
+    def scalars(self) -> dict[str, float]:
+        """See `Gated.scalars`: none, the map itself is logged."""
+        return {}
 
 
 class FreeMap(Gated):

@@ -121,11 +121,12 @@ def test_each_parameter_has_a_role(variant: tuple[str, dict[str, Any]]) -> None:
     roles = network.parameter_roles()
     assert list(roles) == [name for name, _ in network.named_parameters()]
     gates = {name for name, role in roles.items() if role == "gate"}
-    assert gates == {name for name in roles if name.endswith((".gamma", ".beta", "learner.logits"))}
+    of_map = {name for name in roles if name.startswith("map.learner.")}
+    assert gates == {name for name in roles if name.endswith((".gamma", ".beta"))} | of_map
     assert {"backbone", "head"} <= set(roles.values())
     assert all(roles[name] == "head" for name in roles if "head." in name or "gate." in name)
     scalars = {name.removeprefix("gates/") for name in network.logged() if name.startswith("gates/")}
-    assert scalars - {name for name in scalars if name.endswith("gate_mean")} == gates - {"map.learner.logits"}
+    assert scalars - {name for name in scalars if name.endswith("gate_mean")} == gates - of_map
 
 
 def test_the_encoder_of_a_segmentation_network_is_its_backbone() -> None:
