@@ -3,7 +3,7 @@
     python -m experiments.report
 
 One section a system, with a table for each task that has results, a plot of the differences, and the tasks that have
-none. What stands below the line `EARLIER` of the page is kept as it is.
+none.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 LINE = 120
 """Characters of a line of text."""
 
-EARLIER = "<!-- Kept by experiments/report.py: everything from here on -->"
-
 HEAD = """# Results
 
 Written by `python -m experiments.report` from `experiments/results`, which holds what every run answered. Each system
@@ -39,8 +37,7 @@ are minutes of one processor for training.
 Values are means over seeds with 95 % intervals; resampling draws patients and seeds together, and accuracy and recall
 over fewer than 40 patients have exact intervals (Clopper-Pearson). Differences are the system minus the arm on the same
 images and seeds, with intervals and p-values corrected by Holm over the contrasts of a table. Fewer than 3 groups have
-no interval. Settings are chosen on validation
-images only. Research use only.
+no interval. Settings are chosen on validation images only. Research use only.
 """
 
 SYSTEMS = {
@@ -248,9 +245,7 @@ def forest(differences: Mapping[str, Interval]) -> str:
 
 
 def main() -> None:
-    before = PAGE.read_text()
-    _, line, kept = before.partition(EARLIER)
-    PAGE.write_text(page(FOLDER) + (f"\n{line}{kept}" if line else ""))
+    PAGE.write_text(page(FOLDER))
 
 
 if __name__ == "__main__":
