@@ -131,13 +131,7 @@ def evaluate_segmentation(
     resamples = resample_groups(groups, origin.seed)
     pooled = _scores(tables.sum(axis=0))  # (C, metrics)
     resampled = _scores(np.einsum("rn,ncm->rcm", resamples.weights, tables))  # (R, C, metrics)
-
-    def intervals(values: FloatArray, samples: FloatArray) -> dict[str, Interval]:
-        return {
-            key: percentile_interval(float(values[m]), samples[:, m], resamples.groups) for m, key in enumerate(METRICS)
-        }
-
-    overall = intervals(_mean(pooled[1:], axis=0), _mean(resampled[:, 1:], axis=1))
+    overall = _intervals(_mean(pooled[1:], axis=0), _mean(resampled[:, 1:], axis=1), resamples.groups)
     alone = _mean(_scores(tables)[:, 1:, 0], axis=1)  # (n,), mean Dice of each image
     overall["image_dice"] = ratio_interval(np.nan_to_num(alone), (~np.isnan(alone)).astype(np.float64), resamples)
     right, pixels = np.trace(confusions, axis1=1, axis2=2), confusions.sum(axis=(1, 2))
@@ -146,7 +140,7 @@ def evaluate_segmentation(
     per_class = {
         name: {
             "support": int(confusion[c].sum()),
-            **{key: interval.record() for key, interval in intervals(pooled[c], resampled[:, c]).items()},
+            **{key: each.record() for key, each in _intervals(pooled[c], resampled[:, c], resamples.groups).items()},
         }
         for c, name in enumerate(names)
     }
@@ -159,6 +153,11 @@ def evaluate_segmentation(
         "software": provenance.software(),
     }
     return Report(len(counts), resamples.groups, tuple(names), origin, overall, sections, counted="pixels")
+
+
+def _intervals(values: FloatArray, samples: FloatArray, groups: int) -> dict[str, Interval]:
+    """Return the interval of each of `METRICS`, from values (metrics,) and resampled values (R, metrics)."""
+    return {key: percentile_interval(float(values[m]), samples[:, m], groups) for m, key in enumerate(METRICS)}
 
 
 def image_scores(counts: PixelCounts) -> FloatArray:
