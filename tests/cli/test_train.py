@@ -267,6 +267,9 @@ def test_the_plain_baseline_trains_through_the_same_loop(manifest: Path, tmp_pat
     error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--heads", "2", code=2).error()
     assert "--model cnn has no option --heads" in error
     error = wsi_attn("train", manifest, "--output", tmp_path / "r", *options, "--warm-up-epochs", "1", code=2).error()
+    assert "--warm-up-epochs 1: the run has 1 epoch" in error
+    longer = (*options, "--epochs", "2", "--warm-up-epochs", "1")
+    error = wsi_attn("train", manifest, "--output", tmp_path / "r", *longer, code=2).error()
     assert "no separate global head" in error
 
 

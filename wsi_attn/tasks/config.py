@@ -268,8 +268,8 @@ class TrainConfig:
         for flag, epochs in (("--care-after", self.care_after), ("--warm-up-epochs", self.warm_up_epochs)):
             if epochs is not None and epochs >= max(self.epochs, 1):
                 raise UsageError(
-                    f"{flag} {epochs}: the run has {self.epochs} epochs, so what follows them never starts; choose at "
-                    f"most {self.epochs - 1}"
+                    f"{flag} {epochs}: the run has {self.epochs} epoch{'s' if self.epochs > 1 else ''}, so what "
+                    f"follows them never starts; choose at most {self.epochs - 1}"
                 )
         if self.care == "none":
             for flag, given in (

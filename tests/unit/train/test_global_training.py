@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(map_by: str, manifest:
 def test_the_map_that_is_kept_was_learned(
     map_by: str, freeze: float, averaging: float, manifest: Path, tmp_path: Path
 ) -> None:
-    config = replace(CONFIG, averaging=averaging, learning_rate=0.05)
+    config = replace(CONFIG, averaging=averaging, learning_rate=0.05 if map_by == "free" else 0.005)
     train(manifest, tmp_path / "run", config, {**NETWORK, "map_by": map_by, "map_freeze": freeze})
     values = weights(tmp_path / "run")["map.values"]
     assert values.std() > (1e-5 if map_by == "free" else 1e-3)

@@ -49,7 +49,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
-    save_file(EfficientNetLite(0).state_dict(), path)
+    save_file(EfficientNetLite(0, head=True).state_dict(), path)
     return path
 
 

@@ -185,7 +185,7 @@ def test_steps_carry_lesions_of_rare_rows_only_and_after_their_epoch(tmp_path: P
 def test_the_attention_loss_starts_in_the_second_half_by_default() -> None:
     assert TrainConfig(epochs=20).first_care_epoch() == 10
     assert TrainConfig(epochs=1).first_care_epoch() == 0
-    assert TrainConfig(epochs=20, care_after=0).first_care_epoch() == 0
+    assert TrainConfig(epochs=20, care="boxes", care_after=0).first_care_epoch() == 0
 
 
 def test_random_boxes_keep_their_shape_and_lie_inside() -> None:
