@@ -111,7 +111,7 @@ def deep(options: str, tiles: int, low: str) -> tuple[Arm, ...]:
 
 
 def dual(*more: Arm) -> tuple[Arm, ...]:
-    """Two networks fused, each alone, concatenated, and their averaged probabilities."""
+    """Two networks fused, each alone, concatenated, their averaged probabilities, and the second on a coarser view."""
     fusion = "--model dual-cross --fusion"
     return (
         Arm("cross", f"{fusion} cross"),
@@ -119,6 +119,7 @@ def dual(*more: Arm) -> tuple[Arm, ...]:
         Arm("second", f"{fusion} second"),
         Arm("concat", f"{fusion} concat"),
         Arm("average", mean_of=("first", "second")),
+        Arm("two-views", f"{fusion} cross --second-factor 2"),
         PROBE,
         *more,
     )
