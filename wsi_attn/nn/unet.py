@@ -28,7 +28,7 @@ STRIDE = 32
 STRIDES = (2, 4, 8, 16, 32)
 """Of the features that an encoder returns."""
 
-DECODER = (160, 96, 64, 48, 32)
+DECODER = (160, 96, 64, 32, 16)
 """Channels of the five steps up from a registered backbone."""
 
 
