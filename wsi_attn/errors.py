@@ -30,6 +30,12 @@ class WsiAttnError(Exception):
     exit_code = ExitCode.INVALID_INPUT
 
 
+class UnexpectedError(WsiAttnError, RuntimeError):
+    """An exception that no code expects, a bug, at one of several inputs; `__cause__` is the exception."""
+
+    exit_code = ExitCode.UNEXPECTED
+
+
 class UsageError(WsiAttnError, ValueError):
     """Options that contradict each other or are out of range."""
 
@@ -194,3 +200,18 @@ class MissingExtraError(WsiAttnError, ImportError):
     """An optional dependency is not installed."""
 
     exit_code = ExitCode.EXTRA_MISSING
+
+
+def as_failure(path: Path, error: Exception) -> WsiAttnError:
+    """Return the error of one input of a batch that continues with the next one, from any exception."""
+    if isinstance(error, WsiAttnError):
+        return error
+    if isinstance(error, MemoryError):
+        return SlideReadError(f"Not enough memory for {path}; use a machine with more, or fewer --threads")
+    if isinstance(error, OSError):
+        return SlideReadError(f"Cannot access {error.filename or path}: {error.strerror or error}")
+    failure = UnexpectedError(
+        f"{path}: unexpected {type(error).__name__}: {error}; rerun with --debug for the traceback"
+    )
+    failure.__cause__ = error
+    return failure

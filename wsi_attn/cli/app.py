@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 import sys
@@ -16,6 +14,7 @@ from wsi_attn import __version__
 from wsi_attn.cli.command import COMPLETION, HELP, Commands, Group, usage_of
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.output import LOG, open_log, report, show_plugin_warnings
+from wsi_attn.cli.streams import Streams
 from wsi_attn.errors import ExitCode, UsageError, WsiAttnError
 from wsi_attn.outputs.names import check_output
 
@@ -119,15 +118,14 @@ app = _program()
 
 def main() -> None:
     """Entry point of the console script."""
-    for stream in (sys.stdin, sys.stdout):  # Round-trips file names that are not UTF-8.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+    streams = Streams()
     logging.getLogger().addHandler(logging.NullHandler())  # Silences log records of libraries.
     show_plugin_warnings()
     code = run(sys.argv[1:])
-    with contextlib.suppress(OSError, ValueError):  # A closed pipe or stream.
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if lost := streams.finish():
+        report(UsageError(f"Cannot write the results to stdout: {lost}"))
+        code = code or ExitCode.INVALID_INPUT
+        streams.finish()
     # Everything is written and closed; interpreter shutdown would take another tenth of a second.
     os._exit(code)
 
@@ -153,9 +151,6 @@ def run(arguments: list[str]) -> int:
     except WsiAttnError as error:
         report(error)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()  # The reader closed the pipe.
-        return ExitCode.DONE
     except Exception as error:
         return _unexpected(error)
 

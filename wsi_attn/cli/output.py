@@ -16,7 +16,7 @@ import typer
 
 from wsi_attn.cli.options import DEBUG
 from wsi_attn.cli.progress import BatchBar, Hidden, terminal
-from wsi_attn.errors import ExitCode, PluginWarning, UsageError, WsiAttnError
+from wsi_attn.errors import ExitCode, PluginWarning, UsageError, WsiAttnError, as_failure
 from wsi_attn.paths import is_unicode, path_to_text, printable
 
 if TYPE_CHECKING:  # Imports numpy, a third of the time of --help.
@@ -55,11 +55,13 @@ class Console:
         report(error)
 
     def exit_code(self) -> ExitCode:
-        """Return 0, the code of the failures if all inputs failed, or 4 if some failed."""
+        """Return 0, 1 if a failure is a bug, the code of the failures if all inputs failed, or 4 if some failed."""
         if not self.failures:
             return ExitCode.DONE
+        codes = {error.exit_code for error in self.failures}
+        if ExitCode.UNEXPECTED in codes:
+            return ExitCode.UNEXPECTED
         if len(self.failures) == self.total:
-            codes = {error.exit_code for error in self.failures}
             return codes.pop() if len(codes) == 1 else ExitCode.INVALID_INPUT
         return ExitCode.SOME_FAILED
 
@@ -92,14 +94,12 @@ class Console:
                     with progress.item(number, len(inputs), given.path.name) as item:
                         steps = work(given, item)
                         next(steps)
-                except WsiAttnError as error:
-                    self.fail(error)
-                except OSError as error:
-                    if unwritten is None:
-                        raise
-                    self.fail(unwritten(given.path, error.strerror or error))
-                else:
                     next(steps, None)
+                except Exception as error:
+                    if unwritten is not None and isinstance(error, OSError) and not isinstance(error, WsiAttnError):
+                        self.fail(unwritten(given.path, error.strerror or error))
+                    else:
+                        self.fail(as_failure(given.path, error))
         raise typer.Exit(self.exit_code())
 
     @contextmanager
@@ -151,6 +151,8 @@ def show_plugin_warnings() -> None:
 
 def open_log(path: Path) -> None:
     """Open the log file; raises `UsageError` if it cannot be written."""
+    if path.is_fifo() or path.is_socket():  # Opening it would wait for a reader.
+        raise UsageError(f"Cannot write the log {path}: it is a pipe; give a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()
@@ -160,9 +162,14 @@ def open_log(path: Path) -> None:
 
 
 def _log(line: str) -> None:
-    for path in LOG:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
+    for path in tuple(LOG):
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
+        except OSError as error:  # A full disk: the work is worth more than its log.
+            LOG.clear()
+            reason = f"Cannot write the log {path}: {error.strerror}; messages are on stderr only"
+            print(f"wsi-attn: warning: {printable(reason)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def data(line: str) -> None:

@@ -16,7 +16,7 @@ from wsi_attn.annotations.regions import given_boxes
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.saliency import overview
 from wsi_attn.data.sources import open_row
-from wsi_attn.errors import WsiAttnError
+from wsi_attn.errors import WsiAttnError, as_failure
 from wsi_attn.outputs import files
 from wsi_attn.outputs.policy import Found, Output, claim, complete, other, same, unfinished
 from wsi_attn.slide import BatchProgress, Slide, no_progress
@@ -97,9 +97,9 @@ def find_boxes(
                     files.write_json(folder / RECORD, {"made_of": made_of})
                 files.write_bytes(Path(record.picture), drawing)
                 records.append(record)
-            except WsiAttnError as error:
+            except Exception as error:
                 whole = False
-                fail(error)
+                fail(as_failure(row.path, error))
         if records:
             cells = [[getattr(record, column) for column in COLUMNS] for record in records]
             files.write_csv(folder / TABLE, [COLUMNS, *cells])

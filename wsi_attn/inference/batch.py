@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_attn.data.inputs import Input
-from wsi_attn.errors import PredictionError, WsiAttnError
+from wsi_attn.errors import PredictionError, WsiAttnError, as_failure
 from wsi_attn.geometry import Mpp
 from wsi_attn.outputs.names import Reservations
 from wsi_attn.outputs.policy import claim
@@ -76,8 +76,9 @@ def _run_one(
                     return Outcome(path, "skipped", found.finished, images=images)
                 answer = inference.answer(slide, folder, overwrite=batch.overwrite, progress=progress)
         return Outcome(path, inference.done, answer, images=images)
-    except WsiAttnError as error:
-        return Outcome(path, "failed", error=error)
-    except OSError as error:  # A full disk or a read-only folder: the next slide may be written elsewhere.
-        reason = PredictionError(f"Cannot write the {inference.product} of {path} into {folder}: {error.strerror}")
+    except Exception as error:
+        reason = as_failure(path, error)
+        # A full disk or a read-only folder: the next slide may be written elsewhere.
+        if folder is not None and isinstance(error, OSError) and not isinstance(error, WsiAttnError):
+            reason = PredictionError(f"Cannot write the {inference.product} of {path} into {folder}: {error.strerror}")
         return Outcome(path, "failed", error=reason)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.data.sources import open_row
-from wsi_attn.errors import UsageError, WsiAttnError
+from wsi_attn.errors import UsageError, WsiAttnError, as_failure
 from wsi_attn.evaluate.html import Picture
 from wsi_attn.evaluate.report import Origin, Report
 from wsi_attn.models.base import Network
@@ -417,8 +417,8 @@ def add_rows(
             try:
                 with opened(row) as slide:
                     evaluation.add(row, slide, item)
-            except WsiAttnError as error:
-                failures.append(error)
+            except Exception as error:
+                failures.append(as_failure(row.path, error))
                 item.state = "failed"
     return failures
 
