@@ -29,7 +29,9 @@ finished. Elsewhere, each finished input gives a line such as `[3/12] slide.svs:
 
 Complete output of the same input and parameters is skipped with a message, and incomplete output is resumed. Any other
 existing output is an error unless `--overwrite` is given. Output that another process is writing is an error.
-`wsi-attn --log-file FILE COMMAND` also appends the messages on stderr to a file. `-h` is short for `--help`, `-V` for
+`wsi-attn --log-file FILE COMMAND` also appends the messages on stderr to a file; if the file cannot be written to, one
+line says so. A closed or full stdout or stderr stops no command: all inputs are processed, and the exit code is 3 if
+results are lost because stdout is full. An unexpected error of one input does not stop the others; the exit code is 1. `-h` is short for `--help`, `-V` for
 `--version`.
 
 ## Inputs

@@ -101,8 +101,8 @@ def series_below(folder: Path) -> list[Path]:
     """Return the DICOM series in subfolders, sorted, each as the file of its largest level."""
     found = []
     for subfolder in sorted(folder.iterdir()):
-        if subfolder.is_dir() and not subfolder.name.startswith(".") and not (subfolder / "zarr.json").exists():
-            with suppress(PermissionError):
+        with suppress(OSError):  # Without the permission to read it, it holds nothing for this user.
+            if subfolder.is_dir() and not subfolder.name.startswith(".") and not (subfolder / "zarr.json").exists():
                 found += [series.main for series in series_in(subfolder)]
     return found
 
@@ -120,11 +120,13 @@ def is_slide_file(path: Path) -> bool:
 
 def is_store(path: Path) -> bool:
     """Return whether a path is a store, complete or incomplete."""
-    if path.name.startswith(".") or not (path / "zarr.json").is_file():
+    if path.name.startswith("."):
         return False
     try:
+        if not (path / "zarr.json").is_file():
+            return False
         read_meta(path)
-    except WsiAttnError:
+    except (WsiAttnError, OSError):  # Another group, or no permission to read it.
         return False
     return True
 

@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from wsi_attn.file_bytes import read_regular
 from wsi_attn.geometry import Frame, Mpp, Region, Size
 from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.outputs import files
@@ -47,11 +48,15 @@ OPACITY = 144
 
 
 class BlockRecord(msgspec.Struct, frozen=True, array_like=True):
-    """Journal entry: row and column of a block, and its number of unreadable regions."""
+    """Journal entry: row and column of a block, its number of unreadable regions, and the checksum of its chunk.
+
+    `crc32c` is -1 for a block without a chunk. A power failure may remove chunks that the journal names.
+    """
 
     row: int
     column: int
     unreadable: int
+    crc32c: int
 
 
 class LabelImage:
@@ -98,16 +103,29 @@ class LabelImage:
 
     def open(self) -> None:
         """Start a new image, or resume an incomplete one with the same settings."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if same(json.loads((self._part / DOCUMENT).read_text())["attributes"], self._attributes):
-                self.done = {(block.row, block.column): block.unreadable for block in self._journal.read()}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            self._resume()
         if not self.done:
-            shutil.rmtree(self._part, ignore_errors=True)
+            files.remove(self._part)
             self._part.mkdir(parents=True)
             self._levels = self._create()
-        else:
-            files.remove_leftovers(self._part)
-            self._levels = [zarr.open_array(self._part / str(index), mode="r+") for index in range(len(self._frames))]
+
+    def _resume(self) -> None:
+        """Take over the intact blocks of the incomplete image, and delete all other chunks."""
+        if not same(json.loads(read_regular(self._part / DOCUMENT))["attributes"], self._attributes):
+            return
+        self._levels = [zarr.open_array(self._part / str(index), mode="r+") for index in range(len(self._frames))]
+        kept = {(block.row, block.column): block for block in self._journal.read()}
+        kept = {place: block for place, block in kept.items() if self._chunk_checksum(*place) == block.crc32c}
+        for chunk in self._part.glob("*/c/*/*"):
+            if chunk.parts[-4] != "0" or (int(chunk.parent.name), int(chunk.name)) not in kept:
+                files.remove(chunk)
+        files.remove_leftovers(self._part)
+        self.done = {place: block.unreadable for place, block in kept.items()}
+
+    def _chunk_checksum(self, row: int, column: int) -> int:
+        chunk = self._part / "0" / "c" / str(row) / str(column)
+        return crc32c(read_regular(chunk)) if chunk.exists() else -1
 
     def blocks(self) -> list[Region]:
         """Return all blocks, in pixels of the finest level, row by row."""
@@ -122,7 +140,7 @@ class LabelImage:
         if classes is not None:
             self._levels[0][block.y : block.y1, block.x : block.x1] = classes
         row, column = block.y // BLOCK, block.x // BLOCK
-        self._journal.append(BlockRecord(row, column, unreadable))
+        self._journal.append(BlockRecord(row, column, unreadable, self._chunk_checksum(row, column)))
         self.done[row, column] = unreadable
 
     def read(self, region: Region, level: int = 0) -> UInt8Array:
