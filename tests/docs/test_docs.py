@@ -31,7 +31,8 @@ Complete output of the same input and parameters is skipped with a message, and 
 existing output is an error unless `--overwrite` is given. Output that another process is writing is an error.
 `wsi-attn --log-file FILE COMMAND` also appends the messages on stderr to a file; if the file cannot be written to, one
 line says so. A closed or full stdout or stderr stops no command: all inputs are processed, and the exit code is 3 if
-results are lost because stdout is full. An unexpected error of one input does not stop the others; the exit code is 1. `-h` is short for `--help`, `-V` for
+results are lost because stdout is full. An unexpected error of one input does not stop the others; the exit code is 1.
+`-h` is short for `--help`, `-V` for
 `--version`.
 
 ## Inputs
