@@ -169,6 +169,10 @@ class ManifestError(WsiAttnError, ValueError):
     """An invalid manifest; the message names the file, and the row if one is responsible."""
 
 
+class FeatureError(WsiAttnError, ValueError):
+    """A file of stored features that cannot be used; the message names it, and the row of a manifest."""
+
+
 class PredictionError(WsiAttnError, ValueError):
     """A prediction file that cannot be read."""
 

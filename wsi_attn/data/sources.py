@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attn.data.features import FeatureSlide, is_features
 from wsi_attn.data.manifest import Row
 from wsi_attn.errors import MissingMppError, ModelMismatchError, SlideReadError, WsiAttnError
 from wsi_attn.geometry import Frame, Mpp, Region, Size
@@ -26,9 +27,11 @@ UPSAMPLING_LIMIT = 1.5
 
 
 def open_source(path: Path, slide_mpp: Mpp | None = None) -> Slide:
-    """Open a store if the path is a Zarr group, otherwise a slide or image; raises like `open_slide` and
-    `TileStore.open`.
+    """Open a store if the path is a Zarr group, a file of features by its suffix, otherwise a slide or image; raises
+    like `open_slide`, `FeatureSlide` and `TileStore.open`.
     """
+    if is_features(path):
+        return FeatureSlide([path], slide_mpp)
     if (path / "zarr.json").is_file() or path.suffix == ".zarr":
         return TileStore.open(path, slide_mpp)
     return open_slide(path, slide_mpp)
@@ -51,18 +54,24 @@ def find_slide(places: Sequence[Path], fingerprint: str) -> Path | None:
 
 
 def open_row(row: Row, cache: LruCache[UInt8Array] | None = None) -> Slide:
-    """Open the slide, store, image or field of several images of a manifest row.
+    """Open the slide, store, image, field of several images or features of a manifest row.
 
     Parameters
     ----------
     cache
         Cache for the decoded images of a field; each field has its own by default.
     """
+    if all(map(is_features, row.paths)):
+        return FeatureSlide(row.paths, row.mpp, row.number)
     return open_images(row.paths, row.mpp, cache)
 
 
 def open_images(paths: Sequence[Path], mpp: Mpp | None = None, cache: LruCache[UInt8Array] | None = None) -> Slide:
-    """Open a slide, store or image, or several images as one field; raises like `open_source` and `Mosaic`."""
+    """Open a slide, store or image, several images as one field, or the features of a bag; raises like `open_source`
+    and `Mosaic`.
+    """
+    if all(map(is_features, paths)):
+        return FeatureSlide(paths, mpp)
     return Mosaic(paths, mpp, cache) if len(paths) > 1 else open_source(paths[0], mpp)
 
 

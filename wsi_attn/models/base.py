@@ -123,7 +123,7 @@ class SlideOutput:
     segmentation
         float (B, C, H, W), logits of each pixel of the coarse view; None for classification systems.
     pooled
-        float (B, P), the input of `SlideModel.decide`, before dropout; None for systems without it.
+        float (B, P), the input of `Network.decide`, before dropout; None for systems without it.
     features
         float (B, D, h, w), the feature maps that are pooled, with their gradient, which CARE guides if the
         system learns no attention; h x w may be the system's own grid over each image. None during evaluation
@@ -291,6 +291,15 @@ class Network(nn.Module, ABC):
             for name, value in part.scalars().items()
         }
 
+    def decide(self, pooled: Tensor) -> Tensor:
+        """Compute logits (n, C) from the `pooled` of an output, float (n, P), with dropout if enabled.
+
+        Raises
+        ------
+        UsageError : the system has no dropout before its prediction.
+        """
+        raise UsageError(f"{type(self).__name__} has no dropout, so --mc-dropout cannot be used")
+
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Hook before each epoch, counted from 0."""
 
@@ -370,12 +379,3 @@ class SlideModel(Network):
         Warnings, one sentence each.
         """
         return ()
-
-    def decide(self, pooled: Tensor) -> Tensor:
-        """Compute logits (n, C) from `SlideOutput.pooled`, float (n, P), with dropout if enabled.
-
-        Raises
-        ------
-        UsageError : the system has no dropout before its prediction.
-        """
-        raise UsageError(f"{type(self).__name__} has no dropout, so --mc-dropout cannot be used")

@@ -78,7 +78,7 @@ class Cnn(SlideModel):
         return replace(output, features=maps[0]) if maps else output
 
     def decide(self, pooled: Tensor) -> Tensor:
-        """Equation (3); see `SlideModel.decide`."""
+        """Equation (3); see `Network.decide`."""
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 

@@ -157,7 +157,7 @@ class DeepAttention(SlideModel):
         )
 
     def decide(self, pooled: Tensor) -> Tensor:
-        """Equation (9); see `SlideModel.decide`."""
+        """Equation (9); see `Network.decide`."""
         logits: Tensor = self.fused_head(self.dropout(pooled))
         return logits
 

@@ -246,7 +246,7 @@ class DualCross(SlideModel):
         return (images * std + mean - own_mean) / own_std
 
     def decide(self, pooled: Tensor) -> Tensor:
-        """Equation (7); see `SlideModel.decide`."""
+        """Equation (7); see `Network.decide`."""
         logits: Tensor = self.head(pooled)
         return logits
 

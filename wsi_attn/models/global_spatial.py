@@ -129,7 +129,7 @@ class GlobalSpatial(SlideModel):
         return replace(output, features=features) if self.training else output
 
     def decide(self, pooled: Tensor) -> Tensor:
-        """The head of equation (4); see `SlideModel.decide`."""
+        """The head of equation (4); see `Network.decide`."""
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 

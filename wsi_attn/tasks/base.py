@@ -173,6 +173,8 @@ class Trained:
         Labels whose images the card counts.
     predictions
         Table of predictions, the header first; empty for tasks without.
+    inputs
+        What the model reads, for the card; by default pixels at the resolution of the specification.
     """
 
     spec: ModelSpec
@@ -181,6 +183,7 @@ class Trained:
     metrics: Sequence[str]
     labels: Sequence[str] = ()
     predictions: Sequence[Sequence[object]] = ()
+    inputs: str = ""
 
 
 class Fitting(ABC):
@@ -387,6 +390,7 @@ TASKS: Registry[Task] = Registry(
     {
         "classification": "wsi_attn.tasks.classification.task:TASK",
         "segmentation": "wsi_attn.tasks.segmentation.task:TASK",
+        "bag-classification": "wsi_attn.tasks.bags.task:TASK",
     },
     lambda member: isinstance(member, Task),
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from wsi_attn.devices import AUTO, DEVICE
 from wsi_attn.errors import UsageError
-from wsi_attn.models.configs import CLASSIFICATION, CONFIGS, SEGMENTATION, common, is_solved, task_of
+from wsi_attn.models.configs import BAGS, CLASSIFICATION, CONFIGS, SEGMENTATION, common, is_solved, task_of
 from wsi_attn.options import Option, OptionField, changed_options, check_fields
 from wsi_attn.threads import thread_limit
 
@@ -49,9 +49,37 @@ SOLVED = frozenset(
 )
 """Options of systems whose weights are computed at once, from all images as they are, and not trained in steps."""
 
+OF_BAGS = frozenset(
+    {
+        "system",
+        "epochs",
+        "batch_size",
+        "accumulate",
+        "learning_rate",
+        "schedule",
+        "weight_decay",
+        "averaging",
+        "clip",
+        "patience",
+        "class_weights",
+        "validation",
+        "folds",
+        "loss",
+        "gamma",
+        "beta",
+        "resample",
+        "seed",
+        "device",
+        "precision",
+    }
+)
+"""Options of systems that read stored features, which have neither pixels nor backbones."""
+
 
 def applies(field: OptionField, system: str) -> bool:
     """Return whether an option of a `TrainConfig` is one of a system; raises `UnknownNameError`."""
+    if task_of(system) == BAGS:
+        return field.name in OF_BAGS
     return field.option.task in ("", task_of(system)) and (field.name in SOLVED or not is_solved(system))
 
 
@@ -72,7 +100,7 @@ class TrainConfig:
     system: Annotated[
         str,
         Option(
-            "System to train: deep-attention, dual-cross, global-spatial, joint-segmentation, cnn or probe.",
+            "System to train: deep-attention, dual-cross, global-spatial, joint-segmentation, cnn, probe or gated-mil.",
             name="--model",
             aliases=("-m",),
             suggestions=lambda: CONFIGS.names(),

@@ -29,21 +29,32 @@ class Step:
         self.patches = 0
 
 
-class BagStep(Step):
-    """Bags with labels.
+class LabelledStep(Step):
+    """Rows with labels.
 
     Attributes
     ----------
     batch
-        The bags.
+        The input of the network.
     labels
         int64 (B,), or (B, H, W) for pixels.
     """
 
-    def __init__(self, batch: BagBatch, labels: torch.Tensor, rows: tuple[Row, ...]) -> None:
+    batch: object
+
+    def __init__(self, labels: torch.Tensor, rows: tuple[Row, ...]) -> None:
         super().__init__(rows)
-        self.batch = batch
         self.labels = labels
+
+
+class BagStep(LabelledStep):
+    """Bags of images."""
+
+    batch: BagBatch
+
+    def __init__(self, batch: BagBatch, labels: torch.Tensor, rows: tuple[Row, ...]) -> None:
+        super().__init__(labels, rows)
+        self.batch = batch
 
 
 S = TypeVar("S", bound=Step)

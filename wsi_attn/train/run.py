@@ -360,7 +360,7 @@ def _card(job: TrainingJob, name: str, rows: Sequence[Row], trained: Trained) ->
     metrics = {name: trained.report.metrics[name] for name in trained.metrics}
     facts = [
         f"Stain: {spec.stain}",
-        f"Resolution: {f'{spec.mpp:g} µm/px' if spec.mpp else native}",
+        trained.inputs or f"Resolution: {f'{spec.mpp:g} µm/px' if spec.mpp else native}",
         f"Built by: `{command}`" if command else "Built by: the `train` function of the library",
         f"Seed: {config.seed}",
     ]

@@ -17,6 +17,7 @@ from wsi_attn.errors import CheckpointError, ManifestError, OutputExistsError, U
 from wsi_attn.inference.evaluation import evaluate_into
 from wsi_attn.models.calibration import Calibration, with_temperature
 from wsi_attn.models.checkpoint import Checkpoint, load_checkpoint
+from wsi_attn.models.configs import BAGS, task_of
 from wsi_attn.models.systems import SYSTEMS, build_network
 from wsi_attn.models.zoo import find_models
 from wsi_attn.store.predictions import read_prediction, write_prediction
@@ -166,7 +167,7 @@ def test_a_prediction_keeps_its_set(run: Checkpoint, tmp_path: Path) -> None:
 
 def test_every_system_is_evaluated(manifest: Path) -> None:
     """With its defaults: whatever it says of places is scored, whatever it lacks is left out."""
-    for name in SYSTEMS.names():
+    for name in [name for name in SYSTEMS.names() if task_of(name) != BAGS]:  # those read no images
         torch.manual_seed(0)
         coarse = {} if name == "joint-segmentation" else {"coarse_factor": 4}  # that one has no coarse view
         network = build_network(name, {"classes": 2, **coarse}).eval()

@@ -30,7 +30,15 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_the_systems_there_are() -> None:
-    assert SYSTEMS.names() == ["cnn", "deep-attention", "dual-cross", "global-spatial", "joint-segmentation", "probe"]
+    assert SYSTEMS.names() == [
+        "cnn",
+        "deep-attention",
+        "dual-cross",
+        "gated-mil",
+        "global-spatial",
+        "joint-segmentation",
+        "probe",
+    ]
 
 
 @pytest.mark.usefixtures("weights")

@@ -15,6 +15,7 @@ from tests.dicom_files import write_series
 from tests.unit.timm_here import NETWORK, timm_or_skip
 from wsi_attn.export.exporter import EXPORTERS
 from wsi_attn.geometry import Mpp
+from wsi_attn.models.configs import BAGS, task_of
 from wsi_attn.models.systems import SYSTEMS
 from wsi_attn.nn.backbones import BACKBONES, TIMM
 from wsi_attn.scores.scores import SCORES
@@ -92,7 +93,7 @@ class TestScores(ScoreContract):
         self.name = name
 
 
-@pytest.mark.parametrize("name", SYSTEMS.built_in)
+@pytest.mark.parametrize("name", [name for name in SYSTEMS.built_in if task_of(name) != BAGS])
 class TestModels(ModelContract):
     @pytest.fixture(autouse=True)
     def _named(self, name: str) -> None:
@@ -143,6 +144,22 @@ class TestSegmentation(TaskContract):
         return SegmentConfig()
 
 
+class TestBagClassification(TaskContract):
+    name = "bag-classification"
+    system, options = "gated-mil", {"embedding": 8, "hidden": 4}
+
+    def manifest(self, folder: Path) -> None:
+        random = np.random.default_rng(0)
+        lines = ["path,patient,split,label"]
+        for number, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 2):
+            np.save(folder / f"{number}.npy", random.normal(number % 2, 1, (5 + number, 6)).astype(np.float32))
+            lines.append(f"{number}.npy,p{number},{split},{'b' if number % 2 else 'a'}")
+        (folder / MANIFEST).write_text("\n".join(lines) + "\n")
+
+    def settings(self) -> InferenceConfig:
+        return PredictConfig()
+
+
 def write_rows(folder: Path, column: str, cell: Callable[[int, np.ndarray], str]) -> None:
     """Images, half of them bright on the left; `cell` tells their annotation."""
     random = np.random.default_rng(0)
@@ -157,4 +174,4 @@ def write_rows(folder: Path, column: str, cell: Callable[[int, np.ndarray], str]
 
 
 def test_every_task_is_tested() -> None:
-    assert {each.name for each in (TestClassification, TestSegmentation)} == set(TASKS.built_in)
+    assert {each.name for each in (TestClassification, TestSegmentation, TestBagClassification)} == set(TASKS.built_in)

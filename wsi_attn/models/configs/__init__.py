@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wsi_attn.registry import Registry
 
-CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
+CLASSIFICATION, SEGMENTATION, BAGS = "classification", "segmentation", "bag-classification"
 """What a system is for."""
 
 PLACES = {
@@ -19,6 +19,7 @@ PLACES = {
         "wsi_attn.models.configs.global_spatial:GlobalSpatialConfig",
     ),
     "dual-cross": ("wsi_attn.models.dual_cross:DualCross", "wsi_attn.models.configs.dual_cross:DualCrossConfig"),
+    "gated-mil": ("wsi_attn.models.gated_mil:GatedMil", "wsi_attn.models.configs.gated_mil:GatedMilConfig"),
     "joint-segmentation": (
         "wsi_attn.models.joint_segmentation:JointSegmentation",
         "wsi_attn.models.configs.joint_segmentation:JointSegmentationConfig",

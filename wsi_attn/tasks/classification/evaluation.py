@@ -31,7 +31,7 @@ from wsi_attn.models.conformal import in_set, mean_thresholds
 from wsi_attn.slide import Progress, Slide
 from wsi_attn.tasks.base import Evaluation, EvaluationJob
 from wsi_attn.tasks.classification.config import DROPOUT_TERMS, PLAIN_TERMS, PredictConfig
-from wsi_attn.tasks.classification.slide import predict_slide, uncertainty_of
+from wsi_attn.tasks.classification.slide import Predict, predict_slide, uncertainty_of
 
 REGION_SIDE = 4096
 """Maximum longer side of the raster for annotated regions; smaller images use their own pixels."""
@@ -65,8 +65,8 @@ class ClassificationEvaluation(Evaluation):
 
     done = "predicted"
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], job: EvaluationJob) -> None:
-        self.checkpoints, self.job = checkpoints, job
+    def __init__(self, checkpoints: Sequence[Checkpoint], job: EvaluationJob, predict: Predict = predict_slide) -> None:
+        self.checkpoints, self.job, self.predict = checkpoints, job, predict
         self.labels = checkpoints[0].spec.labels
         if any(checkpoint.spec.labels != self.labels for checkpoint in checkpoints):
             raise CheckpointError(
@@ -104,7 +104,30 @@ class ClassificationEvaluation(Evaluation):
 
     def add(self, row: Row, slide: Slide, progress: Progress) -> None:
         """See `Evaluation.add`."""
-        self.answers.append(_answer(row, slide, self.checkpoints, self.config, progress))
+        self.answers.append(self._answer(row, slide, progress))
+
+    def _answer(self, row: Row, slide: Slide, progress: Progress) -> RowPrediction:
+        size0 = slide.info.size0
+        region = region_mask(row, size0, _raster(size0), slide.info.origin)
+        found = [self.predict(slide, checkpoint, self.config, progress, row.regions) for checkpoint in self.checkpoints]
+        before = np.array([list(prediction.probabilities.values()) for prediction in found])  # (folds, C)
+        after = np.array(
+            [
+                calibrated(each, checkpoint.spec.calibration)
+                for each, checkpoint in zip(before, self.checkpoints, strict=True)
+            ]
+        )
+        attention = None
+        if region is not None:
+            attention = mean_scores(
+                [score_attention(prediction.attention_map, prediction.attention, region, size0) for prediction in found]
+            )
+        uncertainty = {"entropy": float(entropy(after.mean(axis=0)))}
+        if self.config.mc_dropout:
+            uncertainty |= {
+                name: float(np.mean([prediction.uncertainty[name] for prediction in found])) for name in DROPOUT_TERMS
+            }
+        return RowPrediction(row, before.mean(axis=0), after.mean(axis=0), region is not None, attention, uncertainty)
 
     def report(self, failures: Sequence[WsiAttnError]) -> Report:
         """Return the metrics of the calibrated probabilities, the sections of `evaluate.sections` if all models were
@@ -183,29 +206,6 @@ class ClassificationEvaluation(Evaluation):
         return uncertain_pictures(
             self.answers, referred_by(self.config.mc_dropout), self.checkpoints[0], replace(self.config, calibrate=True)
         )
-
-
-def _answer(
-    row: Row, slide: Slide, checkpoints: Sequence[Checkpoint], config: PredictConfig, progress: Progress
-) -> RowPrediction:
-    size0 = slide.info.size0
-    region = region_mask(row, size0, _raster(size0), slide.info.origin)
-    found = [predict_slide(slide, checkpoint, config, progress, row.regions) for checkpoint in checkpoints]
-    before = np.array([list(prediction.probabilities.values()) for prediction in found])  # (folds, C)
-    after = np.array(
-        [calibrated(each, checkpoint.spec.calibration) for each, checkpoint in zip(before, checkpoints, strict=True)]
-    )
-    attention = None
-    if region is not None:
-        attention = mean_scores(
-            [score_attention(prediction.attention_map, prediction.attention, region, size0) for prediction in found]
-        )
-    uncertainty = {"entropy": float(entropy(after.mean(axis=0)))}
-    if config.mc_dropout:
-        uncertainty |= {
-            name: float(np.mean([prediction.uncertainty[name] for prediction in found])) for name in DROPOUT_TERMS
-        }
-    return RowPrediction(row, before.mean(axis=0), after.mean(axis=0), region is not None, attention, uncertainty)
 
 
 def referred_by(passes: int) -> str:

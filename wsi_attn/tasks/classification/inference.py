@@ -16,7 +16,7 @@ from wsi_attn.store.records import Referral, read_record
 from wsi_attn.tasks.base import Answer, Inference
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.exhaustive import ATTENTION as EXHAUSTIVE
-from wsi_attn.tasks.classification.slide import predict_slide
+from wsi_attn.tasks.classification.slide import Predict, predict_slide
 
 
 def answer_of(found: SlidePrediction, file: Path | None) -> Answer:
@@ -45,10 +45,10 @@ class SlideInference(Inference):
 
     done, again, product = "predicted", "predict", "prediction"
 
-    def __init__(self, checkpoint: Checkpoint, config: PredictConfig) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: PredictConfig, predict: Predict = predict_slide) -> None:
         if config.coverage is not None:
             threshold_of(checkpoint.spec.calibration.conformal, config.coverage, checkpoint.name)
-        self.checkpoint, self.config = checkpoint, config
+        self.checkpoint, self.config, self.predict = checkpoint, config, predict
 
     def output(self, slide: Slide, folder: Path) -> Output[Answer]:
         """Return the record of a prediction as an output, with its maps."""
@@ -59,7 +59,7 @@ class SlideInference(Inference):
         self, slide: Slide, folder: Path | None, *, overwrite: bool = False, progress: Progress = no_progress
     ) -> Answer:
         """Predict one slide and write record and maps."""
-        prediction = predict_slide(slide, self.checkpoint, self.config, progress)
+        prediction = self.predict(slide, self.checkpoint, self.config, progress)
         file = None if folder is None else folder / f"{slide.info.name}{SUFFIX}"
         if file is not None:
             progress(0, 1, "writing")

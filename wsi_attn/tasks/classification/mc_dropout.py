@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_attn.errors import UsageError
-from wsi_attn.models.base import SlideModel
+from wsi_attn.models.base import Network
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -44,7 +44,7 @@ def dropout_set(network: nn.Module, *, active: bool) -> Iterator[None]:
             layer.train(mode)
 
 
-def dropout_passes(network: SlideModel, pooled: Tensor | None, count: int, seed: int) -> NDArray[np.float64]:
+def dropout_passes(network: Network, pooled: Tensor | None, count: int, seed: int) -> NDArray[np.float64]:
     """Return the probabilities of every pass, float64 (count, C).
 
     Systems have dropout only before their heads, so that repeating the head equals `count` passes of

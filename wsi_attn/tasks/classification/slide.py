@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from wsi_attn.data.sources import SlidePatches
 from wsi_attn.errors import ModelMismatchError, SlideReadError, TissueError, UsageError
 from wsi_attn.evaluate.uncertainty import entropy, entropy_terms
 from wsi_attn.geometry import Frame, Region, Size
-from wsi_attn.models.base import SlideModel, SlideOutput
+from wsi_attn.models.base import Network, SlideModel, SlideOutput
 from wsi_attn.models.calibration import Calibration, calibrated
 from wsi_attn.models.checkpoint import Checkpoint
 from wsi_attn.models.configs import CLASSIFICATION
@@ -49,6 +50,21 @@ def classifier(checkpoint: Checkpoint) -> SlideModel:
     return checkpoint.network
 
 
+class Predict(Protocol):
+    """Predicts one input with one checkpoint; see `predict_slide`."""
+
+    def __call__(
+        self,
+        slide: Slide,
+        checkpoint: Checkpoint,
+        config: PredictConfig,
+        progress: Progress = no_progress,
+        regions: Path | None = None,
+    ) -> SlidePrediction:
+        """Return the prediction."""
+        ...
+
+
 @torch.inference_mode()
 def predict_slide(
     slide: Slide,
@@ -73,36 +89,91 @@ def predict_slide(
     """
     started = time.perf_counter()
     info, spec, network = slide.info, checkpoint.spec, classifier(checkpoint)
-    threshold = (
-        None if config.coverage is None else threshold_of(spec.calibration.conformal, config.coverage, checkpoint.name)
-    )
     _check_size(info, checkpoint)
     patches = SlidePatches(slide, spec.mpp, network.config.coarse_factor, workers=config.workers, progress=progress)
     scorer = _scorer(checkpoint, network) if config.exhaustive else None
     bag, warnings = _bag(patches, checkpoint, network, config, regions)
     look = _look(bag, network, spec.turns)
-    maps, unreadable = look.place_maps(spec.labels), bag.damaged + int(look.output.unreadable[0])
+    output, maps, unreadable = look.output, look.place_maps(spec.labels), bag.damaged + int(look.output.unreadable[0])
     if scorer is not None:
         tile_maps, missing = score_tiles(patches, scorer, spec.labels, bag.coverage)
         maps, unreadable = maps | tile_maps, unreadable + missing
-    probabilities, uncertainty = _answer(look, network, spec.calibration, config)
+    seen = Seen(
+        output.logits,
+        output.pooled,
+        look.regions(),
+        look.map_of(output.attention[0]),
+        maps,
+        round(bag.fraction, 6),
+        unreadable,
+        tuple(warnings),
+    )
+    return prediction_of(info, checkpoint, config, seen, started, progress)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network says of one input.
+
+    Attributes
+    ----------
+    logits
+        float (1, C).
+    pooled
+        float (1, P), the input of `Network.decide`; None without one.
+    regions
+        What it attended to.
+    attention_map, maps
+        Attention and further quantities over the whole input.
+    """
+
+    logits: torch.Tensor
+    pooled: torch.Tensor | None
+    regions: tuple[AttendedRegion, ...]
+    attention_map: AttentionMap
+    maps: Mapping[str, AttentionMap]
+    tissue_fraction: float = 1.0
+    unreadable: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def prediction_of(
+    info: SlideInfo,
+    checkpoint: Checkpoint,
+    config: PredictConfig,
+    seen: Seen,
+    started: float,
+    progress: Progress = no_progress,
+) -> SlidePrediction:
+    """Return the prediction for one input: calibrated probabilities, their uncertainty and set.
+
+    Parameters
+    ----------
+    started
+        When its prediction began, by `time.perf_counter`.
+    """
+    spec = checkpoint.spec
+    threshold = (
+        None if config.coverage is None else threshold_of(spec.calibration.conformal, config.coverage, checkpoint.name)
+    )
+    probabilities, uncertainty = _answer(seen, checkpoint.network, spec.calibration, config, progress)
     return SlidePrediction(
         slide=str(info.path),
         size0=info.size0,
         label=spec.labels[int(probabilities.argmax())],
         probabilities=dict(zip(spec.labels, probabilities.tolist(), strict=True)),
         uncertainty=uncertainty,
-        tissue_fraction=round(bag.fraction, 6),
-        unreadable_tiles=unreadable,
-        attention=look.regions(),
+        tissue_fraction=seen.tissue_fraction,
+        unreadable_tiles=seen.unreadable,
+        attention=seen.regions,
         model={"name": checkpoint.name, "sha256": checkpoint.sha256},
         mpp=(info.mpp.x, info.mpp.y) if info.mpp else None,
         seconds=round(time.perf_counter() - started, 3),
         software=software(),
-        attention_map=look.map_of(look.output.attention[0]),
+        attention_map=seen.attention_map,
         fingerprint=info.fingerprint,
-        warnings=(*(f"{info.path}: {warning}" for warning in info.warnings), *warnings),
-        maps=maps,
+        warnings=(*(f"{info.path}: {warning}" for warning in info.warnings), *seen.warnings),
+        maps=seen.maps,
         coverage=config.coverage,
         prediction_set=None if threshold is None else _set_of(spec.labels, probabilities, threshold),
         mc_dropout=config.mc_dropout,
@@ -197,16 +268,16 @@ def _look(bag: SlideBag, network: SlideModel, turns: bool) -> _Look:
 
 
 def _answer(
-    look: _Look, network: SlideModel, calibration: Calibration, config: PredictConfig
+    seen: Seen, network: Network, calibration: Calibration, config: PredictConfig, progress: Progress
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Return probabilities (C,) and uncertainty terms."""
-    probabilities = torch.softmax(look.output.logits[0].double(), dim=0).cpu().numpy()
+    probabilities = torch.softmax(seen.logits[0].double(), dim=0).cpu().numpy()
     if config.calibrate:
         probabilities = calibrated(probabilities, calibration)
     uncertainty = uncertainty_of(probabilities)
     if config.mc_dropout:
-        look.patches.progress(0, 1, "Monte Carlo dropout")
-        passes = dropout_passes(network, look.output.pooled, config.mc_dropout, config.seed)
+        progress(0, 1, "Monte Carlo dropout")
+        passes = dropout_passes(network, seen.pooled, config.mc_dropout, config.seed)
         uncertainty |= entropy_terms(calibrated(passes, calibration))
     return probabilities, uncertainty
 

@@ -13,6 +13,7 @@ from wsi_attn.tasks.base import Evaluation, EvaluationJob, Inference, Task, Trai
 from wsi_attn.tasks.classification.config import PredictConfig
 from wsi_attn.tasks.classification.evaluation import ClassificationEvaluation
 from wsi_attn.tasks.classification.inference import SlideInference
+from wsi_attn.tasks.classification.slide import Predict, predict_slide
 from wsi_attn.tasks.classification.training import ClassificationTraining, pooled
 from wsi_attn.tasks.config import InferenceConfig, RunOptions
 
@@ -35,9 +36,12 @@ class Classification(Task):
         model = {"name": name, "sha256": ""}
         return pooled(folders, folds, Origin(OUT_OF_FOLD, job.config.seed, job.options.command, model))
 
+    predict: Predict = staticmethod(predict_slide)
+    """Predicts one input."""
+
     def evaluation(self, checkpoints: Sequence[Checkpoint], job: EvaluationJob) -> Evaluation:
         """See `Task.evaluation`."""
-        return ClassificationEvaluation(checkpoints, job)
+        return ClassificationEvaluation(checkpoints, job, self.predict)
 
     def inference(self, checkpoint: Checkpoint, config: InferenceConfig) -> Inference:
         """See `Task.inference`."""
@@ -46,7 +50,7 @@ class Classification(Task):
                 f"{checkpoint.name} ({checkpoint.system}) classifies whole slides and does not segment; train a model "
                 "with --model joint-segmentation"
             )
-        return SlideInference(checkpoint, config)
+        return SlideInference(checkpoint, config, self.predict)
 
 
 TASK = Classification()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +16,12 @@ from torch import Tensor
 
 from wsi_attn.annotations.regions import check_regions
 from wsi_attn.data.appearance import describe_appearance, fit_appearance
-from wsi_attn.data.augment import SYMMETRIES
+from wsi_attn.data.augment import SYMMETRIES, Symmetry
 from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.evaluate.report import Origin, Report, evaluate_predictions
 from wsi_attn.models.base import Network, SlideModel, SlideOutput
-from wsi_attn.models.calibration import fit_calibration
+from wsi_attn.models.calibration import Calibration, fit_calibration
 from wsi_attn.models.head_start import solve_heads
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import trained_backbones
@@ -37,7 +38,7 @@ from wsi_attn.tasks.clock import EpochClock
 from wsi_attn.tasks.config import LOGISTIC, TrainConfig
 from wsi_attn.tasks.ranks import gathered
 from wsi_attn.tasks.segmentation.boxes import box_finder
-from wsi_attn.tasks.steps import Step
+from wsi_attn.tasks.steps import LabelledStep, Step
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -76,53 +77,61 @@ class ClassificationTraining(Training):
         return ClassificationFitting(self, job, network)
 
 
-class ClassificationFitting(Fitting):
-    """Bags of images in batches; see `Fitting`."""
+class Examples(Protocol):
+    """Rows of one split as batches; `label_index` has the place of each label in the logits."""
 
-    def __init__(self, training: ClassificationTraining, job: TrainingJob, network: SlideModel) -> None:
+    rows: list[Row]
+    label_index: dict[str, int]
+    config: TrainConfig
+
+    def steps(self) -> int:
+        """Batches of one training epoch on each rank."""
+        ...
+
+    def batches(
+        self, epoch: int, *, training: bool, clock: EpochClock | None = None, symmetry: Symmetry = SYMMETRIES[0]
+    ) -> Iterator[LabelledStep]:
+        """Batches of one epoch; see `Dataset.batches`."""
+        ...
+
+
+E = TypeVar("E", bound=Examples)
+
+
+class LabelFitting(Fitting, Generic[E]):
+    """Labels of rows: validation, predictions, metrics and calibration. `training`, `validation` and `held` are the
+    examples of each split, `balance` the weight of each class, float (C,).
+    """
+
+    training: E
+    validation: E
+    held: E | None
+    balance: Tensor
+
+    def __init__(self, training: ClassificationTraining, job: TrainingJob) -> None:
         self.job, self.labels, self.config = job, training.labels, job.config
-        if job.config.tta and job.config.no_flip:
-            raise UsageError("--tta turns images, which --no-flip keeps as they are; remove one of them")
-        if job.config.tta and not network.any_orientation:
-            raise UsageError(f"--tta turns images, but --model {job.config.system} keeps their orientation; remove it")
 
-        def part_of(split: str) -> Dataset:
-            chosen = [row for row in training.rows if row.split == split]
-            rank, ranks = job.fabric.global_rank, job.fabric.world_size
-            return Dataset(
-                chosen, self.labels, network, job.config, job.cache, job.options.resources, rank=rank, ranks=ranks
-            )
-
-        self.training, self.validation = part_of("train"), part_of("val")
-        self.held = part_of("test") if training.held_out else None
-        _check_regions(job, [*self.training.rows, *self.validation.rows])
-        self.training.lesions = _lesions(job, self.training.rows, self.labels)
+    def balanced(self) -> Tensor:
+        """Set and return `balance`, as `--loss` and `--class-weights` have it."""
         kind = "effective" if self.config.loss == "class-balanced" else self.config.class_weights
-        balance = class_weights(self.training, len(self.labels), kind, self.config.beta)
-        for warning in network.prepare(self.training.as_they_are(balance, job.progress)):
-            job.say(f"warning: {warning}")
-        if self.config.head_start == LOGISTIC and trained_backbones(network, job.options.weights):
-            job.progress(0, 1, "solving the heads")
-            solve_heads(network, self.training.as_they_are(balance, job.progress))
-        self.losses = ClassificationLosses(balance, self.config)
-        self.settled = self.config.first_care_epoch() if self.training.lesions else 0
-        self._weights = balance.double().numpy()
+        self.balance = class_weights(self.training, len(self.labels), kind, self.config.beta)
+        return self.balance
 
-    def repeat(self, copies: int) -> None:
-        """See `Fitting.repeat`."""
-        self.training.copies = copies
+    @abstractmethod
+    def spec(self, calibration: Calibration) -> ModelSpec:
+        """Return inputs and outputs of the trained model."""
 
     def steps(self) -> int:
         """See `Fitting.steps`."""
         return self.training.steps()
 
+    def validate(self, network: Network) -> dict[str, float]:
+        """See `Fitting.validate`."""
+        return predict_rows(self.job.fabric, network, self.validation).scores(self.balance.double().numpy())
+
     def batches(self, epoch: int, clock: EpochClock) -> Iterator[Step]:
         """See `Fitting.batches`."""
         return self.training.batches(epoch, training=True, clock=clock)
-
-    def validate(self, network: Network) -> dict[str, float]:
-        """See `Fitting.validate`."""
-        return predict_rows(self.job.fabric, network, self.validation).scores(self._weights)
 
     def results(self, network: Network, name: str) -> Trained | None:
         """See `Fitting.results`."""
@@ -141,24 +150,63 @@ class ClassificationFitting(Fitting):
             [row.patient for row in self.validation.rows],
             Origin("val", config.seed, self.job.options.command, {"name": name, "sha256": ""}),
         )
-        described = []
-        for done, bag in enumerate(self.training.plain_bags()):
-            progress(done, len(self.training.rows), "describing colours")
-            described.append(describe_appearance(bag.view, bag.tissue))
         progress(0, 1, "calibrating")
-        spec = ModelSpec(
+        spec = self.spec(fit_calibration(predictions.labels, predictions.probabilities))
+        about = f"predicts one of: {', '.join(self.labels)}"
+        table = [*_predictions_table(self.job.manifest, self.labels, predicted)]
+        return Trained(spec, report, about, METRICS, self.labels, table)
+
+
+class ClassificationFitting(LabelFitting[Dataset]):
+    """Bags of images in batches; see `Fitting`."""
+
+    def __init__(self, training: ClassificationTraining, job: TrainingJob, network: SlideModel) -> None:
+        super().__init__(training, job)
+        if job.config.tta and job.config.no_flip:
+            raise UsageError("--tta turns images, which --no-flip keeps as they are; remove one of them")
+        if job.config.tta and not network.any_orientation:
+            raise UsageError(f"--tta turns images, but --model {job.config.system} keeps their orientation; remove it")
+
+        def part_of(split: str) -> Dataset:
+            chosen = [row for row in training.rows if row.split == split]
+            rank, ranks = job.fabric.global_rank, job.fabric.world_size
+            return Dataset(
+                chosen, self.labels, network, job.config, job.cache, job.options.resources, rank=rank, ranks=ranks
+            )
+
+        self.training, self.validation = part_of("train"), part_of("val")
+        self.held = part_of("test") if training.held_out else None
+        _check_regions(job, [*self.training.rows, *self.validation.rows])
+        self.training.lesions = _lesions(job, self.training.rows, self.labels)
+        balance = self.balanced()
+        for warning in network.prepare(self.training.as_they_are(balance, job.progress)):
+            job.say(f"warning: {warning}")
+        if self.config.head_start == LOGISTIC and trained_backbones(network, job.options.weights):
+            job.progress(0, 1, "solving the heads")
+            solve_heads(network, self.training.as_they_are(balance, job.progress))
+        self.losses = ClassificationLosses(balance, self.config)
+        self.settled = self.config.first_care_epoch() if self.training.lesions else 0
+
+    def repeat(self, copies: int) -> None:
+        """See `Fitting.repeat`."""
+        self.training.copies = copies
+
+    def spec(self, calibration: Calibration) -> ModelSpec:
+        """See `LabelFitting.spec`; describes the colours of the training images."""
+        config, described = self.config, []
+        for done, bag in enumerate(self.training.plain_bags()):
+            self.job.progress(done, len(self.training.rows), "describing colours")
+            described.append(describe_appearance(bag.view, bag.tissue))
+        return ModelSpec(
             labels=tuple(self.labels),
             mpp=config.mpp,
             stain=config.stain,
             tissue=config.tissue,
             appearance=fit_appearance(described),
-            calibration=fit_calibration(predictions.labels, predictions.probabilities),
+            calibration=calibration,
             prior=config.prior,
             turns=config.tta,
         )
-        about = f"predicts one of: {', '.join(self.labels)}"
-        table = [*_predictions_table(self.job.manifest, self.labels, predicted)]
-        return Trained(spec, report, about, METRICS, self.labels, table)
 
 
 class ClassificationLosses(Losses):
@@ -240,11 +288,10 @@ class Predictions:
 
 
 @torch.inference_mode()
-def predict_rows(fabric: Fabric, network: Network, dataset: Dataset, progress: Progress = no_progress) -> Predictions:
+def predict_rows(fabric: Fabric, network: Network, dataset: Examples, progress: Progress = no_progress) -> Predictions:
     """Predict every row without noise or dropout, as it is or with `--tta` averaged over its turns; each rank predicts
     its share.
     """
-    assert isinstance(network, SlideModel)  # noqa: S101 - of this task
     network.eval()
     turns = SYMMETRIES if dataset.config.tta else SYMMETRIES[:1]
     rows = -(-len(dataset.rows) // fabric.world_size) * len(turns)
@@ -269,7 +316,7 @@ def predict_rows(fabric: Fabric, network: Network, dataset: Dataset, progress: P
     )
 
 
-def class_weights(dataset: Dataset, classes: int, kind: str = "root", beta: float = 0.0) -> torch.Tensor:
+def class_weights(dataset: Examples, classes: int, kind: str = "root", beta: float = 0.0) -> torch.Tensor:
     """Weight of each class in the loss, float32 (C,), mean 1 over the images.
 
     "balanced" is the inverse frequency, "root" its square root, "none" is 1, and "effective" is the weight of the

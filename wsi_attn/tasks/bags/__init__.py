@@ -1,0 +1,1 @@
+"""Classification of bags of stored features."""
