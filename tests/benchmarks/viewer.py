@@ -33,6 +33,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from wsi_attn.lru import LruCache
+from wsi_attn.viewer.access import Access
 from wsi_attn.viewer.app import CACHE_BYTES, Settings, create_app
 from wsi_attn.viewer.collection import collect
 from wsi_attn.viewer.viewer_slide import ViewerSlide
@@ -94,7 +95,11 @@ def run_server(kind: str, path: Path, side: int, ports: multiprocessing.Queue[in
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
         ports.put(listening.getsockname()[1])
-        app = create_app(collect([path]), Settings(0)) if kind == "viewer" else reference_app(Reference(path, side))
+        app = (
+            create_app(collect([path]), Settings(Access(0)))
+            if kind == "viewer"
+            else reference_app(Reference(path, side))
+        )
         uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none")).run(sockets=[listening])
 
 

@@ -121,3 +121,31 @@ def test_paths_from_stdin(demo_slide: Path) -> None:
         process.kill()
         process.stdout.close()
         process.wait(SECONDS)
+
+
+def test_half_sent_requests_end_and_a_proxy_is_answered(demo_slide: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.prediction.json"
+    bad.write_text("[]")
+    options = ("--root-path", "/slides/", "--allowed-host", "lab.example", "--allowed-host", "other.example")
+    with viewer(demo_slide, bad, tmp_path / "none.svs", *options, "--quiet") as (_, address):
+        assert address.endswith("/slides/")
+        assert json.loads(get(f"{address}slides.json", Host="lab.example"))["slides"]
+        port = int(address.split(":")[2].partition("/")[0])
+        with (
+            socket.create_connection(("127.0.0.1", port), SECONDS) as half,
+            socket.create_connection(("127.0.0.1", port), SECONDS) as second,
+        ):
+            half.sendall(b"GET / HTTP/1.1\r\nHost: local")
+            second.sendall(b"GET /slides.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert second.recv(15) == b"HTTP/1.1 200 OK"
+            second.sendall(b"GET /slides.json HTTP/1.1\r\nHo")
+            assert half.recv(10) == b""
+            while second.recv(1 << 16):
+                pass
+
+
+@pytest.mark.parametrize(
+    "option", [("--root-path", "slides"), ("--root-path", "//evil.example"), ("--allowed-host", "http://lab.example")]
+)
+def test_invalid_proxy_options_are_refused(option: tuple[str, str], demo_slide: Path) -> None:
+    wsi_attn("view", demo_slide, *option, code=2).error()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +12,8 @@ import typer
 from wsi_attn.cli.command import Command
 from wsi_attn.cli.options import PixelSize, Work
 from wsi_attn.cli.output import Console, data, expand
-from wsi_attn.options import Option
+from wsi_attn.errors import UsageError
+from wsi_attn.options import Option, check_fields
 
 Inputs = Annotated[
     list[str],
@@ -32,10 +34,32 @@ class Server:
     )
     port: Annotated[int, Option("Port to listen on; 0 selects a free port.", at_least=0, at_most=65535)] = 8765
     token: Annotated[bool, Option("Require a token also for local access, for machines with several users.")] = False
+    allowed_host: Annotated[
+        tuple[str, ...],
+        Option(
+            "Further name that the Host header of requests may have, such as that of a reverse proxy. Repeat it for "
+            "several.",
+            metavar="NAME",
+        ),
+    ] = ()
+    root_path: Annotated[
+        str,
+        Option("Path under which a reverse proxy offers the viewer; the proxy may remove it or not.", metavar="/PATH"),
+    ] = ""
     open_browser: Annotated[
         bool | None,
         Option("Open a browser or not.", name="--open/--no-open", default="only if stdout is a terminal"),
     ] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", self.root_path):
+            raise UsageError(
+                f"--root-path {self.root_path}: must be a path such as /slides, of letters, digits and . _ ~ -"
+            )
+        for host in self.allowed_host:
+            if not re.fullmatch(r"[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\]", host):
+                raise UsageError(f"--allowed-host {host}: must be a name without scheme, port and path")
 
 
 def view(paths: Inputs, server: Server, pixels: PixelSize, work: Work) -> None:
@@ -66,6 +90,8 @@ def view(paths: Inputs, server: Server, pixels: PixelSize, work: Work) -> None:
         host=server.host,
         port=server.port,
         needs_token=server.token,
+        allowed_hosts=server.allowed_host,
+        root_path=server.root_path.rstrip("/"),
         slide_mpp=pixels.slide_mpp,
         workers=work.threads,
         on_ready=ready,

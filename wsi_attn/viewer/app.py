@@ -10,12 +10,14 @@ import asyncio
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
+from pathlib import Path
 from typing import TypeVar
 
 from starlette.applications import Starlette
@@ -25,14 +27,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from wsi_attn import assets
-from wsi_attn.errors import SlideNotFoundError, TissueError, WsiAttnError
+from wsi_attn.errors import SlideNotFoundError, UnexpectedError, WsiAttnError, as_failure
 from wsi_attn.geometry import ORIGIN, Mpp, Point
 from wsi_attn.json_types import Json, JsonObject
 from wsi_attn.lru import LruCache
 from wsi_attn.paths import printable
 from wsi_attn.viewer import records
-from wsi_attn.viewer.access import AccessMiddleware
-from wsi_attn.viewer.cache import Pool
+from wsi_attn.viewer.access import Access, AccessMiddleware
+from wsi_attn.viewer.cache import Pool, Waiting
 from wsi_attn.viewer.collection import Collection, Entry
 from wsi_attn.viewer.overlays import PolygonRecord, layer_png, load_overlay, outline, polygons_of
 from wsi_attn.viewer.tiles import TileApp
@@ -58,10 +60,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Settings:
-    """Server settings: the required token, the port, and the number of threads."""
+    """Server settings: who may connect, the pixel size of slides without one, and the number of threads."""
 
-    port: int
-    token: str | None = None
+    access: Access
     slide_mpp: Mpp | None = None
     workers: int = 4
 
@@ -69,8 +70,7 @@ class Settings:
 def create_app(collection: Collection, settings: Settings) -> AccessMiddleware:
     """Create the ASGI application."""
     viewer = Viewer(collection, settings)
-    tiles = TileApp(viewer.app, collection.entries, viewer.slides, viewer.threads)
-    return AccessMiddleware(tiles, settings.token, settings.port)
+    return AccessMiddleware(TileApp(viewer.app, collection.entries, viewer.slides), settings.access)
 
 
 class Viewer:
@@ -79,13 +79,14 @@ class Viewer:
     def __init__(self, collection: Collection, settings: Settings) -> None:
         self.collection = collection
         self.cache: LruCache[bytes] = LruCache(CACHE_BYTES)
-        self.slides: Pool[ViewerSlide] = Pool(partial(self._open, slide_mpp=settings.slide_mpp), OPEN_SLIDES)
+        pool: Pool[ViewerSlide] = Pool(partial(self._open, slide_mpp=settings.slide_mpp), OPEN_SLIDES)
         self.threads = ThreadPoolExecutor(settings.workers, "tiles")
+        self.slides = Waiting(pool, self.threads)
         self._static = _static_files()
         self.app = Starlette(
             routes=[
                 Route("/slides/{key}.dzi", self.deepzoom),
-                Route("/slides/{key}/layers/{index:int}.png", self.layer),
+                Route("/slides/{key}/layers/{index}.png", self.layer),
                 Route("/slides/{key}/tissue.json", self.tissue),
                 Route("/slides/{key}/polygons.json", self.polygons),
                 Route("/slides/{key}.json", self.slide),
@@ -94,7 +95,7 @@ class Viewer:
                 Route("/static/{name}", self.static),
                 Route("/favicon.ico", _no_icon),
             ],
-            exception_handlers={WsiAttnError: _explain},
+            exception_handlers={WsiAttnError: _explain, Exception: _explain},
             lifespan=self._lifespan,
         )
 
@@ -102,18 +103,18 @@ class Viewer:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         self.threads.submit(self._warm)
         yield
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        self.slides.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)  # Reading a file may take for ever.
+        self.slides.pool.close()
 
     def _warm(self) -> None:
         """Prepare the first page in advance: load decoders, open the first slide, render its overview."""
         for key, entry in self.collection.entries.items():
             if entry.path is not None:
                 try:
-                    with self.slides.use(key) as slide:
+                    with self.slides.pool.use(key) as slide:
                         records.with_pixels(entry, slide)
                         slide.tile(slide.levels[0], 0, 0)
-                except WsiAttnError:
+                except Exception:  # noqa: S112
                     continue  # reported to the client that opens it
                 return
 
@@ -137,11 +138,7 @@ class Viewer:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
     async def _with_slide(self, entry: Entry, work: Callable[[ViewerSlide], Result]) -> Result:
-        def use() -> Result:
-            with self.slides.use(entry.key) as slide:
-                return work(slide)
-
-        return await self._run(use)
+        return await self.slides.run(entry.key, work)
 
     async def page(self, _request: Request) -> Response:
         """The page with the list and the record of the first slide, whose first tile need not wait for further
@@ -150,7 +147,7 @@ class Viewer:
         beginning = self._list()
         entry = next((entry for entry in self.collection.entries.values() if entry.path is not None), None)
         if entry is not None:
-            with suppress(WsiAttnError):  # reported when the page requests it
+            with suppress(Exception):  # reported when the page requests it
                 beginning["record"] = await self._with_slide(entry, partial(records.with_pixels, entry))
         text = json.dumps(beginning, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
         head, mark, tail = _page().partition(BEGINNING)
@@ -188,7 +185,8 @@ class Viewer:
 
     async def layer(self, request: Request) -> Response:
         """One layer of the prediction as an image, one pixel per cell."""
-        entry, index = self._entry(request), request.path_params["index"]
+        entry, given = self._entry(request), request.path_params["index"]
+        index = int(given) if re.fullmatch(r"[0-9]{1,4}", given) else -1
 
         def draw() -> bytes | None:
             layers = load_overlay(entry.prediction).layers if entry.prediction else ()
@@ -223,8 +221,8 @@ def _polygons(entry: Entry, origin: Point) -> tuple[list[PolygonRecord], list[st
     for path in entry.polygons:
         try:
             found.extend(polygons_of(path, origin))
-        except TissueError as error:
-            problems.append(_one_line(error))
+        except Exception as error:
+            problems.append(_one_line(as_failure(path, error)))
     return found, problems
 
 
@@ -250,5 +248,7 @@ async def _no_icon(_request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def _explain(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": _one_line(error)}, 422, headers={"Cache-Control": "no-store"})
+async def _explain(request: Request, error: Exception) -> Response:
+    failure = as_failure(Path(request.url.path), error)
+    status = 500 if isinstance(failure, UnexpectedError) else 422
+    return JSONResponse({"error": _one_line(failure)}, status)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -18,6 +20,7 @@ class Closable(Protocol):
 
 
 Item = TypeVar("Item", bound=Closable)
+Result = TypeVar("Result")
 
 
 class _Slot(Generic[Item]):
@@ -104,3 +107,33 @@ class Pool(Generic[Item]):
                 if slot.item is not None:
                     retired.append(slot.item)
         return retired
+
+
+class Waiting(Generic[Item]):
+    """A pool for coroutines, whose items are opened and used in threads.
+
+    However many requests wait for an item that takes long to open, such as a damaged file, they occupy one thread.
+    """
+
+    def __init__(self, pool: Pool[Item], threads: ThreadPoolExecutor) -> None:
+        self.pool, self.threads = pool, threads
+        self._opening: dict[str, asyncio.Lock] = {}
+
+    async def run(self, key: str, work: Callable[[Item], Result]) -> Result:
+        """Return what `work` returns for the item of a key."""
+        loop = asyncio.get_running_loop()
+
+        def use() -> Result:
+            with self.pool.use(key) as item:
+                return work(item)
+
+        with self.pool.use_if_open(key) as item:
+            is_open = item is not None
+        if is_open:
+            return await loop.run_in_executor(self.threads, use)
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            with self.pool.use_if_open(key) as item:
+                is_open = item is not None
+            if not is_open:
+                return await loop.run_in_executor(self.threads, use)
+        return await loop.run_in_executor(self.threads, use)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wsi_attn.data.inputs import is_slide_file, is_store, series_below
 from wsi_attn.data.sources import find_slide
-from wsi_attn.errors import PredictionError, SlideNotFoundError, UsageError, WsiAttnError
+from wsi_attn.errors import SlideNotFoundError, UsageError, WsiAttnError, as_failure
 from wsi_attn.geometry import Mpp
 from wsi_attn.paths import path_from_text, printable
 from wsi_attn.slides.dicom_series import one_per_series
@@ -74,16 +74,16 @@ def collect(paths: Sequence[Path], mpps: Mapping[Path, Mpp] | None = None) -> Co
     Raises
     ------
     UsageError : there is nothing to show.
-    SlideNotFoundError : a path does not exist.
+    WsiAttnError : nothing can be shown because a path does not exist or a prediction is invalid.
     """
-    slides, predictions, polygons = _sorted_out(paths)
-    entries = {entry.key: entry for entry in (_entry(path) for path in slides)}
     problems: list[WsiAttnError] = []
+    slides, predictions, polygons = _sorted_out(paths, problems)
+    entries = {entry.key: entry for entry in (_entry(path) for path in slides)}
     for path in predictions:
         try:
             record = read_record(path)
-        except PredictionError as error:
-            problems.append(error)
+        except Exception as error:
+            problems.append(as_failure(path, error))
             continue
         entry = replace(_slide_of(record, path, entries.values()), prediction=path, record=record)
         entries[entry.key] = entry
@@ -102,13 +102,15 @@ def stem_of(path: Path) -> str:
     return path.stem
 
 
-def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+def _sorted_out(paths: Sequence[Path], problems: list[WsiAttnError]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Slides, predictions and GeoJSON files; what cannot be read is added to `problems`."""
     slides: list[Path] = []
     predictions: list[Path] = []
     polygons: list[Path] = []
     for path in paths:
         if not slide_exists(path):
-            raise SlideNotFoundError(f"file not found: {path}")
+            problems.append(SlideNotFoundError(f"file not found: {path}"))
+            continue
         if path.name.endswith(MAPS_SUFFIX):  # the maps of a prediction stand for it
             path = path.with_name(path.name.removesuffix(MAPS_SUFFIX) + SUFFIX)
         is_folder = path.is_dir() and path.suffix != ".zarr" and not (path / "zarr.json").exists()

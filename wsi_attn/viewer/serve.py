@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from wsi_attn.threads import thread_limit
 try:
     import uvicorn
 
-    from wsi_attn.viewer.access import is_loopback
+    from wsi_attn.viewer.access import Access, is_loopback
     from wsi_attn.viewer.app import Settings, create_app
 except ImportError as error:
     raise MissingExtraError(
@@ -30,6 +31,46 @@ SECONDS_TO_END = 1
 MOST_WORKERS = 8
 BACKLOG = 128
 """Maximum number of pending connections."""
+
+
+SECONDS_TO_ASK = 10
+"""Seconds within which a client must send a whole request; half-sent ones would hold connections for ever."""
+
+
+def impatient(protocol: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
+    """Return a protocol of uvicorn that closes connections on which no whole request arrives in time."""
+
+    class Impatient(protocol):  # type: ignore[misc, valid-type]
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            """Start the time of a request that is not whole, unless it runs; stop that of one that is."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                if self._deadline is not None:
+                    self._deadline.cancel()
+                self._deadline = None
+            elif self._deadline is None:
+                self._deadline = self.loop.call_later(SECONDS_TO_ASK, self._give_up)
+
+        def _give_up(self) -> None:
+            self._deadline = None
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+    return Impatient
 
 
 class _Server(uvicorn.Server):
@@ -49,6 +90,8 @@ def serve(
     host: str,
     port: int,
     needs_token: bool = False,
+    allowed_hosts: tuple[str, ...] = (),
+    root_path: str = "",
     slide_mpp: Mpp | None = None,
     workers: int | None = None,
     on_ready: Callable[[str], None],
@@ -61,6 +104,8 @@ def serve(
         Address to listen on; port 0 selects a free port.
     needs_token
         Require a token on loopback too, where other users of the machine could connect.
+    allowed_hosts, root_path
+        Names and path of a reverse proxy; see `Access`.
     on_ready
         Called with the address, including the token, once the server responds.
 
@@ -71,7 +116,8 @@ def serve(
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     token = secrets.token_urlsafe(TOKEN_BYTES) if needs_token or not is_loopback(host) else None
-    settings = Settings(port, token, slide_mpp, workers or min(MOST_WORKERS, thread_limit() + 2))
+    access = Access(port, token, allowed_hosts, root_path)
+    settings = Settings(access, slide_mpp, workers or min(MOST_WORKERS, thread_limit() + 2))
     config = uvicorn.Config(
         create_app(collection, settings),
         log_config=None,
@@ -80,7 +126,9 @@ def serve(
         timeout_graceful_shutdown=SECONDS_TO_END,
         ws="none",
     )
-    address = f"http://{_in_address(host)}:{port}/" + (f"?token={token}" if token else "")
+    config.load()
+    config.http_protocol_class = impatient(config.http_protocol_class)
+    address = f"http://{_in_address(host)}:{port}{root_path}/" + (f"?token={token}" if token else "")
     with listening:
         _Server(config, lambda: on_ready(address)).run(sockets=[listening])
 

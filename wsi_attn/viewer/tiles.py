@@ -6,17 +6,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Container
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wsi_attn.errors import WsiAttnError
 from wsi_attn.paths import printable
-from wsi_attn.viewer.cache import Pool
+from wsi_attn.viewer.cache import Waiting
 from wsi_attn.viewer.pyramid import TileLevel
 from wsi_attn.viewer.viewer_slide import Tile, ViewerSlide
 
@@ -54,14 +52,12 @@ class TileApp:
     ----------
     keys
         Ids of the available slides.
-    slides, threads
+    slides
         Open slides, and the threads that read tiles.
     """
 
-    def __init__(
-        self, app: ASGIApp, keys: Container[str], slides: Pool[ViewerSlide], threads: ThreadPoolExecutor
-    ) -> None:
-        self.app, self.keys, self.slides, self.threads = app, keys, slides, threads
+    def __init__(self, app: ASGIApp, keys: Container[str], slides: Waiting[ViewerSlide]) -> None:
+        self.app, self.keys, self.slides = app, keys, slides
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a tile or pass the request on."""
@@ -71,7 +67,7 @@ class TileApp:
         wanted = _wanted(found, scope)
         answer = self._at_once(wanted)
         if answer is None:
-            answer = await asyncio.get_running_loop().run_in_executor(self.threads, self._read, wanted)
+            answer = await self._read(wanted)
         status, headers, body = answer
         headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -81,15 +77,15 @@ class TileApp:
     def _at_once(self, wanted: TileRequest) -> Answer | None:
         if wanted.key not in self.keys:
             return 404, [], b"no such slide"
-        with self.slides.use_if_open(wanted.key) as slide:
+        with self.slides.pool.use_if_open(wanted.key) as slide:
             return _answer(slide, wanted, ViewerSlide.stored_tile) if slide else None
 
-    def _read(self, wanted: TileRequest) -> Answer:
+    async def _read(self, wanted: TileRequest) -> Answer:
         try:
-            with self.slides.use(wanted.key) as slide:
-                return _answer(slide, wanted, ViewerSlide.tile) or (404, [], b"no such tile")
+            answer = await self.slides.run(wanted.key, lambda slide: _answer(slide, wanted, ViewerSlide.tile))
+            return answer or (404, [], b"no such tile")
         except WsiAttnError as error:
-            return 422, [(b"cache-control", b"no-store")], printable(" ".join(str(error).split())).encode()
+            return 422, [], printable(" ".join(str(error).split())).encode()
 
 
 def _wanted(found: re.Match[str], scope: Scope) -> TileRequest:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +15,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.slides import stained
-from wsi_attn.viewer.access import is_loopback
+from wsi_attn.viewer.access import Access, is_loopback
 from wsi_attn.viewer.app import Settings, create_app
 from wsi_attn.viewer.collection import collect
+from wsi_attn.viewer.viewer_slide import ViewerSlide
 
 HOST = "http://127.0.0.1:8765"
 
 
 @pytest.fixture
 def client(cohort: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(collect([cohort]), Settings(8765, workers=2)), base_url=HOST) as client:
+    with TestClient(create_app(collect([cohort]), Settings(Access(8765), workers=2)), base_url=HOST) as client:
         yield client
 
 
@@ -41,7 +44,7 @@ def test_page_holds_what_it_begins_with(client: TestClient, keys: dict[str, str]
 def test_names_cannot_end_the_data_of_the_page(image: Callable[..., Path]) -> None:
     path = image("a.png")
     evil = path.rename(path.with_name("a<script>alert(1)<.png"))
-    with TestClient(create_app(collect([evil]), Settings(8765)), base_url=HOST) as client:
+    with TestClient(create_app(collect([evil]), Settings(Access(8765))), base_url=HOST) as client:
         assert "<script>alert" not in client.get("/").text
 
 
@@ -75,7 +78,7 @@ def test_prediction_of_another_file_is_not_drawn(
     slide = image("a.png")
     collection = collect([slide, predicted(tmp_path / "a.prediction.json", str(slide), "f" * 64)])
     (key,) = collection.entries
-    with TestClient(create_app(collection, Settings(8765)), base_url=HOST) as client:
+    with TestClient(create_app(collection, Settings(Access(8765))), base_url=HOST) as client:
         record = client.get(f"/slides/{key}.json").json()
     assert record["layers"] == record["regions"] == []
     assert "another file" in record["warnings"][0]
@@ -135,7 +138,7 @@ def test_a_slide_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     path.write_text("no slide")
     collection = collect([path])
     (key,) = collection.entries
-    with TestClient(create_app(collection, Settings(8765)), base_url=HOST) as client:
+    with TestClient(create_app(collection, Settings(Access(8765))), base_url=HOST) as client:
         answer = client.get(f"/slides/{key}.json")
     assert answer.status_code == 422
     assert "Cannot open" in answer.json()["error"]
@@ -183,6 +186,14 @@ def test_only_reading(client: TestClient) -> None:
         ("evil.example", 421),
         ("127.0.0.1.evil.example:8765", 421),
         ("", 421),
+        ("[::1]evil.example", 421),
+        ("[::1]:8765.evil.example", 421),
+        ("[127.0.0.1]", 421),
+        ("[localhost]:8765", 421),
+        ("[::1", 421),
+        ("::1", 421),
+        ("localhost:8765@evil.example", 421),
+        ("localhost/evil", 421),
     ],
 )
 def test_host_names(client: TestClient, host: str, status: int) -> None:
@@ -190,7 +201,7 @@ def test_host_names(client: TestClient, host: str, status: int) -> None:
 
 
 def test_token(cohort: Path) -> None:
-    app = create_app(collect([cohort]), Settings(8765, token="right-token"))
+    app = create_app(collect([cohort]), Settings(Access(8765, "right-token")))
     with TestClient(app, base_url="http://lab.example:8765", follow_redirects=False) as client:
         assert client.get("/").status_code == 403
         assert client.get("/?token=wrong").status_code == 403
@@ -213,3 +224,76 @@ def test_loopback(host: str, loopback: bool) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "lab.example", "", "localhost.evil.example"])
 def test_not_loopback(host: str) -> None:
     assert not is_loopback(host)
+
+
+def test_a_reverse_proxy_with_a_path_and_a_name(cohort: Path) -> None:
+    app = create_app(collect([cohort]), Settings(Access(8765, hosts=("Lab.example",), root="/pathology/slides")))
+    with TestClient(app, base_url="https://lab.example", follow_redirects=False) as client:
+        for before in ("/pathology/slides", ""):  # whether the proxy removes the path or not
+            assert client.get(f"{before}/").status_code == 200
+            key = client.get(f"{before}/slides.json").json()["slides"][0]["id"]
+            assert client.get(f"{before}/slides/{key}/tiles/0/0_0.jpg").status_code == 200
+            assert client.get(f"{before}/static/main.js").status_code == 200
+        answer = client.get("/pathology/slides?a=1")
+        assert (answer.status_code, answer.headers["location"]) == (307, "/pathology/slides/?a=1")
+        assert client.get("/pathology/slidesx/").status_code == 404
+        assert client.get("/", headers={"Host": "other.example"}).status_code == 421
+    app = create_app(collect([cohort]), Settings(Access(8765, "right-token", root="/slides")))
+    with TestClient(app, base_url="https://lab.example", follow_redirects=False) as client:
+        assert client.get("/slides/?token=right-token").headers["location"] == "/slides/"
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1.0", "٣", "99999"])
+def test_numbers_out_of_range_are_no_layers(client: TestClient, keys: dict[str, str], number: str) -> None:
+    answer = client.get(f"/slides/{keys['first.png']}/layers/{number}.png")
+    assert answer.status_code == 404
+    assert client.get(f"/slides/{keys['first.png']}/tiles/{number}/0_0.jpg").status_code == 404
+
+
+def test_errors_are_not_cached(client: TestClient, keys: dict[str, str]) -> None:
+    key = keys["first.png"]
+    for address in ("/nothing", "/slides/0.json", "/slides/0/tiles/0/0_0.jpg", f"/slides/{key}/tiles/0/99_99.jpg"):
+        answer = client.get(address)
+        assert (answer.status_code, answer.headers["cache-control"]) == (404, "no-store")
+    assert client.post("/").headers["cache-control"] == "no-store"
+    assert client.get("/", headers={"Host": "evil.example"}).headers["cache-control"] == "no-store"
+
+
+def test_an_unexpected_error_concerns_one_request(
+    client: TestClient, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wsi_attn.viewer.records.with_pixels", fail)
+        patch.setattr("wsi_attn.viewer.viewer_slide.ViewerSlide.tile", fail)
+        for address in (f"/slides/{keys['first.png']}.json", f"/slides/{keys['first.png']}/tiles/1/0_0.jpg"):
+            answer = client.get(address)
+            assert (answer.status_code, answer.headers["cache-control"]) == (500, "no-store")
+            assert "ZeroDivisionError" in answer.text
+        assert client.get("/").status_code == 200
+    assert client.get(f"/slides/{keys['first.png']}.json").status_code == 200
+
+
+def test_slides_that_open_slowly_occupy_one_thread_each(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, release = [], threading.Event()
+    sound = ViewerSlide.__init__
+
+    def slow(self: ViewerSlide, path: Path, *rest: object) -> None:
+        opened.append(path.name)
+        if path.name == "second.png":
+            release.wait(60)
+        sound(self, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ViewerSlide, "__init__", slow)
+    app = create_app(collect([cohort]), Settings(Access(8765), workers=2))
+    with TestClient(app, base_url=HOST) as client, ThreadPoolExecutor(8) as pool:
+        found = {slide["name"]: slide["id"] for slide in client.get("/slides.json").json()["slides"]}
+        waiting = [pool.submit(client.get, f"/slides/{found['second.png']}/tiles/0/0_0.jpg") for _ in range(6)]
+        while "second.png" not in opened:
+            release.wait(0.01)
+        assert client.get(f"/slides/{found['first.png']}.json").status_code == 200
+        release.set()
+        assert {each.result().status_code for each in waiting} == {200}
+    assert opened.count("second.png") == 1
