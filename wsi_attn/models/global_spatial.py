@@ -7,8 +7,7 @@ GoogLeNet, VGG, ResNet and DenseNet. The full text was not available; the equati
 statements.
 
 (1), (2)  m_p = sigmoid( g(u_p) )                see `nn.global_map`
-(3)       X~ = m / m_0 X,  or X (1 + m)  residual    of the features after a stage of the network, or of the image;
-                                                 m_0 the first value of m
+(3)       X~ = m / mean(m) X,  or X (1 + m)  residual  of the features after a stage of the network, or of the image
 (4)       o = W mean_p( f(X~)_p ) + b            label: the network f, global average pooling, a linear head
 (5)       L = CE(o)
 
@@ -28,7 +27,8 @@ Differences from the paper. The map is constant at prediction: anchors and class
 Features of "batch" are standardised per image, like those of "anchor". Maps per channel are not implemented.
 
 Consequences. Training must not flip or rotate images. Tissue and prior affect where the map is displayed but not the
-prediction. The scale of m and of the first layer of f can cancel, so only the order of the values is meaningful.
+prediction. Without the mean in (3), training would raise m everywhere, which makes a network of pretrained features more
+confident and selects nothing; with it, only the relation of the values is meaningful.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class GlobalSpatial(SlideModel):
 
     config_class = GlobalSpatialConfig
     any_orientation = False
-    former: ClassVar[Mapping[str, object]] = {"map_features": "intensity", "from_plain": False}
+    former: ClassVar[Mapping[str, object]] = {"map_features": "intensity", "even_mean": False}
     renamed: ClassVar[Mapping[str, str]] = {"freeze": "map_freeze"}
     mean_image: Tensor
     alignment: Tensor
@@ -100,7 +100,6 @@ class GlobalSpatial(SlideModel):
             config.map_side,
             config.map_bias,
         )
-        self.first = torch.tensor(config.map_bias).sigmoid().item() if config.from_plain else 1.0
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.phi.pooled_channels, config.classes)
         self.register_buffer("mean_image", torch.zeros(3, config.view_size, config.view_size))
@@ -206,7 +205,9 @@ class GlobalSpatial(SlideModel):
         """Equation (3): float (B, C, G, G) under a map (1, 1, G, G)."""
         if self.config.map_by == "none":
             return x
-        return x * (1 + weights) if self.config.residual else x * (weights / self.first)
+        if self.config.residual:
+            return x * (1 + weights)
+        return x * (weights / weights.mean() if self.config.even_mean else weights)
 
     def _described(self, pixels: Tensor) -> Tensor:
         """What describes the cells of the map, in evaluation mode: float (B, 3, S, S), 0 to 255, to (B, F, G, G)."""

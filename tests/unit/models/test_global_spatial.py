@@ -59,7 +59,7 @@ def test_no_image_changes_another_images_map_or_answer() -> None:
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("map_after", [0, 1, 2])
 def test_a_map_of_one_is_the_plain_network(residual: bool, map_after: int) -> None:
-    network = build(map_by="free", map_after=map_after, residual=residual, from_plain=False).eval()
+    network = build(map_by="free", map_after=map_after, residual=residual, even_mean=False).eval()
     images = torch.randn(2, 3, SIZE, SIZE)
     network.map.values.fill_(0.0 if residual else 1.0)
     assert torch.equal(network.features(images, images), network.phi(images))
@@ -96,7 +96,7 @@ def test_the_log_tells_whether_a_map_was_learned() -> None:
 
 
 def test_the_image_is_weighed_and_nothing_else() -> None:
-    network = build(from_plain=False).eval()
+    network = build(even_mean=False).eval()
     images = torch.randn(2, 3, SIZE, SIZE)
     network.map.values.copy_(torch.rand(1, 1, SIZE, SIZE))
     assert torch.allclose(network.features(images, images), network.phi(images * network.map.values), atol=1e-7)
@@ -291,3 +291,14 @@ def test_a_planted_region_is_found_where_it_stays() -> None:
     assert (important & region).sum() / (important | region).sum() > 0.5
     assert found("anchor", moved=True) < 0.85
     assert found("free", moved=False) < 0.8  # no pixel learns from another
+
+
+@pytest.mark.parametrize("map_after", [0, 2])
+def test_a_map_that_is_equal_everywhere_changes_nothing(map_after: int) -> None:
+    network = build(fields(4), map_by="free", map_after=map_after).eval()
+    batch = batch_of(fields(2, 5), network)
+    answers = []
+    for value in (0.1, 0.9):
+        network.map.values.fill_(value)
+        answers.append(network(batch).logits)
+    assert torch.allclose(*answers, atol=1e-6)

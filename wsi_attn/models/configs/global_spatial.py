@@ -52,8 +52,8 @@ class GlobalSpatialConfig:
         ),
     ] = "stage"
     """What u_p consists of: "stage", the features of `map_after` before training, or "intensity"."""
-    from_plain: bool = True
-    """Whether (3) divides by the first value of the map, so that training starts as the plain network."""
+    even_mean: bool = True
+    """Whether (3) divides by the mean of the map."""
     residual: Annotated[bool, network("Multiply by 1 + map instead of by the map.", name="--map-residual")] = False
     """Whether (3) is X (1 + m)."""
     anchors: Annotated[
