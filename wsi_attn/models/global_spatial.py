@@ -27,8 +27,8 @@ Differences from the paper. The map is constant at prediction: anchors and class
 Features of "batch" are standardised per image, like those of "anchor". Maps per channel are not implemented.
 
 Consequences. Training must not flip or rotate images. Tissue and prior affect where the map is displayed but not the
-prediction. Without the mean in (3), training would raise m everywhere, which makes a network of pretrained features more
-confident and selects nothing; with it, only the relation of the values is meaningful.
+prediction. Without the mean in (3), training would raise m everywhere, which makes a network of pretrained features
+more confident and selects nothing; with it, only the relation of the values is meaningful.
 """
 
 from __future__ import annotations
