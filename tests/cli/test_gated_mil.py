@@ -152,6 +152,8 @@ def test_pixels_and_features_are_not_confused(
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     error = in_process(capsys, "predict", tmp_path / "a.png", "--model", run, code=3).error()
     assert "it has pixels, but the model reads features of tiles" in error
+    error = in_process(capsys, "predict", manifest.parent / "0.h5", code=3).error()
+    assert "0.h5: it contains features of tiles" in error
     write_bag(tmp_path / "wide.h5", np.random.default_rng(1), positive=False, width=7)
     error = in_process(capsys, "predict", tmp_path / "wide.h5", "--model", run, code=3).error()
     assert "wide.h5: has 7 features a tile, but the model reads 6; use features of the same encoder" in error

@@ -146,7 +146,11 @@ class FeatureSlide(SlideBase):
 
     def read_region(self, xy0: tuple[int, int], level: int, size: tuple[int, int]) -> UInt8Array:
         """Refuse; see `Slide.read_region`."""
-        raise SlideUnsupportedError(
+        raise self.no_pixels()
+
+    def no_pixels(self) -> SlideUnsupportedError:
+        """Return the error of code that needs pixels."""
+        return SlideUnsupportedError(
             f"Cannot read pixels of {self.info.path}: it contains features of tiles, which models of "
             "`train --model gated-mil` read; pixels and pictures need the slide"
         )

@@ -101,6 +101,7 @@ class SlidePatches:
     ------
     MissingMppError : `mpp` is set and the pixel size of the slide is unknown or contradicts its objective.
     ModelMismatchError : the slide is much coarser than `mpp`.
+    SlideUnsupportedError : it has features instead of pixels.
     """
 
     def __init__(
@@ -113,6 +114,8 @@ class SlidePatches:
         pool: Executor | None = None,
         progress: Progress = no_progress,
     ) -> None:
+        if isinstance(slide, FeatureSlide):
+            raise slide.no_pixels()
         self.slide = slide
         self.downsample_x, self.downsample_y = _downsamples(slide, mpp)
         self.coarse_factor = coarse_factor

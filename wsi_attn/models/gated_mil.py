@@ -79,7 +79,7 @@ class WeightedMean(nn.Module):
 
     def finish(self, state: State, noted: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Pooling.finish`."""
-        return AttendedMean(*state).mean[0], tuple(e.softmax(dim=0) for e in noted)
+        return AttendedMean(*state).mean[0], tuple(e.detach().softmax(dim=0) for e in noted)
 
 
 class Maximum(nn.Module):
@@ -174,7 +174,10 @@ class GatedMil(FeatureModel):
 
 
 def blocks_of(bags: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the instances of all bags in order in blocks of at most `BLOCK`: (n, D), and int64 (n,), their bags."""
+    """Yield the instances of all bags in order in blocks of at most `BLOCK`: (n, D), and int64 (n,), their bags.
+
+    A block of a single bag is a view, so that a large bag is not copied.
+    """
     parts: list[Tensor] = []
     owners: list[Tensor] = []
     room = BLOCK
@@ -186,7 +189,11 @@ def blocks_of(bags: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             owners.append(torch.full((len(part),), number))
             first, room = first + len(part), room - len(part)
             if not room:
-                yield torch.cat(parts), torch.cat(owners)
+                yield _joined(parts), _joined(owners)
                 parts, owners, room = [], [], BLOCK
     if parts:
-        yield torch.cat(parts), torch.cat(owners)
+        yield _joined(parts), _joined(owners)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
