@@ -56,3 +56,38 @@ def test_network_settings_that_are_no_values_are_refused(
     config["network"][key] = value
     (copied / "config.json").write_text(json.dumps(config))
     assert str(copied) in in_process(capsys, "predict", demo_slide, "--model", copied, code=3).error()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("labels", ["dense", "moderate"]),
+        ("labels", ["dense", "dense", "sparse"]),
+        ("labels", []),
+        ("mpp", -0.5),
+        ("calibration", {"temperature": 0.0, "validation_images": 20}),
+        ("calibration", {"temperature": -1.0, "validation_images": 20}),
+        ("calibration", {"operating_points": [None], "validation_images": 20}),
+        ("appearance", {"mean": [], "precision": [], "limit": 1.0}),
+        ("appearance", {"mean": [0.0] * 4, "precision": [0.0] * 15, "limit": 1.0}),
+        ("appearance", {"mean": [0.0] * 4, "precision": [0.0] * 16, "limit": 0.0}),
+    ],
+)
+def test_specifications_that_contradict_themselves_are_refused(
+    key: str, value: object, copied: Path, demo_slide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["spec"][key] = value
+    (copied / "config.json").write_text(json.dumps(config))
+    error = in_process(capsys, "predict", demo_slide, "--model", copied, code=3).error()
+    assert str(copied) in error
+    assert next(iter(value)) in error if key == "calibration" and isinstance(value, dict) else key in error
+
+
+def test_network_settings_beyond_all_bounds_are_refused(
+    copied: Path, demo_slide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["network"]["smoothing"] = 2**70
+    (copied / "config.json").write_text(json.dumps(config))
+    assert "smoothing" in in_process(capsys, "predict", demo_slide, "--model", copied, code=3).error()

@@ -54,6 +54,7 @@ def test_a_decimal_comma_on_the_command_line_is_refused(folder: Path, capsys: py
         ),
         ("<annotation>\n\n<object><bndbox>\n<xmin>1</xmin>", ["line 3", "box 1"]),
         ('<?xml version="1.0" encoding="nope"?><annotation/>', ["line 1", "nope"]),
+        ("<annotation><size><width>64</width><height>1e400</height></size></annotation>", ["1e400"]),
     ],
 )
 def test_boxes_that_are_no_numbers_are_refused(

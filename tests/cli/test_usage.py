@@ -257,3 +257,9 @@ def test_system_errors_name_the_file_in_plain_words(
     error = in_process(capsys, "info", demo_slide, code=3).error()
     assert "out: Permission denied" in error
     assert "Errno" not in error
+
+
+def test_a_deeply_nested_config_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "deep.toml"
+    config.write_text("x = " + "[" * 100_000)
+    assert str(config) in in_process(capsys, "--config", config, "doctor", code=2).error()

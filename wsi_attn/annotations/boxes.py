@@ -273,7 +273,7 @@ def _coco_boxes(where: str, path: Path, image: Path, size0: Size) -> list[Sides]
         wanted = [each["id"] for each in named]
         boxes = [found["bbox"] for found in document["annotations"] if found["image_id"] in wanted]
         return [(float(x), float(y), float(x) + float(w), float(y) + float(h)) for x, y, w, h in boxes]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         if isinstance(error, ManifestError):
             raise
         raise ManifestError(f"{where}: not COCO: {error!r}") from error
@@ -283,7 +283,7 @@ def _check_frame(where: str, image: Path, width: str | float | None, height: str
     """Refuse boxes drawn on a copy of another size; annotations without a size, or with size 0, are accepted."""
     try:
         said = round(float(width or 0)), round(float(height or 0))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ManifestError(f"{where}: {width!r} x {height!r} is not a valid image size") from error
     if min(said) > 0 and said != tuple(size0):
         raise ManifestError(

@@ -44,7 +44,7 @@ def read_config(path: Path, root: TyperGroup) -> MutableMapping[str, object]:
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"Cannot read {path}: {error}") from error
     return _group(str(path), tables, root)
 

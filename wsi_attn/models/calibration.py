@@ -7,6 +7,7 @@ probabilities after the temperature, which are those that `predict` reports.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,6 +66,10 @@ class Calibration:
     conformal: dict[str, float | None] = field(default_factory=dict)
     conformal_method: str = METHOD
     operating_points: tuple[tuple[float, ...] | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature: {self.temperature} is not a positive number")
 
     @property
     def fitted(self) -> bool:

@@ -118,6 +118,9 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         network = build_network(config["system"], {**system.former, **fields})
         network.load_state_dict(load_file(folder / WEIGHTS))
         spec = read_spec(config["spec"])
+        classes = getattr(network.config, "classes", len(spec.labels))
+        if classes != len(spec.labels):
+            raise ValueError(f"the network has {classes} classes, and labels has {len(spec.labels)}")
         name = str(config["name"])
     except (
         SafetensorError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -10,6 +11,9 @@ import msgspec
 from wsi_attn.json_types import JsonObject
 from wsi_attn.models.calibration import Calibration
 from wsi_attn.models.configs import CLASSIFICATION
+
+DESCRIBED = 4
+"""Number of the numbers that describe the colour of an image."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,12 @@ class Appearance:
     mean: tuple[float, ...]
     precision: tuple[float, ...]
     limit: float
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != DESCRIBED or len(self.precision) != DESCRIBED**2:
+            raise ValueError(f"appearance: {DESCRIBED} numbers describe an image, and their precision has the square")
+        if not all(map(math.isfinite, (*self.mean, *self.precision))) or not 0 < self.limit < math.inf:
+            raise ValueError("appearance: a number is not finite, or the limit is not positive")
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,14 @@ class ModelSpec:
     task: str = CLASSIFICATION
     mask_values: tuple[int, ...] = ()
     turns: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels: {', '.join(self.labels) or 'none'}; they must be distinct")
+        if self.mpp is not None and not 0 < self.mpp < math.inf:
+            raise ValueError(f"mpp: {self.mpp} is not a positive number")
+        if len(self.calibration.operating_points) not in (0, len(self.labels)):
+            raise ValueError("operating_points: their number is not that of the labels")
 
     def record(self) -> JsonObject:
         """Return the specification as JSON values; empty objects stand for no colours and no calibration."""

@@ -41,6 +41,10 @@ NAMED_WEIGHTS = (NO_WEIGHTS, IMAGENET, "pretrained")
 """Initial weights that are not a file."""
 
 
+LARGEST = 10**6
+"""Bound of every number of a configuration, far beyond sensible ones: damaged files contain others."""
+
+
 def build_network(system: str, config: Mapping[str, object], weights: str = NO_WEIGHTS) -> Network:
     """Build the network of a system from its plain configuration.
 
@@ -58,7 +62,7 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
     UnknownNameError : unknown system, backbone or choice.
     TypeError : unknown or missing configuration keys.
     msgspec.ValidationError : a value of another type.
-    UsageError : conflicting options, or weights for backbones that take none.
+    UsageError : conflicting options, numbers beyond `LARGEST`, or weights for backbones that take none.
     CheckpointError : the weights cannot be downloaded or do not match.
     MissingExtraError : timm is requested but not installed.
     """
@@ -68,6 +72,10 @@ def build_network(system: str, config: Mapping[str, object], weights: str = NO_W
     }
     given = network.config_class(**_normalised(network.completed(known)))
     msgspec.convert(asdict(given), type(given))
+    for name, value in asdict(given).items():
+        numbers = [each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, int | float)]
+        if not all(abs(number) <= LARGEST for number in numbers):
+            raise UsageError(f"{name} {value} of the network: beyond {LARGEST}")
     built = network(given)
     for taker, own in _takers(built, weights):
         taker.load(own)

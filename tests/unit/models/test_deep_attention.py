@@ -166,7 +166,7 @@ def test_evaluation_draws_nothing_and_training_draws_by_its_generator() -> None:
 
 def test_save_and_load_give_the_same_answers(tmp_path: Path) -> None:
     network = build()
-    spec = ModelSpec(("a", "b"), 0.5, "H&E", "otsu", Appearance((0.0,), (1.0,), 2.0))
+    spec = ModelSpec(("a", "b"), 0.5, "H&E", "otsu", Appearance((0.0,) * 4, (1.0,) * 16, 2.0))
     save_checkpoint(
         tmp_path / "m", name="m", system="deep-attention", network=network, spec=spec, card="# m", provenance={}
     )
