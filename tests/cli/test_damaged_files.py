@@ -13,8 +13,9 @@ import tifffile
 from PIL import Image, ImageCms
 
 from tests.cli.runner import in_process, wsi_attn
+from tests.dicom_files import write_series
 from tests.tiff_files import write_generic, write_svs
-from wsi_attn.slides import image_reader
+from wsi_attn.slides import image_reader, tiff_pages
 from wsi_attn.slides.tiff_pages import MAX_PAGES
 
 SLIDE = Path(__file__).parents[1] / "data" / "cmu1_small_region.svs"
@@ -212,3 +213,16 @@ def test_a_tile_whose_length_is_lost_is_unreadable(tmp_path: Path) -> None:
     slide = _altered(tmp_path / "a.svs", 325, bytes(2))
     options = ("--tissue", "none", "--scores", "none", "--json")
     assert wsi_attn("tile", slide, "-o", tmp_path / "a.zarr", *options).json()[0]["unreadable_tiles"] == 1
+
+
+def test_tiles_too_large_for_every_thread_are_refused(
+    pixels: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few megabytes of a compressed file unfold to gigabytes in each thread."""
+    write_generic(tmp_path / "a.tif", [pixels], (256, 256), "deflate")
+    write_series(tmp_path / "series", [pixels])
+    (series,) = (tmp_path / "series").glob("*.dcm")
+    in_process(capsys, "info", tmp_path / "a.tif", series)
+    monkeypatch.setattr(tiff_pages, "MAX_TILE_BYTES", 256 * 256 * 3 - 1)
+    for path in (tmp_path / "a.tif", series):
+        assert "tiles of 256 x 256 px" in in_process(capsys, "info", path, code=3).error()

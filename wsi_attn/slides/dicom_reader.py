@@ -24,7 +24,7 @@ from wsi_attn.slides.dicom_series import is_dicom, series_of
 from wsi_attn.slides.openslide_reader import OpenSlideReader
 from wsi_attn.slides.reader import Reader
 from wsi_attn.slides.tiff_levels import LevelSource, source_of
-from wsi_attn.slides.tiff_pages import TiledPage, stated_colours
+from wsi_attn.slides.tiff_pages import TiledPage, refuse_large_tiles, stated_colours
 from wsi_attn.slides.tiled_reader import TiledReader
 
 JPEG_SYNTAXES = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}
@@ -88,11 +88,13 @@ def _describe(path: Path) -> tuple[Size, LevelSource] | None:
             size = Size(int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows))
             if list(header.ImageType)[2:3] != ["VOLUME"]:
                 return None
+            tile = Size(int(header.Columns), int(header.Rows))
             page = _page(header, size, file, at)
         except (
             Exception
         ):  # pydicom raises many exception types on damaged files; OpenSlide reads them or reports why not.
             return None
+        refuse_large_tiles(path, tile, int(header.get("SamplesPerPixel", 3)))
         syntax, colours = str(header.file_meta.TransferSyntaxUID), str(header.PhotometricInterpretation)
         if syntax in JPEG2000_SYNTAXES and colours in ("YBR_ICT", "YBR_RCT") and not _is_transformed(file, at):
             raise SlideUnsupportedError(

@@ -47,8 +47,8 @@ MAX_DIRECTORIES = 1 << 16
 ABSURD = 64
 """If the stated length exceeds the file size by this factor, the number is damaged and the file not truncated."""
 
-MAX_TILE_BYTES = 1 << 30
-"""Maximum decoded size; the largest tiles seen in slides have 16 megabytes."""
+MAX_TILE_BYTES = 64 << 20
+"""Maximum decoded size, since every thread decodes whole tiles; the largest tiles seen in slides have 16 megabytes."""
 
 NDPI_FORMAT_FLAG = 65420
 """Tag of Hamamatsu files, whose directories store 64-bit offsets in a private layout."""
@@ -192,13 +192,22 @@ def refuse_cut_off(path: Path) -> None:
 
 
 def refuse_absurd_tiles(path: Path, page: Page) -> None:
-    """Check that a tile of a page fits in memory; raises like `refuse_cut_off`.
+    """Check that a tile of a page is small enough; see `refuse_large_tiles`."""
+    key = key_of(page)
+    if key.is_tiled:
+        refuse_large_tiles(path, Size(int(key.tilewidth), int(key.tilelength)), int(key.samplesperpixel))
+
+
+def refuse_large_tiles(path: Path, tile: Size, samples: int) -> None:
+    """Check that every thread can decode a tile; raises like `refuse_cut_off`.
 
     OpenSlide would try to allocate it and abort the process on failure.
     """
-    key = key_of(page)
-    if key.is_tiled and key.tilewidth * key.tilelength * key.samplesperpixel > MAX_TILE_BYTES:
-        raise SlideTruncatedError(f"{path} is damaged: tiles of {key.tilewidth} x {key.tilelength} px; copy it again")
+    if tile.width * tile.height * samples > MAX_TILE_BYTES:
+        raise SlideTruncatedError(
+            f"{path} has tiles of {tile.width} x {tile.height} px, more than {MAX_TILE_BYTES >> 20} MB each: it is "
+            "damaged, copy it again, or convert it to tiles of at most 4096 x 4096 px"
+        )
 
 
 def refuse_contradiction(path: Path, page: Page, *, strips: bool) -> None:
