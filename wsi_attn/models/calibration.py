@@ -134,6 +134,18 @@ def fit_temperature(labels: IntArray, probabilities: FloatArray) -> float | None
     return 2 / (low + high)
 
 
+def refined(labels: IntArray, probabilities: FloatArray) -> FloatArray:
+    """Return probabilities at their own best temperature, which removes what `fit_calibration` will correct.
+
+    Their loss compares epochs of a training by what they tell apart and not by their confidence (Berta, Holzmüller,
+    Jordan, Bach, "Rethinking Early Stopping: Refine, Then Calibrate", arXiv 2501.19195). Predictions without errors
+    have the lowest temperature, and those of fewer than `FEWEST_IMAGES` images are unchanged.
+    """
+    if labels.size < FEWEST_IMAGES:
+        return probabilities
+    return with_temperature(probabilities, fit_temperature(labels, probabilities) or BOUNDS[0])
+
+
 def with_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
     """Return the softmax of the logits divided by `temperature`: float64, shape of `probabilities` (..., C)."""
     logits = _logits(probabilities) / temperature

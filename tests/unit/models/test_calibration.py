@@ -17,6 +17,7 @@ from wsi_attn.models.calibration import (
     fit_calibration,
     fit_temperature,
     log_losses,
+    refined,
     with_temperature,
 )
 from wsi_attn.models.spec import ModelSpec, read_spec
@@ -115,3 +116,18 @@ def test_arrays_that_do_not_fit_are_refused():
         fit_calibration([0, 1], [0.5, 0.5])
     with pytest.raises(PredictionError, match="sum to 1"):
         fit_calibration([0, 1], [[3.0, 1.0], [0.0, 1.0]])
+
+
+def test_confidence_does_not_change_the_refined_loss() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(40, 3))
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
+    losses = []
+    for scale in (0.5, 4.0):
+        shares = with_temperature(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), 1 / scale)
+        losses.append(log_losses(labels, refined(labels, shares)).mean())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    few = np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert refined(np.array([0, 1]), few) is few
+    many = np.tile(few, (6, 1))
+    assert log_losses(np.tile([0, 1], 6), refined(np.tile([0, 1], 6), many)).max() < 1e-6

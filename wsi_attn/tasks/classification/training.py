@@ -21,7 +21,7 @@ from wsi_attn.data.manifest import Row, path_in
 from wsi_attn.errors import ManifestError, UsageError
 from wsi_attn.evaluate.report import Origin, Report, evaluate_predictions
 from wsi_attn.models.base import Network, SlideModel, SlideOutput
-from wsi_attn.models.calibration import Calibration, fit_calibration
+from wsi_attn.models.calibration import Calibration, fit_calibration, log_losses, refined
 from wsi_attn.models.head_start import solve_heads
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.models.systems import trained_backbones
@@ -268,9 +268,9 @@ class Predictions:
         return np.exp(self._log_probabilities())
 
     def loss(self, class_weights: NDArray[np.float64]) -> float:
-        """Cross-entropy with class weights (C,)."""
+        """Cross-entropy with class weights (C,), at the best temperature; see `refined`."""
         weights = class_weights[self.labels]
-        losses = -self._log_probabilities()[np.arange(len(self.labels)), self.labels]
+        losses = log_losses(self.labels, refined(self.labels, self.probabilities))
         return float((weights * losses).sum() / weights.sum())
 
     def balanced_accuracy(self) -> float:
