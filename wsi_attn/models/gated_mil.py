@@ -1,7 +1,7 @@
 """Gated attention over stored features: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning",
 ICML 2018.
 
-(1)  h_n = relu(W (x_n - m) / s + b)              m, s: mean and deviation of the training instances
+(1)  h_n = relu(W t((x_n - m) / s) + b)           m, s: mean and deviation of the training instances; t cuts at a limit
 (2)  e_n = w^T (tanh(V h_n) * sigmoid(U h_n))     equation 9 of the paper; biases as in its code
 (3)  a = softmax(e),  z = sum_n a_n h_n           equations 7 and 9
 (4)  o = O z + c                                  label; dropout on z while training
@@ -10,9 +10,9 @@ ICML 2018.
 Baselines: "mean" has e_n = 0; "max" takes the maximum of each channel of h over the instances, and its attention is the
 share of the channels that an instance wins. The evidence of an instance is O h_n, above the mean of the labels.
 
-Differences from the paper: one embedding layer; features are standardised; softmax over C classes instead of one
-sigmoid. Bags are read in blocks of `BLOCK` instances, whose intermediate values training computes again in the backward
-pass, so that memory beside the features does not grow with the bag.
+Differences from the paper: one embedding layer; features are standardised and cut; a softmax over C classes instead of
+one sigmoid. Bags are read in blocks of `BLOCK` instances, whose intermediate values training computes again in the
+backward pass, so that memory beside the features does not grow with the bag.
 """
 
 from __future__ import annotations
@@ -163,7 +163,8 @@ class GatedMil(FeatureModel):
 
     def _block(self, state: State, block: Tensor, owner: Tensor) -> tuple[State, Tensor, Tensor]:
         """Embed a block (n, D) of instances of the bags `owner` (n,) and add it to the state."""
-        x = (block.to(self.mean.device, self.mean.dtype) - self.mean) / self.deviation
+        limit = self.config.feature_limit
+        x = ((block.to(self.mean.device, self.mean.dtype) - self.mean) / self.deviation).clamp(-limit, limit)
         if self.training and self.config.feature_noise:
             x = x + self.config.feature_noise * torch.randn_like(x)
         h = functional.relu(self.embed(x)).to(self.mean.dtype)  # equation (1)

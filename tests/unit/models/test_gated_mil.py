@@ -29,7 +29,7 @@ def bags_of(*sizes: int) -> list[Tensor]:
 
 def plain(network: GatedMil, bag: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (C,) and attention (N,) as the equations read."""
-    h = torch.relu(network.embed((bag - network.mean) / network.deviation))
+    h = torch.relu(network.embed(((bag - network.mean) / network.deviation).clamp(-2.5, 2.5)))
     if network.config.pooling == "max":
         z = h.max(dim=0).values
         wins = np.bincount(h.argmax(dim=0).numpy(), minlength=len(bag))

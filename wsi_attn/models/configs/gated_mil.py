@@ -34,6 +34,10 @@ class GatedMilConfig:
         float, network("Share of the instances of a bag that each training step leaves out.", at_least=0, at_most=0.95)
     ] = 0.0
     """Share of the instances that a training step leaves out at random."""
+    feature_limit: Annotated[
+        float, network("Largest absolute value of a standardised feature; larger ones are cut.", above=0)
+    ] = 2.5
+    """Limit of a standardised feature: sparse features have rare values of many deviations."""
     feature_noise: Annotated[
         float, network("Standard deviation of noise on the standardised features while training.", at_least=0)
     ] = 0.0
