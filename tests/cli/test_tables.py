@@ -71,6 +71,7 @@ def test_boxes_that_are_no_numbers_are_refused(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ('path,label\na.png,benign\nb.png,"mali', ["end of data"]),
         ("path,label,mpp\na.png,benign,0,5\n", ["row 2", "4 cells", "decimal point"]),
         ("path,label\na.png,benign\n\nb.png,one,two\n", ["row 4", "3 cells"]),
         ("path,mpp\na.png,1e-9\n", ["row 2", "column mpp", "0.001"]),

@@ -120,7 +120,7 @@ def _read(path: Path, *, need_label: bool) -> Iterator[tuple[int, dict[str, str]
     number = 1
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)  # A cut-off quoted cell is an error.
             header = next(reader, [])
             columns = _columns(path, header, need_label=need_label)
             for place, found in enumerate(reader, 2):

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache
-from wsi_attn.errors import UnknownNameError, UsageError
+from wsi_attn.errors import CheckpointError, UnknownNameError, UsageError
 from wsi_attn.evaluate.intervals import Interval
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.tasks.card import metrics_table
@@ -270,6 +270,31 @@ def test_no_state_is_the_beginning(tmp_path: Path) -> None:
     scaling = make_fabric(TrainConfig()).strategy.precision
     found = load_state(tmp_path / "none", made, AveragedModel(made), torch.optim.AdamW(made.parameters()), scaling)
     assert (found.epoch, found.best, found.history) == (0, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state.json", b""),
+        ("state.json", b"[]"),
+        ("state.json", b'{"epoch": "1", "best_loss": 0.5, "history": []}'),
+        ("state.safetensors", b""),
+        ("state.safetensors", None),
+    ],
+)
+def test_a_damaged_state_is_refused(name: str, content: bytes | None, tmp_path: Path) -> None:
+    made = network()
+    parts = made, AveragedModel(made), torch.optim.AdamW(made.parameters())
+    scaling = make_fabric(TrainConfig()).strategy.precision
+    save_state(tmp_path / "state", *parts, scaling, TrainingState(1, 0.5))
+    file = tmp_path / "state" / name
+    if content is None:  # one flipped bit of a weight
+        altered = bytearray(file.read_bytes())
+        altered[-1] ^= 1
+        content = bytes(altered)
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        load_state(tmp_path / "state", *parts, scaling)
 
 
 def test_a_metric_without_an_interval_still_has_a_row() -> None:
