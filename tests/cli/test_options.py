@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 from dataclasses import fields, is_dataclass
@@ -193,12 +194,21 @@ RANGED = [
 ]
 
 
+def required(config: type) -> dict[str, int]:
+    """A value for each field without a default."""
+    return {
+        each.name: 2
+        for each in fields(config)
+        if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+    }
+
+
 @pytest.mark.parametrize(("config", "field"), RANGED)
 def test_a_value_out_of_range_names_option_value_and_range(config: type, field: OptionField) -> None:
     option = field.option
     low = option.at_least if option.at_least is not None else option.above
     high = option.at_most if option.at_most is not None else option.below
-    needed = {"classes": 2} if "classes" in {each.name for each in fields(config)} and config in SYSTEMS else {}
+    needed = required(config)
     for value in (*([low - 1] if low is not None else []), *([high + 1] if high is not None else [])):
         with pytest.raises(UsageError) as caught:
             config(**needed, **{field.name: field.kind(value)})
@@ -216,7 +226,7 @@ def test_a_value_out_of_range_names_option_value_and_range(config: type, field: 
     ],
 )
 def test_an_unknown_choice_lists_the_choices(config: type, name: str) -> None:
-    needed = {"classes": 2} if config in SYSTEMS else {}
+    needed = required(config)
     field = option_fields(config)[name]
     with pytest.raises(
         UnknownNameError, match=f"^{field.flag} nothing: must be one of {field.option.choices[0]}"

@@ -82,8 +82,8 @@ class ModelSpec:
     turns: bool = False
 
     def __post_init__(self) -> None:
-        if not self.labels or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels: {', '.join(self.labels) or 'none'}; they must be distinct")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels: {', '.join(self.labels)}; they must be distinct")
         if self.mpp is not None and not 0 < self.mpp < math.inf:
             raise ValueError(f"mpp: {self.mpp} is not a positive number")
         if len(self.calibration.operating_points) not in (0, len(self.labels)):

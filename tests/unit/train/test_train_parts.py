@@ -18,6 +18,7 @@ from wsi_attn.data.manifest import Row
 from wsi_attn.data.slide_cache import SlideCache
 from wsi_attn.errors import CheckpointError, UnknownNameError, UsageError
 from wsi_attn.evaluate.intervals import Interval
+from wsi_attn.models.calibration import fit_temperature
 from wsi_attn.models.deep_attention import DeepAttention, DeepAttentionConfig
 from wsi_attn.tasks.card import metrics_table
 from wsi_attn.tasks.classification.dataset import Dataset
@@ -158,7 +159,9 @@ def test_loss_and_accuracy_of_answers_are_torch_s() -> None:
     predictions = Predictions(rng.integers(0, 3, 20), rng.normal(0, 3, (20, 3)))
     weights = np.array([1.0, 2.0, 0.5])
     logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
-    wanted = torch.nn.functional.cross_entropy(logits, labels, torch.from_numpy(weights))
+    temperature = fit_temperature(predictions.labels, predictions.probabilities)
+    assert temperature is not None
+    wanted = torch.nn.functional.cross_entropy(logits / temperature, labels, torch.from_numpy(weights))
     assert predictions.loss(weights) == pytest.approx(wanted.item())
     assert predictions.probabilities == pytest.approx(torch.softmax(logits, dim=1).numpy())
     called = predictions.logits.argmax(axis=1)

@@ -58,7 +58,9 @@ def predict_bag(
     maps = {f"evidence:{label}": map_of(bag, evidence[:, c].numpy()) for c, label in enumerate(labels)}
     maps["uncertainty"] = map_of(bag, spread.numpy())
     seen = Seen(output.logits, output.pooled, attended(bag, attention), map_of(bag, attention, total=True), maps)
-    return prediction_of(bag.info, checkpoint, config, seen, started, progress)
+    if config.mc_dropout:
+        progress(0, 1, "Monte Carlo dropout")
+    return prediction_of(bag.info, checkpoint, config, seen, started)
 
 
 def attended(bag: FeatureSlide, attention: NDArray[np.float64]) -> tuple[AttendedRegion, ...]:

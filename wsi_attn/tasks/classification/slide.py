@@ -108,7 +108,9 @@ def predict_slide(
         unreadable,
         tuple(warnings),
     )
-    return prediction_of(info, checkpoint, config, seen, started, progress)
+    if config.mc_dropout:
+        progress(0, 1, "Monte Carlo dropout")
+    return prediction_of(info, checkpoint, config, seen, started)
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,6 @@ def prediction_of(
     config: PredictConfig,
     seen: Seen,
     started: float,
-    progress: Progress = no_progress,
 ) -> SlidePrediction:
     """Return the prediction for one input: calibrated probabilities, their uncertainty and set.
 
@@ -156,7 +157,7 @@ def prediction_of(
     threshold = (
         None if config.coverage is None else threshold_of(spec.calibration.conformal, config.coverage, checkpoint.name)
     )
-    probabilities, uncertainty = _answer(seen, checkpoint.network, spec.calibration, config, progress)
+    probabilities, uncertainty = _answer(seen, checkpoint.network, spec.calibration, config)
     return SlidePrediction(
         slide=str(info.path),
         size0=info.size0,
@@ -268,7 +269,7 @@ def _look(bag: SlideBag, network: SlideModel, turns: bool) -> _Look:
 
 
 def _answer(
-    seen: Seen, network: Network, calibration: Calibration, config: PredictConfig, progress: Progress
+    seen: Seen, network: Network, calibration: Calibration, config: PredictConfig
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Return probabilities (C,) and uncertainty terms."""
     probabilities = torch.softmax(seen.logits[0].double(), dim=0).cpu().numpy()
@@ -276,7 +277,6 @@ def _answer(
         probabilities = calibrated(probabilities, calibration)
     uncertainty = uncertainty_of(probabilities)
     if config.mc_dropout:
-        progress(0, 1, "Monte Carlo dropout")
         passes = dropout_passes(network, seen.pooled, config.mc_dropout, config.seed)
         uncertainty |= entropy_terms(calibrated(passes, calibration))
     return probabilities, uncertainty
