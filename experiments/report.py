@@ -129,7 +129,7 @@ def table(task: Task, found: TaskSummary) -> list[str]:
         if compared:
             cells += [text(arm.contrast.corrected), p_text(arm.contrast)] if arm.contrast else ["", ""]
         lines.append(row(cells))
-    return [*lines, "", textwrap.fill(" ".join(remarks(task, found)), LINE)]
+    return [*lines, "", filled(" ".join(remarks(task, found)))]
 
 
 def remarks(task: Task, found: TaskSummary) -> list[str]:
@@ -162,6 +162,11 @@ def remarks(task: Task, found: TaskSummary) -> list[str]:
     return lines
 
 
+def filled(text: str) -> str:
+    """Break a paragraph into lines, at spaces only: names of arms have hyphens."""
+    return textwrap.fill(text, LINE, break_on_hyphens=False)
+
+
 def row(cells: Sequence[str]) -> str:
     """A line of a table."""
     return f"| {' | '.join(cells)} |"
@@ -185,7 +190,7 @@ def page(results: Path) -> str:
     """Return the generated part of the page, and write the plots beside it."""
     parts = [HEAD]
     for system, (title, about) in SYSTEMS.items():
-        parts.append(f"## {title}\n\n{textwrap.fill(about, LINE)}\n")
+        parts.append(f"## {title}\n\n{filled(about)}\n")
         missing: list[str] = []
         plotted: dict[str, Interval] = {}
         for task in (task for task in TASKS.values() if task.system == system):
@@ -204,7 +209,7 @@ def page(results: Path) -> str:
             (PAGE.parent / "images" / name).write_text(forest(plotted))
             parts.append(f"![Differences of {title.lower()} from the other arms](images/{name})\n")
         if missing:
-            parts.append(textwrap.fill(f"Not measured yet: {', '.join(missing)}.", LINE) + "\n")
+            parts.append(filled(f"Not measured yet: {', '.join(missing)}.") + "\n")
     return "\n".join(parts)
 
 
