@@ -158,8 +158,8 @@ class FeatureSlide(SlideBase):
     def _finite(self, path: Path, stored: _Stored) -> FeatureArray:
         try:
             found = stored.load()
-        except (OSError, ValueError, RuntimeError) as error:  # a damaged chunk, or a file that has changed
-            raise self._error(path, str(error)) from error
+        except Exception as error:  # a damaged chunk, or a file that has changed
+            raise self._unreadable(path, error) from error
         values = _as_features(found)
         for first in range(0, len(values), ROWS):
             bad = ~np.isfinite(values[first : first + ROWS]).all(axis=1)
@@ -172,10 +172,12 @@ class FeatureSlide(SlideBase):
     def _open(self, path: Path) -> _Stored:
         if not path.exists():
             raise SlideNotFoundError(f"{self._where}file not found: {path}")
+        if not path.is_file():  # a pipe would be waited for
+            raise self._error(path, "it is not a file")
         try:
             stored = _OPENERS[path.suffix.lower()](path)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
-            raise self._error(path, str(error).partition("\n")[0].strip("'\"")) from error
+        except Exception as error:  # what the parsers of four formats raise for damaged files is not documented
+            raise self._unreadable(path, error) from error
         shape, coords = stored.shape, stored.coords
         if len(shape) != 2 or not shape[1] or stored.kind.kind not in "fiu":
             raise self._error(path, f"its features are {stored.kind} {shape}, not numbers (N, D)")
@@ -190,7 +192,9 @@ class FeatureSlide(SlideBase):
         count = stored.shape[0]
         if stored.coords is None:
             notes.append("the file has no coordinates: x of a region is the number of the tile")
-            return np.array([[n, 0, 1, 1] for n in range(count)], np.int64).reshape(-1, 4), Size(count, 1)
+            regions = np.tile(np.array([0, 0, 1, 1]), (count, 1))
+            regions[:, 0] = np.arange(count)
+            return regions, Size(count, 1)
         xy, scale = stored.coords[:, :2], 1.0
         if not np.isfinite(xy).all() or (xy < 0).any():
             raise self._error(path, "a coordinate is negative or not a number")
@@ -207,6 +211,11 @@ class FeatureSlide(SlideBase):
         if stored.extent != UNKNOWN and count and (corners >= np.array(stored.extent)).any():
             raise self._error(path, f"a tile lies outside the slide of {stored.extent[0]} x {stored.extent[1]} px")
         return regions, Size(max(width, stored.extent.width), max(height, stored.extent.height))
+
+    def _unreadable(self, path: Path, error: Exception) -> FeatureError:
+        """Return the error for a file that a library cannot read, with the first line of its reason."""
+        reason = str(error).partition("\n")[0].strip("'\"") or type(error).__name__
+        return self._error(path, reason)
 
     def _error(self, path: Path, problem: str) -> FeatureError:
         return FeatureError(f"{self._where}Cannot use the features of {path}: {problem}")
@@ -283,7 +292,7 @@ def _side(facts: Mapping[str, object], *, in_um: bool) -> float:
 
 
 def _read_npz(path: Path) -> _Stored:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load leaks its own if damaged
         return _from_arrays({name: file[name] for name in file.files if name in (*NAMES, COORDINATES)})
 
 

@@ -77,7 +77,7 @@ class GlobalSpatial(SlideModel):
 
     config_class = GlobalSpatialConfig
     any_orientation = False
-    former: ClassVar[Mapping[str, object]] = {"map_features": "intensity", "even_mean": False}
+    former: ClassVar[Mapping[str, object]] = {"map_features": "intensity", "unit_mean": False}
     renamed: ClassVar[Mapping[str, str]] = {"freeze": "map_freeze"}
     mean_image: Tensor
     alignment: Tensor
@@ -207,7 +207,7 @@ class GlobalSpatial(SlideModel):
             return x
         if self.config.residual:
             return x * (1 + weights)
-        return x * (weights / weights.mean() if self.config.even_mean else weights)
+        return x * (weights / weights.mean() if self.config.unit_mean else weights)
 
     def _described(self, pixels: Tensor) -> Tensor:
         """What describes the cells of the map, in evaluation mode: float (B, 3, S, S), 0 to 255, to (B, F, G, G)."""

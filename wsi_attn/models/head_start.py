@@ -1,15 +1,16 @@
 """Heads that start as logistic regressions on the features of pretrained backbones.
 
-A head with random weights first moves the features of a pretrained backbone towards what random weights ask for; one
-that is solved beforehand leaves them in place (Kumar, Raghunathan, Jones, Ma, Liang, "Fine-tuning can distort
-pretrained features and underperform out-of-distribution", ICLR 2022, section 3).
+Fine-tuning from a random head distorts pretrained features, because its first gradients depend on the random weights;
+fitting the head first avoids this (Kumar, Raghunathan, Jones, Ma, Liang, "Fine-Tuning can Distort Pretrained Features
+and Underperform Out-of-Distribution", ICLR 2022, section 3).
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from wsi_attn.models.base import SlideModel, TrainingImages
 from wsi_attn.models.logistic import LinearSolution, fit_logistic
@@ -32,7 +33,7 @@ def solve_heads(network: SlideModel, images: TrainingImages) -> None:
         take_solution(head, solved(pooled[:, columns], images))
 
 
-def solved(features: np.ndarray, images: TrainingImages) -> LinearSolution:
+def solved(features: NDArray[np.float32], images: TrainingImages) -> LinearSolution:
     """Return the logistic regression of the labels on features, float32 (n, D), its strength chosen by
     cross-validation over patients.
     """
@@ -42,9 +43,5 @@ def solved(features: np.ndarray, images: TrainingImages) -> LinearSolution:
 @torch.no_grad()
 def take_solution(head: nn.Linear, solution: LinearSolution) -> None:
     """Copy a solution into a layer."""
-    for value, found in ((head.weight, solution.weight), (head.bias, solution.bias)):
-        value.copy_(_tensor(found))
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))
+    head.weight.copy_(torch.from_numpy(solution.weight))
+    head.bias.copy_(torch.from_numpy(solution.bias))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from wsi_attn.devices import AUTO, DEVICE
 from wsi_attn.errors import UsageError
@@ -28,9 +28,6 @@ def _names(text: str) -> tuple[str, ...]:
     """Split comma-separated class names; empty for auto."""
     return () if text == "auto" else tuple(filter(None, map(str.strip, text.split(","))))
 
-
-LOGISTIC: Final = "logistic"
-"""Heads that start as logistic regressions."""
 
 SOLVED = frozenset(
     {
@@ -160,12 +157,13 @@ class TrainConfig:
     head_start: Annotated[
         Literal["logistic", "random"],
         Option(
-            "Initial weights of the heads on pretrained features: logistic (a logistic regression on the training "
-            "images; the heads then learn at --backbone-rate) or random. dual-cross starts at random.",
+            "Initial weights of the classification heads with pretrained backbones: logistic (fitted by logistic "
+            "regression on the training images; the heads then learn at --backbone-rate) or random. Heads of "
+            "dual-cross are always random.",
             panel="Training",
             task=CLASSIFICATION,
         ),
-    ] = LOGISTIC
+    ] = "logistic"
     patience: Annotated[
         int, step("Stop after this many epochs without a lower validation loss; 0 disables early stopping.", at_least=0)
     ] = 0
@@ -294,7 +292,7 @@ class TrainConfig:
                 f"--folds {self.folds}: cross-validation needs at least 2 folds; remove the option to train one model"
             )
         for flag, epochs in (("--care-after", self.care_after), ("--warm-up-epochs", self.warm_up_epochs)):
-            if epochs is not None and epochs >= max(self.epochs, 1):
+            if epochs is not None and epochs >= self.epochs:
                 raise UsageError(
                     f"{flag} {epochs}: the run has {self.epochs} epoch{'s' if self.epochs > 1 else ''}, so what "
                     f"follows them never starts; choose at most {self.epochs - 1}"
@@ -307,6 +305,10 @@ class TrainConfig:
             ):
                 if given:
                     raise UsageError(f"{flag} has no effect without --care; add --care boxes, or remove {flag}")
+
+    def solves_heads(self, trained: Collection[object]) -> bool:
+        """Return whether heads start as logistic regressions, which needs backbones with trained weights."""
+        return bool(trained) and self.head_start == "logistic"
 
     def first_care_epoch(self) -> int:
         """Return the first epoch with the CARE loss: a random network has no class activation map to guide."""

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from wsi_attn.errors import UsageError
 from wsi_attn.models.base import Network, SlideModel
 from wsi_attn.nn.backbone import Backbone, parameters_until
-from wsi_attn.tasks.config import LOGISTIC, TrainConfig
+from wsi_attn.tasks.config import TrainConfig
 
 TRAINED_RATE = 0.1
 """Learning rate of backbones that start from trained weights, as a share of the peak rate."""
@@ -55,7 +55,7 @@ def parameter_groups(network: Network, trained: Collection[nn.Module], config: T
 
 def solved_heads(network: Network, config: TrainConfig, trained: Collection[nn.Module]) -> set[int]:
     """Return the ids of the parameters of heads that start as logistic regressions."""
-    if not (trained and config.head_start == LOGISTIC and isinstance(network, SlideModel)):
+    if not (config.solves_heads(trained) and isinstance(network, SlideModel)):
         return set()
     return {id(value) for head, _ in network.linear_heads() for value in head.parameters()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -168,3 +169,39 @@ def test_features_have_no_pixels(tmp_path: Path) -> None:
         FeatureSlide([tmp_path / "none.h5"])
     with pytest.raises(SlideUnsupportedError, match="contains features of tiles"):
         open_source(LAYOUTS["clam"](tmp_path)).read_region((0, 0), 0, (8, 8))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".npy", ".pt"])
+def test_damaged_files_are_refused_with_one_line(suffix: str, tmp_path: Path) -> None:
+    """Libraries raise errors of many types, such as `BadZipFile`, `zlib.error` and `TokenError`."""
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".h5":
+        write_h5(path, {"features": VALUES, "coords": COORDS})
+    elif suffix == ".npz":
+        np.savez_compressed(path, features=VALUES, coords=COORDS)
+    elif suffix == ".npy":
+        np.save(path, VALUES)
+    else:
+        torch.save({"features": torch.from_numpy(VALUES)}, path)
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    said = []
+    for attempt in range(60):
+        damaged = bytearray(whole)
+        if attempt % 2:
+            damaged = damaged[: generator.integers(len(damaged))]
+        else:
+            for place in generator.integers(0, len(damaged), 8):
+                damaged[place] = generator.integers(256)
+        path.write_bytes(damaged)
+        try:
+            FeatureSlide([path]).read()
+        except FeatureError as error:
+            said.append(str(error))
+    assert len(said) >= 30  # every file that is cut off
+    assert not [line for line in said if "\n" in line or line.endswith(": ")]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(FeatureError, match="not a file"):
+        FeatureSlide([tmp_path / "a.npy"])

@@ -59,7 +59,7 @@ def test_no_image_changes_another_images_map_or_answer() -> None:
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("map_after", [0, 1, 2])
 def test_a_map_of_one_is_the_plain_network(residual: bool, map_after: int) -> None:
-    network = build(map_by="free", map_after=map_after, residual=residual, even_mean=False).eval()
+    network = build(map_by="free", map_after=map_after, residual=residual, unit_mean=False).eval()
     images = torch.randn(2, 3, SIZE, SIZE)
     network.map.values.fill_(0.0 if residual else 1.0)
     assert torch.equal(network.features(images, images), network.phi(images))
@@ -96,7 +96,7 @@ def test_the_log_tells_whether_a_map_was_learned() -> None:
 
 
 def test_the_image_is_weighed_and_nothing_else() -> None:
-    network = build(even_mean=False).eval()
+    network = build(unit_mean=False).eval()
     images = torch.randn(2, 3, SIZE, SIZE)
     network.map.values.copy_(torch.rand(1, 1, SIZE, SIZE))
     assert torch.allclose(network.features(images, images), network.phi(images * network.map.values), atol=1e-7)

@@ -51,8 +51,8 @@ BACKBONE = backbone_option(
 )
 COARSE_WIDTHS = network("Channels per stage of the small backbone of the coarse view.", metavar="N,N,...", parse=widths)
 FEATURE_STRIDE = network(
-    "Largest stride of the features of a pretrained network: 16 points more precisely, 32 has the deepest features, of "
-    "EfficientNet-Lite those that its ImageNet classifier sees.",
+    "Largest stride of the features of a pretrained network: 16 localises better; 32 uses the deepest features, for "
+    "EfficientNet-Lite those that its ImageNet classifier reads.",
     unit="px",
     at_least=2,
 )

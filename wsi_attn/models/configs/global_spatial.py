@@ -52,7 +52,7 @@ class GlobalSpatialConfig:
         ),
     ] = "stage"
     """What u_p consists of: "stage", the features of `map_after` before training, or "intensity"."""
-    even_mean: bool = True
+    unit_mean: bool = True
     """Whether (3) divides by the mean of the map."""
     residual: Annotated[bool, network("Multiply by 1 + map instead of by the map.", name="--map-residual")] = False
     """Whether (3) is X (1 + m)."""

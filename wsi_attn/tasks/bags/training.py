@@ -19,10 +19,8 @@ from wsi_attn.models.configs import BAGS
 from wsi_attn.models.feature_model import FeatureModel
 from wsi_attn.models.spec import ModelSpec
 from wsi_attn.tasks.bags.dataset import BagRows, FeatureStep, moments
-from wsi_attn.tasks.base import Fitting, Losses, Trained, TrainingJob
-from wsi_attn.tasks.classification.class_losses import focal_loss
-from wsi_attn.tasks.classification.training import ClassificationTraining, LabelFitting
-from wsi_attn.tasks.config import TrainConfig
+from wsi_attn.tasks.base import Fitting, Trained, TrainingJob
+from wsi_attn.tasks.classification.training import ClassificationTraining, LabelFitting, LabelLosses
 from wsi_attn.tasks.steps import Step
 
 
@@ -79,14 +77,8 @@ class BagFitting(LabelFitting[BagRows]):
         return ModelSpec(tuple(self.labels), None, self.config.stain, "none", calibration=calibration, task=BAGS)
 
 
-class BagLosses(Losses):
+class BagLosses(LabelLosses):
     """The loss terms of the network, with that of `--loss` in its place."""
-
-    def __init__(self, class_weights: Tensor, config: TrainConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.class_weights: Tensor
-        self.register_buffer("class_weights", class_weights)
 
     def forward(self, network: Network, step: Step) -> dict[str, Tensor]:
         """Return the loss terms of one batch; stores the number of instances read in `step`."""
@@ -95,7 +87,4 @@ class BagLosses(Losses):
         output = network(step.batch)
         step.patches = sum(map(len, step.batch))
         labels = step.labels.to(output.logits.device)
-        terms = network.losses(output, labels, self.class_weights)
-        if self.config.loss == "focal":
-            terms["fused"] = focal_loss(output.logits, labels, self.class_weights, self.config.gamma)
-        return terms
+        return self.with_chosen_loss(network.losses(output, labels, self.class_weights), output.logits, labels)

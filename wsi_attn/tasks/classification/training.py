@@ -35,7 +35,7 @@ from wsi_attn.tasks.classification.lesions import lesion_rows, rare_labels, shuf
 from wsi_attn.tasks.classification.mc_dropout import dropout_set
 from wsi_attn.tasks.classification.turns import averaged_logits
 from wsi_attn.tasks.clock import EpochClock
-from wsi_attn.tasks.config import LOGISTIC, TrainConfig
+from wsi_attn.tasks.config import TrainConfig
 from wsi_attn.tasks.ranks import gathered
 from wsi_attn.tasks.segmentation.boxes import box_finder
 from wsi_attn.tasks.steps import LabelledStep, Step
@@ -181,7 +181,7 @@ class ClassificationFitting(LabelFitting[Dataset]):
         balance = self.balanced()
         for warning in network.prepare(self.training.as_they_are(balance, job.progress)):
             job.say(f"warning: {warning}")
-        if self.config.head_start == LOGISTIC and trained_backbones(network, job.options.weights):
+        if self.config.solves_heads(trained_backbones(network, job.options.weights)):
             job.progress(0, 1, "solving the heads")
             solve_heads(network, self.training.as_they_are(balance, job.progress))
         self.losses = ClassificationLosses(balance, self.config)
@@ -209,17 +209,33 @@ class ClassificationFitting(LabelFitting[Dataset]):
         )
 
 
-class ClassificationLosses(Losses):
-    """The loss terms of the network, with those of `--loss` and CARE in their places."""
+class LabelLosses(Losses):
+    """Loss terms with class weights, among which `--loss` replaces the cross-entropy.
 
-    early = frozenset({"global", "entropy", CARE_TERM})
-    """Those that crops have no part in."""
+    Parameters
+    ----------
+    class_weights
+        float (C,).
+    """
 
     def __init__(self, class_weights: Tensor, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
         self.class_weights: Tensor
         self.register_buffer("class_weights", class_weights)
+
+    def with_chosen_loss(self, terms: dict[str, Tensor], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the terms of a network with the loss of `--loss` as "fused"; logits (B, C), labels int64 (B,)."""
+        if self.config.loss != "focal":
+            return terms
+        return {**terms, "fused": focal_loss(logits, labels, self.class_weights, self.config.gamma)}
+
+
+class ClassificationLosses(LabelLosses):
+    """The loss terms of the network, with those of `--loss` and CARE in their places."""
+
+    early = frozenset({"global", "entropy", CARE_TERM})
+    """Those that crops have no part in."""
 
     def forward(self, network: Network, step: Step) -> dict[str, Tensor]:
         """Return the loss terms of one batch; stores the number of patches read in `step`."""
@@ -228,9 +244,7 @@ class ClassificationLosses(Losses):
         output = network(step.batch)
         step.patches = int(output.patch_mask.sum())
         labels, config = step.labels.to(output.logits.device), self.config
-        terms = network.losses(output, labels, self.class_weights)
-        if config.loss == "focal":
-            terms["fused"] = focal_loss(output.logits, labels, self.class_weights, config.gamma)
+        terms = self.with_chosen_loss(network.losses(output, labels, self.class_weights), output.logits, labels)
         if step.lesions is not None:
             terms = care_terms(
                 terms,
