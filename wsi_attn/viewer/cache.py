@@ -127,13 +127,12 @@ class Waiting(Generic[Item]):
             with self.pool.use(key) as item:
                 return work(item)
 
-        with self.pool.use_if_open(key) as item:
-            is_open = item is not None
-        if is_open:
-            return await loop.run_in_executor(self.threads, use)
-        async with self._opening.setdefault(key, asyncio.Lock()):
-            with self.pool.use_if_open(key) as item:
-                is_open = item is not None
-            if not is_open:
-                return await loop.run_in_executor(self.threads, use)
+        if not self._is_open(key):
+            async with self._opening.setdefault(key, asyncio.Lock()):
+                if not self._is_open(key):
+                    return await loop.run_in_executor(self.threads, use)
         return await loop.run_in_executor(self.threads, use)
+
+    def _is_open(self, key: str) -> bool:
+        with self.pool.use_if_open(key) as item:
+            return item is not None
