@@ -30,6 +30,9 @@ NAMES, COORDINATES = ("features", "feats"), "coords"
 WIDTHS = (2, 5)
 """Columns of coordinates: x and y; or with width, height and level, as AtlasPatch writes them."""
 
+MOST_PIXELS = 2**31 - 1
+"""Largest coordinate; records of predictions hold 32-bit integers."""
+
 ROWS = 8192
 """Instances that are checked at once."""
 
@@ -196,8 +199,8 @@ class FeatureSlide(SlideBase):
             regions[:, 0] = np.arange(count)
             return regions, Size(count, 1)
         xy, scale = stored.coords[:, :2], 1.0
-        if not np.isfinite(xy).all() or (xy < 0).any():
-            raise self._error(path, "a coordinate is negative or not a number")
+        if not ((xy >= 0) & (xy <= MOST_PIXELS)).all():
+            raise self._error(path, f"a coordinate is not a number from 0 to {MOST_PIXELS}")
         side = stored.side or _spacing(xy)
         if stored.unit == "um":
             scale = 1.0 if mpp is None else 1 / mpp.x
@@ -215,7 +218,7 @@ class FeatureSlide(SlideBase):
     def _unreadable(self, path: Path, error: Exception) -> FeatureError:
         """Return the error for a file that a library cannot read, with the first line of its reason."""
         reason = str(error).partition("\n")[0].strip("'\"") or type(error).__name__
-        return self._error(path, reason)
+        return self._error(path, f"{reason}; the file is damaged or has another layout")
 
     def _error(self, path: Path, problem: str) -> FeatureError:
         return FeatureError(f"{self._where}Cannot use the features of {path}: {problem}")
@@ -261,7 +264,7 @@ def _read_hdf5(path: Path) -> _Stored:
         if isinstance(found, h5py.Group):
             encoders = list(found)
             if len(encoders) != 1:
-                raise ValueError(f"it has features of several encoders: {', '.join(encoders)}")
+                raise ValueError(f"it has features of {len(encoders)} encoders: {', '.join(encoders) or 'none'}")
             found = found[encoders[0]]
         if not isinstance(found, h5py.Dataset):
             raise KeyError(f"it has no array {' or '.join(NAMES)}; found {', '.join(file) or 'nothing'}")
